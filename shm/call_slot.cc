@@ -1,0 +1,59 @@
+#include "shm/call_slot.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <ctime>
+
+namespace bidstore {
+namespace {
+
+static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t));
+
+timespec to_timespec(std::uint64_t time_ns) {
+    timespec time{};
+    time.tv_sec = static_cast<time_t>(time_ns / 1'000'000'000);
+    time.tv_nsec = static_cast<long>(time_ns % 1'000'000'000);
+    return time;
+}
+
+enum class Sleep { kWoken, kTimedOut };
+
+// Sleeps while word == expected. The deadline is absolute, so that spurious wakes do not extend it.
+Sleep futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+                 std::uint64_t deadline_ns) {
+    const timespec deadline = to_timespec(deadline_ns);
+    const timespec* until = deadline_ns == kNoDeadline ? nullptr : &deadline;
+    const long rc = syscall(SYS_futex, &word, FUTEX_WAIT_BITSET, expected, until, nullptr, bits);
+    return rc != 0 && errno == ETIMEDOUT ? Sleep::kTimedOut : Sleep::kWoken;
+}
+
+}  // namespace
+
+bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t slot_index,
+                     std::uint32_t generation, std::uint64_t deadline_ns) {
+    if (is_answered(slot, generation)) return true;
+    for (;;) {
+        const std::uint32_t answered = control.answered.load(std::memory_order_acquire);  // C1
+        control.waiters.fetch_add(1, std::memory_order_relaxed);                          // C2
+        std::atomic_thread_fence(std::memory_order_seq_cst);                              // C3
+        Sleep sleep = Sleep::kWoken;
+        if (!is_answered(slot, generation)) {  // C4
+            sleep = futex_wait(control.answered, answered, call_bit(slot_index), deadline_ns);
+        }
+        control.waiters.fetch_sub(1, std::memory_order_relaxed);  // C6
+        if (is_answered(slot, generation)) return true;
+        if (sleep == Sleep::kTimedOut) return false;
+    }
+}
+
+void futex_wake(std::atomic<std::uint32_t>& word, std::uint32_t bits) {
+    // It fails only for a word that is not mapped, which would be our own mistake.
+    const long rc = syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, INT_MAX, nullptr, nullptr, bits);
+    CHECK(rc >= 0);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,119 @@
+// Call slots: where the answer to one record of the ring comes back, and how its thread sleeps.
+//
+// Who:    client threads wait and read; the engine thread answers. Which slots are free is the
+//         client's own, process-local knowledge.
+// Owns:   nothing; the segment outlives the views.
+// Order:  an answer is visible once answered_generation shows the call's generation (release by the
+//         engine, acquire by the client).
+// Crash:  a waiting thread that dies leaves `waiters` too high: wakes for nobody, nothing worse.
+// Rule:   a slot is used again only after its answer came. The engine may answer a call late, after
+//         its client gave up waiting, and would overwrite the answer of the slot's next call.
+//
+// Generations are 32 bits, never 0, and differ from call to call in one slot.
+//
+// Why no wake is lost, from both sides (one word `answered` per client, so that a round of many
+// answers costs one system call):
+//
+//   client thread                             engine, once a round and client
+//   C1  a = answered                          E1  answered_generation = g, of each answer
+//   C2  waiters += 1                          E2  answered += 1
+//   C3  fence(seq_cst)                        E3  fence(seq_cst)
+//   C4  answered_generation == g? done        E4  waiters != 0? wake the bits of the round
+//   C5  sleep while answered == a
+//   C6  waiters -= 1, however the sleep ended
+//
+//   C3 before E3: E4 sees the waiter and wakes. A thread between C4 and C5 then is not asleep, but
+//   C5 compares `answered` with a value read before E2, and does not fall asleep. E3 before C3: C4
+//   sees E1.
+//   Each waiter sleeps on the bit slot % 32; waiters that share a bit look again and go back to
+//   sleep.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <span>
+
+#include "shm/base.h"
+#include "shm/error.h"
+#include "shm/layout.h"
+
+namespace bidstore {
+
+inline constexpr std::uint64_t kNoDeadline = ~std::uint64_t{0};
+inline constexpr std::uint32_t kNoOperation = ~std::uint32_t{0};
+
+constexpr std::uint32_t call_bit(std::uint32_t slot_index) { return 1u << (slot_index % 32); }
+
+// ---- client ----
+
+inline bool is_answered(const CallSlot& slot, std::uint32_t generation) {
+    return slot.answered_generation.load(std::memory_order_acquire) == generation;
+}
+
+// True when the answer is there, false when the deadline (CLOCK_MONOTONIC, ns) passed first. A
+// daemon that dies wakes nobody: whoever must notice that waits in slices and looks in between.
+bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t slot_index,
+                     std::uint32_t generation, std::uint64_t deadline_ns);
+
+// A copy of an answer, made after is_answered().
+struct Answer {
+    Error error = Error::kOk;
+    std::uint64_t csn = 0;
+    std::uint32_t failed_operation = kNoOperation;
+    std::uint32_t result_count = 0;  // at most kCallResults
+    std::int64_t result[kCallResults] = {};
+};
+
+inline Answer read_answer(const CallSlot& slot) {
+    Answer answer;
+    answer.error = static_cast<Error>(slot.error);
+    answer.csn = slot.csn;
+    answer.failed_operation = slot.failed_operation;
+    answer.result_count = std::min(slot.result_count, kCallResults);
+    std::copy_n(slot.result, answer.result_count, answer.result);
+    return answer;
+}
+
+// ---- engine ----
+
+// The answers of one round to one client. Engine thread only.
+class Answers {
+  public:
+    // slots[slot_index] is within the client's call slots: the caller checked the client's word.
+    // Results beyond kCallResults are not sent.
+    void give(CallSlot* slots, std::uint32_t slot_index, std::uint32_t generation, Error error,
+              std::uint64_t csn = 0, std::uint32_t failed_operation = kNoOperation,
+              std::span<const std::int64_t> results = {}) {
+        CallSlot& slot = slots[slot_index];
+        slot.error = static_cast<std::uint32_t>(error);
+        slot.csn = csn;
+        slot.failed_operation = failed_operation;
+        const std::size_t count = std::min<std::size_t>(results.size(), kCallResults);
+        slot.result_count = static_cast<std::uint32_t>(count);
+        std::copy_n(results.data(), count, slot.result);
+        slot.answered_generation.store(generation, std::memory_order_release);  // E1
+        bits_ |= call_bit(slot_index);
+    }
+
+    // Ends the round. The bits to wake on control.answered (Clients::wake), 0 when nobody sleeps.
+    std::uint32_t finish(RingControl& control) {
+        if (bits_ == 0) return 0;
+        const std::uint32_t bits = bits_;
+        bits_ = 0;
+        control.answered.fetch_add(1, std::memory_order_release);  // E2
+        std::atomic_thread_fence(std::memory_order_seq_cst);       // E3
+        // Relaxed: the fence decides.
+        return control.waiters.load(std::memory_order_relaxed) != 0 ? bits : 0;  // E4
+    }
+
+    bool pending() const { return bits_ != 0; }
+
+  private:
+    std::uint32_t bits_ = 0;
+};
+
+// Wakes all that sleep on `word` (in a shared mapping) with a bit of `bits`.
+void futex_wake(std::atomic<std::uint32_t>& word, std::uint32_t bits);
+
+}  // namespace bidstore

@@ -1,0 +1,99 @@
+// What a client puts into its ring: page requests and transactions, as bytes.
+//
+// A transaction is a TransactionHeader and its operations, one after another, each an
+// OperationHeader, then key_bytes of key, then body_bytes of body, padded with zeros to 8 bytes.
+// Keys are encoded (compared as bytes), rows are row values as engine/page/schema.h lays them out.
+//
+// Who: clients write them, the engine copies a record out of the ring before it looks at it.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "shm/base.h"
+
+namespace bidstore {
+
+inline constexpr std::uint32_t kTransactionBytesMax = 64u << 10;  // header and operations
+inline constexpr std::uint32_t kOperationsMax = 1024;             // per transaction
+inline constexpr std::uint32_t kPagesPerRequest = 64;
+
+// Asks for pages to be brought into the pool; answered when all of them are there, or with the
+// first error (failed_operation = index of the page).
+struct PageRequest {
+    std::uint32_t count;                      // 1 to kPagesPerRequest
+    std::uint32_t page_id[kPagesPerRequest];  // count of them are sent
+};
+static_assert(sizeof(PageRequest) == 4 + 4 * kPagesPerRequest);
+
+enum class Durability : std::uint32_t {
+    kDurable = 0,  // answered when on disk
+    kRelaxed = 1,  // answered when accepted; visible and durable with its batch
+};
+
+struct TransactionHeader {
+    std::uint32_t operation_count;  // 1 to kOperationsMax
+    Durability durability;
+};
+static_assert(sizeof(TransactionHeader) == 8);
+
+enum class OperationKind : std::uint8_t {
+    // Preconditions: the transaction applies only if all hold (in order, seeing its own effects).
+    kCheckPresent = 1,
+    kCheckAbsent = 2,
+    kCheckEquals = 3,  // body: ColumnValue; the row is there and the column has these bytes
+    // Rows.
+    kPut = 10,          // body: row value; replaces
+    kInsert = 11,       // body: row value; kExists if the key is there
+    kUpdate = 12,       // body: ColumnValue, one after another; kNotFound if the row is not there
+    kAdd = 13,          // body: AddBody; kNotFound if not there, unless kCreate
+    kDelete = 14,       // kNotFound if not there, unless kIfPresent
+    kDeleteRange = 15,  // key: lower bound, inclusive; body: upper bound, exclusive (may be empty:
+                        // no bound); result: rows deleted
+    // Tables; rights kAdmin.
+    kCreateTable = 20,  // body: encoded schema (engine/page/schema.h); result: table id
+    kDropTable = 21,
+};
+
+enum OperationFlags : std::uint8_t {
+    kWantResult = 1,  // the answer carries the value after kAdd, or the count of kDeleteRange
+    kCreate = 2,      // kAdd: a missing row starts as zeros and empty variable-length columns
+    kIfPresent = 4,   // kDelete: a missing row is fine
+};
+
+struct OperationHeader {
+    OperationKind kind;
+    std::uint8_t flags;
+    std::uint16_t key_bytes;
+    std::uint32_t table_id;
+    std::uint32_t body_bytes;
+    std::uint32_t reserved;
+};
+static_assert(sizeof(OperationHeader) == 16);
+
+// A value column and its new (or expected) content, padded with zeros to 8 bytes.
+struct ColumnValue {
+    std::uint16_t column;  // index into Schema::columns
+    std::uint16_t value_bytes;
+    std::uint32_t reserved;
+    // value_bytes of content follow
+};
+static_assert(sizeof(ColumnValue) == 8);
+
+// Integer columns only. The sum must fit the column's type (kOutOfRange) and, where flagged, lie
+// within [floor, ceiling]. For u64 columns the values are read as unsigned.
+struct AddBody {
+    std::uint16_t column;
+    std::uint8_t has_floor;
+    std::uint8_t has_ceiling;
+    std::uint32_t reserved;
+    std::int64_t delta;
+    std::int64_t floor;
+    std::int64_t ceiling;
+};
+static_assert(sizeof(AddBody) == 32);
+
+static_assert(std::is_trivially_copyable_v<OperationHeader> &&
+              std::is_trivially_copyable_v<AddBody>);
+
+}  // namespace bidstore

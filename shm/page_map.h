@@ -1,0 +1,110 @@
+// The page map, and the walk from a page's newest version to the one that a snapshot sees.
+//
+// Who:    reading threads, each with its own slot; the engine alone writes what is read here.
+// Order:  each load on the way acquires, so a frame found is complete; the check of reuse_gen says
+//         whether a frame on the way was reused meanwhile.
+// Trust:  a disturbed walk may see nonsense, so frame numbers are clamped and steps are counted.
+//
+// The first 8 bytes of every frame are the csn of the version in it, an atomic word of its own;
+// engine/page/page.h describes the rest, which is nothing to this file.
+//
+//   page_map[P] -> frame (csn 9) -older-> frame (csn 7) -older-> frame (csn 4) -> none
+//
+//   A snapshot at 8 reads the version of 7. Its slot keeps that frame; the frames on the way, that
+//   of 9 here, are nobody's promise and may be reused while we look at them. Before the engine
+//   reuses frames it unlinks them and moves reuse_gen: a walk that began and ended under one value
+//   met no reused frame. A walk that was disturbed is made again under PIN_ALL, which only the
+//   reclaim round then under way can disturb, once; so the third try ends, and before every try
+//   valid() says whether trying makes sense.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "shm/base.h"
+#include "shm/layout.h"
+#include "shm/reader_slot.h"
+#include "shm/segment.h"
+
+namespace bidstore {
+
+// The csn word of a frame.
+inline const std::atomic<std::uint64_t>& frame_csn(const std::byte* frame) {
+    return *reinterpret_cast<const std::atomic<std::uint64_t>*>(frame);
+}
+
+enum class Lookup : std::uint32_t {
+    kFound,
+    kAbsent,     // not in the pool: ask for it
+    kNoVersion,  // none at or below the snapshot, or no such page id
+    kExpired,    // the lease is gone
+};
+
+// All but kExpired is believed only after SlotOwner::valid().
+struct PageVersion {
+    const std::byte* page = nullptr;  // kFound: kPageBytes
+    Lookup lookup = Lookup::kAbsent;
+};
+
+namespace page_walk {
+
+struct Step {
+    PageVersion version;
+    bool disturbed = false;
+};
+
+// One walk. page is below pool.page_count(). Pool is PoolView; a test puts one in its place that
+// lets the engine act between two steps.
+template <class Pool>
+[[gnu::always_inline]] inline Step walk(const Pool& pool, PageId page, Csn snapshot) {
+    const std::atomic<std::uint64_t>& reuse_gen = pool.published().reuse_gen;
+    const std::uint64_t generation = reuse_gen.load(std::memory_order_acquire);
+    // Acquire, here and below: the frame's csn and link were written before it was linked to.
+    std::uint32_t frame = pool.page_map()[page.value].load(std::memory_order_acquire);
+    PageVersion version{nullptr, frame == kNoFrame ? Lookup::kAbsent : Lookup::kNoVersion};
+    // A chain has no more links than the pool has frames; only a disturbed walk could run longer.
+    for (std::uint32_t steps = pool.frame_count(); frame != kNoFrame && steps != 0; --steps) {
+        if (frame >= pool.frame_count()) [[unlikely]]
+            break;
+        const std::byte* bytes = pool.frame(frame);
+        if (frame_csn(bytes).load(std::memory_order_acquire) <= snapshot.value) [[likely]] {
+            version = {bytes, Lookup::kFound};
+            break;
+        }
+        frame = pool.descriptors()[frame].older.load(std::memory_order_acquire);
+    }
+    // The loads above are done before this look at reuse_gen.
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return {version, reuse_gen.load(std::memory_order_relaxed) != generation};
+}
+
+// The walk after a disturbed one. Out of line: it is rare, and the read path is short without it.
+template <class Pool>
+[[gnu::noinline]] PageVersion walk_pinned(const Pool& pool, SlotOwner& slot, PageId page) {
+    PageVersion version{nullptr, Lookup::kExpired};
+    if (!slot.valid()) return version;
+    slot.pin_all();
+    while (slot.valid()) {
+        const Step step = walk(pool, page, slot.snapshot());
+        if (step.disturbed) continue;
+        version = step.version;
+        break;
+    }
+    slot.unpin();
+    return version;
+}
+
+}  // namespace page_walk
+
+// The version of `page` that the slot's snapshot sees. The slot holds a snapshot.
+template <class Pool>
+inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page) {
+    if (page.value >= pool.page_count()) [[unlikely]]
+        return {nullptr, Lookup::kNoVersion};
+    const page_walk::Step step = page_walk::walk(pool, page, slot.snapshot());
+    if (!step.disturbed) [[likely]]
+        return step.version;
+    return page_walk::walk_pinned(pool, slot, page);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,166 @@
+// Reader slots: how a reading thread announces its snapshot, and how the engine knows which
+// versions nobody can see any more.
+//
+// Who:    one thread at a time owns a slot (SlotOwner); the engine thread watches and revokes.
+// Owns:   nothing; the segments outlive the views.
+// Order:  see the argument below; each access says its part.
+// Crash:  an owner that stops anywhere leaves a word that keeps the versions it could see, until
+//         the engine revokes the episode; then the slot no longer counts.
+// Trust:  slots are in the client segment: the engine judges what it loads and believes nothing.
+//
+// A slot's word is kSlotIdle, kSlotPinAll, or the csn s of the snapshot held. Its episode is one
+// more at each begin, so that a revocation names exactly one stay in the slot:
+//
+//           exchange(PIN_ALL)          store(s)              store(IDLE)
+//     IDLE ------------------> PIN_ALL ---------> snapshot s ----------> IDLE
+//                                 ^                  |
+//                                 +-- pin_all() -----+   (a walk that was disturbed)
+//
+// Why a snapshot that begins cannot be missed, from both sides:
+//
+//   reader                                    engine
+//   R1  word.exchange(PIN_ALL, seq_cst)       E1  visible.store(c, release)
+//   R2  s = visible.load(seq_cst)             E2  fence(seq_cst)
+//   R3  word.store(s, release)                E3  word.load(acquire), episode.load(acquire)
+//
+//   In the single order of seq_cst operations either R1 comes before E2 or E2 before R1.
+//   - R1 before E2: the load E3 sees PIN_ALL or something later of this slot. PIN_ALL keeps every
+//     version; s, written by R3, keeps the versions of s; something later than R3 needs nothing of
+//     this snapshot.
+//   - E2 before R1: R2 comes after R1, thus after E2, and sees visible >= c. The engine reclaims
+//     only versions whose successor is visible before E2, with csn_w <= c <= s: this snapshot reads
+//     the successor, or something newer.
+//   So either the engine sees the reader, or the reader sees the engine. With R1 a release store
+//   and R2 an acquire load neither need happen: the store waits in the store buffer while the load
+//   is answered (tests/reader_slot_test.cc watches that happen). Word before episode at E3: the
+//   episode is written before the word, so it is at least as new as the word, and an episode newer
+//   than the word began after E2 and needs nothing that this scan judges.
+//
+// Why a revoked snapshot is never believed, from both sides:
+//
+//   reader                                    engine
+//   R4  loads from frames                     E4  revoked[slot].store(n)
+//   R5  fence(acquire)                        E5  fence(release)
+//   R6  revoked[slot].load() < n              E6  stores to frames it had kept for the slot
+//
+//   If R4 saw anything that E6 wrote, then by the fences R6 sees what E4 wrote, and valid() is
+//   false. So when valid() is true all that was loaded before it was still the snapshot's.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "shm/base.h"
+#include "shm/layout.h"
+
+namespace bidstore {
+
+// A reading thread's side of its slot. Process-local, one thread at a time, not copied while a
+// snapshot is held.
+class SlotOwner {
+  public:
+    // Takes over an idle slot. Episodes go on above those of former owners: above what was revoked
+    // (another process may have had the slot's number) and above what the slot shows (another
+    // thread of this process).
+    SlotOwner(ReaderSlot& slot, const Published& published, const RevokedEntry& revoked)
+        : slot_(&slot),
+          published_(&published),
+          revoked_(&revoked),
+          episode_(std::max(revoked.load(std::memory_order_acquire),
+                            slot.episode.load(std::memory_order_relaxed))) {}
+
+    // Takes a snapshot of everything visible now. No snapshot is held in this slot yet.
+    Csn begin() {
+        DCHECK(!snapshot_);
+        // Relaxed: the exchange puts it out before the word.
+        slot_->episode.store(++episode_, std::memory_order_relaxed);
+        slot_->word.exchange(kSlotPinAll, std::memory_order_seq_cst);          // R1
+        snapshot_ = Csn{published_->visible.load(std::memory_order_seq_cst)};  // R2
+        slot_->word.store(snapshot_.value, std::memory_order_release);         // R3
+        return snapshot_;
+    }
+
+    // Was all that was loaded since begin() the snapshot's? Data are used, then this is checked,
+    // then they are believed. Once false, false until the next begin().
+    bool valid() const {
+        std::atomic_thread_fence(std::memory_order_acquire);          // R5
+        return revoked_->load(std::memory_order_relaxed) < episode_;  // R6
+    }
+
+    // Lets the versions go. Release: the loads from frames are done before the engine can see it.
+    void end() {
+        slot_->word.store(kSlotIdle, std::memory_order_release);
+        snapshot_ = Csn{};
+    }
+
+    // Keeps every version for a moment, without letting go of the snapshot (shm/page_map.h). Always
+    // followed by unpin(), soon: the engine revokes an episode that stays in PIN_ALL.
+    void pin_all() { slot_->word.exchange(kSlotPinAll, std::memory_order_seq_cst); }
+    void unpin() { slot_->word.store(snapshot_.value, std::memory_order_release); }
+
+    Csn snapshot() const { return snapshot_; }  // 0: none is held
+    std::uint64_t episode() const { return episode_; }
+
+  private:
+    ReaderSlot* slot_;
+    const Published* published_;
+    const RevokedEntry* revoked_;
+    std::uint64_t episode_;
+    Csn snapshot_;
+};
+
+// What the engine saw in a slot.
+struct SlotSighting {
+    std::uint64_t word = kSlotIdle;
+    std::uint64_t episode = 0;
+
+    // Does the slot count at all? `revoked` is the engine's own newest revoked episode of it.
+    bool counts(std::uint64_t revoked) const { return word != kSlotIdle && episode > revoked; }
+    bool pins_all() const { return word == kSlotPinAll; }
+    // Does a counting slot keep a version of csn `from` whose successor has csn `to`? From
+    // inclusive, to exclusive.
+    bool keeps(Csn from, Csn to) const {
+        return pins_all() || (word >= from.value && word < to.value);
+    }
+};
+
+// The engine's side of all slots. Engine thread only.
+class SlotWatcher {
+  public:
+    // E2. Once per scan, after publishing: what becomes visible later is not judged by this scan.
+    static void begin_scan() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
+    // E3. Word, then episode.
+    static SlotSighting look(const ReaderSlot& slot) {
+        SlotSighting sighting;
+        sighting.word = slot.word.load(std::memory_order_acquire);
+        sighting.episode = slot.episode.load(std::memory_order_acquire);
+        return sighting;
+    }
+
+    // Looks again at a slot that was seen in PIN_ALL. An episode that changed after the fence does
+    // not count: it comes back idle.
+    static SlotSighting look_again(const ReaderSlot& slot, const SlotSighting& first) {
+        const SlotSighting second = look(slot);
+        return second.episode == first.episode ? second : SlotSighting{};
+    }
+
+    // E4, E5. From its return on `episode` and all before it no longer count, and frames kept for
+    // them may be overwritten. Never decreases.
+    static void revoke(RevokedEntry& revoked, std::uint64_t episode) {
+        if (revoked.load(std::memory_order_relaxed) < episode) {
+            revoked.store(episode, std::memory_order_relaxed);
+        }
+        std::atomic_thread_fence(std::memory_order_release);
+    }
+
+    // Prepares a slot for a new owner, before its segment is announced: idle, episodes above all
+    // that are dead.
+    static void prepare(ReaderSlot& slot, const RevokedEntry& revoked) {
+        slot.episode.store(revoked.load(std::memory_order_relaxed), std::memory_order_relaxed);
+        slot.word.store(kSlotIdle, std::memory_order_relaxed);
+    }
+};
+
+}  // namespace bidstore
