@@ -1,0 +1,477 @@
+#include "engine/btree.h"
+
+#include <cstring>
+
+#include "engine/inner_edit.h"
+#include "engine/leaf_edit.h"
+
+namespace bidstore {
+
+namespace {
+
+using Key = std::array<std::byte, kKeyBytesMax>;
+
+void note(TreeAccess& access, const Landing& landing) {
+    if (landing.state == Landed::kMissing) access.missing = landing.page;
+    if (landing.state == Landed::kCorrupt) access.corrupt = landing.page;
+}
+
+std::uint32_t used_bytes(const std::byte* page, const TreeShape& shape) {
+    if (page_header(page).level > 0) return page_header(page).count;
+    return leaf_used_bytes(LeafView(page, shape.leaf), shape.leaf);
+}
+
+// What used_bytes can reach; children for an inner node, bytes for a leaf.
+std::uint32_t space_bytes(const std::byte* page, const TreeShape& shape) {
+    if (page_header(page).level > 0) return shape.inner.capacity;
+    return leaf_space_bytes(shape.leaf);
+}
+
+}  // namespace
+
+void Tree::init_root(std::byte* page, const Schema& schema) {
+    LeafEdit(page, LeafLayout::of(schema), schema).init();
+}
+
+const std::byte* Tree::resident(PageId page) const {
+    const std::byte* bytes = newest(page);
+    CHECK(bytes != nullptr);  // the way here was checked before anything was changed
+    return bytes;
+}
+
+std::uint32_t Tree::frames_needed() const {
+    const std::byte* root = newest(root_);
+    const int level = root == nullptr ? -1 : tree_level(root, shape_.table);
+    const std::uint32_t depth = level < 0 ? kDepthMax : static_cast<std::uint32_t>(level) + 1;
+    // put: three leaves (a long row between two), so two new children for their parent, which may
+    // split for each, and so on; one page more for the content of a full root. erase is cheaper:
+    // per level a node and the neighbour it merges with.
+    return 3 * depth + 1;
+}
+
+// ---- reading ----
+
+Lookup Tree::get(const std::byte* key) const {
+    Lookup lookup;
+    const Landing landing = descend(shape_, root_, key, source());
+    note(lookup, landing);
+    if (!lookup.ok()) return lookup;
+    const LeafView rows(landing.bytes, shape_.leaf);
+    const int row = rows.find(key);
+    lookup.found = row >= 0;
+    if (lookup.found) lookup.value = rows.value(static_cast<std::uint32_t>(row));
+    return lookup;
+}
+
+MutableLookup Tree::mutable_value(const std::byte* key) {
+    MutableLookup lookup;
+    const Landing landing = descend(shape_, root_, key, source());
+    note(lookup, landing);
+    if (!lookup.ok()) return lookup;
+    const int row = LeafView(landing.bytes, shape_.leaf).find(key);
+    lookup.found = row >= 0;
+    if (!lookup.found) return lookup;
+    std::byte* page = pages_->writable(landing.page);
+    const auto value = LeafView(page, shape_.leaf).value(static_cast<std::uint32_t>(row));
+    lookup.value = {page + (value.data() - page), value.size()};
+    return lookup;
+}
+
+Tree::Path Tree::path_to(const std::byte* key) const {
+    Path path;
+    PathCursor cursor(shape_, root_, source());
+    note(path, cursor.seek(key));
+    path.depth = cursor.depth();
+    for (std::uint32_t i = 0; i < path.depth; ++i) {
+        path.step[i] = {cursor.step(i).page, cursor.step(i).index};
+    }
+    return path;
+}
+
+// ---- put ----
+
+// 1. The whole way down is resident; nothing is changed before that is known.
+// 2. A row that is there is replaced in its place when it fits.
+// 3. A new row, or one that grew, goes into the leaf, or the leaf is split.
+// 4. Each split gives the parent one more child, which may split it in turn, up to the root.
+Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
+    Path path = path_to(key);
+    Change change;
+    static_cast<TreeAccess&>(change) = path;
+    if (!path.ok()) return change;
+    LeafEdit edit(pages_->writable(path.leaf().page), shape_.leaf, *schema_);
+    const std::uint32_t row = edit.view().lower_bound(key);
+    change.found =
+        row < edit.count() && keys_equal(edit.view().key(row), key, shape_.leaf.key_bytes);
+    if (change.found) {
+        if (edit.fits_replacing(row, value.size())) {
+            edit.replace(row, value);
+            return change;
+        }
+        edit.erase(row, row + 1);
+    }
+    if (edit.fits(value.size())) {
+        edit.insert(row, key, value);
+    } else {
+        insert_split(path, row, key, value);
+    }
+    return change;
+}
+
+PageId Tree::new_leaf(PageId near) {
+    const PageId page = pages_->allocate(PageType::kLeaf, shape_.table, near);
+    LeafEdit(pages_->writable(page), shape_.leaf, *schema_).init();
+    return page;
+}
+
+void Tree::insert_split(Path& path, std::uint32_t row, const std::byte* key,
+                        std::span<const std::byte> value) {
+    if (path.depth == 1) push_down_root(path);
+    const PageId left_page = path.leaf().page;
+    LeafEdit left(pages_->writable(left_page), shape_.leaf, *schema_);
+    const LeafSplit split = plan_split(left.view(), shape_.leaf, row, key, value.size());
+
+    const PageId right_page = new_leaf(left_page);
+    LeafEdit right(pages_->writable(right_page), shape_.leaf, *schema_);
+    right.append(left.view(), split.first_right, left.count());
+    left.erase(split.first_right, left.count());
+    left.refresh_times();
+    if (split.place == LeafSplit::Place::kLeft) left.insert(row, key, value);
+    if (split.place == LeafSplit::Place::kRight) right.insert(row - split.first_right, key, value);
+
+    Key bound;
+    std::memcpy(bound.data(), right.view().key(0), shape_.leaf.key_bytes);
+    insert_child(path, path.depth - 2, bound.data(), right_page);
+    if (split.place != LeafSplit::Place::kBetween) return;
+
+    const PageId between_page = new_leaf(left_page);
+    LeafEdit(pages_->writable(between_page), shape_.leaf, *schema_).insert(0, key, value);
+    // The parent may have been split since; the way to `key` still ends on the left leaf.
+    Path again = path_to(key);
+    CHECK(again.ok());
+    insert_child(again, again.depth - 2, key, between_page);
+}
+
+// Puts the new right neighbour of the child on the way into the node path.step[at].
+void Tree::insert_child(Path& path, std::uint32_t at, const std::byte* key, PageId child) {
+    if (count(path.step[at].page) < shape_.inner.capacity) {
+        InnerEdit node(pages_->writable(path.step[at].page), shape_.inner);
+        return node.insert(path.step[at].index + 1, key, child);
+    }
+    if (at == 0) {
+        push_down_root(path);
+        at = 1;
+    }
+    Key bound;
+    const PageId right =
+        split_inner(path.step[at].page, path.step[at].index + 1, key, child, bound.data());
+    insert_child(path, at - 1, bound.data(), right);
+}
+
+// Splits a full node while it takes a child at `index`; returns the new right one and its bound.
+PageId Tree::split_inner(PageId page, std::uint32_t index, const std::byte* key, PageId child,
+                         std::byte* right_key) {
+    InnerEdit left(pages_->writable(page), shape_.inner);
+    const PageId right_page = pages_->allocate(PageType::kInner, shape_.table, page);
+    InnerEdit right(pages_->writable(right_page), shape_.inner);
+    right.init(level(page));
+    if (index == left.count()) {
+        // At the end the new child alone goes right, as in leaves: ordered data fill their nodes.
+        std::memcpy(right_key, key, shape_.inner.key_bytes);
+        right.insert(0, key, child);
+        return right_page;
+    }
+    const std::uint32_t cut = left.count() / 2;
+    left.view().copy_key(cut, right_key);
+    right.append(left.view(), cut, nullptr);
+    left.erase(cut, left.count());
+    if (index <= cut) {
+        left.insert(index, key, child);
+    } else {
+        right.insert(index - cut, key, child);
+    }
+    return right_page;
+}
+
+// Moves the root's content into a new page below it, and the path with it.
+void Tree::push_down_root(Path& path) {
+    const std::uint32_t root_level = level(root_);
+    CHECK_OP(root_level + 1, <, kDepthMax);
+    const PageType type = root_level == 0 ? PageType::kLeaf : PageType::kInner;
+    const PageId below = pages_->allocate(type, shape_.table, root_);
+    copy_content(root_, below);
+    InnerEdit root(pages_->writable(root_), shape_.inner);
+    root.init(root_level + 1);
+    const Key lowest{};
+    root.insert(0, lowest.data(), below);
+    for (std::uint32_t i = path.depth; i > 0; --i) path.step[i] = path.step[i - 1];
+    ++path.depth;
+    path.step[0] = {root_, 0};
+    path.step[1].page = below;
+}
+
+// Everything but what belongs to the page itself: csn, id, CRC, uuid, table.
+void Tree::copy_content(PageId from, PageId to) {
+    std::byte* target = pages_->writable(to);
+    const std::byte* content = resident(from);
+    const PageHeader& old = page_header(content);
+    PageHeader& header = page_header(target);
+    header.count = old.count;
+    header.free_offset = old.free_offset;
+    header.type = old.type;
+    header.level = old.level;
+    header.live_bytes = old.live_bytes;
+    header.time_min = old.time_min;
+    header.time_max = old.time_max;
+    std::memcpy(target + kPageHeaderBytes, content + kPageHeaderBytes, kPayloadBytes);
+}
+
+// ---- erase ----
+
+Change Tree::erase(const std::byte* key) {
+    Path path = path_to(key);
+    Change change;
+    static_cast<TreeAccess&>(change) = path;
+    if (!path.ok()) return change;
+    const PageId page = path.leaf().page;
+    const int found = leaf(page).find(key);
+    change.found = found >= 0;
+    if (!change.found) return change;
+    if (path.depth > 1 && count(page) == 1) {
+        pages_->free(page);
+        remove_child(path, path.depth - 2);
+    } else {
+        const auto row = static_cast<std::uint32_t>(found);
+        LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(row, row + 1);
+    }
+    rebalance(path);
+    return change;
+}
+
+// Takes the freed child on the way out of path.step[at]; a node without children goes as well. The
+// path ends on what is left.
+void Tree::remove_child(Path& path, std::uint32_t at) {
+    const Step& step = path.step[at];
+    path.depth = at + 1;
+    if (count(step.page) > 1) {
+        InnerEdit(pages_->writable(step.page), shape_.inner).erase(step.index, step.index + 1);
+        return;
+    }
+    if (at == 0) {
+        LeafEdit(pages_->writable(root_), shape_.leaf, *schema_).init();
+        return;
+    }
+    pages_->free(step.page);
+    remove_child(path, at - 1);
+}
+
+// From the end of the path upwards: merges what has become too empty, then shortens the tree.
+void Tree::rebalance(Path& path) {
+    for (std::uint32_t at = path.depth - 1; at > 0; --at) merge_with_neighbour(path, at);
+    collapse_root();
+}
+
+std::uint32_t Tree::fullness_percent(PageId page) const {
+    const std::byte* bytes = resident(page);
+    return 100 * used_bytes(bytes, shape_) / space_bytes(bytes, shape_);
+}
+
+void Tree::merge_with_neighbour(const Path& path, std::uint32_t at) {
+    if (fullness_percent(path.step[at].page) >= kUnderfullPercent) return;
+    const Step& parent = path.step[at - 1];
+    if (parent.index > 0 && try_merge(parent.page, parent.index - 1)) return;
+    if (parent.index + 1 < count(parent.page)) try_merge(parent.page, parent.index);
+}
+
+// Merges child left_index + 1 into child left_index if both are resident and fit together.
+bool Tree::try_merge(PageId parent, std::uint32_t left_index) {
+    const PageId left = inner(parent).child(left_index);
+    const PageId right = inner(parent).child(left_index + 1);
+    const int expected = static_cast<int>(level(parent)) - 1;
+    for (PageId page : {left, right}) {
+        const std::byte* bytes = newest(page);
+        if (bytes == nullptr || tree_level(bytes, shape_.table) != expected) return false;
+    }
+    if (fullness_percent(left) + fullness_percent(right) > kMergedPercent) return false;
+
+    std::byte* to = pages_->writable(left);
+    if (expected == 0) {
+        LeafEdit edit(to, shape_.leaf, *schema_);
+        edit.append(leaf(right), 0, count(right));
+        edit.refresh_times();
+    } else {
+        Key bound;
+        inner(parent).copy_key(left_index + 1, bound.data());
+        InnerEdit(to, shape_.inner).append(inner(right), 0, bound.data());
+    }
+    pages_->free(right);
+    InnerEdit(pages_->writable(parent), shape_.inner).erase(left_index + 1, left_index + 2);
+    return true;
+}
+
+void Tree::collapse_root() {
+    while (level(root_) > 0 && count(root_) == 1) {
+        const PageId child = inner(root_).child(0);
+        const std::byte* bytes = newest(child);
+        const int expected = static_cast<int>(level(root_)) - 1;
+        if (bytes == nullptr || tree_level(bytes, shape_.table) != expected) return;
+        copy_content(child, root_);
+        pages_->free(child);
+    }
+}
+
+// ---- ranges ----
+
+// Whether all inner nodes of a subtree are there and what they should be. level -1: whatever the
+// page says, for the root.
+Landing Tree::check_inner_nodes(PageId page, int level) const {
+    if (level == 0) return {Landed::kLeaf, page, nullptr};
+    const std::byte* bytes = newest(page);
+    if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
+    const int found = tree_level(bytes, shape_.table);
+    if (found < 0 || (level >= 0 && found != level)) return {Landed::kCorrupt, page, nullptr};
+    if (found == 0) return {Landed::kLeaf, page, bytes};
+    const InnerView node(bytes, shape_.inner);
+    if (node.count() == 0) return {Landed::kCorrupt, page, nullptr};
+    for (std::uint32_t i = 0; i < node.count(); ++i) {
+        const Landing landing = check_inner_nodes(node.child(i), found - 1);
+        if (landing.state != Landed::kLeaf) return landing;
+    }
+    return {Landed::kLeaf, page, bytes};
+}
+
+// The children that may hold keys in [lo, hi), and whether the outer two lie wholly inside.
+Tree::Children Tree::children_in(const InnerView& node, const std::byte* lo,
+                                 const std::byte* hi) const {
+    Key key;
+    Children in{0, node.count() - 1, lo == nullptr, hi == nullptr};
+    if (lo != nullptr) {
+        in.first = node.index_for(lo);
+        node.copy_key(in.first, key.data());
+        // Key 0 means minus infinity, so it equals no bound.
+        in.first_whole = in.first > 0 && keys_equal(key.data(), lo, shape_.leaf.key_bytes);
+    }
+    if (hi != nullptr) {
+        in.last = node.index_for(hi);
+        node.copy_key(in.last, key.data());
+        // A child that begins at hi holds nothing below it.
+        if (in.last > in.first && keys_equal(key.data(), hi, shape_.leaf.key_bytes)) {
+            --in.last;
+            in.last_whole = true;
+        }
+    }
+    return in;
+}
+
+RangeCost Tree::range_cost(const std::byte* lo, const std::byte* hi,
+                           std::uint64_t row_limit) const {
+    RangeCost cost;
+    add_range_cost(root_, -1, lo, hi, row_limit, cost);
+    // Both ends may merge with a neighbour on every level, and the root take its child's content.
+    if (cost.ok()) cost.pages += frames_needed() * 2;
+    return cost;
+}
+
+void Tree::add_range_cost(PageId page, int level, const std::byte* lo, const std::byte* hi,
+                          std::uint64_t row_limit, RangeCost& cost) const {
+    const std::byte* bytes = newest(page);
+    if (bytes == nullptr) return note(cost, {Landed::kMissing, page, nullptr});
+    const int found = tree_level(bytes, shape_.table);
+    if (found < 0 || (level >= 0 && found != level)) {
+        return note(cost, {Landed::kCorrupt, page, nullptr});
+    }
+    ++cost.pages;
+    if (found == 0) {
+        const LeafView rows(bytes, shape_.leaf);
+        const std::uint32_t first = lo == nullptr ? 0 : rows.lower_bound(lo);
+        const std::uint32_t last = hi == nullptr ? rows.count() : rows.lower_bound(hi);
+        cost.rows += last > first ? last - first : 0;
+        return;
+    }
+    const InnerView node(bytes, shape_.inner);
+    if (node.count() == 0) return note(cost, {Landed::kCorrupt, page, nullptr});
+    const Children in = children_in(node, lo, hi);
+    for (std::uint32_t i = in.first; i <= in.last; ++i) {
+        const bool whole_below = i > in.first || in.first_whole;
+        const bool whole_above = i < in.last || in.last_whole;
+        add_range_cost(node.child(i), found - 1, whole_below ? nullptr : lo,
+                       whole_above ? nullptr : hi, row_limit, cost);
+        if (!cost.ok() || cost.rows > row_limit) return;
+    }
+}
+
+// The range is looked through first, so that a missing page is met before anything is changed.
+RangeCost Tree::erase_range(const std::byte* lo, const std::byte* hi) {
+    RangeCost done;
+    const RangeCost cost = range_cost(lo, hi, ~std::uint64_t{0});
+    static_cast<TreeAccess&>(done) = cost;
+    if (!cost.ok() || cost.rows == 0) return done;
+    const Erasure erasure = erase_in(root_, lo, hi);
+    if (erasure.empty) LeafEdit(pages_->writable(root_), shape_.leaf, *schema_).init();
+    done.rows = erasure.rows;
+    if (lo != nullptr) tidy(lo);
+    if (hi != nullptr) tidy(hi);
+    collapse_root();
+    return done;
+}
+
+Tree::Erasure Tree::erase_in(PageId page, const std::byte* lo, const std::byte* hi) {
+    if (level(page) == 0) return erase_in_leaf(page, lo, hi);
+    // The node itself changes only after its children, so the view is good until then.
+    const InnerView node = inner(page);
+    const Children in = children_in(node, lo, hi);
+    Erasure erasure{0, false};
+    std::uint32_t gone_first = in.last + 1;
+    std::uint32_t gone = 0;
+    for (std::uint32_t i = in.first; i <= in.last; ++i) {
+        const bool whole_below = i > in.first || in.first_whole;
+        const bool whole_above = i < in.last || in.last_whole;
+        const PageId child = node.child(i);
+        if (whole_below && whole_above) {
+            erasure.rows += free_subtree(child);
+        } else {
+            const Erasure part =
+                erase_in(child, whole_below ? nullptr : lo, whole_above ? nullptr : hi);
+            erasure.rows += part.rows;
+            if (!part.empty) continue;
+            pages_->free(child);
+        }
+        // Only the outer two can stay, so what goes is one run.
+        if (gone++ == 0) gone_first = i;
+    }
+    if (gone == 0) return erasure;
+    erasure.empty = gone == node.count();
+    if (!erasure.empty) {
+        InnerEdit(pages_->writable(page), shape_.inner).erase(gone_first, gone_first + gone);
+    }
+    return erasure;
+}
+
+Tree::Erasure Tree::erase_in_leaf(PageId page, const std::byte* lo, const std::byte* hi) {
+    const LeafView rows = leaf(page);
+    const std::uint32_t first = lo == nullptr ? 0 : rows.lower_bound(lo);
+    const std::uint32_t last = hi == nullptr ? rows.count() : rows.lower_bound(hi);
+    if (first >= last) return {0, rows.empty()};
+    if (last - first == rows.count()) return {last - first, true};
+    LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(first, last);
+    return {last - first, false};
+}
+
+// Frees a subtree, root included; returns the rows that were in it.
+std::uint64_t Tree::free_subtree(PageId page) {
+    std::uint64_t rows = level(page) == 0 ? count(page) : 0;
+    if (level(page) > 0) {
+        const InnerView node = inner(page);
+        for (std::uint32_t i = 0; i < node.count(); ++i) rows += free_subtree(node.child(i));
+    }
+    pages_->free(page);
+    return rows;
+}
+
+// Merges along the way to a key at which a range was cut out.
+void Tree::tidy(const std::byte* key) {
+    Path path = path_to(key);
+    if (path.ok()) rebalance(path);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,198 @@
+// One table's B+tree, over the newest versions of its pages.
+//
+// Who:    the engine thread. A Tree is made on the spot from what the catalog knows.
+// Owns:   nothing; pages and schema outlive it.
+// Misses: a call that meets a page that is not resident changes nothing and names the page in
+//         `missing`; the engine reads it and calls again. A page that is not what its parent says
+//         comes back in `corrupt`, with nothing changed either.
+// Room:   frames_needed() for a row, range_cost() for a range say how many page versions a change
+//         may make; they are secured before the change.
+// Rules:  the root keeps its page id for life: a full root moves its content down into a new page,
+//         a root of one child takes that child's content. Empty leaves are freed; nodes less than
+//         kUnderfullPercent full merge with a resident neighbour under the same parent when both
+//         fill at most kMergedPercent of one. check_tree() (engine/tree_check.h) holds all of it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "engine/page/schema.h"
+#include "engine/page/search.h"
+#include "engine/pages.h"
+
+namespace bidstore {
+
+inline constexpr std::uint32_t kUnderfullPercent = 40;
+inline constexpr std::uint32_t kMergedPercent = 90;
+
+// What stood in the way, if anything.
+struct TreeAccess {
+    PageId missing;
+    PageId corrupt;
+    bool ok() const { return !missing && !corrupt; }
+};
+
+struct Lookup : TreeAccess {
+    bool found = false;
+    std::span<const std::byte> value;  // in the page: until the tree is changed
+};
+
+struct MutableLookup : TreeAccess {
+    bool found = false;
+    std::span<std::byte> value;  // in the open batch's version: until the tree is changed
+};
+
+struct Change : TreeAccess {
+    bool found = false;  // put: replaced a row; erase: there was one
+};
+
+struct RangeCost : TreeAccess {
+    std::uint64_t rows = 0;
+    std::uint64_t pages = 0;
+};
+
+class Tree {
+  public:
+    Tree(Pages& pages, const Schema& schema, TableId table, PageId root)
+        : pages_(&pages), schema_(&schema), shape_(schema, table), root_(root) {}
+
+    // Makes a freshly allocated page (type kLeaf) the root of an empty tree.
+    static void init_root(std::byte* page, const Schema& schema);
+
+    // Keys have the schema's length everywhere; values are valid (Schema::valid_value) and do not
+    // lie in pages of this tree.
+    Lookup get(const std::byte* key) const;
+    // Changes value bytes of a row in place. A time column among them must not be changed this way:
+    // the leaf's time bounds would not follow. Writes one page.
+    MutableLookup mutable_value(const std::byte* key);
+    Change put(const std::byte* key, std::span<const std::byte> value);
+    Change erase(const std::byte* key);
+
+    // The rows with lo <= key < hi; nullptr is no bound.
+    // Counts rows, and the page versions that erase_range would make. Stops as soon as there are
+    // more than row_limit rows: `rows` is above row_limit then, and no more than that is known.
+    RangeCost range_cost(const std::byte* lo, const std::byte* hi, std::uint64_t row_limit) const;
+    // Erases them. `pages` is not filled in.
+    RangeCost erase_range(const std::byte* lo, const std::byte* hi);
+
+    // Calls visit(key, value) -> bool for the rows in order until it returns false. On a missing
+    // page it ends with rows visited: start again behind the last.
+    template <class Visit>
+    TreeAccess visit_range(const std::byte* lo, const std::byte* hi, Visit visit) const;
+    // Calls visit(PageId) for each page of the tree, root included; leaves need not be resident.
+    // Nothing is visited when an inner node is missing. For dropping a table.
+    template <class Visit>
+    TreeAccess visit_pages(Visit visit) const;
+
+    // The most page versions that one put or erase can make. The depth is the root's; the highest
+    // possible when the root is not resident.
+    std::uint32_t frames_needed() const;
+
+    const TreeShape& shape() const { return shape_; }
+    PageId root() const { return root_; }
+
+  private:
+    struct Step {
+        PageId page;
+        std::uint32_t index;  // of the child on the way; 0 in the leaf
+    };
+    struct Path : TreeAccess {
+        std::uint32_t depth = 0;
+        std::array<Step, kDepthMax + 1> step;
+        Step& leaf() { return step[depth - 1]; }
+    };
+    struct Erasure {
+        std::uint64_t rows;
+        bool empty;
+    };
+
+    const std::byte* newest(PageId page) const { return pages_->newest(page); }
+    const std::byte* resident(PageId page) const;  // newest, of which absence was ruled out
+    auto source() const {
+        return [pages = pages_](PageId page) { return pages->newest(page); };
+    }
+    InnerView inner(PageId page) const { return InnerView(resident(page), shape_.inner); }
+    LeafView leaf(PageId page) const { return LeafView(resident(page), shape_.leaf); }
+    std::uint32_t level(PageId page) const { return page_header(resident(page)).level; }
+    std::uint32_t count(PageId page) const { return page_header(resident(page)).count; }
+
+    Path path_to(const std::byte* key) const;
+    Landing check_inner_nodes(PageId page, int level) const;
+
+    void insert_split(Path& path, std::uint32_t row, const std::byte* key,
+                      std::span<const std::byte> value);
+    PageId new_leaf(PageId near);
+    void insert_child(Path& path, std::uint32_t at, const std::byte* key, PageId child);
+    PageId split_inner(PageId page, std::uint32_t index, const std::byte* key, PageId child,
+                       std::byte* right_key);
+    void push_down_root(Path& path);
+    void copy_content(PageId from, PageId to);
+
+    void remove_child(Path& path, std::uint32_t at);
+    void rebalance(Path& path);
+    void merge_with_neighbour(const Path& path, std::uint32_t at);
+    bool try_merge(PageId parent, std::uint32_t left_index);
+    std::uint32_t fullness_percent(PageId page) const;
+    void collapse_root();
+
+    void add_range_cost(PageId page, int level, const std::byte* lo, const std::byte* hi,
+                        std::uint64_t row_limit, RangeCost& cost) const;
+    struct Children {
+        std::uint32_t first;
+        std::uint32_t last;
+        bool first_whole;
+        bool last_whole;
+    };
+    Children children_in(const InnerView& node, const std::byte* lo, const std::byte* hi) const;
+    Erasure erase_in(PageId page, const std::byte* lo, const std::byte* hi);
+    Erasure erase_in_leaf(PageId page, const std::byte* lo, const std::byte* hi);
+    std::uint64_t free_subtree(PageId page);
+    void tidy(const std::byte* key);
+
+    Pages* pages_;
+    const Schema* schema_;
+    TreeShape shape_;
+    PageId root_;
+};
+
+template <class Visit>
+TreeAccess Tree::visit_range(const std::byte* lo, const std::byte* hi, Visit visit) const {
+    PathCursor cursor(shape_, root_, source());
+    Landing landing = lo != nullptr ? cursor.seek(lo) : cursor.seek_first();
+    for (bool first = true; landing.state == Landed::kLeaf; landing = cursor.next_leaf()) {
+        const LeafView rows = cursor.leaf();
+        cursor.prefetch(true);
+        std::uint32_t row = first && lo != nullptr ? rows.lower_bound(lo) : 0;
+        first = false;
+        for (; row < rows.count(); ++row) {
+            const std::byte* key = rows.key(row);
+            if (hi != nullptr && compare_keys(key, hi, shape_.leaf.key_bytes) >= 0) return {};
+            if (!visit(key, rows.value(row))) return {};
+        }
+    }
+    TreeAccess access;
+    if (landing.state == Landed::kMissing) access.missing = landing.page;
+    if (landing.state == Landed::kCorrupt) access.corrupt = landing.page;
+    return access;
+}
+
+template <class Visit>
+TreeAccess Tree::visit_pages(Visit visit) const {
+    const Landing landing = check_inner_nodes(root_, -1);
+    TreeAccess access;
+    if (landing.state == Landed::kMissing) access.missing = landing.page;
+    if (landing.state == Landed::kCorrupt) access.corrupt = landing.page;
+    if (!access.ok()) return access;
+    auto walk = [&](auto& self, PageId page, std::uint32_t level) -> void {
+        for (std::uint32_t i = 0; level > 0 && i < count(page); ++i) {
+            self(self, inner(page).child(i), level - 1);
+        }
+        visit(page);
+    };
+    walk(walk, root_, level(root_));
+    return access;
+}
+
+}  // namespace bidstore

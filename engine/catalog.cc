@@ -1,0 +1,123 @@
+#include "engine/catalog.h"
+
+#include <string>
+
+namespace bidstore {
+namespace {
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+    return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+std::uint32_t column_u32(std::uint32_t column, const std::byte* key,
+                         std::span<const std::byte> value) {
+    return static_cast<std::uint32_t>(column_integer(catalog_schema(), column, key, value));
+}
+
+}  // namespace
+
+Catalog::Catalog(Pages& pages, PageId root) : pages_(pages) {
+    tables_[kCatalogTable.value] = std::make_unique<TableEntry>(
+        pages, kCatalogTable, catalog_schema(), kSystemTableFlag, root);
+}
+
+Result<TreeAccess> Catalog::load() {
+    Status decoded;
+    const TreeAccess access = catalog().tree.visit_range(
+        nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
+            const std::uint32_t id = column_u32(kCatalogTableId, key, value);
+            if (id == kCatalogTable.value) return true;
+            Result<Schema> schema =
+                Schema::decode(column_bytes(catalog_schema(), kCatalogSchema, key, value));
+            if (!schema) {
+                decoded = {Error::kCorruption, "catalog: schema of table " + std::to_string(id) +
+                                                   ": " + schema.failure().what};
+                return false;
+            }
+            tables_[id] = std::make_unique<TableEntry>(
+                pages_, TableId{id}, std::move(*schema), column_u32(kCatalogFlags, key, value),
+                PageId{column_u32(kCatalogRoot, key, value)});
+            return true;
+        });
+    if (!decoded) return decoded.failure();
+    if (access.corrupt) {
+        return {Error::kCorruption, "catalog: page " + std::to_string(access.corrupt.value) +
+                                        " is not the page that its parent names"};
+    }
+    return access;
+}
+
+TableEntry* Catalog::find(TableId id) {
+    const auto found = tables_.find(id.value);
+    return found == tables_.end() || found->second->dropped() ? nullptr : found->second.get();
+}
+
+TableEntry* Catalog::find(std::string_view name) {
+    for (TableEntry* table : all()) {
+        if (table->schema.name() == name) return table;
+    }
+    return nullptr;
+}
+
+TableId Catalog::next_id() const {
+    return TableId{std::max(tables_.rbegin()->first + 1, kFirstUserTable.value)};
+}
+
+std::vector<TableEntry*> Catalog::all() {
+    std::vector<TableEntry*> tables;
+    for (const auto& [id, table] : tables_) {
+        if (!table->dropped()) tables.push_back(table.get());
+    }
+    return tables;
+}
+
+std::vector<TableEntry*> Catalog::dropping() {
+    std::vector<TableEntry*> tables;
+    for (const auto& [id, table] : tables_) {
+        if (table->dropped() && table->tree.root()) tables.push_back(table.get());
+    }
+    return tables;
+}
+
+Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder) {
+    const std::string schema = table.schema.encode();
+    builder.clear();
+    for (const auto& [column, number] :
+         {std::pair{kCatalogTableId, table.id.value}, std::pair{kCatalogRoot, root.value},
+          std::pair{kCatalogFlags, table.flags}}) {
+        if (Status set = builder.set_unsigned(column, number); !set) return set;
+    }
+    if (Status set = builder.set_bytes(kCatalogName, bytes_of(table.schema.name())); !set) {
+        return set;
+    }
+    return builder.set_bytes(kCatalogSchema, bytes_of(schema));
+}
+
+void Catalog::put_row(const TableEntry& table, PageId root) {
+    RowBuilder builder(catalog_schema());
+    CHECK(catalog_row(table, root, builder).ok());
+    const auto value = builder.value();
+    CHECK(value.ok());  // the size was checked before the transaction was accepted
+    CHECK(catalog().tree.put(builder.key().data(), *value).ok());
+}
+
+void Catalog::create(TableId id, const Schema& schema, std::uint32_t flags) {
+    const PageId root = pages_.allocate(PageType::kLeaf, id, catalog().tree.root());
+    Tree::init_root(pages_.writable(root), schema);
+    tables_[id.value] = std::make_unique<TableEntry>(pages_, id, schema, flags, root);
+    put_row(*tables_[id.value], root);
+}
+
+void Catalog::drop(TableId id) {
+    TableEntry& table = *tables_.at(id.value);
+    table.flags |= kDroppedTableFlag;
+    put_row(table, table.tree.root());
+}
+
+void Catalog::finish_drop(TableEntry& table) {
+    pages_.free(table.tree.root());
+    put_row(table, PageId{});
+    table.tree = Tree(pages_, table.schema, table.id, PageId{});
+}
+
+}  // namespace bidstore

@@ -1,0 +1,67 @@
+// The catalog: which tables there are. The truth is the catalog table in the file; this is its
+// image in the engine's memory, changed in the same breath.
+//
+// Who:    the engine thread alone.
+// Ids:    a table id is never used again: the row of a dropped table stays, marked.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "engine/btree.h"
+#include "engine/page/catalog_schema.h"
+#include "engine/pages.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+struct TableEntry {
+    TableId id;
+    Schema schema;
+    std::uint32_t flags = 0;
+    Tree tree;
+    TableEntry(Pages& pages, TableId table, Schema table_schema, std::uint32_t table_flags,
+               PageId root)
+        : id(table),
+          schema(std::move(table_schema)),
+          flags(table_flags),
+          tree(pages, schema, table, root) {}
+    bool dropped() const { return flags & kDroppedTableFlag; }
+    bool system() const { return flags & kSystemTableFlag; }
+};
+
+class Catalog {
+  public:
+    Catalog(Pages& pages, PageId root);
+
+    // Reads all rows. A missing page is named: bring it in, call again.
+    Result<TreeAccess> load();
+
+    TableEntry* find(TableId id);  // nullptr: none, or dropped
+    TableEntry* find(std::string_view name);
+    TableEntry& catalog() { return *tables_.at(kCatalogTable.value); }
+    TableEntry& sessions() { return *tables_.at(kSessionsTable.value); }
+    TableId next_id() const;
+    std::vector<TableEntry*> all();       // system tables included, dropped ones not
+    std::vector<TableEntry*> dropping();  // dropped, with pages left
+
+    // ---- in the open batch; room was secured ----
+    void create(TableId id, const Schema& schema, std::uint32_t flags);
+    void drop(TableId id);
+    // The dropped table's tree is empty: frees its root.
+    void finish_drop(TableEntry& table);
+
+  private:
+    void put_row(const TableEntry& table, PageId root);
+
+    Pages& pages_;
+    std::map<std::uint32_t, std::unique_ptr<TableEntry>> tables_;
+};
+
+// The row of a table in the catalog, as key and value.
+Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder);
+
+}  // namespace bidstore

@@ -1,0 +1,152 @@
+// The checkpoint: moves the data file from one consistent state to the next, while commits go on.
+//
+// The recipe (design of the log and the journal in FORMAT.md), with what a crash after each step
+// finds:
+//
+//   1 direct    images of pages that are free in the last checkpoint go to their places; sync
+//               crash: nobody refers to them, the old checkpoint stands
+//   2 journal   all other images, the metadata of touched chunks and their directory pages go to
+//   the
+//               journal, then its header; sync
+//               crash: not named by the superblock, so ignored
+//   3 name      the superblock of C, which names the journal, both copies: the commit point
+//               crash: recovery copies the journal into place
+//   4 places    the journal's images go to their places; sync
+//               crash: the same
+//   5 close     the superblock names no journal
+//               only now is the checkpoint finished: log and journal may be reused, frames evicted
+//
+// The checkpointer is a reader: csn() is a held snapshot from start() to the end, without a lease.
+//
+// Who:    the engine thread alone; I/O completes in Disk::poll().
+// Errors: any failed read, write or sync is final: failure() says what, and the engine fences.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/aligned_buffer.h"
+#include "engine/disk.h"
+#include "engine/format.h"
+#include "engine/pool.h"
+#include "engine/space.h"
+#include "engine/superblock.h"
+
+namespace bidstore {
+
+// What a checkpoint is of: a published csn and the log behind it.
+struct CheckpointTarget {
+    Csn csn;
+    std::uint64_t log_position = 0;  // replay would start here
+    std::uint32_t log_crc = 0;       // of the batch before
+    Csn durable;                     // newest durable csn
+};
+
+struct CheckpointTotals {
+    std::uint64_t finished = 0;
+    std::uint64_t pages = 0;          // images written, without metadata
+    std::uint64_t journal_pages = 0;  // images that went through the journal
+};
+
+class Checkpointer {
+  public:
+    // `superblock` is the current one, kept up to date; `directory` the entries of all chunks.
+    Checkpointer(Pool& pool, Space& space, Disk& disk, Superblock& superblock,
+                 std::vector<DirectoryEntry> directory);
+
+    bool running() const { return phase_ != Phase::kIdle; }
+    // The snapshot it holds; only while running.
+    Csn csn() const { return target_.csn; }
+    // Newest csn that a finished checkpoint covers.
+    Csn covered() const { return covered_; }
+
+    // Begins; not while running.
+    void start(const CheckpointTarget& target);
+    // Submits what can go now; true when something was submitted or finished.
+    bool pump();
+
+    // Whether the journal has room for the pages changed so far and `more` further ones.
+    bool journal_room(std::uint64_t more) const;
+    std::uint64_t journal_capacity() const;
+
+    const std::string& failure() const { return failure_; }
+    const CheckpointTotals& totals() const { return totals_; }
+    SuperblockWriter& superblock_writer() { return writer_; }
+
+  private:
+    enum class Phase : std::uint8_t {
+        kIdle,           // start() ──► kDirect
+        kDirect,         // images to free places ──► kDirectSync
+        kDirectSync,     // ──► kJournal
+        kJournal,        // images, metadata, directory ──► kJournalHeader
+        kJournalHeader,  // ──► kJournalSync
+        kJournalSync,    // ──► kName
+        kName,           // both superblock copies ──► kPlaces
+        kPlaces,         // ──► kPlacesSync
+        kPlacesSync,     // ──► kClose
+        kClose,          // both superblock copies ──► kIdle, finished
+    };
+    struct Image {
+        std::uint32_t page = 0;
+        std::uint32_t crc = 0;
+        const std::byte* source = nullptr;  // a frame held by csn(), or a composed page
+    };
+    struct Transfer {
+        DiskRequest request;
+        AlignedBuffer buffer{kTransferPages * kPageBytes};
+        Checkpointer* owner = nullptr;
+    };
+    static constexpr std::uint32_t kTransferPages = 64;
+    static constexpr std::uint32_t kTransfers = 8;
+
+    void collect();
+    bool in_bitmap(PageId page) const;
+    void compose_metadata();
+    void compose_directory(std::uint32_t group);
+    std::byte* composed_page(PageId page, PageType type);
+    bool submit_images(std::vector<Image>& images, StoreFile file, bool in_place);
+    bool submit_journal_header();
+    void submit_sync(StoreFile file);
+    void submit_single();
+    void submit_superblock();
+    Transfer* idle_transfer();
+    void on_completed(DiskRequest& request);
+    void enter(Phase phase);
+    bool step();
+    void finish();
+
+    Pool& pool_;
+    Space& space_;
+    Disk& disk_;
+    Superblock& superblock_;
+    SuperblockWriter writer_;
+    std::vector<DirectoryEntry> directory_;
+    std::vector<std::uint32_t> directory_crc_;  // per directory page
+    Phase phase_ = Phase::kIdle;
+    CheckpointTarget target_;
+    Csn covered_;
+    std::uint32_t chunks_ = 0;  // that exist at csn()
+    std::vector<Image> direct_;
+    std::vector<Image> journaled_;
+    std::vector<std::uint32_t> touched_;  // chunks, ascending
+    std::vector<std::uint32_t> touched_groups_;
+    std::uint64_t journal_images_ = 0;  // the journal's list will have so many entries
+    std::uint32_t journal_list_crc_ = 0;
+    std::uint32_t directory_root_ = 0;  // Superblock::directory_crc to be
+    std::deque<AlignedBuffer> composed_;
+    std::vector<std::uint64_t> bitmaps_;  // of touched chunks at csn(), 8 words each
+    std::size_t cursor_ = 0;
+    bool composed_metadata_ = false;
+    std::uint32_t in_flight_ = 0;
+    std::vector<std::unique_ptr<Transfer>> transfers_;
+    AlignedBuffer header_buffer_{kPageBytes};
+    DiskRequest single_;  // journal header and syncs
+    std::string failure_;
+    CheckpointTotals totals_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,218 @@
+#include "engine/client_port.h"
+
+#include <algorithm>
+
+namespace bidstore {
+
+ClientPort::ClientPort(Clients& clients, PoolSegment& pool, Clock& clock, StatsWriter& stats,
+                       const LeaseLimits& limits)
+    : seam_(clients), pool_(pool), clock_(clock), stats_(stats), limits_(limits) {}
+
+ClientPort::~ClientPort() = default;
+
+ClientPort::Client* ClientPort::find(std::uint64_t client_id) const {
+    const auto found = by_id_.find(client_id);
+    return found == by_id_.end() ? nullptr : found->second;
+}
+
+void ClientPort::attach(const ClientCommand& command, std::uint64_t last_number) {
+    auto client = std::make_unique<Client>();
+    const AttachedSegment& segment = command.segment;
+    client->id = command.client_id;
+    client->rights = command.rights;
+    client->segment = segment;
+    client->control = reinterpret_cast<RingControl*>(segment.base + segment.ring_control_offset);
+    client->slots = reinterpret_cast<ReaderSlot*>(segment.base + segment.slots_offset);
+    client->calls = reinterpret_cast<CallSlot*>(segment.base + segment.calls_offset);
+    init_ring(*client->control, last_number);
+    client->ring = std::make_unique<RingConsumer>(
+        *client->control, segment.base + segment.ring_offset, segment.ring_bytes);
+    client->slot_states.resize(segment.slot_count);
+    for (std::uint32_t slot = 0; slot < segment.slot_count; ++slot) {
+        RevokedEntry& revoked = pool_.revoked()[segment.first_slot + slot];
+        SlotWatcher::prepare(client->slots[slot], revoked);
+        client->slot_states[slot].episode = SlotWatcher::look(client->slots[slot]).episode;
+    }
+    buffer_.resize(std::max<std::size_t>(buffer_.size(), client->ring->record_bytes_max()));
+    by_id_[client->id] = client.get();
+    clients_.push_back(std::move(client));
+    stats_.set(Counter::kClients, clients_.size());
+}
+
+void ClientPort::revoke(Client& client, std::uint32_t slot, std::uint64_t episode) {
+    // The next owner's episodes start above: a hostile number must not use them all up. Whoever
+    // wrote it harms its own reads alone.
+    constexpr std::uint64_t kStepMax = std::uint64_t{1} << 40;
+    RevokedEntry& revoked = pool_.revoked()[client.segment.first_slot + slot];
+    const std::uint64_t before = revoked.load();
+    SlotWatcher::revoke(revoked, std::min(episode, before + kStepMax));
+}
+
+void ClientPort::detach(std::uint64_t client_id) {
+    Client* client = find(client_id);
+    if (client == nullptr) return;
+    for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
+        const SlotSighting seen = SlotWatcher::look(client->slots[slot]);
+        // One more than seen: an episode that is just beginning is covered, too.
+        revoke(*client, slot, seen.episode + 1);
+    }
+    by_id_.erase(client_id);
+    std::erase_if(clients_, [&](const auto& other) { return other.get() == client; });
+    next_client_ = 0;
+    stats_.set(Counter::kClients, clients_.size());
+}
+
+void ClientPort::pause(std::uint64_t client_id, bool paused) {
+    if (Client* client = find(client_id)) client->paused = paused;
+}
+
+bool ClientPort::any_news() const {
+    return std::any_of(clients_.begin(), clients_.end(), [](const auto& client) {
+        return !client->paused && !client->cut_off && client->ring->has_news();
+    });
+}
+
+bool ClientPort::take(ClientRequest& request) {
+    for (std::size_t looked = 0; looked < clients_.size(); ++looked) {
+        Client& client = *clients_[next_client_];
+        next_client_ = (next_client_ + 1) % clients_.size();
+        if (client.paused || client.cut_off) continue;
+        TakenRecord record;
+        const TakeResult result = client.ring->take(buffer_, record);
+        if (result == TakeResult::kEmpty) continue;
+        if (result == TakeResult::kHostile) {
+            hostile(client.id, client.ring->hostile_reason());
+            continue;
+        }
+        if (record.call_slot >= client.segment.call_slot_count) {
+            hostile(client.id, "answer wanted in a call slot that does not exist");
+            continue;
+        }
+        request.kind = record.kind;
+        request.from = {client.id, record.call_slot, record.call_generation};
+        request.rights = client.rights;
+        request.write_number = record.write_number;
+        request.decided_below = record.decided_below;
+        request.payload = record.payload;
+        return true;
+    }
+    return false;
+}
+
+void ClientPort::answer(const CallAddress& to, Error error, Csn csn, std::uint32_t failed_operation,
+                        std::span<const std::int64_t> results) {
+    Client* client = find(to.client_id);
+    if (client == nullptr) return;
+    client->answers.give(client->calls, to.call_slot, to.generation, error, csn.value,
+                         failed_operation, results);
+    stats_.add(Counter::kCallsAnswered);
+}
+
+void ClientPort::hostile(std::uint64_t client_id, const std::string& reason) {
+    stats_.add(Counter::kHostileEvents);
+    Client* client = find(client_id);
+    if (client == nullptr || client->cut_off) return;
+    client->cut_off = true;
+    stats_.add(Counter::kClientsDropped);
+    seam_.cut_off(client_id, reason);
+}
+
+void ClientPort::flush() {
+    for (const auto& client : clients_) {
+        client->ring->publish_head();
+        const std::uint32_t bits = client->answers.finish(*client->control);
+        if (bits != 0) seam_.wake(client->control->answered, bits);
+    }
+}
+
+// A beginning snapshot shows PIN_ALL for some nanoseconds: worth a few more looks.
+SlotSighting ClientPort::settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const {
+    for (std::uint32_t looks = 0; looks < kLooksMax && seen.pins_all(); ++looks) {
+        seen = SlotWatcher::look_again(slot, seen);
+    }
+    return seen;
+}
+
+bool ClientPort::lease_over(const SlotState& state, const SlotSighting& seen,
+                            std::uint64_t now_ns) const {
+    if (now_ns - state.since_ns > limits_.max_snapshot_age_ns) return true;
+    return seen.pins_all() && now_ns - state.pinned_since_ns > limits_.max_pin_all_ns;
+}
+
+// A snapshot is a csn that was visible at some time between the last scan before its episode
+// appeared and now, and stays the same for the episode.
+bool ClientPort::impossible(const SlotState& state, const SlotSighting& seen, bool fresh) const {
+    if (seen.pins_all()) return false;
+    if (seen.word > held_visible_) return true;
+    if (fresh) return seen.word < last_scan_visible_;
+    return state.word != kSlotIdle && state.word != seen.word;
+}
+
+void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns) {
+    const std::uint64_t revoked = pool_.revoked()[client.segment.first_slot + slot].load();
+    SlotSighting seen = SlotWatcher::look(client.slots[slot]);
+    if (!seen.counts(revoked)) return;
+    if (seen.pins_all()) seen = settle_pin_all(client.slots[slot], seen);
+    if (!seen.counts(revoked)) return;
+    SlotState& state = client.slot_states[slot];
+    const bool fresh = state.episode != seen.episode;
+    if (fresh) state = {seen.episode, kSlotIdle, now_ns, 0};
+    if (!seen.pins_all()) state.pinned_since_ns = 0;
+    if (seen.pins_all() && state.pinned_since_ns == 0) state.pinned_since_ns = now_ns;
+    if (impossible(state, seen, fresh)) {
+        revoke(client, slot, seen.episode);
+        stats_.add(Counter::kHostileEvents);
+        stats_.add(Counter::kRevokedSnapshots);
+        if (++client.offences > kOffencesMax) hostile(client.id, "impossible snapshots announced");
+        return;
+    }
+    if (lease_over(state, seen, now_ns)) {
+        revoke(client, slot, seen.episode);
+        stats_.add(Counter::kRevokedSnapshots);
+        return;
+    }
+    if (seen.pins_all()) {
+        held_.pin_all = true;
+        return;
+    }
+    state.word = seen.word;
+    held_.csns.push_back(seen.word);
+}
+
+const HeldSnapshots& ClientPort::scan() {
+    held_.csns.clear();
+    held_.pin_all = false;
+    SlotWatcher::begin_scan();
+    held_visible_ = pool_.header().published.visible.load();
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    for (const auto& client : clients_) {
+        for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
+            look_at(*client, slot, now_ns);
+        }
+    }
+    last_scan_visible_ = held_visible_;
+    std::sort(held_.csns.begin(), held_.csns.end());
+    return held_;
+}
+
+bool ClientPort::revoke_oldest() {
+    Client* owner = nullptr;
+    std::uint32_t owner_slot = 0;
+    std::uint64_t oldest = kSlotPinAll;
+    for (const auto& client : clients_) {
+        for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
+            const SlotSighting seen = SlotWatcher::look(client->slots[slot]);
+            const std::uint64_t revoked = pool_.revoked()[client->segment.first_slot + slot].load();
+            if (!seen.counts(revoked) || seen.word >= oldest) continue;
+            owner = client.get();
+            owner_slot = slot;
+            oldest = seen.word;
+        }
+    }
+    if (owner == nullptr) return false;
+    revoke(*owner, owner_slot, owner->slot_states[owner_slot].episode);
+    stats_.add(Counter::kRevokedSnapshots);
+    return true;
+}
+
+}  // namespace bidstore

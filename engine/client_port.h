@@ -1,0 +1,132 @@
+// The hostile border: the only code of the daemon that reads client segments. It copies, then
+// checks, then passes plain values inwards; nothing behind it has ever seen a client's length or
+// position.
+//
+// Who:    the engine thread alone.
+// Trust:  a client may write anything anywhere in its segment, at any time. It can make its own
+//         calls fail and have itself cut off; it cannot make this code read outside the segment,
+//         wait, or touch another client.
+// Leases: a slot's snapshot is honoured until its episode ends or is revoked: too old, too long in
+//         PIN_ALL, an impossible word, or its client gone. Then it no longer counts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/clients.h"
+#include "engine/clock.h"
+#include "engine/pool.h"
+#include "shm/call_slot.h"
+#include "shm/reader_slot.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+#include "shm/stats.h"
+
+namespace bidstore {
+
+// Where an answer goes. Of a client that is gone: nowhere.
+struct CallAddress {
+    std::uint64_t client_id = 0;
+    std::uint32_t call_slot = 0;
+    std::uint32_t generation = 0;
+};
+
+// A request as taken out of a ring: copied, and checked as far as this border can.
+struct ClientRequest {
+    RecordKind kind = RecordKind::kTransaction;
+    CallAddress from;
+    Rights rights = Rights::kReader;
+    std::uint64_t write_number = 0;
+    std::uint64_t decided_below = 0;
+    std::span<const std::byte> payload;  // valid until the next take()
+};
+
+struct LeaseLimits {
+    std::uint64_t max_snapshot_age_ns = 0;
+    std::uint64_t max_pin_all_ns = 0;
+};
+
+class ClientPort {
+  public:
+    ClientPort(Clients& clients, PoolSegment& pool, Clock& clock, StatsWriter& stats,
+               const LeaseLimits& limits);
+    ~ClientPort();
+
+    // Prepares the segment's slots and ring and begins to honour them. last_number: newest applied
+    // write of the session.
+    void attach(const ClientCommand& command, std::uint64_t last_number);
+    // Revokes what the client announced and forgets its segment.
+    void detach(std::uint64_t client_id);
+    bool attached(std::uint64_t client_id) const { return find(client_id) != nullptr; }
+    std::size_t client_count() const { return clients_.size(); }
+
+    // The next request, fairly among clients; false when none is there. Clients whose requests wait
+    // (pause) are passed over.
+    bool take(ClientRequest& request);
+    void pause(std::uint64_t client_id, bool paused);
+    // Whether a ring that is not paused has news; asked between announcing a sleep and sleeping.
+    bool any_news() const;
+
+    void answer(const CallAddress& to, Error error, Csn csn = Csn{},
+                std::uint32_t failed_operation = kNoOperation,
+                std::span<const std::int64_t> results = {});
+    // The client broke a rule that only the engine could check.
+    void hostile(std::uint64_t client_id, const std::string& reason);
+    // Ends a round: gives ring space back and wakes the clients that were answered.
+    void flush();
+
+    // Looks at all slots after a publication (or at any time) and ends leases that are over.
+    const HeldSnapshots& scan();
+    // Revokes the oldest snapshot; false when there is none. For when it holds too much.
+    bool revoke_oldest();
+
+  private:
+    struct SlotState {
+        std::uint64_t episode = 0;
+        std::uint64_t word = kSlotIdle;     // the csn that this episode showed; kSlotIdle: none yet
+        std::uint64_t since_ns = 0;         // when this episode was first seen holding something
+        std::uint64_t pinned_since_ns = 0;  // when it was first seen in PIN_ALL; 0: it is not
+    };
+    struct Client {
+        std::uint64_t id = 0;
+        Rights rights = Rights::kReader;
+        AttachedSegment segment;
+        std::unique_ptr<RingConsumer> ring;
+        RingControl* control = nullptr;
+        ReaderSlot* slots = nullptr;
+        CallSlot* calls = nullptr;
+        Answers answers;
+        std::vector<SlotState> slot_states;
+        std::uint32_t offences = 0;
+        bool paused = false;
+        bool cut_off = false;
+    };
+    static constexpr std::uint32_t kOffencesMax = 3;
+    static constexpr std::uint32_t kLooksMax = 64;
+
+    Client* find(std::uint64_t client_id) const;
+    void look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns);
+    bool lease_over(const SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
+    bool impossible(const SlotState& state, const SlotSighting& seen, bool fresh) const;
+    void revoke(Client& client, std::uint32_t slot, std::uint64_t episode);
+    SlotSighting settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const;
+
+    Clients& seam_;
+    PoolSegment& pool_;
+    Clock& clock_;
+    StatsWriter& stats_;
+    LeaseLimits limits_;
+    std::vector<std::unique_ptr<Client>> clients_;
+    std::unordered_map<std::uint64_t, Client*> by_id_;
+    std::size_t next_client_ = 0;
+    std::vector<std::byte> buffer_;
+    HeldSnapshots held_;
+    std::uint64_t held_visible_ = 0;       // visible when the scan under way began
+    std::uint64_t last_scan_visible_ = 0;  // and the one before
+};
+
+}  // namespace bidstore

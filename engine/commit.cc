@@ -1,0 +1,205 @@
+#include "engine/commit.h"
+
+#include <algorithm>
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kIdleNs = 20'000'000;
+constexpr std::uint32_t kSessionRecordBytes =
+    Wal::record_bytes(sizeof(SessionId), Session::kRowBytesAtMost);
+
+std::span<const std::byte> key_of(const SessionId& id) {
+    return std::as_bytes(std::span(id.bytes));
+}
+
+}  // namespace
+
+Commit::Commit(Pool& pool, Catalog& catalog, ClientPort& port, Disk& disk, Clock& clock,
+               StatsWriter& stats, const WalStart& start, const CommitLimits& limits)
+    : pool_(pool),
+      catalog_(catalog),
+      port_(port),
+      clock_(clock),
+      stats_(stats),
+      limits_(limits),
+      wal_(
+          disk, start,
+          [](void* context, const SealedBatch& sealed, const Status& status) {
+              static_cast<Commit*>(context)->on_completed(sealed, status);
+          },
+          this),
+      next_csn_(start.newest_csn.value + 1),
+      durable_{pool.visible()},
+      told_durable_{pool.visible()},
+      published_end_(start.end) {}
+
+bool Commit::open() {
+    if (wal_.is_open()) return true;
+    if (failed()) return false;
+    wal_.begin();
+    open_ = Batch{};
+    open_.csn = Csn{next_csn_++};
+    open_.opened_ns = clock_.monotonic_ns();
+    pool_.begin_batch(open_.csn);
+    return true;
+}
+
+bool Commit::fits(std::uint32_t record_bytes) const {
+    return wal_.fits(record_bytes + open_session_bytes_ + kSessionRecordBytes);
+}
+
+bool Commit::log_room(std::uint32_t record_bytes, std::uint64_t log_position) const {
+    const std::uint32_t bytes = std::max<std::uint32_t>(wal_.bytes(), sizeof(BatchHeader)) +
+                                record_bytes + open_session_bytes_ + kSessionRecordBytes;
+    return wal_.room_for(bytes, log_position);
+}
+
+void Commit::applied(Session& session, std::uint64_t number, const CallAddress& to,
+                     const Executor& transaction, std::uint64_t taken_ns) {
+    session.applied(number);
+    const auto row = session.row(number, clock_.wall_us(), arena_);
+    CHECK(catalog_.sessions().tree.put(key_of(session.id()).data(), row).ok());
+    if (!session.in_open_batch) {
+        session.in_open_batch = true;
+        open_sessions_.push_back(&session);
+        open_session_bytes_ += kSessionRecordBytes;
+    }
+    ++open_.transactions;
+    stats_.add(Counter::kTransactionsApplied);
+    stats_.add(Counter::kOperations, transaction.operation_count());
+    if (transaction.durability() == Durability::kRelaxed) {
+        port_.answer(to, Error::kOk, open_.csn, kNoOperation, transaction.results());
+        return;
+    }
+    Waiting waiting;
+    waiting.to = to;
+    waiting.first_result = static_cast<std::uint32_t>(open_.results.size());
+    waiting.result_count = static_cast<std::uint32_t>(transaction.results().size());
+    waiting.taken_ns = taken_ns;
+    open_.results.insert(open_.results.end(), transaction.results().begin(),
+                         transaction.results().end());
+    open_.waiting.push_back(waiting);
+}
+
+void Commit::answer_later(const CallAddress& to, Error error, std::uint32_t failed_operation) {
+    if (error != Error::kOk) stats_.add(Counter::kTransactionsRefused);
+    Waiting waiting;
+    waiting.to = to;
+    waiting.error = error;
+    waiting.failed_operation = failed_operation;
+    if (has_content()) {
+        open_.waiting.push_back(waiting);
+    } else if (!flying_.empty()) {
+        flying_.back().waiting.push_back(waiting);
+    } else {
+        port_.answer(to, error, Csn{}, failed_operation);
+    }
+}
+
+bool Commit::time_to_write(std::uint64_t now_ns) const {
+    if (!has_content() || wal_.writes_in_flight() > 0) return false;
+    if (hurry_ || limits_.group_commit_interval_ns == 0) return true;
+    if (wal_.bytes() >= limits_.group_commit_bytes) return true;
+    return now_ns - open_.opened_ns >= limits_.group_commit_interval_ns;
+}
+
+bool Commit::pump() {
+    if (failed() || !has_content() || wal_.writes_in_flight() > 0) return false;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (!time_to_write(now_ns)) return false;
+    seal_and_write(now_ns);
+    return true;
+}
+
+// The rows were put into the tree with each transaction; the log needs the last state alone.
+void Commit::log_sessions() {
+    TableEntry& table = catalog_.sessions();
+    for (Session* session : open_sessions_) {
+        const Lookup row = table.tree.get(key_of(session->id()).data());
+        CHECK(row.found);
+        wal_.append(RecordType::kSession, table.id, key_of(session->id()), row.value);
+        session->in_open_batch = false;
+    }
+    open_sessions_.clear();
+    open_session_bytes_ = 0;
+}
+
+void Commit::seal_and_write(std::uint64_t now_ns) {
+    log_sessions();
+    const SealedBatch sealed = wal_.seal(open_.csn, durable_, clock_.wall_us());
+    pool_.end_batch();
+    open_.written_ns = now_ns;
+    last_write_ns_ = now_ns;
+    stats_.add(Counter::kLogWrites);
+    stats_.add(Counter::kLogSyncs);
+    stats_.add(Counter::kLogBytes, sealed.length_bytes);
+    stats_.record(HistogramKind::kBatchTransactions, open_.transactions);
+    flying_.push_back(std::move(open_));
+    open_ = Batch{};
+    open_touched_ = false;
+    hurry_ = false;
+    arena_.reset();
+    wal_.write();
+}
+
+bool Commit::idle(std::uint64_t now_ns, std::uint64_t log_position) {
+    if (failed() || !quiet() || told_durable_ == durable_) return false;
+    if (now_ns - last_write_ns_ < kIdleNs || wal_.is_open()) return false;
+    if (!log_room(0, log_position) || !open()) return false;
+    seal_and_write(now_ns);
+    told_durable_ = flying_.back().csn;  // the empty batch itself needs no other one to say so
+    return true;
+}
+
+void Commit::answer_all(const Batch& batch) {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    for (const Waiting& waiting : batch.waiting) {
+        const std::span results(batch.results.data() + waiting.first_result, waiting.result_count);
+        const Csn csn = waiting.error == Error::kOk && waiting.taken_ns != 0 ? batch.csn : Csn{};
+        port_.answer(waiting.to, waiting.error, csn, waiting.failed_operation, results);
+        if (waiting.taken_ns != 0) {
+            stats_.record(HistogramKind::kCommitNs, now_ns - waiting.taken_ns);
+        }
+    }
+}
+
+void Commit::answer_unknown(Batch& batch) {
+    for (const Waiting& waiting : batch.waiting) {
+        port_.answer(waiting.to, Error::kUnknownOutcome);
+    }
+    batch.waiting.clear();
+}
+
+void Commit::on_completed(const SealedBatch& sealed, const Status& status) {
+    Batch batch = std::move(flying_.front());
+    flying_.pop_front();
+    CHECK(batch.csn == sealed.csn);
+    if (!status) {
+        if (failure_.empty()) failure_ = status.failure().what;
+        answer_unknown(batch);
+        answer_unknown(open_);
+        return;
+    }
+    durable_ = sealed.csn;
+    published_end_ = sealed.end;
+    pool_.publish();
+    published_ = true;
+    stats_.add(Counter::kBatches);
+    stats_.set(Counter::kCsnVisible, pool_.visible());
+    stats_.record(HistogramKind::kLogWriteNs, clock_.monotonic_ns() - batch.written_ns);
+    answer_all(batch);
+}
+
+bool Commit::take_published() {
+    const bool published = published_;
+    published_ = false;
+    return published;
+}
+
+Csn Commit::eviction_csn(bool& of_its_own) {
+    of_its_own = !pool_.has_unpublished();
+    return of_its_own ? Csn{next_csn_++} : pool_.oldest_unpublished();
+}
+
+}  // namespace bidstore

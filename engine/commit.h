@@ -1,0 +1,138 @@
+// Group commit: the life of a batch, from its first transaction to the answers.
+//
+//   open ──seal, one durable write──► in flight ──completed──► published, answered
+//
+//   1 fill     transactions change the open batch's private page versions and append records
+//   2 seal     the sessions' rows join; the batch gets its place in the log and its CRC
+//   3 write    one durable write; the next batch fills meanwhile
+//              crash before 4: the batch is there whole or not at all; nobody was told
+//   4 publish  page map entries, then visible (release): readers see all of it
+//   5 answer   call slots, one wake per client
+//
+// A batch goes out as soon as no other one is in flight; interval and bytes bound the wait.
+// Results computed from unpublished batches, refusals included, wait for those batches.
+//
+// Who:    the engine thread alone.
+// Errors: a failed log write is final: failed(); pending answers become kUnknownOutcome.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/client_port.h"
+#include "engine/clock.h"
+#include "engine/pool.h"
+#include "engine/sessions.h"
+#include "engine/space.h"
+#include "engine/wal.h"
+#include "shm/stats.h"
+
+namespace bidstore {
+
+struct CommitLimits {
+    std::uint64_t group_commit_bytes = 64u << 10;
+    std::uint64_t group_commit_interval_ns = 0;
+};
+
+class Commit {
+  public:
+    Commit(Pool& pool, Catalog& catalog, ClientPort& port, Disk& disk, Clock& clock,
+           StatsWriter& stats, const WalStart& start, const CommitLimits& limits);
+
+    // ---- the open batch ----
+    // Opens one if none is open; false while none can be (the log is behind).
+    bool open();
+    bool is_open() const { return wal_.is_open(); }
+    // Whether a transaction of so many record bytes still goes into the open batch, its session's
+    // row counted, and the log has room for it behind log_position.
+    bool fits(std::uint32_t record_bytes) const;
+    bool log_room(std::uint32_t record_bytes, std::uint64_t log_position) const;
+    Wal& wal() { return wal_; }
+    // The transaction was applied: its session's row follows, its answer waits (or, relaxed, goes
+    // out now).
+    void applied(Session& session, std::uint64_t number, const CallAddress& to,
+                 const Executor& transaction, std::uint64_t taken_ns);
+    // An answer that depends on what is not published yet: goes out with it, or at once.
+    void answer_later(const CallAddress& to, Error error, std::uint32_t failed_operation);
+    // Something physical rides in the open batch, which is to be written also without a record.
+    void touch() { open_touched_ = true; }
+
+    // ---- moving on ----
+    // Seals and writes the open batch if it is time; true if it did.
+    bool pump();
+    // Do not wait for company: the next pump() writes what there is.
+    void hurry() { hurry_ = true; }
+    // An empty batch that calls the newest one durable, once the log is idle.
+    bool idle(std::uint64_t now_ns, std::uint64_t log_position);
+    bool in_flight() const { return wal_.writes_in_flight() > 0; }
+    bool quiet() const { return !in_flight() && !has_content(); }
+    bool failed() const { return !failure_.empty(); }
+    const std::string& failure() const { return failure_; }
+    // A batch was published since the last call.
+    bool take_published();
+
+    // ---- csns ----
+    Csn durable() const { return durable_; }
+    // Csn that an eviction round of this moment gets: that of the next publication, or a csn of its
+    // own, which the caller then makes visible with Pool::advance_visible().
+    Csn eviction_csn(bool& of_its_own);
+    // Where a checkpoint of everything published starts the log.
+    LogPoint published_end() const { return published_end_; }
+
+  private:
+    struct Waiting {
+        CallAddress to;
+        Error error = Error::kOk;
+        std::uint32_t failed_operation = kNoOperation;
+        std::uint32_t first_result = 0;
+        std::uint32_t result_count = 0;
+        std::uint64_t taken_ns = 0;
+    };
+    struct Batch {
+        Csn csn;
+        std::vector<Waiting> waiting;
+        std::vector<std::int64_t> results;
+        std::uint64_t opened_ns = 0;
+        std::uint64_t written_ns = 0;
+        std::uint64_t transactions = 0;
+    };
+
+    bool has_content() const {
+        return wal_.is_open() &&
+               (wal_.record_count() > 0 || !open_sessions_.empty() || open_touched_);
+    }
+    bool time_to_write(std::uint64_t now_ns) const;
+    void seal_and_write(std::uint64_t now_ns);
+    void log_sessions();
+    void on_completed(const SealedBatch& sealed, const Status& status);
+    void answer_all(const Batch& batch);
+    void answer_unknown(Batch& batch);
+
+    Pool& pool_;
+    Catalog& catalog_;
+    ClientPort& port_;
+    Clock& clock_;
+    StatsWriter& stats_;
+    CommitLimits limits_;
+    Wal wal_;
+    std::uint64_t next_csn_;
+    Csn durable_;
+    Csn told_durable_;  // newest csn that a batch in the log calls durable
+    LogPoint published_end_;
+    Batch open_;
+    std::deque<Batch> flying_;
+    std::vector<Session*> open_sessions_;
+    std::uint32_t open_session_bytes_ = 0;
+    bool open_touched_ = false;
+    bool hurry_ = false;
+    bool published_ = false;
+    std::uint64_t last_write_ns_ = 0;
+    std::string failure_;
+    Arena arena_;
+};
+
+}  // namespace bidstore

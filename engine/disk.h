@@ -1,0 +1,82 @@
+// The disk seam: the few asynchronous file operations that the engine needs.
+//
+// Three halves stand behind it and pass the same tests: UringDisk (io_uring), ThreadDisk
+// (pread/pwrite in threads, for hosts that forbid io_uring) and the simulated disk of the tests.
+//
+// Who:       the engine thread alone calls it; completions run on that thread, inside poll().
+// Owns:      nothing of the caller: a DiskRequest and its buffer belong to the caller and stay
+//            untouched until its completion ran.
+// Alignment: offset, length and buffer address are multiples of kPageBytes (O_DIRECT).
+// Order:     requests are not ordered among each other. A write is durable only when its kWrite
+//            with durable = true completed, or when a kSync of that file completed that was
+//            submitted after the write had completed.
+// Errors:    result is the number of bytes transferred, always the whole length, or -errno: short
+//            transfers are continued by the implementation. A read past the end of the file
+//            completes with -ENODATA.
+// Deadline:  no request waits for another request; a device that hangs is the caller's to notice.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "shm/error.h"
+
+namespace bidstore {
+
+// The files of a store.
+enum class StoreFile : std::uint8_t { kData = 0, kLog = 1, kJournal = 2 };
+inline constexpr std::uint32_t kStoreFileCount = 3;
+// "data", "log", "journal".
+const char* store_file_name(StoreFile file);
+
+struct DiskRequest {
+    enum class Kind : std::uint8_t { kRead, kWrite, kSync };
+    Kind kind = Kind::kRead;
+    StoreFile file = StoreFile::kData;
+    bool durable = false;             // of a write: on stable storage when it completes (RWF_DSYNC)
+    bool in_flight = false;           // kept by the disk; true from submit() to the completion
+    std::uint32_t length_bytes = 0;   // 0 for kSync; at most kMaxTransferBytes
+    std::uint64_t offset_bytes = 0;
+    void* buffer = nullptr;
+    std::int64_t result = 0;          // bytes, or -errno
+    // Called once from poll(), with in_flight already false; may submit again, this request too.
+    void (*completed)(DiskRequest& request, void* context) = nullptr;
+    void* context = nullptr;
+    // The disk's own while in flight (queue link, progress of a short transfer).
+    DiskRequest* next = nullptr;
+    std::uint32_t done_bytes = 0;
+};
+
+inline constexpr std::uint32_t kMaxTransferBytes = 8u << 20;
+
+class Disk {
+  public:
+    virtual ~Disk() = default;
+
+    // Takes the request; never blocks. More requests than the device queue holds are queued here.
+    virtual void submit(DiskRequest& request) = 0;
+
+    // Runs the completions that are there; with none there, waits up to timeout_ns for one, or for
+    // the wake descriptor, or (timeout_ns = 0) not at all. Returns the number of completions run.
+    virtual int poll(std::uint64_t timeout_ns) = 0;
+
+    // Requests submitted and not completed.
+    virtual std::uint32_t in_flight() const = 0;
+
+    // poll() also returns early when this descriptor becomes readable (the doorbell); -1 for none.
+    // The caller keeps and drains it.
+    virtual void set_wake_descriptor(int descriptor) = 0;
+
+    // Size of the file. Synchronous: open, growth and recovery only.
+    virtual Result<std::uint64_t> size_bytes(StoreFile file) = 0;
+
+    // Makes the file exactly this long and the new size durable; what is added reads as zeros and
+    // is physically written (so that later writes need no allocation). Synchronous: done at format,
+    // at growth, never for a commit. kNoSpace leaves the file as it was.
+    virtual Status resize(StoreFile file, std::uint64_t size_bytes) = 0;
+
+    // For messages: where the file is.
+    virtual std::string path(StoreFile file) const = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,299 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+
+#include "engine/engine_core.h"
+#include "engine/recovery.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kTickNs = 10'000'000;
+constexpr std::uint64_t kSleepBehindLogNs = 100'000;  // with a log write under way: no doorbell
+
+}  // namespace
+
+// ---- the facade ----
+
+Engine::Engine(std::unique_ptr<Core> core) : core_(std::move(core)) {}
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, Disk& disk, Clock& clock,
+                                             Clients& clients, PoolSegment& pool) {
+    CHECK(options.random != nullptr);
+    auto core = std::make_unique<Core>(options, disk, clock, clients, pool);
+    if (Status opened = core->open(); !opened) return opened.failure();
+    return std::unique_ptr<Engine>(new Engine(std::move(core)));
+}
+
+EngineRound Engine::run_once(std::uint64_t max_sleep_ns) { return core_->run_once(max_sleep_ns); }
+const Engine::Recovery& Engine::recovery() const { return core_->recovery(); }
+std::string Engine::fence_reason() const { return core_->fence_reason(); }
+Engine::Core& Engine::core() { return *core_; }
+
+// ---- opening ----
+
+Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clients& clients,
+                   PoolSegment& pool)
+    : options_(options),
+      disk_(disk),
+      clock_(clock),
+      clients_(clients),
+      pool_segment_(pool),
+      stats_(pool.stats()),
+      storage_(disk, clock, pool, stats_,
+               [this](PageId page, Error error, const std::string& message) {
+                   on_loaded(page, error, message);
+               }),
+      port_(clients, pool, clock, stats_, {options.max_snapshot_age_ns, options.max_pin_all_ns}),
+      sleep_(pool.header().engine) {}
+
+Status Engine::Core::open() {
+    WalStart start;
+    bidstore::Recovery recovery(storage_, options_);
+    Result<Engine::Recovery> found = recovery.run(start);
+    if (!found) return found.failure();
+    recovery_ = *found;
+    commit_ = std::make_unique<Commit>(
+        storage_.pool, *storage_.catalog, port_, disk_, clock_, stats_, start,
+        CommitLimits{options_.group_commit_bytes, options_.group_commit_interval_ns});
+    transaction_ = std::make_unique<Executor>(*storage_.catalog);
+    stats_.set(Counter::kRecoveryBatches, recovery_.batches);
+    stats_.set(Counter::kRecoveryNs, recovery_.elapsed_ns);
+    stats_.set(Counter::kRecoveryLogBytes, recovery_.log_bytes);
+    stats_.set(Counter::kFrames, storage_.pool.frame_count());
+    stats_.set(Counter::kCsnVisible, storage_.pool.visible());
+    last_checkpoint_ns_ = clock_.monotonic_ns();
+    tick();
+    set_mode(EngineMode::kServing);
+    pool_segment_.announce();
+    return {};
+}
+
+void Engine::Core::set_mode(EngineMode mode) {
+    mode_ = mode;
+    pool_segment_.header().engine.mode.store(mode);
+}
+
+void Engine::Core::say(int level, const std::string& line) const {
+    if (options_.log) options_.log(level, line);
+}
+
+// After a failed write nothing is known about the device: no answer, no publication, no further
+// write. The process exits, and recovery decides.
+void Engine::Core::fence(const std::string& reason) {
+    if (mode_ == EngineMode::kFenced) return;
+    fence_reason_ = reason;
+    set_mode(EngineMode::kFenced);
+    stats_.set(Counter::kFenced, 1);
+    say(2, "fenced: " + reason);
+    port_.flush();
+}
+
+// ---- the loop ----
+
+EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
+    if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
+    bool worked = disk_.poll(0) > 0;
+    worked |= take_commands();
+    worked |= retry_parked();
+    worked |= take_requests();
+    worked |= relieve_pool();
+    worked |= drop_tables();
+    worked |= expire_sessions();
+    worked |= commit_->pump();
+    worked |= after_publication();
+    worked |= pump_checkpoint();
+    if (commit_->failed()) fence(commit_->failure());
+    if (!storage_.checkpointer->failure().empty()) fence(storage_.checkpointer->failure());
+    failed_pages_.clear();
+    port_.flush();
+    tick();
+    if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
+    if (stopped()) return EngineRound::kStopped;
+    if (worked) return EngineRound::kWorked;
+    sleep(max_sleep_ns);
+    return EngineRound::kIdle;
+}
+
+// With a log write under way its completion is the next event that matters, and it is near: the
+// doorbell (a system call of the client) is not worth it.
+void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
+    if (options_.spin || max_sleep_ns == 0) return;
+    if (commit_->in_flight()) {
+        disk_.poll(std::min(max_sleep_ns, kSleepBehindLogNs));
+        return;
+    }
+    if (!parked_.empty()) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
+    sleep_.announce();
+    if (!port_.any_news()) disk_.poll(max_sleep_ns);
+    sleep_.cancel();
+    clients_.drain_doorbell();
+}
+
+void Engine::Core::tick() {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (commit_ && commit_->idle(now_ns, storage_.superblock.log_position)) return;
+    if (last_tick_ns_ != 0 && now_ns - last_tick_ns_ < kTickNs) return;
+    last_tick_ns_ = now_ns;
+    pool_segment_.header().engine.heartbeat_ns.store(now_ns);
+    if (commit_) reclaim();  // ends leases, too
+    const std::uint64_t held_bytes = storage_.pool.retired() * std::uint64_t{kPageBytes};
+    if (held_bytes > options_.max_held_bytes && port_.revoke_oldest()) {
+        say(4, "a snapshot was revoked: the versions it held passed max_held_bytes");
+    }
+    std::erase_if(sessions_, [&](const auto& session) {
+        if (session->in_open_batch) return false;
+        return std::none_of(session_of_client_.begin(), session_of_client_.end(),
+                            [&](const auto& entry) { return entry.second == session.get(); });
+    });
+    update_stats();
+}
+
+void Engine::Core::update_stats() {
+    const Pool& pool = storage_.pool;
+    stats_.set(Counter::kFreeFrames, pool.free_frames());
+    stats_.set(Counter::kHeldVersions, pool.retired());
+    stats_.set(Counter::kChangedPages, pool.changed_pages().size());
+    stats_.set(Counter::kSessions, sessions_.size());
+    stats_.set(Counter::kChunks, storage_.space.chunk_count());
+    stats_.set(Counter::kFreePages, storage_.space.available() + storage_.space.quarantined());
+    stats_.set(Counter::kDataFileBytes, storage_.space.chunk_count() * kChunkBytes);
+    stats_.set(Counter::kParkedTransactions, parked_.size());
+    const CheckpointTotals& totals = storage_.checkpointer->totals();
+    stats_.set(Counter::kCheckpoints, totals.finished);
+    stats_.set(Counter::kCheckpointPages, totals.pages);
+    stats_.set(Counter::kJournalPages, totals.journal_pages);
+}
+
+// ---- clients ----
+
+bool Engine::Core::take_commands() {
+    bool worked = false;
+    ClientCommand command;
+    while (clients_.take(command)) {
+        worked = true;
+        switch (command.kind) {
+            case ClientCommand::Kind::kAttach:
+                attaching_.push_back(command);
+                break;
+            case ClientCommand::Kind::kDetach:
+                detach(command.client_id);
+                break;
+            case ClientCommand::Kind::kStop:
+                stopping_ = true;
+                set_mode(EngineMode::kStopping);
+                break;
+        }
+    }
+    std::erase_if(attaching_, [this](const ClientCommand& waiting) { return try_attach(waiting); });
+    return worked;
+}
+
+// False: the session's row is on its way, or its former connection is still being let go.
+bool Engine::Core::try_attach(const ClientCommand& command) {
+    if (stopping_) {
+        clients_.attached(command.client_id, Error::kStopping, 0);
+        return true;
+    }
+    for (const auto& [client_id, session] : session_of_client_) {
+        if (session->id() != command.session) continue;
+        clients_.cut_off(client_id, "its session was taken over by a new connection");
+        return false;
+    }
+    const auto key = std::as_bytes(std::span(command.session.bytes));
+    const Lookup row = storage_.catalog->sessions().tree.get(key.data());
+    if (row.missing) {
+        const Error error = storage_.loader.want(row.missing);
+        if (error == Error::kOk || error == Error::kBusy) return false;
+    }
+    if (!row.ok()) {
+        clients_.attached(command.client_id, Error::kCorruption, 0);
+        return true;
+    }
+    auto session = std::make_unique<Session>(command.session);
+    const auto known = std::find_if(sessions_.begin(), sessions_.end(), [&](const auto& other) {
+        return other->id() == command.session;
+    });
+    Session* owner = known != sessions_.end() ? known->get() : session.get();
+    if (owner == session.get()) {
+        if (row.found) owner->load(key.data(), row.value);
+        sessions_.push_back(std::move(session));
+    }
+    session_of_client_[command.client_id] = owner;
+    port_.attach(command, owner->decided());
+    clients_.attached(command.client_id, Error::kOk, owner->decided());
+    return true;
+}
+
+void Engine::Core::detach(std::uint64_t client_id) {
+    std::erase_if(attaching_, [&](const auto& waiting) { return waiting.client_id == client_id; });
+    parked_.erase(client_id);
+    session_of_client_.erase(client_id);
+    port_.detach(client_id);
+    clients_.detached(client_id);
+}
+
+Session* Engine::Core::session_of(std::uint64_t client_id) {
+    const auto found = session_of_client_.find(client_id);
+    return found == session_of_client_.end() ? nullptr : found->second;
+}
+
+// ---- checkpoints ----
+
+bool Engine::Core::checkpoint_due() const {
+    const Pool& pool = storage_.pool;
+    if (pool.visible() <= storage_.checkpointer->covered().value) return false;
+    if (checkpoint_wanted_) return true;
+    const LogShape& shape = commit_->wal().shape();
+    if (commit_->wal().used_bytes(storage_.superblock.log_position) > shape.ring_bytes() / 2) {
+        return true;
+    }
+    if (pool.changed_pages().empty()) return false;
+    if (pool.changed_pages().size() > pool.frame_count() * std::uint64_t{2} / 5) return true;
+    if (!storage_.checkpointer->journal_room(storage_.checkpointer->journal_capacity() / 2)) {
+        return true;
+    }
+    return clock_.monotonic_ns() - last_checkpoint_ns_ > options_.checkpoint_interval_ns;
+}
+
+void Engine::Core::start_checkpoint() {
+    const LogPoint end = commit_->published_end();
+    checkpoint_began_ns_ = clock_.monotonic_ns();
+    checkpoint_wanted_ = false;
+    storage_.checkpointer->start(
+        {Csn{storage_.pool.visible()}, end.position, end.previous_crc, commit_->durable()});
+}
+
+bool Engine::Core::pump_checkpoint() {
+    Checkpointer& checkpointer = *storage_.checkpointer;
+    if (!checkpointer.running()) {
+        if (stopping_ || !checkpoint_due()) return false;
+        start_checkpoint();
+    }
+    const bool worked = checkpointer.pump();
+    if (checkpointer.running()) return worked;
+    last_checkpoint_ns_ = clock_.monotonic_ns();
+    stats_.record(HistogramKind::kCheckpointNs, last_checkpoint_ns_ - checkpoint_began_ns_);
+    storage_.loader.set_covered(checkpointer.covered());
+    no_eviction_before_ns_ = 0;
+    reclaim();
+    return true;
+}
+
+// Everything published, then a checkpoint of it: the next start has nothing to replay.
+bool Engine::Core::stopped() {
+    if (!stopping_) return false;
+    commit_->hurry();
+    Checkpointer& checkpointer = *storage_.checkpointer;
+    if (!commit_->quiet() || checkpointer.running()) return false;
+    const bool covered = storage_.superblock.log_position == commit_->published_end().position;
+    if (covered && storage_.pool.changed_pages().empty()) return true;
+    if (final_checkpoint_done_) return true;
+    final_checkpoint_done_ = true;
+    if (storage_.pool.visible() <= checkpointer.covered().value) return true;
+    start_checkpoint();
+    return false;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,84 @@
+// The engine: one thread that owns tables, trees, pool, log, space and checkpoints, behind three
+// seams (Disk, Clock, Clients). One event loop over completions, rings and timers; no locks.
+//
+// Who:    one thread constructs, opens, runs and destroys it; a debug build checks the thread.
+// Owns:   nothing of what it is given; disk, clock, clients and segment outlive it.
+// Errors: open() fails with what is wrong with the files and changes nothing then; a failed log or
+//         checkpoint write fences the engine (mode kFenced) and run_once() returns kFenced: the
+//         process exits, and recovery is the next start.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/clients.h"
+#include "engine/clock.h"
+#include "engine/disk.h"
+#include "shm/error.h"
+#include "shm/segment.h"
+
+namespace bidstore {
+
+struct EngineOptions {
+    std::uint64_t log_segment_bytes = 16u << 20;   // multiple of 4 KiB, at least 1 MiB
+    std::uint32_t log_segment_count = 8;           // at least 3
+    std::uint64_t journal_bytes = 256u << 20;      // bounds the pages that a checkpoint rewrites
+    std::uint64_t group_commit_bytes = 64u << 10;  // a batch goes out at this size at the latest
+    std::uint64_t group_commit_interval_ns = 0;    // how long a batch waits for company
+    std::uint64_t checkpoint_interval_ns = 30'000'000'000;  // at the latest so long after a change
+    std::uint64_t max_snapshot_age_ns = 5'000'000'000;
+    std::uint64_t max_pin_all_ns = 20'000'000;             // how long a slot may stay in PIN_ALL
+    std::uint64_t max_held_bytes = 256u << 20;             // old versions that one client may hold
+    std::uint64_t session_age_us = 7ull * 86'400'000'000;  // a session unused so long is forgotten
+    bool spin = false;                                     // idle = "spin": never sleep
+    // 64 random bits, for uuids and salts; must be given (a seeded one in simulation).
+    std::function<std::uint64_t()> random;
+    // One line for the operator at a time: level as in syslog (3 error, 4 warning, 6 info).
+    std::function<void(int level, const std::string& line)> log;
+};
+
+// What run_once() found.
+enum class EngineRound : std::uint8_t {
+    kWorked,   // something was done
+    kIdle,     // nothing to do; it slept up to the time it was allowed
+    kStopped,  // kStop is done: final checkpoint on disk
+    kFenced,   // the log failed; answer nothing more, exit
+};
+
+class Engine {
+  public:
+    // What recovery found and did, for log and stats.
+    struct Recovery {
+        bool created = false;  // the files were new
+        std::uint64_t checkpoint_csn = 0;
+        std::uint64_t recovered_csn = 0;  // newest csn kept
+        std::uint64_t batches = 0;        // replayed
+        std::uint64_t log_bytes = 0;      // replayed
+        std::uint64_t elapsed_ns = 0;
+        bool clean = false;  // the last stop was clean: nothing to replay
+    };
+
+    // Makes the files when all of them are empty, else recovers. Leaves the pool announced (magic
+    // written) and the mode kServing.
+    static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, Disk& disk,
+                                                Clock& clock, Clients& clients, PoolSegment& pool);
+    ~Engine();
+
+    // One round of the loop; sleeps at most max_sleep_ns when there is nothing to do.
+    EngineRound run_once(std::uint64_t max_sleep_ns);
+
+    const Recovery& recovery() const;
+    // Why the engine is fenced, naming file, offset and errno; empty otherwise.
+    std::string fence_reason() const;
+
+    class Core;
+    Core& core();  // for tests and verify: the parts
+
+  private:
+    explicit Engine(std::unique_ptr<Core> core);
+    std::unique_ptr<Core> core_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,146 @@
+// The engine's inside: its parts, and one round of its loop as a list of small steps.
+//
+// A request that cannot go on is parked, one per client, and its client's ring is not read further
+// until it went on: so the order of a session's writes is the order of its ring.
+//
+// Who:    the engine thread alone; tests and verify look at the parts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/client_port.h"
+#include "engine/commit.h"
+#include "engine/engine.h"
+#include "engine/executor.h"
+#include "engine/sessions.h"
+#include "engine/storage.h"
+#include "shm/doorbell.h"
+#include "shm/stats.h"
+
+namespace bidstore {
+
+class Engine::Core {
+  public:
+    Core(const EngineOptions& options, Disk& disk, Clock& clock, Clients& clients,
+         PoolSegment& pool);
+
+    Status open();
+    EngineRound run_once(std::uint64_t max_sleep_ns);
+
+    const Engine::Recovery& recovery() const { return recovery_; }
+    const std::string& fence_reason() const { return fence_reason_; }
+    Storage& storage() { return storage_; }
+    Commit& commit() { return *commit_; }
+
+  private:
+    // Why a request waits.
+    enum class Wait : std::uint8_t {
+        kNone,  // it is done
+        kPage,  // for a page to come into the pool
+        kRoom,  // for frames, log, journal or space
+    };
+    struct Parked {
+        ClientRequest request;
+        std::vector<std::byte> payload;
+        Wait wait = Wait::kNone;
+        PageId page;
+        std::uint64_t taken_ns = 0;
+    };
+    struct PageWait {  // a page request that is not complete
+        CallAddress to;
+        std::uint32_t remaining = 0;
+        Error error = Error::kOk;
+        std::uint32_t failed = kNoOperation;
+    };
+
+    // ---- the steps of a round ----
+    bool take_commands();
+    bool take_requests();
+    bool retry_parked();
+    bool pump_checkpoint();
+    bool after_publication();
+    bool relieve_pool();
+    bool drop_tables();
+    bool expire_sessions();
+    void tick();
+    void sleep(std::uint64_t max_sleep_ns);
+    bool stopped();
+
+    // ---- clients ----
+    void attach(const ClientCommand& command);
+    bool try_attach(const ClientCommand& command);
+    void detach(std::uint64_t client_id);
+    Session* session_of(std::uint64_t client_id);
+
+    bool in_use(const std::vector<std::byte>& session_key) const;
+    bool expire_session(TableEntry& table, const std::vector<std::byte>& key);
+
+    // ---- requests ----
+    void handle(const ClientRequest& request);
+    Wait handle_transaction(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
+    Wait apply(const ClientRequest& request, Session& session, std::uint64_t taken_ns,
+               PageId& page);
+    void refuse(const ClientRequest& request, Session& session, Error error,
+                std::uint32_t operation);
+    Wait secure(std::uint64_t frames, std::uint64_t pages, std::uint32_t log_bytes, Error& refusal);
+    Wait secure_space(std::uint64_t pages, Error& refusal);
+    void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
+    void handle_page_request(const ClientRequest& request);
+    void on_loaded(PageId page, Error error, const std::string& message);
+    void finish_wait(std::uint32_t index, std::uint32_t position, Error error);
+
+    // ---- room ----
+    bool make_frames(std::uint64_t frames);
+    bool evict_and_reclaim(std::uint32_t count);
+    void reclaim();
+    bool checkpoint_due() const;
+    void start_checkpoint();
+    void set_mode(EngineMode mode);
+    void fence(const std::string& reason);
+    void update_stats();
+    void say(int level, const std::string& line) const;
+
+    EngineOptions options_;
+    Disk& disk_;
+    Clock& clock_;
+    Clients& clients_;
+    PoolSegment& pool_segment_;
+    StatsWriter stats_;
+    Storage storage_;
+    ClientPort port_;
+    std::unique_ptr<Commit> commit_;  // after open()
+    std::unique_ptr<Executor> transaction_;
+    EngineSleep sleep_;
+    Engine::Recovery recovery_;
+    EngineMode mode_ = EngineMode::kStarting;
+
+    std::vector<ClientCommand> attaching_;
+    std::unordered_map<std::uint64_t, Session*> session_of_client_;
+    std::vector<std::unique_ptr<Session>> sessions_;
+    std::unordered_map<std::uint64_t, Parked> parked_;  // by client
+    std::vector<PageWait> page_waits_;
+    std::vector<std::uint32_t> free_page_waits_;
+    // Page id to (index of a PageWait, position of the page in its request).
+    std::unordered_map<std::uint32_t, std::vector<std::pair<std::uint32_t, std::uint32_t>>>
+        waiting_for_;
+    std::unordered_map<std::uint32_t, Error> failed_pages_;  // of this round, for parked requests
+
+    std::uint64_t next_expiry_ns_ = 0;
+    std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
+    bool checkpoint_wanted_ = false;
+    std::uint64_t checkpoint_began_ns_ = 0;
+    std::uint64_t last_checkpoint_ns_ = 0;
+    std::uint64_t last_tick_ns_ = 0;
+    std::uint64_t last_growth_failure_ns_ = 0;
+    std::uint64_t no_eviction_before_ns_ = 0;
+    std::uint64_t starved_since_ns_ = 0;  // no frame could be had since
+    bool stopping_ = false;
+    bool final_checkpoint_done_ = false;
+    std::string fence_reason_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,191 @@
+// What clients ask for: transactions and pages, from a ring's record to an answer or a wait.
+#include <algorithm>
+#include <cstring>
+
+#include "engine/engine_core.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kRequestsPerRound = 256;
+
+}  // namespace
+
+// ---- transactions ----
+
+bool Engine::Core::take_requests() {
+    if (stopping_) return false;
+    ClientRequest request;
+    std::uint32_t taken = 0;
+    while (taken < kRequestsPerRound && port_.take(request)) {
+        ++taken;
+        handle(request);
+    }
+    return taken > 0;
+}
+
+void Engine::Core::handle(const ClientRequest& request) {
+    if (request.kind == RecordKind::kPageRequest) return handle_page_request(request);
+    const std::uint64_t taken_ns = clock_.monotonic_ns();
+    PageId page;
+    const Wait wait = handle_transaction(request, taken_ns, page);
+    if (wait != Wait::kNone) park(request, wait, page, taken_ns);
+}
+
+void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
+                        std::uint64_t taken_ns) {
+    Parked& parked = parked_[request.from.client_id];
+    // A request that is parked again already lies here.
+    if (parked.payload.data() != request.payload.data()) {
+        parked.payload.assign(request.payload.begin(), request.payload.end());
+    }
+    parked.request = request;
+    parked.request.payload = parked.payload;
+    parked.wait = wait;
+    parked.page = page;
+    parked.taken_ns = taken_ns;
+    port_.pause(request.from.client_id, true);
+    if (wait == Wait::kPage) storage_.loader.want(page);
+}
+
+bool Engine::Core::retry_parked() {
+    bool worked = false;
+    std::vector<std::uint64_t> ready;
+    for (const auto& [client_id, parked] : parked_) {
+        const bool waits = parked.wait == Wait::kPage && !storage_.pool.resident(parked.page) &&
+                           !failed_pages_.contains(parked.page.value);
+        if (!waits) ready.push_back(client_id);
+    }
+    for (const std::uint64_t client_id : ready) {
+        Parked& parked = parked_.at(client_id);
+        PageId page;
+        const auto failed = failed_pages_.find(parked.page.value);
+        Wait wait = Wait::kNone;
+        if (parked.wait == Wait::kPage && failed != failed_pages_.end()) {
+            refuse(parked.request, *session_of(client_id), failed->second, 0);
+        } else {
+            wait = handle_transaction(parked.request, parked.taken_ns, page);
+        }
+        if (wait != Wait::kNone) {
+            park(parked.request, wait, page, parked.taken_ns);
+            continue;
+        }
+        parked_.erase(client_id);
+        port_.pause(client_id, false);
+        worked = true;
+    }
+    return worked;
+}
+
+void Engine::Core::refuse(const ClientRequest& request, Session& session, Error error,
+                          std::uint32_t operation) {
+    session.refused(request.write_number, error, operation);
+    commit_->answer_later(request.from, error, operation);
+}
+
+Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request,
+                                                    std::uint64_t taken_ns, PageId& page) {
+    Session* session = session_of(request.from.client_id);
+    CHECK(session != nullptr);
+    switch (session->judge(request.write_number, request.decided_below)) {
+        case Session::Verdict::kGap:
+            port_.hostile(request.from.client_id, "a write number was skipped");
+            return Wait::kNone;
+        case Session::Verdict::kApplied:
+            commit_->answer_later(request.from, Error::kOk, kNoOperation);
+            return Wait::kNone;
+        case Session::Verdict::kRefused:
+            commit_->answer_later(request.from, session->refusal().error,
+                                  session->refusal().operation);
+            return Wait::kNone;
+        case Session::Verdict::kNew:
+            break;
+    }
+    switch (transaction_->evaluate(request.payload, request.rights)) {
+        case Executor::State::kMissing:
+            page = transaction_->missing();
+            return Wait::kPage;
+        case Executor::State::kRefused:
+            refuse(request, *session, transaction_->error(), transaction_->failed_operation());
+            return Wait::kNone;
+        case Executor::State::kReady:
+            break;
+    }
+    return apply(request, *session, taken_ns, page);
+}
+
+Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& session,
+                                       std::uint64_t taken_ns, PageId& page) {
+    const Tree& sessions = storage_.catalog->sessions().tree;
+    const Lookup row = sessions.get(std::as_bytes(std::span(session.id().bytes)).data());
+    page = row.missing;
+    if (row.missing) return Wait::kPage;
+    Error refusal = Error::kOk;
+    const Wait wait = secure(transaction_->frames_needed() + sessions.frames_needed(),
+                             transaction_->pages_needed() + 3, transaction_->log_bytes(), refusal);
+    if (refusal != Error::kOk) {
+        refuse(request, session, refusal, kNoOperation);
+        return Wait::kNone;
+    }
+    if (wait != Wait::kNone) return wait;
+    const EffectCounts counts = transaction_->apply(commit_->wal());
+    stats_.add(Counter::kRowsPut, counts.rows_put);
+    stats_.add(Counter::kRowsDeleted, counts.rows_deleted);
+    commit_->applied(session, request.write_number, request.from, *transaction_, taken_ns);
+    return Wait::kNone;
+}
+
+// ---- page requests ----
+
+void Engine::Core::handle_page_request(const ClientRequest& request) {
+    PageRequest wanted{};
+    const std::size_t bytes = std::min(request.payload.size(), sizeof wanted);
+    std::memcpy(&wanted, request.payload.data(), bytes);
+    if (bytes < 4 || wanted.count == 0 || wanted.count > kPagesPerRequest ||
+        bytes < 4 + 4 * std::size_t{wanted.count}) {
+        return port_.hostile(request.from.client_id, "a malformed page request");
+    }
+    std::uint32_t index = 0;
+    if (free_page_waits_.empty()) {
+        index = static_cast<std::uint32_t>(page_waits_.size());
+        page_waits_.emplace_back();
+    } else {
+        index = free_page_waits_.back();
+        free_page_waits_.pop_back();
+    }
+    page_waits_[index] = {request.from, wanted.count, Error::kOk, kNoOperation};
+    for (std::uint32_t i = 0; i < wanted.count; ++i) {
+        const PageId page{wanted.page_id[i]};
+        const Error error = storage_.loader.want(page);
+        if (error == Error::kBusy) {
+            waiting_for_[page.value].emplace_back(index, i);
+        } else {
+            finish_wait(index, i, error);
+        }
+    }
+}
+
+void Engine::Core::finish_wait(std::uint32_t index, std::uint32_t position, Error error) {
+    PageWait& wait = page_waits_[index];
+    if (error != Error::kOk && wait.error == Error::kOk) {
+        wait.error = error;
+        wait.failed = position;
+    }
+    if (--wait.remaining > 0) return;
+    port_.answer(wait.to, wait.error, Csn{}, wait.failed);
+    free_page_waits_.push_back(index);
+}
+
+void Engine::Core::on_loaded(PageId page, Error error, const std::string& message) {
+    if (error != Error::kOk) {
+        failed_pages_[page.value] = error;
+        say(3, message);
+    }
+    const auto found = waiting_for_.find(page.value);
+    if (found == waiting_for_.end()) return;
+    const auto waits = std::move(found->second);
+    waiting_for_.erase(found);
+    for (const auto& [index, position] : waits) finish_wait(index, position, error);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,160 @@
+// Room for what is to come: frames, space in the file, in the log and in the journal, secured
+// before the first byte of a change; and what is done when there is none.
+#include <algorithm>
+
+#include "engine/engine_core.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kGrowthRetryNs = 1'000'000'000;
+constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapshot pays
+constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
+
+}  // namespace
+
+// Everything that the change may need, before the first byte of it.
+Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t pages,
+                                        std::uint32_t log_bytes, Error& refusal) {
+    // Each page taken or freed may change another chunk's metadata.
+    frames = 2 * frames + pages + Space::grow_frames();
+    const Pool& pool = storage_.pool;
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    const std::uint64_t journal_half = checkpointer.journal_capacity() / 2;
+    if (frames > pool.frame_count() / 2 || frames > journal_half ||
+        log_bytes > commit_->wal().records_bytes_max() / 2) {
+        refusal = Error::kTooLarge;
+        return Wait::kNone;
+    }
+    if (!commit_->log_room(log_bytes, storage_.superblock.log_position) ||
+        !checkpointer.journal_room(frames)) {
+        checkpoint_wanted_ = true;
+        commit_->hurry();
+        return Wait::kRoom;
+    }
+    if (!make_frames(frames)) return Wait::kRoom;
+    if (!commit_->open()) return Wait::kRoom;
+    if (!commit_->fits(log_bytes)) {
+        commit_->hurry();
+        return Wait::kRoom;
+    }
+    return secure_space(pages, refusal);
+}
+
+Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusal) {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    const bool just_failed = last_growth_failure_ns_ != 0 &&
+                             now_ns - last_growth_failure_ns_ < kGrowthRetryNs &&
+                             storage_.space.available() < pages;
+    Status secured;
+    const std::uint32_t chunks = storage_.space.chunk_count();
+    if (!just_failed) secured = storage_.space.secure(static_cast<std::uint32_t>(pages));
+    if (storage_.space.chunk_count() != chunks) commit_->touch();
+    if (!just_failed && secured) {
+        if (mode_ == EngineMode::kReadOnly) {
+            set_mode(EngineMode::kServing);
+            say(5, "there is room again: serving writes");
+        }
+        last_growth_failure_ns_ = 0;
+        return Wait::kNone;
+    }
+    if (!just_failed) last_growth_failure_ns_ = now_ns;
+    // Freed pages come back with a checkpoint: tried before "full" is said.
+    if (storage_.space.quarantined() > pages && mode_ == EngineMode::kServing &&
+        storage_.pool.visible() > storage_.checkpointer->covered().value) {
+        checkpoint_wanted_ = true;
+        commit_->touch();
+        commit_->hurry();
+        return Wait::kRoom;
+    }
+    if (mode_ == EngineMode::kServing) {
+        set_mode(EngineMode::kReadOnly);
+        say(3, "read-only: " + (secured ? std::string("no space") : secured.failure().what));
+    }
+    refusal = Error::kNoSpace;
+    return Wait::kNone;
+}
+
+// Versions nobody needs, and pages whose quarantine is over.
+void Engine::Core::reclaim() {
+    const HeldSnapshots& held = port_.scan();
+    HeldSnapshots all = held;
+    if (storage_.checkpointer->running()) {
+        const std::uint64_t csn = storage_.checkpointer->csn().value;
+        all.csns.insert(std::lower_bound(all.csns.begin(), all.csns.end(), csn), csn);
+    }
+    storage_.reclaim(all);
+    bool of_its_own = false;
+    Csn csn;
+    storage_.end_quarantine(all, [&] { return csn = commit_->eviction_csn(of_its_own); });
+    if (of_its_own) storage_.pool.advance_visible(csn);
+}
+
+bool Engine::Core::after_publication() {
+    if (!commit_->take_published()) return false;
+    reclaim();
+    return true;
+}
+
+// Drops cold pages; their frames are free at once when no batch is unpublished, else with the next
+// publication.
+bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (now_ns < no_eviction_before_ns_) return false;
+    const auto pages = storage_.pool.eviction_candidates(count, storage_.checkpointer->covered());
+    if (pages.empty()) {
+        no_eviction_before_ns_ = now_ns + kEvictionRetryNs;
+        return false;
+    }
+    bool of_its_own = false;
+    const Csn csn = commit_->eviction_csn(of_its_own);
+    storage_.evict(pages, csn);
+    if (of_its_own) {
+        storage_.pool.advance_visible(csn);
+        reclaim();
+    } else {
+        commit_->touch();
+        commit_->hurry();
+    }
+    return true;
+}
+
+bool Engine::Core::make_frames(std::uint64_t frames) {
+    Pool& pool = storage_.pool;
+    if (pool.free_frames() >= frames) {
+        starved_since_ns_ = 0;
+        return true;
+    }
+    reclaim();
+    if (pool.free_frames() >= frames) return true;
+    const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
+    const bool evicted = evict_and_reclaim(missing + pool.frame_count() / 64);
+    if (pool.free_frames() >= frames) return true;
+    if (!evicted) checkpoint_wanted_ = true;
+    // Whatever is open may hold versions that its publication sets free.
+    if (commit_->is_open()) {
+        commit_->touch();
+        commit_->hurry();
+    }
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (starved_since_ns_ == 0) starved_since_ns_ = now_ns;
+    if (now_ns - starved_since_ns_ > kStarvedNs && pool.retired() > 0 && port_.revoke_oldest()) {
+        say(4, "a snapshot was revoked: the pool has no frames left but those it holds");
+        starved_since_ns_ = now_ns;
+    }
+    return false;
+}
+
+// Keeps some frames free ahead of need, and starts the reads that waited for one.
+bool Engine::Core::relieve_pool() {
+    Pool& pool = storage_.pool;
+    const std::uint32_t low = std::max(16u, pool.frame_count() / 64);
+    bool worked = storage_.loader.pump(low / 2);
+    if (pool.free_frames() >= low) return worked;
+    if (commit_->in_flight() && pool.retired() > low) return worked;  // they come with it
+    worked |= evict_and_reclaim(low);
+    if (pool.free_frames() < low && storage_.loader.waits_for_frames()) make_frames(low);
+    return worked | storage_.loader.pump(low / 2);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,525 @@
+#include "engine/executor.h"
+
+#include <algorithm>
+#include <cstring>
+
+#define XXH_INLINE_ALL  // header only
+#include <xxhash.h>
+
+namespace bidstore {
+namespace {
+
+// More rows in one range take too long for one round of the engine.
+constexpr std::uint64_t kRangeRowsMax = 200'000;
+constexpr std::uint32_t kNewTableFrames = 64;  // a catalog row and a root, with splits
+
+template <class T>
+T load(const std::byte* from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+std::uint64_t padded(std::uint64_t bytes) { return align_up(bytes, 8); }
+
+bool same(std::span<const std::byte> a, std::span<const std::byte> b) {
+    return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
+}
+
+int compare(std::span<const std::byte> a, std::span<const std::byte> b) {
+    return std::memcmp(a.data(), b.data(), std::min(a.size(), b.size()));
+}
+
+const std::byte* bound(std::span<const std::byte> key) {
+    return key.empty() ? nullptr : key.data();
+}
+
+// Walks a list of ColumnValue; false when it is malformed.
+template <class Visit>
+bool each_column(std::span<const std::byte> columns, Visit visit) {
+    while (!columns.empty()) {
+        if (columns.size() < sizeof(ColumnValue)) return false;
+        const auto header = load<ColumnValue>(columns.data());
+        const std::uint64_t whole = padded(sizeof header + header.value_bytes);
+        if (whole > columns.size()) return false;
+        if (!visit(header.column, columns.subspan(sizeof header, header.value_bytes))) return false;
+        columns = columns.subspan(whole);
+    }
+    return true;
+}
+
+bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= ColumnType::kI64; }
+
+}  // namespace
+
+// ---- arena ----
+
+std::byte* Arena::take(std::size_t size_bytes) {
+    size_bytes = align_up(size_bytes, 8);
+    while (block_ < blocks_.size() && used_ + size_bytes > blocks_[block_].size()) {
+        ++block_;
+        used_ = 0;
+    }
+    if (block_ == blocks_.size()) blocks_.emplace_back(std::max(kBlockBytes, size_bytes));
+    std::byte* place = blocks_[block_].data() + used_;
+    used_ += size_bytes;
+    return place;
+}
+
+std::span<const std::byte> Arena::copy(std::span<const std::byte> bytes) {
+    std::byte* to = take(bytes.size());
+    std::copy(bytes.begin(), bytes.end(), to);
+    return {to, bytes.size()};
+}
+
+void Arena::reset() {
+    block_ = 0;
+    used_ = 0;
+}
+
+// ---- rows ----
+
+std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> key,
+                                       std::span<const std::byte> old,
+                                       std::span<const std::byte> columns, Arena& arena) {
+    std::byte* fixed = arena.take(schema.fixed_bytes());
+    std::copy_n(old.begin(), schema.fixed_bytes(), fixed);
+    std::vector<std::span<const std::byte>> variable(schema.variable_columns());
+    for (std::uint32_t i = 0; i < schema.columns().size(); ++i) {
+        if (!is_variable(schema.columns()[i].type)) continue;
+        variable[schema.variable_index(i)] = column_bytes(schema, i, key.data(), old);
+    }
+    const bool fits = each_column(columns, [&](std::uint16_t column, auto content) {
+        if (column < schema.key_columns() || column >= schema.columns().size()) return false;
+        const Column& described = schema.columns()[column];
+        if (is_variable(described.type)) {
+            variable[schema.variable_index(column)] = content;
+            return true;
+        }
+        if (content.size() != described.width_bytes) return false;
+        std::copy(content.begin(), content.end(), fixed + schema.offset_bytes(column));
+        return true;
+    });
+    if (!fits) return {};
+    std::uint64_t length = schema.fixed_bytes() + 2 * variable.size();
+    for (const auto& part : variable) length += part.size();
+    if (length + schema.key_bytes() > kRowBytesMax) return {};
+    std::byte* row = arena.take(length);
+    std::copy_n(fixed, schema.fixed_bytes(), row);
+    std::byte* ends = row + schema.fixed_bytes();
+    std::byte* content = ends + 2 * variable.size();
+    std::uint16_t end = 0;
+    for (std::size_t i = 0; i < variable.size(); ++i) {
+        std::copy(variable[i].begin(), variable[i].end(), content + end);
+        end = static_cast<std::uint16_t>(end + variable[i].size());
+        std::memcpy(ends + 2 * i, &end, sizeof end);
+    }
+    return {row, length};
+}
+
+Result<std::uint64_t> added(ColumnType type, std::uint64_t old_bits, std::int64_t delta) {
+    const auto width = static_cast<std::uint32_t>(
+        1u << ((static_cast<std::uint32_t>(type) - 1) % 4));  // bytes: u8 … u64, i8 … i64
+    __extension__ using Wide = __int128;
+    const Wide old = is_signed(type) ? static_cast<Wide>(static_cast<std::int64_t>(old_bits))
+                                     : static_cast<Wide>(old_bits);
+    const Wide sum = old + delta;
+    const Wide one = 1;
+    const Wide low = is_signed(type) ? -(one << (8 * width - 1)) : 0;
+    const Wide high = (one << (8 * width - (is_signed(type) ? 1 : 0))) - 1;
+    if (sum < low || sum > high) return {Error::kOutOfRange, "sum does not fit the column"};
+    return static_cast<std::uint64_t>(sum);
+}
+
+std::span<const std::byte> with_integer(const Schema& schema, std::uint32_t column,
+                                        std::span<const std::byte> old, std::uint64_t bits,
+                                        Arena& arena) {
+    std::byte* row = arena.take(old.size());
+    std::copy(old.begin(), old.end(), row);
+    std::memcpy(row + schema.offset_bytes(column), &bits, schema.columns()[column].width_bytes);
+    return {row, old.size()};
+}
+
+// ---- evaluate ----
+
+struct Executor::Operation {
+    OperationHeader header;
+    TableEntry* table = nullptr;
+    std::span<const std::byte> key;
+    std::span<const std::byte> body;
+    bool wants_result() const { return header.flags & kWantResult; }
+};
+
+Effect Executor::row_effect(RecordType type, const Operation& operation,
+                            std::span<const std::byte> body, std::span<const std::byte> value) {
+    Effect effect;
+    effect.type = type;
+    effect.table = operation.table;
+    effect.key = operation.key;
+    effect.body = body;
+    effect.value = value;
+    return effect;
+}
+
+Executor::State Executor::refuse(Error error) {
+    error_ = error;
+    failed_operation_ = operation_;
+    return State::kRefused;
+}
+
+Executor::State Executor::need(PageId page) {
+    missing_ = page;
+    return State::kMissing;
+}
+
+Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights rights) {
+    arena_.reset();
+    effects_.clear();
+    results_.clear();
+    ranges_.clear();
+    chain_.clear();
+    heads_.resize(kBuckets, -1);
+    for (const std::uint32_t bucket : used_buckets_) heads_[bucket] = -1;
+    used_buckets_.clear();
+    frames_needed_ = pages_needed_ = 0;
+    log_bytes_ = 0;
+    operation_ = 0;
+    operation_count_ = 0;
+    if (payload.size() < sizeof(TransactionHeader)) return refuse(Error::kProtocol);
+    const auto header = load<TransactionHeader>(payload.data());
+    durability_ = header.durability;
+    operation_count_ = header.operation_count;
+    if (header.operation_count == 0 || header.operation_count > kOperationsMax) {
+        return refuse(Error::kTooLarge);
+    }
+    payload = payload.subspan(sizeof header);
+    for (; operation_ < header.operation_count; ++operation_) {
+        if (payload.size() < sizeof(OperationHeader)) return refuse(Error::kProtocol);
+        Operation operation;
+        operation.header = load<OperationHeader>(payload.data());
+        const std::uint64_t whole = padded(sizeof(OperationHeader) + operation.header.key_bytes +
+                                           std::uint64_t{operation.header.body_bytes});
+        if (whole > payload.size()) return refuse(Error::kProtocol);
+        operation.key = payload.subspan(sizeof(OperationHeader), operation.header.key_bytes);
+        operation.body = payload.subspan(sizeof(OperationHeader) + operation.header.key_bytes,
+                                         operation.header.body_bytes);
+        payload = payload.subspan(whole);
+        const bool table_operation = operation.header.kind >= OperationKind::kCreateTable;
+        if (rights < (table_operation ? Rights::kAdmin : Rights::kWriter)) {
+            return refuse(Error::kDenied);
+        }
+        if (const State state = run(operation); state != State::kReady) return state;
+    }
+    if (results_.size() > kCallResults) return refuse(Error::kTooLarge);
+    return State::kReady;
+}
+
+Executor::State Executor::run(const Operation& wanted) {
+    Operation operation = wanted;
+    if (operation.header.kind == OperationKind::kCreateTable) return create_table(operation);
+    operation.table = catalog_.find(TableId{operation.header.table_id});
+    if (operation.table == nullptr) return refuse(Error::kNoSuchTable);
+    if (operation.table->system()) return refuse(Error::kDenied);
+    if (operation.header.kind == OperationKind::kDropTable) return drop_table(operation);
+    if (operation.key.size() != operation.table->schema.key_bytes()) {
+        return refuse(Error::kInvalid);
+    }
+    switch (operation.header.kind) {
+        case OperationKind::kCheckPresent:
+        case OperationKind::kCheckAbsent:
+        case OperationKind::kCheckEquals:
+            return check(operation);
+        case OperationKind::kPut:
+        case OperationKind::kInsert:
+            return put(operation);
+        case OperationKind::kUpdate:
+            return update(operation);
+        case OperationKind::kAdd:
+            return add(operation);
+        case OperationKind::kDelete:
+            return erase(operation);
+        case OperationKind::kDeleteRange:
+            return erase_range(operation);
+        case OperationKind::kCreateTable:
+        case OperationKind::kDropTable:
+            break;
+    }
+    return refuse(Error::kProtocol);
+}
+
+// Whether an earlier effect of this transaction decides about the row.
+bool Executor::from_overlay(const Operation& operation, Row& row) const {
+    const std::uint64_t hash =
+        XXH3_64bits_withSeed(operation.key.data(), operation.key.size(), operation.table->id.value);
+    std::int32_t decided = -1;
+    std::int32_t next = -1;
+    for (std::int32_t i = heads_[hash % kBuckets]; i >= 0 && decided < 0; i = next) {
+        const auto at = static_cast<std::uint32_t>(i);
+        const Effect& effect = effects_[at];
+        next = chain_[at];
+        if (effect.table == operation.table && same(effect.key, operation.key)) decided = i;
+    }
+    for (const std::uint32_t range : ranges_) {
+        const Effect& effect = effects_[range];
+        if (effect.table != operation.table || static_cast<std::int32_t>(range) < decided) continue;
+        if (compare(operation.key, effect.key) < 0) continue;
+        if (effect.body.empty() || compare(operation.key, effect.body) < 0) {
+            decided = static_cast<std::int32_t>(range);
+        }
+    }
+    if (decided < 0) return false;
+    const Effect& effect = effects_[static_cast<std::uint32_t>(decided)];
+    row.found = effect.type != RecordType::kDeleteRow && effect.type != RecordType::kDeleteRange;
+    row.value = effect.value;
+    return true;
+}
+
+// kReady with the row as this transaction would see it now.
+Executor::State Executor::look_up(const Operation& operation, Row& row) {
+    const Lookup stored = operation.table->tree.get(operation.key.data());
+    if (stored.missing) return need(stored.missing);
+    if (stored.corrupt) return refuse(Error::kCorruption);
+    if (from_overlay(operation, row)) return State::kReady;
+    row = {stored.found, stored.value};
+    return State::kReady;
+}
+
+void Executor::index(std::uint32_t effect) {
+    const Effect& indexed = effects_[effect];
+    const std::uint64_t hash =
+        XXH3_64bits_withSeed(indexed.key.data(), indexed.key.size(), indexed.table->id.value);
+    const auto bucket = static_cast<std::uint32_t>(hash % kBuckets);
+    if (heads_[bucket] < 0) used_buckets_.push_back(bucket);
+    chain_.resize(effects_.size(), -1);
+    chain_[effect] = heads_[bucket];
+    heads_[bucket] = static_cast<std::int32_t>(effect);
+}
+
+void Executor::push(Effect effect) {
+    effect.operation = operation_;
+    effect.table_id = effect.table != nullptr ? effect.table->id : effect.table_id;
+    log_bytes_ += Wal::record_bytes(effect.key.size(), effect.body.size());
+    effects_.push_back(effect);
+    const auto added_at = static_cast<std::uint32_t>(effects_.size() - 1);
+    if (effect.type == RecordType::kDeleteRange) {
+        ranges_.push_back(added_at);
+    } else if (effect.table != nullptr && effect.type != RecordType::kDropTable) {
+        index(added_at);
+        frames_needed_ += effect.table->tree.frames_needed();
+        pages_needed_ += 3;  // a split leaf and its share of split inner nodes, a pushed-down root
+    }
+}
+
+Executor::State Executor::check(const Operation& operation) {
+    Row row;
+    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    if (operation.header.kind == OperationKind::kCheckPresent) {
+        return row.found ? State::kReady : refuse(Error::kPrecondition);
+    }
+    if (operation.header.kind == OperationKind::kCheckAbsent) {
+        return row.found ? refuse(Error::kPrecondition) : State::kReady;
+    }
+    if (!row.found) return refuse(Error::kPrecondition);
+    const Schema& schema = operation.table->schema;
+    bool equal = true;
+    const bool fits = each_column(operation.body, [&](std::uint16_t column, auto expected) {
+        if (column >= schema.columns().size()) return false;
+        equal =
+            equal && same(column_bytes(schema, column, operation.key.data(), row.value), expected);
+        return true;
+    });
+    if (!fits) return refuse(Error::kInvalid);
+    return equal ? State::kReady : refuse(Error::kPrecondition);
+}
+
+Executor::State Executor::put(const Operation& operation) {
+    Row row;
+    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    if (operation.header.kind == OperationKind::kInsert && row.found) {
+        return refuse(Error::kExists);
+    }
+    if (!operation.table->schema.valid_value(operation.body)) return refuse(Error::kInvalid);
+    push(row_effect(RecordType::kPutRow, operation, operation.body, operation.body));
+    return State::kReady;
+}
+
+Executor::State Executor::update(const Operation& operation) {
+    Row row;
+    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    if (!row.found) return refuse(Error::kNotFound);
+    const auto value =
+        patched_row(operation.table->schema, operation.key, row.value, operation.body, arena_);
+    if (value.empty() || !operation.table->schema.valid_value(value)) {
+        return refuse(Error::kInvalid);
+    }
+    push(row_effect(RecordType::kUpdateColumns, operation, operation.body, value));
+    return State::kReady;
+}
+
+Executor::State Executor::add(const Operation& operation) {
+    if (operation.body.size() != sizeof(AddBody)) return refuse(Error::kProtocol);
+    const auto body = load<AddBody>(operation.body.data());
+    const Schema& schema = operation.table->schema;
+    if (body.column < schema.key_columns() || body.column >= schema.columns().size() ||
+        !is_integer(schema.columns()[body.column].type)) {
+        return refuse(Error::kInvalid);
+    }
+    Row row;
+    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    if (!row.found) {
+        if (!(operation.header.flags & kCreate)) return refuse(Error::kNotFound);
+        // Zeros are a valid row: every variable-length column ends at 0.
+        const std::size_t length = schema.fixed_bytes() + 2 * schema.variable_columns();
+        std::byte* zeros = arena_.take(length);
+        std::memset(zeros, 0, length);
+        row.value = {zeros, length};
+    }
+    const ColumnType type = schema.columns()[body.column].type;
+    const std::uint64_t old = column_integer(schema, body.column, operation.key.data(), row.value);
+    const Result<std::uint64_t> sum = added(type, old, body.delta);
+    if (!sum) return refuse(sum.error());
+    const auto below = [&](std::uint64_t a, std::int64_t b) {
+        return type == ColumnType::kU64 ? a < static_cast<std::uint64_t>(b)
+                                        : static_cast<std::int64_t>(a) < b;
+    };
+    const auto above = [&](std::uint64_t a, std::int64_t b) {
+        return type == ColumnType::kU64 ? a > static_cast<std::uint64_t>(b)
+                                        : static_cast<std::int64_t>(a) > b;
+    };
+    if (body.has_floor && below(*sum, body.floor)) return refuse(Error::kBelowFloor);
+    if (body.has_ceiling && above(*sum, body.ceiling)) return refuse(Error::kAboveCeiling);
+    const auto value = with_integer(schema, body.column, row.value, *sum, arena_);
+    const LoggedAdd logged{body.column, 0, 0, body.delta, static_cast<std::int64_t>(*sum)};
+    // A row that is made is logged whole: replay of an add finds the old value.
+    const auto logged_bytes = arena_.copy(std::as_bytes(std::span(&logged, 1)));
+    const bool made = !row.found;
+    push(row_effect(made ? RecordType::kPutRow : RecordType::kAddColumn, operation,
+                    made ? value : logged_bytes, value));
+    if (operation.wants_result()) results_.push_back(static_cast<std::int64_t>(*sum));
+    return State::kReady;
+}
+
+Executor::State Executor::erase(const Operation& operation) {
+    Row row;
+    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    if (!row.found) {
+        return operation.header.flags & kIfPresent ? State::kReady : refuse(Error::kNotFound);
+    }
+    push(row_effect(RecordType::kDeleteRow, operation, {}, {}));
+    return State::kReady;
+}
+
+Executor::State Executor::erase_range(const Operation& operation) {
+    const Tree& tree = operation.table->tree;
+    if (!operation.body.empty() && operation.body.size() != operation.key.size()) {
+        return refuse(Error::kInvalid);
+    }
+    const RangeCost cost =
+        tree.range_cost(operation.key.data(), bound(operation.body), kRangeRowsMax);
+    if (cost.missing) return need(cost.missing);
+    if (cost.corrupt) return refuse(Error::kCorruption);
+    if (cost.rows > kRangeRowsMax) return refuse(Error::kTooLarge);
+    Effect effect = row_effect(RecordType::kDeleteRange, operation, operation.body, {});
+    if (operation.wants_result()) {
+        effect.result = static_cast<std::int32_t>(results_.size());
+        results_.push_back(0);
+    }
+    push(effect);
+    // Rows that this transaction put before may lie in the range: their pages are counted there.
+    frames_needed_ += cost.pages + tree.frames_needed();
+    return State::kReady;
+}
+
+Executor::State Executor::create_table(const Operation& operation) {
+    Result<Schema> schema = Schema::decode(operation.body);
+    if (!schema) return refuse(Error::kInvalid);
+    if (operation_count_ != 1) return refuse(Error::kInvalid);  // one table, alone
+    if (catalog_.find(std::string_view(schema->name())) != nullptr) {
+        return refuse(Error::kTableExists);
+    }
+    if (schema->encode().size() + kNameBytesMax + 64 > kRowBytesMax)
+        return refuse(Error::kTooLarge);
+    // The row of the catalog will be the last one: its place has to be resident.
+    const TableId id = catalog_.next_id();
+    std::byte key[4];
+    encode_key_integer(key, id.value, 4, false);
+    const Lookup place = catalog_.catalog().tree.get(key);
+    if (place.missing) return need(place.missing);
+    if (place.corrupt) return refuse(Error::kCorruption);
+    Effect effect;
+    effect.type = RecordType::kCreateTable;
+    effect.table_id = id;
+    effect.body = operation.body;
+    push(effect);
+    frames_needed_ += kNewTableFrames;
+    pages_needed_ += 8;
+    results_.push_back(id.value);
+    return State::kReady;
+}
+
+Executor::State Executor::drop_table(const Operation& operation) {
+    if (operation_count_ != 1) return refuse(Error::kInvalid);
+    std::byte key[4];
+    encode_key_integer(key, operation.table->id.value, 4, false);
+    const Lookup place = catalog_.catalog().tree.get(key);
+    if (place.missing) return need(place.missing);
+    if (place.corrupt) return refuse(Error::kCorruption);
+    Effect effect;
+    effect.type = RecordType::kDropTable;
+    effect.table = operation.table;
+    push(effect);
+    frames_needed_ += kNewTableFrames;
+    pages_needed_ += 8;
+    return State::kReady;
+}
+
+// ---- apply ----
+
+std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
+    switch (effect.type) {
+        case RecordType::kPutRow:
+        case RecordType::kUpdateColumns:
+        case RecordType::kAddColumn:
+        case RecordType::kSession:
+            CHECK(effect.table->tree.put(effect.key.data(), effect.value).ok());
+            return 0;
+        case RecordType::kDeleteRow:
+        case RecordType::kExpireSession: {
+            const Change change = effect.table->tree.erase(effect.key.data());
+            CHECK(change.ok());
+            return change.found ? 1 : 0;
+        }
+        case RecordType::kDeleteRange: {
+            const RangeCost erased =
+                effect.table->tree.erase_range(effect.key.data(), bound(effect.body));
+            CHECK(erased.ok());
+            return erased.rows;
+        }
+        case RecordType::kCreateTable: {
+            const Result<Schema> schema = Schema::decode(effect.body);
+            CHECK(schema.ok());
+            catalog.create(effect.table_id, *schema, 0);
+            return 0;
+        }
+        case RecordType::kDropTable:
+            catalog.drop(effect.table_id);
+            return 0;
+    }
+    return 0;
+}
+
+EffectCounts Executor::apply(Wal& wal) {
+    EffectCounts counts;
+    for (const Effect& effect : effects_) {
+        wal.append(effect.type, effect.table_id, effect.key, effect.body);
+        const std::uint64_t erased = apply_effect(effect, catalog_);
+        counts.rows_deleted += erased;
+        counts.rows_put += effect.type <= RecordType::kAddColumn;
+        if (effect.result >= 0) {
+            results_[static_cast<std::size_t>(effect.result)] = static_cast<std::int64_t>(erased);
+        }
+    }
+    return counts;
+}
+
+}  // namespace bidstore

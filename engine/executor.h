@@ -1,0 +1,152 @@
+// Transactions: from a client's list of operations to effects, and from effects to trees and log.
+//
+// Two steps, so that nothing has to be undone:
+//   evaluate  reads only: preconditions and operations in order, each seeing those before it
+//             through an overlay; ends as ready, refused, or in want of a page
+//   apply     changes trees and appends records; room was secured before, so it cannot fail
+//
+// Effects hold resulting values, never something to decide again: replay applies the same ones.
+//
+// Who:    the engine thread alone; one evaluation at a time per Executor object.
+// Trust:  the payload is a client's word: every length, id and kind is checked here.
+// Source: evaluate-then-apply with an overlay is the usual shape of optimistic validation with one
+//         writer; there is nothing to validate against because nothing runs between the two.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/catalog.h"
+#include "engine/format.h"
+#include "engine/wal.h"
+#include "shm/layout.h"
+#include "shm/message.h"
+
+namespace bidstore {
+
+// Memory that is given back all at once.
+class Arena {
+  public:
+    std::byte* take(std::size_t size_bytes);
+    std::span<const std::byte> copy(std::span<const std::byte> bytes);
+    void reset();
+
+  private:
+    static constexpr std::size_t kBlockBytes = 256u << 10;
+    std::vector<std::vector<std::byte>> blocks_;
+    std::size_t block_ = 0;
+    std::size_t used_ = 0;
+};
+
+struct Effect {
+    RecordType type = RecordType::kPutRow;
+    TableEntry* table = nullptr;  // of row effects
+    TableId table_id;
+    std::uint32_t operation = 0;      // index of the operation that it comes from
+    std::int32_t result = -1;         // index into results to fill in when applied
+    std::span<const std::byte> key;   // lower bound of a range
+    std::span<const std::byte> body;  // as logged
+    std::span<const std::byte>
+        value;  // the whole resulting row; kPutRow, kUpdateColumns, kAddColumn
+};
+
+struct EffectCounts {
+    std::uint64_t rows_put = 0;
+    std::uint64_t rows_deleted = 0;
+};
+
+// Applies one effect to the trees. Pages are resident, room is there. Returns rows deleted.
+std::uint64_t apply_effect(const Effect& effect, Catalog& catalog);
+
+class Executor {
+  public:
+    enum class State : std::uint8_t {
+        kReady,    // apply() may follow, once room is secured
+        kRefused,  // error(), failed_operation()
+        kMissing,  // missing() has to be brought in; evaluate again from the start
+    };
+
+    explicit Executor(Catalog& catalog) : catalog_(catalog) {}
+
+    // `payload` must stay as it is until apply().
+    State evaluate(std::span<const std::byte> payload, Rights rights);
+
+    Error error() const { return error_; }
+    std::uint32_t failed_operation() const { return failed_operation_; }
+    PageId missing() const { return missing_; }
+    Durability durability() const { return durability_; }
+    std::uint32_t operation_count() const { return operation_count_; }
+
+    // What apply() may need at most.
+    std::uint64_t frames_needed() const { return frames_needed_; }
+    std::uint64_t pages_needed() const { return pages_needed_; }
+    std::uint32_t log_bytes() const { return log_bytes_; }
+
+    // Changes the trees in the open batch and appends the records; results are complete then.
+    EffectCounts apply(Wal& wal);
+    const std::vector<std::int64_t>& results() const { return results_; }
+
+  private:
+    struct Operation;
+    struct Row {
+        bool found = false;
+        std::span<const std::byte> value;
+    };
+
+    static Effect row_effect(RecordType type, const Operation& operation,
+                             std::span<const std::byte> body, std::span<const std::byte> value);
+    State refuse(Error error);
+    State need(PageId page);
+    State run(const Operation& operation);
+    State check(const Operation& operation);
+    State put(const Operation& operation);
+    State update(const Operation& operation);
+    State add(const Operation& operation);
+    State erase(const Operation& operation);
+    State erase_range(const Operation& operation);
+    State create_table(const Operation& operation);
+    State drop_table(const Operation& operation);
+    State look_up(const Operation& operation, Row& row);
+    bool from_overlay(const Operation& operation, Row& row) const;
+    void push(Effect effect);
+    void index(std::uint32_t effect);
+
+    Catalog& catalog_;
+    Arena arena_;
+    std::vector<Effect> effects_;
+    std::vector<std::int64_t> results_;
+    // Overlay: effects on rows by hash of table and key, newest first; ranges one by one.
+    static constexpr std::uint32_t kBuckets = 1024;
+    std::vector<std::int32_t> heads_;
+    std::vector<std::int32_t> chain_;
+    std::vector<std::uint32_t> used_buckets_;
+    std::vector<std::uint32_t> ranges_;
+
+    Error error_ = Error::kOk;
+    std::uint32_t failed_operation_ = 0;
+    std::uint32_t operation_ = 0;
+    std::uint32_t operation_count_ = 0;
+    PageId missing_;
+    Durability durability_ = Durability::kDurable;
+    std::uint64_t frames_needed_ = 0;
+    std::uint64_t pages_needed_ = 0;
+    std::uint32_t log_bytes_ = 0;
+};
+
+// A row with some columns replaced (a list of ColumnValue, shm/message.h), in the arena; empty when
+// the list is malformed, names a key column, or the row would be too long.
+std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> key,
+                                       std::span<const std::byte> old,
+                                       std::span<const std::byte> columns, Arena& arena);
+
+// old + delta within the column's type; kOutOfRange otherwise.
+Result<std::uint64_t> added(ColumnType type, std::uint64_t old_bits, std::int64_t delta);
+
+// A copy of the row with an integer column set to `bits`.
+std::span<const std::byte> with_integer(const Schema& schema, std::uint32_t column,
+                                        std::span<const std::byte> old, std::uint64_t bits,
+                                        Arena& arena);
+
+}  // namespace bidstore

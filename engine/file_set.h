@@ -1,0 +1,62 @@
+// The three files of a store in one directory: opening, locking, sizes.
+//
+// Who:    the real disks own one; nobody else touches its descriptors.
+// Lock:   an exclusive flock on each file, held while the FileSet lives, so that two daemons never
+//         write one store. It ends with the process, however that ends, but not before the kernel
+//         is done with the writes that the process left behind: open() waits a little for that.
+// Direct: O_DIRECT, which keeps the kernel's page cache out. A file system that refuses it is
+//         used buffered, and the operator is told; durable writes are synced either way.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "engine/disk.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+// As EngineOptions::log: level as in syslog (4 warning), one line.
+using OperatorLog = std::function<void(int level, const std::string& line)>;
+
+class FileSet {
+  public:
+    struct Options {
+        bool direct = true;  // false: buffered, without a word about it
+        OperatorLog log;     // may be empty
+        std::uint64_t lock_wait_ms = 2000;
+    };
+
+    // Opens the files, made empty where they are missing (the directory must exist). kLocked names
+    // the file that another process has.
+    static Result<FileSet> open(const std::string& directory, const Options& options);
+
+    FileSet(FileSet&& other) noexcept;
+    FileSet& operator=(FileSet&& other) noexcept;
+    ~FileSet();
+
+    int descriptor(StoreFile file) const { return descriptors_[static_cast<unsigned>(file)]; }
+    std::string path(StoreFile file) const;
+    bool direct() const { return direct_; }
+
+    // As Disk::size_bytes and Disk::resize.
+    Result<std::uint64_t> size_bytes(StoreFile file) const;
+    Status resize(StoreFile file, std::uint64_t size_bytes) const;
+
+  private:
+    FileSet() = default;
+    Status open_files(const Options& options);
+    Status lock(const Options& options) const;
+    bool try_lock(StoreFile file) const;
+    Status sync_directory() const;
+    Status failure(StoreFile file, const char* operation, int number) const;
+    Status fill_with_zeros(StoreFile file, std::uint64_t from, std::uint64_t to) const;
+
+    std::string directory_;
+    std::array<int, kStoreFileCount> descriptors_{-1, -1, -1};
+    bool direct_ = true;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,123 @@
+// Reads the log back: recovery, verify, tests. What counts as a batch, where the log ends, and when
+// its end is corruption, are decided here and nowhere else.
+//
+// Who:    before a Wal writes to the file; one reader reads once, from front to end.
+// Errors: kCorruption (naming offset and csn) when a durable batch is missing; kIoError when a read
+//         failed, which is never taken for the end of the log. After either the reader is finished.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+
+#include "engine/aligned_buffer.h"
+#include "engine/blocking_io.h"
+#include "engine/clock.h"
+#include "engine/disk.h"
+#include "engine/format.h"
+#include "engine/wal.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+// What the superblock says about the log.
+struct LogReadStart {
+    LogShape shape;
+    std::uint8_t file_uuid[16] = {};
+    std::uint64_t epoch = 0;
+    std::uint64_t salt = 0;
+    LogPoint point;      // log_position, log_crc
+    Csn checkpoint_csn;  // batches are above it
+    Csn durable_csn;     // the log must reach it
+};
+LogReadStart log_read_start(const Superblock& superblock);
+
+struct LogBatch {
+    Csn csn;
+    Csn durable_csn;
+    std::uint64_t position = 0;
+    LogPoint end;
+    std::uint64_t epoch = 0;
+    std::uint64_t time_us = 0;
+    std::uint32_t record_count = 0;
+    std::span<const std::byte> records;  // valid until the next call of the reader
+};
+
+class LogReader {
+  public:
+    // Called now and then with the bytes of ring looked at so far and all that there are.
+    using Progress = std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)>;
+
+    LogReader(Disk& disk, Clock& clock, const LogReadStart& start, Progress progress = {});
+    ~LogReader();
+    LogReader(const LogReader&) = delete;
+    LogReader& operator=(const LogReader&) = delete;
+
+    // The next batch. False: the log ends here, the rest of the ring was looked at, and nothing
+    // durable is missing.
+    Result<bool> next(LogBatch& batch);
+
+    // Behind the last batch given out, and its csn (checkpoint_csn if none) and time (0 if none).
+    LogPoint end() const { return end_; }
+    Csn newest_csn() const { return newest_csn_; }
+    std::uint64_t newest_time_us() const { return newest_time_us_; }
+
+  private:
+    struct Found {
+        BatchHeader header;
+        const std::byte* bytes;
+    };
+    // The batch at `position` when all that a batch says about itself fits, or nothing.
+    Result<std::optional<Found>> batch_at(std::uint64_t position);
+    bool header_fits(const BatchHeader& header, std::uint64_t position) const;
+    bool continues(const BatchHeader& header) const;
+    // Whether the batch was sealed in a life of this log whose salt is known.
+    bool is_ours(const BatchHeader& header) const;
+    void take(const Found& found, std::uint64_t position, LogBatch& batch);
+    Status check_end();
+    Result<const std::byte*> bytes_at(std::uint64_t position, std::uint64_t length_bytes);
+    void report(std::uint64_t position);
+
+    Disk& disk_;
+    const LogReadStart start_;
+    const Progress progress_;
+    BlockingIo io_;
+    AlignedBuffer window_;                // the ring from window_position_ on
+    std::uint64_t window_position_ = 0;
+    std::uint64_t window_bytes_ = 0;      // of it that were read
+
+    LogPoint end_;
+    Csn newest_csn_;
+    std::uint64_t newest_time_us_ = 0;
+    std::uint64_t epoch_ = 0;             // of the last batch given out
+    std::uint64_t salt_ = 0;
+    bool finished_ = false;
+};
+
+struct LogRecordView {
+    RecordType type = RecordType::kPutRow;
+    TableId table;
+    std::span<const std::byte> key;
+    std::span<const std::byte> body;
+};
+
+// The records of a batch, one after another. The batch's CRC fitted, so a record that does not fit
+// was written wrong: kCorruption, naming csn and record.
+class RecordReader {
+  public:
+    explicit RecordReader(const LogBatch& batch) : batch_(batch) {}
+
+    // False: that was the last one, and nothing is left over.
+    Result<bool> next(LogRecordView& record);
+
+  private:
+    Status corrupt(const char* what) const;
+
+    const LogBatch batch_;
+    std::uint64_t offset_ = 0;
+    std::uint32_t index_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,43 @@
+#include "engine/page/inner.h"
+
+#include "engine/page/schema.h"
+
+namespace bidstore {
+
+InnerLayout InnerLayout::of(std::uint32_t key_bytes) {
+    CHECK(key_bytes >= 1);
+    CHECK(key_bytes <= kKeyBytesMax);
+    InnerLayout layout;
+    layout.key_bytes = key_bytes;
+    layout.tail_bytes = key_bytes > 8 ? key_bytes - 8 : 0;
+    auto children_offset = [&](std::uint32_t capacity) {
+        return static_cast<std::uint32_t>(
+            align_up(kHeadsOffset + std::uint64_t{capacity} * (8 + layout.tail_bytes), 4));
+    };
+    std::uint32_t capacity = kFanOutMax;
+    while (children_offset(capacity) + 4 * capacity > kPageBytes) --capacity;
+    layout.capacity = capacity;
+    layout.tails_offset = kHeadsOffset + 8 * capacity;
+    layout.children_offset = children_offset(capacity);
+    return layout;
+}
+
+void InnerView::copy_key(std::uint32_t index, std::byte* to) const {
+    const std::uint64_t head = __builtin_bswap64(this->head(index));
+    const std::uint32_t head_bytes = layout_->key_bytes - layout_->tail_bytes;
+    std::memcpy(to, &head, head_bytes);
+    racy_copy(to + head_bytes, tail(index), layout_->tail_bytes);
+}
+
+// Among the keys from `from` on that share the head: the first that is above (head, tail). Equal
+// heads are rare with good keys and the rule with a constant prefix, so both searches are binary.
+std::uint32_t InnerView::first_above(std::uint32_t from, std::uint64_t head,
+                                     const std::byte* tail) const {
+    const std::uint32_t equal = first_not_less(
+        count_ - from, [&](std::uint32_t i) { return this->head(from + i) <= head; });
+    return from + first_not_less(equal, [&](std::uint32_t i) {
+               return compare_keys(this->tail(from + i), tail, layout_->tail_bytes) <= 0;
+           });
+}
+
+}  // namespace bidstore

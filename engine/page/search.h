@@ -1,0 +1,245 @@
+// Finding rows: from a root down to the leaf that covers a key, and on to the leaves beside it.
+//
+// Works on any source of page versions: a callable `const std::byte* source(PageId)` that returns
+// the version to be used, or nullptr when the page is not resident. A client's source walks version
+// chains under its snapshot; the engine's gives the newest versions.
+//
+// Every page is checked before it is used: its type, its table, its level (exactly one less than
+// its parent's). Levels end at 0 and kDepthMax bounds the first, so a page of garbage ends a
+// descent as kCorrupt, never as an endless one. A reader whose lease is gone may see garbage:
+// kMissing and kCorrupt too are believed only after Snapshot::valid().
+//
+// Who: any thread, each with its own cursor. Nothing allocates.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "engine/page/inner.h"
+#include "engine/page/leaf.h"
+#include "engine/page/page.h"
+
+namespace bidstore {
+
+inline constexpr std::uint32_t kDepthMax = 16;
+
+// What a reader of a table's pages must know. Follows from schema and table id.
+struct TreeShape {
+    TableId table;
+    LeafLayout leaf;
+    InnerLayout inner;
+
+    TreeShape(const Schema& schema, TableId table_id)
+        : table(table_id), leaf(LeafLayout::of(schema)), inner(InnerLayout::of(leaf.key_bytes)) {}
+    TreeShape(const LeafLayout& layout, TableId table_id)
+        : table(table_id), leaf(layout), inner(InnerLayout::of(layout.key_bytes)) {}
+};
+
+enum class Landed : std::uint8_t {
+    kLeaf,     // on a leaf
+    kMissing,  // `page` is not resident: bring it in, then call again
+    kCorrupt,  // `page` is not what its parent says: corruption (or garbage: see valid())
+    kEnd,      // a cursor's: there is no leaf beyond
+};
+
+struct Landing {
+    Landed state = Landed::kEnd;
+    PageId page;                       // the leaf, or the page in the way
+    const std::byte* bytes = nullptr;  // of the leaf
+};
+
+// The level of a page that may be part of the tree, or -1.
+inline int tree_level(const std::byte* page, TableId table) {
+    const auto type = load_once<std::uint8_t>(page + offsetof(PageHeader, type));
+    const auto level = load_once<std::uint8_t>(page + offsetof(PageHeader, level));
+    if (load_once<std::uint32_t>(page + offsetof(PageHeader, table_id)) != table.value) return -1;
+    if (level >= kDepthMax) return -1;
+    const auto expected = level == 0 ? PageType::kLeaf : PageType::kInner;
+    return type == static_cast<std::uint8_t>(expected) ? level : -1;
+}
+
+// Whether a page reached by a hint (key directory, cached leaf) is a leaf of this table.
+inline bool is_leaf_of(const std::byte* page, TableId table) {
+    return tree_level(page, table) == 0;
+}
+
+// Brings the cache lines in which the search of a leaf begins.
+inline void prefetch_leaf(const std::byte* page, const LeafLayout& layout) {
+    __builtin_prefetch(page);
+    __builtin_prefetch(page + kPageHeaderBytes);
+    __builtin_prefetch(page + kPageHeaderBytes + kCacheLineBytes);
+    if (!layout.variable) __builtin_prefetch(page + layout.values_offset);
+}
+
+// The leaf that covers `key`; one probe of the source per level.
+template <class Source>
+Landing descend(const TreeShape& shape, PageId root, const std::byte* key, Source&& source) {
+    PageId page = root;
+    const std::byte* bytes = source(page);
+    if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
+    int level = tree_level(bytes, shape.table);
+    if (level < 0) return {Landed::kCorrupt, page, nullptr};
+    while (level > 0) {
+        const InnerView node(bytes, shape.inner);
+        if (node.count() == 0) return {Landed::kCorrupt, page, nullptr};
+        page = node.child_for(key);
+        bytes = source(page);
+        if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
+        --level;
+        if (tree_level(bytes, shape.table) != level) return {Landed::kCorrupt, page, nullptr};
+    }
+    return {Landed::kLeaf, page, bytes};
+}
+
+// A place in the tree, with the way to it, for scans over its leaves.
+//
+// The cursor keeps the versions it was given: they must stay what they are while it is used (a
+// client's snapshot sees to that; in the engine nothing may be changed meanwhile). A call that ends
+// on anything but kLeaf leaves the cursor where it was, so that it can be made again once the
+// missing page is there; only a seek that fails leaves the cursor nowhere.
+template <class Source>
+class PathCursor {
+  public:
+    struct Step {
+        PageId page;
+        const std::byte* bytes;
+        std::uint32_t index;  // of the child that the way goes on with; 0 in the leaf
+    };
+
+    PathCursor(const TreeShape& shape, PageId root, Source source)
+        : shape_(&shape), root_(root), source_(source) {}
+
+    Landing seek(const std::byte* key) {
+        return seek_by([&](const InnerView& node) { return node.index_for(key); });
+    }
+    Landing seek_first() {
+        return seek_by([](const InnerView&) { return 0u; });
+    }
+    Landing seek_last() {
+        return seek_by([](const InnerView& node) { return node.count() - 1; });
+    }
+
+    Landing next_leaf() { return move(true); }
+    Landing previous_leaf() { return move(false); }
+
+    // After a call that ended on kLeaf.
+    LeafView leaf() const { return LeafView(steps_[depth_ - 1].bytes, shape_->leaf); }
+    PageId leaf_page() const { return steps_[depth_ - 1].page; }
+
+    // The way, root first; steps()[depth() - 1] is the leaf.
+    std::uint32_t depth() const { return depth_; }
+    const Step& step(std::uint32_t i) const { return steps_[i]; }
+
+    // The leaves that come next under the same parent, nearest first: what a scan reads ahead.
+    std::uint32_t upcoming(bool forward, std::span<PageId> to) const;
+    // Starts to load the nearest of them into the processor's cache, if it is resident.
+    void prefetch(bool forward) const {
+        PageId next;
+        if (upcoming(forward, {&next, 1}) == 0) return;
+        if (const std::byte* bytes = source_(next)) prefetch_leaf(bytes, shape_->leaf);
+    }
+
+  private:
+    template <class Choose>
+    Landing seek_by(Choose choose) {
+        depth_ = 0;
+        const std::byte* bytes = source_(root_);
+        if (bytes == nullptr) return {Landed::kMissing, root_, nullptr};
+        const int level = tree_level(bytes, shape_->table);
+        if (level < 0) return {Landed::kCorrupt, root_, nullptr};
+        const Landing landing = fill(steps_, 0, {root_, bytes, 0}, level, choose);
+        if (landing.state == Landed::kLeaf) depth_ = static_cast<std::uint32_t>(level) + 1;
+        return landing;
+    }
+    template <class Choose>
+    Landing fill(std::array<Step, kDepthMax>& steps, std::uint32_t at, Step step, int level,
+                 Choose choose) const;
+    Landing move(bool forward);
+    // The deepest inner step that has a child beyond its index, or -1.
+    int turning_step(bool forward) const;
+    std::uint32_t children(std::uint32_t i) const {
+        return InnerView(steps_[i].bytes, shape_->inner).count();
+    }
+
+    const TreeShape* shape_;
+    PageId root_;
+    Source source_;
+    std::uint32_t depth_ = 0;
+    std::array<Step, kDepthMax> steps_;
+};
+
+// Notes `step`, whose page was checked to be of `level`, and goes on down from it to a leaf.
+template <class Source>
+template <class Choose>
+Landing PathCursor<Source>::fill(std::array<Step, kDepthMax>& steps, std::uint32_t at, Step step,
+                                 int level, Choose choose) const {
+    while (level > 0) {
+        const InnerView node(step.bytes, shape_->inner);
+        if (node.count() == 0) return {Landed::kCorrupt, step.page, nullptr};
+        step.index = choose(node);
+        steps[at++] = step;
+        const PageId page = node.child(step.index);
+        const std::byte* bytes = source_(page);
+        if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
+        --level;
+        if (tree_level(bytes, shape_->table) != level) return {Landed::kCorrupt, page, nullptr};
+        step = {page, bytes, 0};
+    }
+    steps[at] = step;
+    return {Landed::kLeaf, step.page, step.bytes};
+}
+
+template <class Source>
+int PathCursor<Source>::turning_step(bool forward) const {
+    for (int i = static_cast<int>(depth_) - 2; i >= 0; --i) {
+        const auto step = static_cast<std::uint32_t>(i);
+        if (forward && steps_[step].index + 1 < children(step)) return i;
+        if (!forward && steps_[step].index > 0) return i;
+    }
+    return -1;
+}
+
+template <class Source>
+Landing PathCursor<Source>::move(bool forward) {
+    const int turn = turning_step(forward);
+    if (turn < 0) return {Landed::kEnd, PageId{}, nullptr};
+    const auto at = static_cast<std::uint32_t>(turn);
+    Step step = steps_[at];
+    step.index = forward ? step.index + 1 : step.index - 1;
+    const int level = static_cast<int>(depth_ - 1 - at);
+
+    // Collected apart, so that a missing page leaves the cursor as it was.
+    std::array<Step, kDepthMax> steps;
+    bool first = true;
+    const Landing landing = fill(steps, at, step, level, [&](const InnerView& node) {
+        if (first) {
+            first = false;
+            return step.index < node.count() ? step.index : node.count() - 1;
+        }
+        return forward ? 0u : node.count() - 1;
+    });
+    if (landing.state != Landed::kLeaf) return landing;
+    for (std::uint32_t i = at; i < depth_; ++i) steps_[i] = steps[i];
+    return landing;
+}
+
+template <class Source>
+std::uint32_t PathCursor<Source>::upcoming(bool forward, std::span<PageId> to) const {
+    if (depth_ < 2) return 0;
+    const Step& parent = steps_[depth_ - 2];
+    const InnerView node(parent.bytes, shape_->inner);
+    std::uint32_t filled = 0;
+    std::uint32_t index = parent.index;
+    while (filled < to.size()) {
+        if (forward ? index + 1 >= node.count() : index == 0) break;
+        index = forward ? index + 1 : index - 1;
+        // A count that changed under a dead lease must not lead outside the node.
+        if (index >= node.count()) break;
+        to[filled++] = node.child(index);
+    }
+    return filled;
+}
+
+}  // namespace bidstore

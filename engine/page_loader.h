@@ -1,0 +1,72 @@
+// Brings pages from the file into the pool: one read per page however many wait for it, checked
+// before it is published.
+//
+// Who:    the engine thread alone; completions run in Disk::poll().
+// Errors: kNoSuchPage for an id that is free or not published; kIoError and kCorruption for this
+// one
+//         page: nothing is remembered, the next request reads again.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/clock.h"
+#include "engine/disk.h"
+#include "engine/pool.h"
+#include "engine/space.h"
+#include "shm/error.h"
+#include "shm/stats.h"
+
+namespace bidstore {
+
+class PageLoader {
+  public:
+    // A load came to its end. `message` names file, offset and reason when it failed.
+    using Done = std::function<void(PageId page, Error error, const std::string& message)>;
+
+    PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, StatsWriter& stats, Done done);
+
+    // kOk: the page is in the pool. kBusy: it is on its way, done() will tell. Else: it cannot be
+    // had.
+    Error want(PageId page);
+    // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.
+    bool pump(std::uint32_t reserve);
+    bool waits_for_frames() const { return !queued_.empty(); }
+    std::uint32_t loading() const { return loading_; }
+    // Newest csn that a page in the file may carry: that of the last finished checkpoint.
+    void set_covered(Csn covered) { covered_ = covered; }
+
+  private:
+    struct Load {
+        DiskRequest request;
+        PageId page;
+        FrameId frame;
+        std::uint64_t started_ns = 0;
+        PageLoader* owner = nullptr;
+        bool active = false;
+    };
+    static constexpr std::uint32_t kLoadsMax = 128;
+
+    bool on_its_way(PageId page) const { return under_way_[page.value]; }
+    void start(PageId page);
+    void on_read(Load& load);
+    Error check(const Load& load, std::string& message);
+
+    Pool& pool_;
+    Space& space_;
+    Disk& disk_;
+    Clock& clock_;
+    StatsWriter& stats_;
+    Done done_;
+    Csn covered_;
+    std::vector<std::unique_ptr<Load>> loads_;
+    std::deque<PageId> queued_;
+    std::vector<bool> under_way_;  // per page: queued or being read
+    std::uint32_t loading_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,32 @@
+// What a tree needs of the store of page versions beneath it.
+//
+// Who:    the engine thread; the pool implements it, tests have a small one of their own.
+// Owns:   every pointer it returns stays valid while the batch is open, whatever else is asked for.
+// Errors: none. Room for what a change may write is secured before the change begins
+//         (Tree::frames_needed, Tree::range_cost), so that nothing here can fail half way.
+#pragma once
+
+#include <cstddef>
+
+#include "engine/page/page.h"
+#include "shm/base.h"
+
+namespace bidstore {
+
+class Pages {
+  public:
+    virtual ~Pages() = default;
+
+    // The newest version of the page, unpublished ones counted; nullptr when it is not resident.
+    virtual const std::byte* newest(PageId page) = 0;
+    // The open batch's own version of the page, copied from the newest at the first call. The page
+    // must be resident.
+    virtual std::byte* writable(PageId page) = 0;
+    // A new page in the open batch: zeros behind a header with csn, page id, uuid, type and table.
+    // Its place in the file is sought near `near`. header.page_id says which it is.
+    virtual PageId allocate(PageType type, TableId table, PageId near) = 0;
+    // Frees the page in the open batch: its newest version is of type kFree from now on.
+    virtual void free(PageId page) = 0;
+};
+
+}  // namespace bidstore

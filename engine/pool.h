@@ -1,0 +1,148 @@
+// The pool: frames, page versions, publishing, reclaim, loading and eviction.
+//
+// Life of a frame:
+//
+//   free ──new_version/first_version──► unpublished ──publish──► published ──superseded──► retired
+//     ▲                                                              │                        │
+//     │◄────────────── load failed ── loading ──loaded──────────────►│                        │
+//     │                                  ▲                           │ evict                  │
+//     │                       free ──load┘                           ▼                        │
+//     └──────────────────────────── reclaim ◄──────────────────── retired ◄───────────────────┘
+//
+//   unpublished  belongs to a batch that is not durable yet; reachable only through newest()
+//   published    page_map or an older link leads to it: immutable until reclaimed
+//   retired      a version with a successor (or an evicted page): free as soon as no announced
+//                snapshot lies in [csn, successor)
+//
+// Who:    the engine thread alone; readers see what it stores to page map, links and frames.
+// Owns:   the bookkeeping beside the segment, never the segment.
+// Errors: taking a frame that is not there is our own mistake (CHECK): room is secured before.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/page/page.h"
+#include "shm/base.h"
+#include "shm/segment.h"
+#include "shm/version_writer.h"
+
+namespace bidstore {
+
+// The snapshots that a scan of the reader slots found announced and not revoked.
+struct HeldSnapshots {
+    std::vector<std::uint64_t> csns;  // ascending
+    bool pin_all = false;             // somebody is beginning: nothing may be reclaimed
+    // Whether a snapshot lies in [from, to).
+    bool any_in(std::uint64_t from, std::uint64_t to) const;
+    // Whether a snapshot lies below csn.
+    bool any_below(std::uint64_t csn) const { return !csns.empty() && csns.front() < csn; }
+};
+
+class Pool {
+  public:
+    explicit Pool(PoolSegment& segment);
+
+    std::uint32_t page_count() const { return page_count_; }
+    std::uint32_t frame_count() const { return frame_count_; }  // usable ones
+    std::uint32_t free_frames() const { return static_cast<std::uint32_t>(free_.size()); }
+    std::uint64_t visible() const { return visible_; }
+    // First 8 bytes of the file's uuid, as page headers carry it.
+    std::uint64_t file_uuid() const;
+
+    // ---- reading ----
+    // Newest version, unpublished ones counted; nullptr when the page is not in the pool.
+    const std::byte* newest(PageId page);
+    // The version a snapshot at csn sees, or nullptr; only for csns that are held, see reclaim.
+    const std::byte* version_at(PageId page, Csn csn) const;
+    bool resident(PageId page) const { return newest_[page.value] != kNoFrame; }
+    // Published, and not just allocated by an unpublished batch.
+    bool published(PageId page) const;
+
+    // ---- the open batch ----
+    void begin_batch(Csn csn);
+    Csn open_csn() const { return Csn{open_csn_}; }  // 0: none open
+    // The open batch's private version of a resident page, copied at the first call.
+    std::byte* writable(PageId page);
+    // A zeroed first version of a page that has none; header id, csn and uuid are set.
+    std::byte* first_version(PageId page);
+    // Closes the open batch: it joins the unpublished ones.
+    void end_batch();
+    bool has_unpublished() const { return open_csn_ != 0 || !unpublished_.empty(); }
+    // Csn of the oldest unpublished batch, the open one counted.
+    Csn oldest_unpublished() const;
+    // Publishes the oldest closed batch: page map entries, then visible (release).
+    void publish();
+    // Makes an empty csn visible; only with nothing unpublished.
+    void advance_visible(Csn csn);
+
+    // ---- loading ----
+    // A frame to read the page into; the caller calls loaded() or load_failed() afterwards.
+    FrameId begin_load(PageId page);
+    std::byte* frame_bytes(FrameId frame) { return segment_.frame(frame); }
+    // The frame holds a checked image: publishes it.
+    void loaded(FrameId frame);
+    void load_failed(FrameId frame);
+
+    // ---- reclaim and eviction ----
+    // Frees the retired versions that nobody of `held` needs; returns how many.
+    std::uint32_t reclaim(const HeldSnapshots& held);
+    std::uint32_t retired() const { return static_cast<std::uint32_t>(retired_.size()); }
+    // Drops the page (its only version is published) out of the pool; readers of snapshots below
+    // `csn`, the next publication, may still use the frame.
+    void evict(PageId page, Csn csn);
+    // Plain clock: up to `count` pages that may be evicted, recently used ones get another round.
+    // `covered`: newest csn of a finished checkpoint.
+    std::vector<PageId> eviction_candidates(std::uint32_t count, Csn covered);
+
+    // ---- changed pages (since the last finished checkpoint) ----
+    bool changed(PageId page) const { return changed_bits_[page.value]; }
+    const std::vector<std::uint32_t>& changed_pages() const { return changed_; }
+    // A checkpoint at csn is finished: pages whose newest version it covers are unchanged now.
+    void settle(Csn csn);
+
+    // Newest version's csn of a resident page, unpublished ones counted.
+    Csn newest_csn(PageId page) const { return Csn{info_[newest_[page.value]].csn}; }
+
+    void check_invariants() const;
+
+  private:
+    enum class State : std::uint8_t { kFree, kUnpublished, kPublished, kRetired, kLoading };
+    struct Info {
+        std::uint64_t csn = 0;        // of the content
+        std::uint64_t successor = 0;  // csn that superseded it; retired frames only
+        std::uint32_t page = 0;
+        std::uint32_t newer = kNoFrame;
+        State state = State::kFree;
+        bool referenced = false;
+    };
+    struct BatchFrames {
+        std::uint64_t csn = 0;
+        std::vector<std::uint32_t> frames;
+    };
+
+    std::uint32_t take_frame(PageId page, State state);
+    void set_state(std::uint32_t frame, State from, State to);
+    void mark_changed(PageId page);
+    bool evictable(std::uint32_t frame, Csn covered) const;
+    void unlink(std::uint32_t frame);
+
+    PoolSegment& segment_;
+    VersionWriter writer_;
+    std::uint32_t page_count_;
+    std::uint32_t frame_count_;
+    std::uint64_t visible_ = 0;
+    std::uint64_t open_csn_ = 0;
+    BatchFrames open_;
+    std::vector<BatchFrames> unpublished_;  // oldest first; at most two
+    std::vector<std::uint32_t> newest_;     // per page
+    std::vector<Info> info_;                // per frame
+    std::vector<std::uint32_t> free_;
+    std::vector<std::uint32_t> retired_;
+    std::vector<std::uint32_t> changed_;
+    std::vector<bool> changed_bits_;
+    std::uint32_t hand_ = 1;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,68 @@
+// Recovery: from files in whatever state a crash left them to a store that serves; and the making
+// of new files. Everything here can be cut off at any point and done again.
+//
+//   1 sync all files; the valid superblock of highest sequence; make the other copy equal
+//   2 file sizes against the superblock
+//   3 a journal that the superblock names goes to its places
+//   4 chunk directory, metadata, system tables, each against the CRC above it
+//   5 the log from the superblock's position, batch by batch (engine/log_reader.h)
+//   6 replay: effects, with the csns of the log; checkpoints in between when pages fill up
+//   7 superblock: no journal, new epoch and salt; only now serve and write
+//
+// Who:    the engine thread, before it serves.
+// Errors: kCorruption names file, offset or page, and csn; kIoError, kNoSpace, kNotBidstore,
+//         kVersionMismatch. Nothing of the log or the checkpoint is lost by a failed recovery.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "engine/blocking_io.h"
+#include "engine/engine.h"
+#include "engine/executor.h"
+#include "engine/log_reader.h"
+#include "engine/storage.h"
+#include "engine/wal.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+class Recovery {
+  public:
+    Recovery(Storage& storage, const EngineOptions& options);
+
+    // Formats new files or recovers what is there. Fills in the start of the log's next life.
+    Result<Engine::Recovery> run(WalStart& start);
+
+  private:
+    Status read_files();
+    Status read_superblock(Superblock& superblock);
+    Status mend_copies(const Superblock& chosen);
+    Result<bool> is_new();
+    Status format();
+    Status check_sizes(const Superblock& superblock);
+    Status apply_journal(const Superblock& superblock);
+    Status read_chunks(const Superblock& superblock, std::vector<DirectoryEntry>& directory);
+    Status read_directory(const Superblock& superblock, std::vector<DirectoryEntry>& directory);
+    Status load_system_tables();
+    Status replay(Engine::Recovery& found, WalStart& start);
+    Status replay_batch(const LogBatch& batch);
+    Status replay_record(const LogRecordView& record);
+    Status effect_of(const LogRecordView& record, Effect& effect);
+    Status row_effect(const LogRecordView& record, Effect& effect);
+    Status make_room(std::uint64_t frames, Csn next);
+    Status begin_new_life(WalStart& start);
+    std::uint64_t random() { return options_.random ? options_.random() : 0; }
+    void say(int level, const std::string& line) const;
+
+    Storage& storage_;
+    const EngineOptions& options_;
+    BlockingIo io_;
+    Arena arena_;
+    LogPoint replayed_;  // behind the last batch that was replayed whole
+    Csn replayed_csn_;
+    Csn batch_csn_;  // of the batch under replay
+};
+
+}  // namespace bidstore

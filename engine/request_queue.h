@@ -1,0 +1,51 @@
+// What the real disks share: requests in the order they came, and manners while spinning.
+#pragma once
+
+#include <sched.h>
+
+#include <cstdint>
+
+#include "engine/disk.h"
+
+namespace bidstore {
+
+// Linked through DiskRequest::next.
+struct RequestQueue {
+    DiskRequest* first = nullptr;
+    DiskRequest* last = nullptr;
+
+    bool empty() const { return first == nullptr; }
+    void push(DiskRequest& request) {
+        request.next = nullptr;
+        (last ? last->next : first) = &request;
+        last = &request;
+    }
+    DiskRequest& pop() {
+        DiskRequest& request = *first;
+        first = request.next;
+        if (!first) last = nullptr;
+        request.next = nullptr;
+        return request;
+    }
+};
+
+// For a caller that spins on poll(0). The kernel finishes a durable write in a worker thread of the
+// processor that the device interrupts; if that is ours, the worker waits until we give way, which
+// the scheduler asks of us only after milliseconds. Measured on such a processor: 3.8 ms for a
+// durable write without this, 0.12 ms with it.
+class SpinManners {
+  public:
+    // After a poll that did not wait, with requests in flight.
+    void polled(bool found_something) {
+        empty_polls_ = found_something ? 0 : empty_polls_ + 1;
+        if (empty_polls_ < kEmptyPollsMax) return;
+        empty_polls_ = 0;
+        ::sched_yield();
+    }
+
+  private:
+    static constexpr std::uint32_t kEmptyPollsMax = 64;
+    std::uint32_t empty_polls_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,78 @@
+// Sessions: which write numbers of each client were decided, so that a write that is sent again
+// after a lost connection is applied exactly once.
+//
+// A session numbers its writes 1, 2, 3, ...; number n is taken only when n-1 was decided. The
+// newest number decided is a row of the system table `sessions`, changed in the same batch as the
+// write, so it is durable and visible together with it. Numbers that were refused and whose answer
+// may not have arrived ride along in the row (column `refused`), so that "sent again" gets the same
+// answer:
+//
+//   refused   entries of 8 bytes: u32 number - n (n: the row's number), u16 error, u16 operation
+//
+// A refusal alone changes no row: lost in a crash, the write is evaluated anew.
+//
+// Who:    the engine thread alone.
+// Bounds: kRefusedMax refusals without a confirmed answer; older ones are then answered as
+// applied...
+//         no client has so many calls (its call slots are fewer), so only a hostile one gets there.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/catalog.h"
+#include "engine/clients.h"
+#include "engine/executor.h"
+
+namespace bidstore {
+
+inline constexpr std::uint32_t kRefusedMax = 448;
+
+struct Refusal {
+    std::uint64_t number = 0;
+    Error error = Error::kOk;
+    std::uint16_t operation = 0;
+};
+
+class Session {
+  public:
+    explicit Session(const SessionId& id) : id_(id) {}
+
+    const SessionId& id() const { return id_; }
+    std::uint64_t decided() const { return decided_; }
+
+    // What to do with write `number`.
+    enum class Verdict : std::uint8_t {
+        kNew,      // evaluate it
+        kApplied,  // seen before and applied: say so when it is durable
+        kRefused,  // seen before and refused: refusal() says how
+        kGap,      // a number was skipped
+    };
+    // decided_below: the client has all answers to smaller numbers.
+    Verdict judge(std::uint64_t number, std::uint64_t decided_below);
+    const Refusal& refusal() const { return refusal_; }
+
+    void applied(std::uint64_t number) { decided_ = number; }
+    void refused(std::uint64_t number, Error error, std::uint32_t operation);
+
+    // The row as it should be after `number` was applied at `now_us`, in the arena.
+    std::span<const std::byte> row(std::uint64_t number, std::uint64_t now_us, Arena& arena) const;
+    static constexpr std::uint32_t kRowBytesAtMost = 8 + 8 + 4 + 2 + 8 * kRefusedMax;
+    // Takes number and refusals from a row.
+    void load(const std::byte* key, std::span<const std::byte> value);
+
+    // Bookkeeping of the open batch (engine/commit.h).
+    bool in_open_batch = false;
+
+  private:
+    SessionId id_;
+    std::uint64_t decided_ = 0;
+    std::deque<Refusal> refused_;  // ascending by number
+    Refusal refusal_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,193 @@
+#include "engine/space.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;
+
+void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
+    const std::uint64_t mask = std::uint64_t{1} << (index % 64);
+    words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
+}
+
+std::uint64_t* meta_bitmap(std::byte* page) {
+    return static_cast<std::uint64_t*>(static_cast<void*>(page + kPageHeaderBytes));
+}
+
+}  // namespace
+
+const std::uint64_t* meta_bitmap(const std::byte* page) {
+    return static_cast<const std::uint64_t*>(static_cast<const void*>(page + kPageHeaderBytes));
+}
+
+Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk) {}
+
+bool Space::fixed(PageId page) {
+    const std::uint32_t chunk = chunk_of(page);
+    if (page.value < kSuperblockCopies || page == meta_page(chunk)) return true;
+    return chunk % kDirectoryChunks == 0 && page == directory_page(chunk / kDirectoryChunks);
+}
+
+void Space::resize_tables(std::uint32_t chunks) {
+    const std::size_t pages = std::size_t{chunks} * kChunkPages;
+    if (crc_.size() >= pages) return;
+    available_.resize(pages / 64, 0);
+    known_.resize(pages / 64, 0);
+    available_count_.resize(chunks, 0);
+    crc_.resize(pages, 0);
+}
+
+std::byte* Space::writable(PageId page) {
+    if (!pool_.changed(page) && known(page)) ++known_changed_;
+    return pool_.writable(page);
+}
+
+void Space::recount_known_changed() {
+    known_changed_ = 0;
+    for (const std::uint32_t page : pool_.changed_pages()) known_changed_ += known(PageId{page});
+}
+
+void Space::set_used(PageId page, bool used) {
+    std::byte* meta = writable(meta_page(chunk_of(page)));
+    set_bit(meta_bitmap(meta), page.value % kChunkPages, used);
+}
+
+bool Space::take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page) {
+    if (available_count_[chunk] == 0) return false;
+    std::uint64_t* words = &available_[std::size_t{chunk} * kWordsPerChunk];
+    for (std::uint32_t i = 0; i < kWordsPerChunk; ++i) {
+        const std::uint32_t word = (from_word + i) % kWordsPerChunk;
+        if (words[word] == 0) continue;
+        const auto bit_index = static_cast<std::uint32_t>(std::countr_zero(words[word]));
+        words[word] &= words[word] - 1;
+        --available_count_[chunk];
+        --available_total_;
+        page = PageId{chunk * kChunkPages + word * 64 + bit_index};
+        return true;
+    }
+    return false;
+}
+
+PageId Space::take_near(PageId near) {
+    PageId page;
+    const std::uint32_t home = chunk_of(near);
+    if (home < chunk_count_ && take_in_chunk(home, near.value % kChunkPages / 64, page))
+        return page;
+    for (std::uint32_t i = 0; i < chunk_count_; ++i) {
+        const std::uint32_t chunk = (hint_chunk_ + i) % chunk_count_;
+        if (!take_in_chunk(chunk, 0, page)) continue;
+        hint_chunk_ = chunk;
+        return page;
+    }
+    return PageId{};
+}
+
+PageId Space::allocate(PageType type, TableId table, PageId near) {
+    const PageId page = take_near(near);
+    CHECK(page.value != 0);  // secure() went before
+    set_used(page, true);
+    PageHeader& header = page_header(pool_.first_version(page));
+    header.type = type;
+    header.table_id = table.value;
+    return page;
+}
+
+void Space::free(PageId page) {
+    CHECK(!fixed(page));
+    PageHeader& header = page_header(writable(page));
+    CHECK(header.type != PageType::kFree);
+    header.type = PageType::kFree;
+    header.count = 0;
+    set_used(page, false);
+    quarantine_.push_back({page, pool_.open_csn()});
+}
+
+Status Space::secure(std::uint32_t pages) {
+    while (available_total_ < pages) {
+        if (Status grown = grow(); !grown) return grown;
+    }
+    return {};
+}
+
+// One eighth of the file more, so that the number of growths stays small; 1 to kGrowChunksMax.
+Status Space::grow() {
+    const std::uint32_t limit = pool_.page_count() / kChunkPages;
+    const std::uint32_t want = std::clamp(chunk_count_ / 8, 1u, kGrowChunksMax);
+    const std::uint32_t chunks = std::min(want, limit - std::min(limit, chunk_count_));
+    if (chunks == 0) {
+        return {Error::kNoSpace, "data file is at its limit of " +
+                                     std::to_string(pool_.page_count() / 256) +
+                                     " MiB: raise max_data_bytes or delete rows"};
+    }
+    const std::uint64_t size = (chunk_count_ + std::uint64_t{chunks}) * kChunkBytes;
+    if (Status resized = disk_.resize(StoreFile::kData, size); !resized) return resized;
+    for (std::uint32_t i = 0; i < chunks; ++i) add_chunk(chunk_count_);
+    return {};
+}
+
+void Space::add_chunk(std::uint32_t chunk) {
+    resize_tables(chunk + 1);
+    std::byte* meta = pool_.first_version(meta_page(chunk));
+    page_header(meta).type = PageType::kMeta;
+    chunk_count_ = chunk + 1;
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{chunk * kChunkPages + i};
+        if (fixed(page)) {
+            set_bit(meta_bitmap(meta), i, true);
+        } else {
+            make_available(page);
+        }
+    }
+}
+
+void Space::format_first_chunk() { add_chunk(0); }
+
+void Space::make_available(PageId page) {
+    set_bit(available_.data(), page.value, true);
+    ++available_count_[chunk_of(page)];
+    ++available_total_;
+}
+
+std::vector<PageId> Space::leaving_quarantine(const HeldSnapshots& held, Csn covered) {
+    std::vector<PageId> pages;
+    if (held.pin_all) return pages;
+    while (!quarantine_.empty()) {
+        const Quarantined& front = quarantine_.front();
+        if (front.freed > covered || held.any_below(front.freed.value)) break;
+        pages.push_back(front.page);
+        quarantine_.pop_front();
+    }
+    return pages;
+}
+
+bool Space::allocated(PageId page) const {
+    if (chunk_of(page) >= chunk_count_ || fixed(page)) return false;
+    const std::byte* meta = pool_.version_at(meta_page(chunk_of(page)), Csn{pool_.visible()});
+    if (meta == nullptr) return false;
+    return (meta_bitmap(meta)[page.value % kChunkPages / 64] >> (page.value % 64)) & 1;
+}
+
+void Space::settle_chunk(std::uint32_t chunk, const std::uint64_t* used) {
+    std::memcpy(&known_[std::size_t{chunk} * kWordsPerChunk], used, kWordsPerChunk * 8);
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{chunk * kChunkPages + i};
+        if (!known(page)) crc_[page.value] = 0;
+    }
+}
+
+void Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
+    resize_tables(chunk + 1);
+    chunk_count_ = std::max(chunk_count_, chunk + 1);
+    std::memcpy(&crc_[std::size_t{chunk} * kChunkPages], meta.page_crc, sizeof meta.page_crc);
+    settle_chunk(chunk, meta.used);
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{chunk * kChunkPages + i};
+        if (!known(page)) make_available(page);
+    }
+}
+
+}  // namespace bidstore

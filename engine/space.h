@@ -1,0 +1,109 @@
+// Space: which pages of the file are in use, which may be taken, and what the file is known to
+// hold.
+//
+// The bitmap of a chunk is a page like any other (PageType::kMeta, always in the pool): allocation
+// and freeing change the open batch's version of it, so every csn has its own bitmap. Beside it
+// stand the facts of the last finished checkpoint: which pages it knows, and their CRCs.
+//
+// A freed page goes
+//     in use ──free──► quarantine ──release──► available ──allocate──► in use
+// and leaves the quarantine only when a checkpoint at or above its free csn is finished and no
+// snapshot below that csn is left: before that the file, or a reader, may still need its place.
+//
+// Who:    the engine thread alone.
+// Errors: secure() says kNoSpace; allocate() after it cannot fail.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "engine/disk.h"
+#include "engine/format.h"
+#include "engine/pages.h"
+#include "engine/pool.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+class Space final : public Pages {
+  public:
+    Space(Pool& pool, Disk& disk);
+
+    // ---- Pages: what the trees work on ----
+    const std::byte* newest(PageId page) override { return pool_.newest(page); }
+    std::byte* writable(PageId page) override;
+    PageId allocate(PageType type, TableId table, PageId near) override;
+    void free(PageId page) override;
+
+    // ---- room ----
+    // Makes sure that `pages` allocations of the open batch will find a page, growing the file by
+    // whole chunks (zeroed and durable before a page of them is used). Needs an open batch and
+    // frames for grow_frames() metadata pages.
+    Status secure(std::uint32_t pages);
+    static constexpr std::uint32_t grow_frames() { return kGrowChunksMax; }
+    std::uint64_t available() const { return available_total_; }
+    std::uint64_t quarantined() const { return quarantine_.size(); }
+    std::uint32_t chunk_count() const { return chunk_count_; }
+
+    // ---- quarantine ----
+    // Pages that may leave it now: the caller drops their free versions out of the pool (a reclaim
+    // with the same `held` went before) and then calls make_available().
+    std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered);
+    void make_available(PageId page);
+
+    // ---- the last finished checkpoint ----
+    bool known(PageId page) const { return bit(known_, page); }
+    std::uint32_t known_crc(PageId page) const { return crc_[page.value]; }
+    // Whether the newest published bitmap has the page (a request for another one is refused).
+    bool allocated(PageId page) const;
+    // The checkpoint's new truth about one chunk and one page.
+    void settle_chunk(std::uint32_t chunk, const std::uint64_t* used);
+    void settle_page(PageId page, std::uint32_t crc) { crc_[page.value] = crc; }
+    // Changed pages that the last checkpoint knows: each needs a place in the next journal.
+    std::uint64_t known_changed() const { return known_changed_; }
+    void recount_known_changed();
+
+    // ---- open ----
+    // A chunk as the checkpoint left it; its metadata page is in the pool already.
+    void adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta);
+    // Chunk 0 of a new file: an open batch gets its metadata and the fixed pages' bits.
+    void format_first_chunk();
+
+    // Fixed pages of a chunk: superblocks, metadata, directory. Never allocated, never freed.
+    static bool fixed(PageId page);
+
+  private:
+    static constexpr std::uint32_t kGrowChunksMax = 16;
+
+    static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
+        return (bits[page.value / 64] >> (page.value % 64)) & 1;
+    }
+    void set_used(PageId page, bool used);
+    void add_chunk(std::uint32_t chunk);
+    Status grow();
+    void resize_tables(std::uint32_t chunks);
+    bool take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page);
+    PageId take_near(PageId near);
+
+    Pool& pool_;
+    Disk& disk_;
+    std::uint32_t chunk_count_ = 0;  // newest
+    std::uint32_t hint_chunk_ = 0;   // where the last search found something
+    std::uint64_t available_total_ = 0;
+    std::uint64_t known_changed_ = 0;
+    std::vector<std::uint64_t> available_;        // bit per page: may be taken now
+    std::vector<std::uint16_t> available_count_;  // per chunk
+    std::vector<std::uint64_t> known_;            // bit per page: allocated in the last checkpoint
+    std::vector<std::uint32_t> crc_;              // per page: header.crc in the last checkpoint
+    struct Quarantined {
+        PageId page;
+        Csn freed;
+    };
+    std::deque<Quarantined> quarantine_;  // ascending by csn
+};
+
+// The bitmap in a metadata page's bytes.
+const std::uint64_t* meta_bitmap(const std::byte* page);
+
+}  // namespace bidstore

@@ -1,0 +1,78 @@
+#include "engine/storage.h"
+
+#include <algorithm>
+
+namespace bidstore {
+
+Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, StatsWriter& the_stats,
+                 PageLoader::Done loaded)
+    : disk(the_disk),
+      clock(the_clock),
+      segment(the_segment),
+      stats(the_stats),
+      pool(the_segment),
+      space(pool, the_disk),
+      loader(pool, space, the_disk, the_clock, the_stats,
+             [this](PageId page, Error error, const std::string& message) {
+                 last_page_ = page;
+                 last_error_ = error;
+                 last_failure_ = message;
+                 loaded_(page, error, message);
+             }),
+      loaded_(std::move(loaded)) {}
+
+void Storage::adopt(const Superblock& known, std::vector<DirectoryEntry> directory) {
+    superblock = known;
+    checkpointer =
+        std::make_unique<Checkpointer>(pool, space, disk, superblock, std::move(directory));
+    loader.set_covered(checkpointer->covered());
+    catalog = std::make_unique<Catalog>(space, PageId{superblock.catalog_root});
+}
+
+Status Storage::bring_in(PageId page) {
+    const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
+    const Error wanted = loader.want(page);
+    if (wanted == Error::kOk) return {};
+    if (wanted != Error::kBusy) {
+        return {Error::kCorruption,
+                "page " + std::to_string(page.value) + " is referred to, but not allocated"};
+    }
+    last_page_ = PageId{};
+    while (!pool.resident(page)) {
+        loader.pump(0);
+        disk.poll(1'000'000);
+        if (last_page_ == page && last_error_ != Error::kOk) return {last_error_, last_failure_};
+        if (clock.monotonic_ns() > deadline) {
+            return {Error::kIoError, "page " + std::to_string(page.value) + " of " +
+                                         disk.path(StoreFile::kData) + " was not read in 30 s"};
+        }
+    }
+    return {};
+}
+
+Status Storage::checkpoint(const CheckpointTarget& target) {
+    std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
+    checkpointer->start(target);
+    while (checkpointer->running()) {
+        const bool worked = checkpointer->pump();
+        if (!checkpointer->failure().empty()) return {Error::kIoError, checkpointer->failure()};
+        if (worked || disk.poll(1'000'000) > 0) deadline = clock.monotonic_ns() + kWaitNs;
+        if (clock.monotonic_ns() > deadline) {
+            return {Error::kIoError,
+                    "checkpoint: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
+        }
+    }
+    loader.set_covered(checkpointer->covered());
+    return {};
+}
+
+void Storage::evict(const std::vector<PageId>& pages, Csn csn) {
+    for (const PageId page : pages) pool.evict(page, csn);
+    stats.add(Counter::kEvictions, pages.size());
+}
+
+void Storage::reclaim(const HeldSnapshots& held) {
+    stats.add(Counter::kReclaimedVersions, pool.reclaim(held));
+}
+
+}  // namespace bidstore

@@ -1,0 +1,94 @@
+// Pool and file together: the parts that recovery builds and the engine runs.
+//
+// Who:    the engine thread alone.
+// Owns:   its parts; disk, clock and segment outlive it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/catalog.h"
+#include "engine/checkpoint.h"
+#include "engine/clock.h"
+#include "engine/disk.h"
+#include "engine/page_loader.h"
+#include "engine/pool.h"
+#include "engine/space.h"
+#include "shm/segment.h"
+#include "shm/stats.h"
+
+namespace bidstore {
+
+class Storage {
+  public:
+    // `loaded` hears of every page that came, or could not come, into the pool.
+    Storage(Disk& disk, Clock& clock, PoolSegment& segment, StatsWriter& stats,
+            PageLoader::Done loaded);
+
+    // The superblock and the chunk directory of the file are known: the rest may follow.
+    void adopt(const Superblock& superblock, std::vector<DirectoryEntry> directory);
+
+    Disk& disk;
+    Clock& clock;
+    PoolSegment& segment;
+    StatsWriter& stats;
+    Superblock superblock{};
+    Pool pool;
+    Space space;
+    PageLoader loader;
+    std::unique_ptr<Checkpointer> checkpointer;  // after adopt()
+    std::unique_ptr<Catalog> catalog;            // after adopt()
+
+    // ---- waiting, for recovery and attach alone; never on the commit path ----
+    // Brings one page in.
+    Status bring_in(PageId page);
+    // Brings in whatever `attempt` (returning a TreeAccess) misses, until it needs nothing more.
+    template <class Attempt>
+    Status complete(Attempt attempt);
+    // A whole checkpoint.
+    Status checkpoint(const CheckpointTarget& target);
+
+    // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).
+    void evict(const std::vector<PageId>& pages, Csn csn);
+    // Frees the versions that nobody in `held` needs.
+    void reclaim(const HeldSnapshots& held);
+    // Pages whose quarantine is over after that reclaim() go back to the available ones; `csn` is
+    // asked for the next publication when there are any.
+    template <class NextCsn>
+    void end_quarantine(const HeldSnapshots& held, NextCsn csn);
+
+  private:
+    static constexpr std::uint64_t kWaitNs = 30'000'000'000;
+    std::string last_failure_;
+    Error last_error_ = Error::kOk;
+    PageId last_page_;
+    PageLoader::Done loaded_;
+};
+
+template <class NextCsn>
+void Storage::end_quarantine(const HeldSnapshots& held, NextCsn csn) {
+    const auto pages = space.leaving_quarantine(held, checkpointer->covered());
+    if (pages.empty()) return;
+    const Csn at = csn();
+    for (const PageId page : pages) {
+        if (pool.resident(page)) pool.evict(page, at);
+        space.make_available(page);
+    }
+}
+
+template <class Attempt>
+Status Storage::complete(Attempt attempt) {
+    for (;;) {
+        const TreeAccess access = attempt();
+        if (access.corrupt) {
+            return {Error::kCorruption, "page " + std::to_string(access.corrupt.value) +
+                                            " is not the page that its parent names"};
+        }
+        if (!access.missing) return {};
+        if (Status come = bring_in(access.missing); !come) return come;
+    }
+}
+
+}  // namespace bidstore

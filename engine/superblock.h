@@ -1,0 +1,42 @@
+// The superblock: sealing, checking, and writing both copies one after the other.
+//
+// Order: copy 0 is durable before copy 1 is begun, so one valid copy exists at every moment; what a
+//        superblock permits (reuse of log, journal, places) begins only after both are durable.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "engine/aligned_buffer.h"
+#include "engine/disk.h"
+#include "engine/format.h"
+
+namespace bidstore {
+
+void seal_superblock(Superblock& superblock);
+// Magic, version and CRC fit.
+bool superblock_valid(const Superblock& superblock);
+
+// Who:  the engine thread; one write at a time.
+class SuperblockWriter {
+  public:
+    explicit SuperblockWriter(Disk& disk);
+    // Gives the content the next sequence, seals it and writes copy 0, then copy 1. `done` runs
+    // from Disk::poll() with 0 or -errno.
+    void write(Superblock& superblock, std::function<void(std::int64_t error)> done);
+    bool busy() const { return busy_; }
+
+  private:
+    void submit(std::uint32_t copy);
+    void on_written();
+
+    Disk& disk_;
+    AlignedBuffer buffer_{kBlockBytes};
+    DiskRequest request_;
+    std::uint32_t copy_ = 0;
+    bool busy_ = false;
+    std::function<void(std::int64_t)> done_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,186 @@
+#include "engine/tree_check.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "engine/leaf_edit.h"
+
+namespace bidstore {
+
+namespace {
+
+using Key = std::array<std::byte, kKeyBytesMax>;
+
+class Checker {
+  public:
+    Checker(const Schema& schema, TableId table,
+            const std::function<const std::byte*(PageId)>& source,
+            const std::function<void(PageId)>& visit)
+        : schema_(schema), shape_(schema, table), source_(source), visit_(visit) {}
+
+    TreeReport run(PageId root) {
+        const std::byte* bytes = source_(root);
+        const int level = bytes == nullptr ? 0 : tree_level(bytes, shape_.table);
+        report_.depth = level < 0 ? 0 : static_cast<std::uint32_t>(level) + 1;
+        check_page(root, level < 0 ? 0 : level, nullptr, nullptr, true);
+        return std::move(report_);
+    }
+
+  private:
+    bool broken(PageId page, std::string what) {
+        report_.broken = std::move(what);
+        report_.page = page;
+        return false;
+    }
+    int compare(const std::byte* left, const std::byte* right) const {
+        return compare_keys(left, right, shape_.leaf.key_bytes);
+    }
+
+    // Keys of the page are at or above lo and below hi; nullptr is no bound.
+    bool check_page(PageId page, int level, const std::byte* lo, const std::byte* hi, bool root);
+    bool check_inner(PageId page, const std::byte* bytes, int level, const std::byte* lo,
+                     const std::byte* hi);
+    bool check_leaf(PageId page, const std::byte* bytes, const std::byte* lo, const std::byte* hi,
+                    bool root);
+    bool check_slots(PageId page, const std::byte* bytes);
+    bool check_times(PageId page, const LeafView& rows);
+
+    const Schema& schema_;
+    const TreeShape shape_;
+    const std::function<const std::byte*(PageId)>& source_;
+    const std::function<void(PageId)>& visit_;
+    std::unordered_set<std::uint32_t> seen_;
+    TreeReport report_;
+};
+
+bool Checker::check_page(PageId page, int level, const std::byte* lo, const std::byte* hi,
+                         bool root) {
+    if (!seen_.insert(page.value).second) return broken(page, "the page is in the tree twice");
+    if (visit_) visit_(page);
+    const std::byte* bytes = source_(page);
+    if (bytes == nullptr) return broken(page, "the page is not there");
+    if (page_header(bytes).page_id != page.value) return broken(page, "it carries another page id");
+    if (tree_level(bytes, shape_.table) != level) {
+        return broken(page, "type, table or level is not what its parent says");
+    }
+    return level > 0 ? check_inner(page, bytes, level, lo, hi)
+                     : check_leaf(page, bytes, lo, hi, root);
+}
+
+bool Checker::check_inner(PageId page, const std::byte* bytes, int level, const std::byte* lo,
+                          const std::byte* hi) {
+    ++report_.inner_nodes;
+    const InnerView node(bytes, shape_.inner);
+    const std::uint32_t count = page_header(bytes).count;
+    if (count == 0) return broken(page, "an inner node has no children");
+    if (count > shape_.inner.capacity) return broken(page, "an inner node has too many children");
+    std::vector<Key> keys(count);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        node.copy_key(i, keys[i].data());
+        std::uint64_t sample = 0;
+        std::memcpy(&sample, bytes + kSamplesOffset + 8 * (i / kHeadsPerSample), sizeof sample);
+        if (i % kHeadsPerSample == 0 && sample != node.head(i)) {
+            return broken(page, "a sample is not the head it stands for");
+        }
+        if (i > 1 && compare(keys[i - 1].data(), keys[i].data()) >= 0) {
+            return broken(page, "keys of an inner node do not rise");
+        }
+        if (i > 0 && ((lo != nullptr && compare(keys[i].data(), lo) <= 0) ||
+                      (hi != nullptr && compare(keys[i].data(), hi) >= 0))) {
+            return broken(page, "a key of an inner node is outside its fences");
+        }
+    }
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const std::byte* child_lo = i == 0 ? lo : keys[i].data();
+        const std::byte* child_hi = i + 1 == count ? hi : keys[i + 1].data();
+        if (!check_page(node.child(i), level - 1, child_lo, child_hi, false)) return false;
+    }
+    return true;
+}
+
+bool Checker::check_leaf(PageId page, const std::byte* bytes, const std::byte* lo,
+                         const std::byte* hi, bool root) {
+    const LeafView rows(bytes, shape_.leaf);
+    const std::uint32_t count = page_header(bytes).count;
+    if (count > shape_.leaf.capacity) return broken(page, "a leaf has too many rows");
+    if (count == 0 && !root) return broken(page, "an empty leaf was not freed");
+    if (shape_.leaf.variable && !check_slots(page, bytes)) return false;
+    for (std::uint32_t row = 0; row < count; ++row) {
+        const std::byte* key = rows.key(row);
+        if (row > 0 && compare(rows.key(row - 1), key) >= 0) {
+            return broken(page, "keys of a leaf do not rise");
+        }
+        if ((lo != nullptr && compare(key, lo) < 0) || (hi != nullptr && compare(key, hi) >= 0)) {
+            return broken(page, "a row is outside the leaf's fences");
+        }
+        if (!schema_.valid_value(rows.value(row))) {
+            return broken(page, "a row's value does not fit the schema");
+        }
+    }
+    ++report_.leaves;
+    report_.rows += count;
+    report_.used_bytes += leaf_used_bytes(rows, shape_.leaf);
+    report_.space_bytes += leaf_space_bytes(shape_.leaf);
+    return check_times(page, rows);
+}
+
+// Row contents lie behind the slots, inside the page, apart from each other.
+bool Checker::check_slots(PageId page, const std::byte* bytes) {
+    const PageHeader& header = page_header(bytes);
+    const std::uint32_t slots_end =
+        static_cast<std::uint32_t>(kPageHeaderBytes) + kSlotBytes * header.count;
+    if (header.free_offset < slots_end || header.free_offset > kPageBytes) {
+        return broken(page, "a leaf's free offset is inside its slots or outside the page");
+    }
+    std::vector<std::pair<std::uint32_t, std::uint32_t>> places;
+    std::uint32_t live_bytes = 0;
+    for (std::uint32_t row = 0; row < header.count; ++row) {
+        std::uint32_t slot = 0;
+        std::memcpy(&slot, bytes + kPageHeaderBytes + std::size_t{row} * kSlotBytes, sizeof slot);
+        const std::uint32_t offset = slot & 0xffff;
+        const std::uint32_t length = slot >> 16;
+        if (offset < header.free_offset || offset + length > kPageBytes ||
+            length < shape_.leaf.key_bytes) {
+            return broken(page, "a slot points outside the row content");
+        }
+        places.emplace_back(offset, length);
+        live_bytes += length;
+    }
+    std::sort(places.begin(), places.end());
+    for (std::size_t i = 1; i < places.size(); ++i) {
+        if (places[i - 1].first + places[i - 1].second > places[i].first) {
+            return broken(page, "two rows overlap");
+        }
+    }
+    if (live_bytes != header.live_bytes)
+        return broken(page, "a leaf's live bytes are not its rows'");
+    return true;
+}
+
+bool Checker::check_times(PageId page, const LeafView& rows) {
+    const bool none = schema_.time_column() == kNoTimeColumn || rows.empty();
+    if (none && (rows.time_min() != 0 || rows.time_max() != 0)) {
+        return broken(page, "a leaf without times has time bounds");
+    }
+    for (std::uint32_t row = 0; !none && row < rows.count(); ++row) {
+        const std::uint64_t time = schema_.time_of(rows.key(row), rows.value(row));
+        if (time < rows.time_min() || time > rows.time_max()) {
+            return broken(page, "a row's time is outside the leaf's time bounds");
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+TreeReport check_tree(const Schema& schema, TableId table, PageId root,
+                      const std::function<const std::byte*(PageId)>& source,
+                      const std::function<void(PageId)>& visit) {
+    return Checker(schema, table, source, visit).run(root);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,35 @@
+// Whether a tree is what it should be, page by page.
+//
+// Who:    verify and tests, over any source of page versions; it reads every page of the tree.
+// Errors: the first broken rule, in words, with the page it was found on. A page that the source
+//         does not have is a broken rule too.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "engine/page/schema.h"
+#include "engine/page/search.h"
+
+namespace bidstore {
+
+struct TreeReport {
+    std::string broken;  // empty: all rules hold
+    PageId page;         // where, if one is broken
+    std::uint64_t rows = 0;
+    std::uint64_t leaves = 0;
+    std::uint64_t inner_nodes = 0;
+    std::uint64_t used_bytes = 0;  // of the leaves, and what they could hold
+    std::uint64_t space_bytes = 0;
+    std::uint32_t depth = 0;
+    bool ok() const { return broken.empty(); }
+};
+
+// visit, if given, is called for each page id of the tree (to compare with what is allocated).
+TreeReport check_tree(const Schema& schema, TableId table, PageId root,
+                      const std::function<const std::byte*(PageId)>& source,
+                      const std::function<void(PageId)>& visit = nullptr);
+
+}  // namespace bidstore

@@ -1,0 +1,336 @@
+#include "engine/uring_disk.h"
+
+#include <liburing.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "engine/request_queue.h"
+#include "shm/base.h"
+
+namespace bidstore {
+
+namespace {
+
+// Requests that may be prepared before they are handed over together.
+constexpr unsigned kSubmitTogether = 16;
+constexpr unsigned kReapTogether = 64;
+
+// Best first. With DEFER_TASKRUN completions are posted by the thread that asks for them and by
+// nothing else, so they never interrupt the engine; TASKRUN_FLAG tells by a flag in shared memory
+// that there are some, so a poll() that finds none makes no system call. SINGLE_ISSUER, which
+// DEFER_TASKRUN needs, binds the ring to a thread; R_DISABLED puts that off to the first call.
+constexpr unsigned kSetupFlags[] = {
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
+        IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED,
+    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+    0,
+};
+
+Status unsupported(int number) {
+    return {Error::kUnsupported,
+            "io_uring is not available: " + std::generic_category().message(number) + " (errno " +
+                std::to_string(number) +
+                "). Allow it (sysctl kernel.io_uring_disabled = 0; in a container a seccomp "
+                "profile with io_uring_setup, io_uring_enter and io_uring_register; enough "
+                "LimitNOFILE and LimitMEMLOCK), or set disk = \"threads\""};
+}
+
+// Sets the ring up with the best flags that this kernel takes, and says which these were.
+Result<unsigned> set_up(io_uring& ring, unsigned entries) {
+    int number = 0;
+    for (const unsigned flags : kSetupFlags) {
+        io_uring_params parameters{};
+        parameters.flags = flags;
+        number = -::io_uring_queue_init_params(entries, &ring, &parameters);
+        if (number == EINVAL) continue;
+        if (number != 0) break;
+        if (parameters.features & IORING_FEAT_EXT_ARG) return flags;
+        ::io_uring_queue_exit(&ring);  // older than Linux 5.11: cannot wait with a timeout
+        number = ENOSYS;
+        break;
+    }
+    return unsupported(number).failure();
+}
+
+class UringDiskImpl final : public Disk {
+  public:
+    UringDiskImpl(FileSet files, std::uint32_t queue_depth)
+        : files_(std::move(files)), queue_depth_(queue_depth) {}
+    ~UringDiskImpl() override;
+
+    Status start();
+
+    void submit(DiskRequest& request) override;
+    int poll(std::uint64_t timeout_ns) override;
+    std::uint32_t in_flight() const override { return in_flight_; }
+    void set_wake_descriptor(int descriptor) override;
+    Result<std::uint64_t> size_bytes(StoreFile file) override { return files_.size_bytes(file); }
+    Status resize(StoreFile file, std::uint64_t size_bytes) override {
+        return files_.resize(file, size_bytes);
+    }
+    std::string path(StoreFile file) const override { return files_.path(file); }
+
+  private:
+    void bind_to_thread();
+    io_uring_sqe* next_entry();
+    void start_waiting();
+    void prepare(io_uring_sqe& entry, DiskRequest& request) const;
+    void flush();
+    void arm_wake();
+    void wait(std::uint64_t timeout_ns);
+    int run_completions();
+    void reap();
+    void on_entry(void* data, int result);
+    void on_request(DiskRequest& request, int result);
+    void complete(DiskRequest& request, std::int64_t result);
+
+    FileSet files_;
+    const std::uint32_t queue_depth_;
+    io_uring ring_{};
+    bool ring_exists_ = false;
+    bool ring_disabled_ = false;      // until the first call binds it to its thread
+    bool files_registered_ = false;   // the kernel knows them as 0, 1, 2
+    bool polling_ = false;
+    SpinManners manners_;
+    bool woken_ = false;              // the wake descriptor was readable since poll() began
+    bool wake_armed_ = false;         // the kernel watches a wake descriptor for us
+    int wake_ = -1;
+    std::uint32_t in_flight_ = 0;
+    std::uint32_t in_kernel_ = 0;     // of these, in the ring's queues or beyond
+    RequestQueue waiting_;            // for a place among queue_depth_
+    RequestQueue done_;               // their completions have not run
+};
+
+Status UringDiskImpl::start() {
+    const Result<unsigned> flags = set_up(ring_, queue_depth_);
+    if (!flags) return flags.failure();
+    ring_exists_ = true;
+    ring_disabled_ = (*flags & IORING_SETUP_R_DISABLED) != 0;
+    int descriptors[kStoreFileCount];
+    for (std::uint32_t i = 0; i < kStoreFileCount; ++i) {
+        descriptors[i] = files_.descriptor(static_cast<StoreFile>(i));
+    }
+    // Saves a little per request; where it is refused, plain descriptors do.
+    files_registered_ = ::io_uring_register_files(&ring_, descriptors, kStoreFileCount) == 0;
+    return {};
+}
+
+UringDiskImpl::~UringDiskImpl() {
+    while (!waiting_.empty()) waiting_.pop().in_flight = false;
+    while (in_kernel_ > 0) {
+        if (::io_uring_submit_and_wait(&ring_, 1) == -EEXIST) break;  // not the ring's thread
+        reap();
+        while (!waiting_.empty()) waiting_.pop().in_flight = false;  // rests of short transfers
+    }
+    while (!done_.empty()) done_.pop().in_flight = false;
+    // The kernel takes its time to end a ring; the files, and with them the lock, go at once.
+    if (files_registered_ && in_kernel_ == 0) ::io_uring_unregister_files(&ring_);
+    if (ring_exists_) ::io_uring_queue_exit(&ring_);
+}
+
+void UringDiskImpl::bind_to_thread() {
+    if (!ring_disabled_) return;
+    // By hand: liburing 2.3 declares io_uring_enable_rings() and forgot to export it.
+    const long failed = ::syscall(__NR_io_uring_register, ring_.ring_fd,
+                                  IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    CHECK_OP(failed, ==, 0);
+    ring_disabled_ = false;
+}
+
+void UringDiskImpl::submit(DiskRequest& request) {
+    CHECK(!request.in_flight);
+    CHECK_OP(request.length_bytes, <=, kMaxTransferBytes);
+    bind_to_thread();
+    request.in_flight = true;
+    request.done_bytes = 0;
+    ++in_flight_;
+    waiting_.push(request);
+    start_waiting();
+    // A durable write has somebody waiting for it; others go out together, at poll() at the latest.
+    if (request.durable || ::io_uring_sq_ready(&ring_) >= kSubmitTogether) flush();
+}
+
+io_uring_sqe* UringDiskImpl::next_entry() {
+    io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
+    if (entry) return entry;
+    flush();
+    return ::io_uring_get_sqe(&ring_);
+}
+
+void UringDiskImpl::start_waiting() {
+    while (!waiting_.empty() && in_kernel_ < queue_depth_) {
+        io_uring_sqe* const entry = next_entry();
+        if (!entry) return;  // the kernel takes nothing now; poll() tries again
+        prepare(*entry, waiting_.pop());
+        ++in_kernel_;
+    }
+}
+
+void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
+    const int file = files_registered_ ? static_cast<int>(request.file)
+                                       : files_.descriptor(request.file);
+    std::byte* const rest = static_cast<std::byte*>(request.buffer) + request.done_bytes;
+    const std::uint32_t length = request.length_bytes - request.done_bytes;
+    const std::uint64_t offset = request.offset_bytes + request.done_bytes;
+    switch (request.kind) {
+        case DiskRequest::Kind::kRead:
+            ::io_uring_prep_read(&entry, file, rest, length, offset);
+            break;
+        case DiskRequest::Kind::kWrite:
+            ::io_uring_prep_write(&entry, file, rest, length, offset);
+            if (request.durable) entry.rw_flags = RWF_DSYNC;
+            break;
+        case DiskRequest::Kind::kSync:
+            ::io_uring_prep_fsync(&entry, file, IORING_FSYNC_DATASYNC);
+            break;
+    }
+    if (files_registered_) entry.flags |= IOSQE_FIXED_FILE;
+    ::io_uring_sqe_set_data(&entry, &request);
+}
+
+// What the kernel does not take now stays in the ring's queue and goes with the next call.
+void UringDiskImpl::flush() {
+    const int taken = ::io_uring_submit(&ring_);
+    CHECK(taken >= 0 || taken == -EAGAIN || taken == -EBUSY || taken == -EINTR ||
+          taken == -ENOMEM);  // anything else is a misuse of the ring
+}
+
+void UringDiskImpl::set_wake_descriptor(int descriptor) {
+    bind_to_thread();
+    if (wake_armed_) {
+        if (io_uring_sqe* const entry = next_entry()) {
+            ::io_uring_prep_cancel(entry, &wake_, 0);
+            ::io_uring_sqe_set_data(entry, nullptr);
+        }
+    }
+    wake_ = descriptor;
+}
+
+// One shot at a time, armed only when we are about to sleep: it then tells also of a doorbell that
+// rang before.
+void UringDiskImpl::arm_wake() {
+    if (wake_ < 0 || wake_armed_) return;
+    io_uring_sqe* const entry = next_entry();
+    if (!entry) return;
+    ::io_uring_prep_poll_add(entry, wake_, POLLIN);
+    ::io_uring_sqe_set_data(entry, &wake_);
+    wake_armed_ = true;
+}
+
+int UringDiskImpl::poll(std::uint64_t timeout_ns) {
+    CHECK(!polling_);  // a completion must not wait for another one
+    if (in_flight_ == 0 && timeout_ns == 0) return 0;
+    bind_to_thread();
+    polling_ = true;
+    woken_ = false;
+    if (timeout_ns == 0 && ::io_uring_sq_ready(&ring_) > 0) flush();
+    int run = run_completions();
+    if (run == 0 && timeout_ns > 0 && !woken_) {
+        wait(timeout_ns);
+        run = run_completions();
+    }
+    if (timeout_ns == 0 && in_flight_ > 0) manners_.polled(run > 0);
+    polling_ = false;
+    return run;
+}
+
+void UringDiskImpl::wait(std::uint64_t timeout_ns) {
+    arm_wake();
+    __kernel_timespec timeout{static_cast<std::int64_t>(timeout_ns / 1'000'000'000),
+                              static_cast<long long>(timeout_ns % 1'000'000'000)};
+    io_uring_cqe* ignored = nullptr;
+    const int result =
+        ::io_uring_submit_and_wait_timeout(&ring_, &ignored, 1, &timeout, nullptr);
+    CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN ||
+          result == -EBUSY || result == -ENOMEM);
+}
+
+// Completions are copied out of the ring first and run afterwards, so that they may submit.
+int UringDiskImpl::run_completions() {
+    reap();
+    start_waiting();
+    RequestQueue done;
+    std::swap(done, done_);
+    int run = 0;
+    while (!done.empty()) {
+        DiskRequest& request = done.pop();
+        request.in_flight = false;
+        --in_flight_;
+        ++run;
+        request.completed(request, request.context);
+    }
+    if (::io_uring_sq_ready(&ring_) > 0) flush();
+    return run;
+}
+
+void UringDiskImpl::reap() {
+    io_uring_cqe* entries[kReapTogether];
+    unsigned count = kReapTogether;
+    while (count == kReapTogether) {
+        count = ::io_uring_peek_batch_cqe(&ring_, entries, kReapTogether);
+        for (unsigned i = 0; i < count; ++i) {
+            on_entry(::io_uring_cqe_get_data(entries[i]), entries[i]->res);
+        }
+        ::io_uring_cq_advance(&ring_, count);
+    }
+}
+
+void UringDiskImpl::on_entry(void* data, int result) {
+    if (data == nullptr) return;  // the answer to taking the wake descriptor back
+    if (data != &wake_) {
+        --in_kernel_;
+        on_request(*static_cast<DiskRequest*>(data), result);
+        return;
+    }
+    CHECK(result != -EBADF);  // the caller closed it before it was taken back
+    wake_armed_ = false;
+    woken_ = true;
+}
+
+void UringDiskImpl::on_request(DiskRequest& request, int result) {
+    if (result == -EINTR || result == -EAGAIN) {
+        waiting_.push(request);
+    } else if (result < 0 || request.kind == DiskRequest::Kind::kSync) {
+        complete(request, result);
+    } else if (result == 0 && request.length_bytes > 0) {
+        complete(request, request.kind == DiskRequest::Kind::kRead ? -ENODATA : -EIO);
+    } else {
+        request.done_bytes += static_cast<std::uint32_t>(result);
+        if (request.done_bytes < request.length_bytes) {
+            waiting_.push(request);  // a short transfer goes on where it stopped
+        } else {
+            complete(request, request.length_bytes);
+        }
+    }
+}
+
+void UringDiskImpl::complete(DiskRequest& request, std::int64_t result) {
+    request.result = result;
+    done_.push(request);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Disk>> UringDisk::open(FileSet files, std::uint32_t queue_depth) {
+    CHECK(queue_depth >= 1 && queue_depth <= 4096);
+    auto disk = std::make_unique<UringDiskImpl>(std::move(files), queue_depth);
+    if (const Status started = disk->start(); !started) return started.failure();
+    return std::unique_ptr<Disk>(std::move(disk));
+}
+
+Status UringDisk::probe() {
+    io_uring ring{};
+    const Result<unsigned> flags = set_up(ring, 4);
+    if (!flags) return flags.failure();
+    ::io_uring_queue_exit(&ring);
+    return {};
+}
+
+}  // namespace bidstore

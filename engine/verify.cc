@@ -1,0 +1,101 @@
+#include "engine/verify.h"
+
+#include <memory>
+#include <vector>
+
+#include "engine/aligned_buffer.h"
+#include "engine/blocking_io.h"
+#include "engine/tree_check.h"
+
+namespace bidstore {
+namespace {
+
+class Verifier {
+  public:
+    explicit Verifier(Storage& storage)
+        : storage_(storage),
+          io_(storage.disk, storage.clock),
+          owner_(std::size_t{storage.space.chunk_count()} * kChunkPages, 0) {}
+
+    std::string run() {
+        for (TableEntry* table : storage_.catalog->all()) check_table(*table);
+        for (TableEntry* table : storage_.catalog->dropping()) check_table(*table);
+        if (broken_.empty()) check_bitmaps();
+        return broken_;
+    }
+
+  private:
+    void report(const std::string& rule) {
+        if (broken_.empty()) broken_ = rule;
+    }
+
+    // The newest version; of a page that is not in the pool, a checked copy from the file.
+    const std::byte* page(PageId id) {
+        if (id.value >= owner_.size()) return nullptr;
+        if (const std::byte* resident = storage_.pool.newest(id)) return resident;
+        copies_.push_back(std::make_unique<AlignedBuffer>(kPageBytes));
+        std::byte* bytes = copies_.back()->data();
+        const Status read =
+            io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes, bytes, kPageBytes);
+        const char* fault = !read ? read.failure().what.c_str()
+                                  : page_fault(bytes, id, storage_.pool.file_uuid(),
+                                               storage_.checkpointer->covered());
+        if (fault == nullptr && page_header(bytes).crc != storage_.space.known_crc(id)) {
+            fault = "its checksum is not the one its chunk remembers";
+        }
+        if (fault == nullptr) return bytes;
+        report("page " + std::to_string(id.value) + ": " + fault);
+        return nullptr;
+    }
+
+    void check_table(const TableEntry& table) {
+        const TreeReport tree = check_tree(
+            table.schema, table.id, table.tree.root(), [this](PageId id) { return page(id); },
+            [&](PageId id) { claim(id, table.id); });
+        if (!tree.ok()) {
+            report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
+                   "), page " + std::to_string(tree.page.value) + ": " + tree.broken);
+        }
+        copies_.clear();
+    }
+
+    void claim(PageId id, TableId table) {
+        if (id.value >= owner_.size() || Space::fixed(id)) {
+            return report("page " + std::to_string(id.value) + " cannot be part of a tree");
+        }
+        if (owner_[id.value] != 0) {
+            return report("page " + std::to_string(id.value) + " belongs to tables " +
+                          std::to_string(owner_[id.value]) + " and " + std::to_string(table.value));
+        }
+        owner_[id.value] = table.value;
+    }
+
+    void check_bitmaps() {
+        for (std::uint32_t chunk = 0; chunk < storage_.space.chunk_count(); ++chunk) {
+            const std::byte* meta = storage_.pool.newest(meta_page(chunk));
+            if (meta == nullptr)
+                return report("chunk " + std::to_string(chunk) + " has no metadata");
+            for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+                const PageId id{chunk * kChunkPages + i};
+                const bool used = (meta_bitmap(meta)[i / 64] >> (i % 64)) & 1;
+                const bool owned = Space::fixed(id) || owner_[id.value] != 0;
+                if (used == owned) continue;
+                report("page " + std::to_string(id.value) +
+                       (used ? " is allocated, but nothing refers to it"
+                             : " is part of a tree, but not allocated"));
+            }
+        }
+    }
+
+    Storage& storage_;
+    BlockingIo io_;
+    std::vector<std::uint32_t> owner_;  // per page: the table that it belongs to
+    std::vector<std::unique_ptr<AlignedBuffer>> copies_;
+    std::string broken_;
+};
+
+}  // namespace
+
+std::string verify_storage(Storage& storage) { return Verifier(storage).run(); }
+
+}  // namespace bidstore
