@@ -1,0 +1,121 @@
+#include "clientlib/import.h"
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace bidstore {
+namespace {
+
+constexpr std::size_t kExamples = 3;  // refused records kept for the summary
+
+}  // namespace
+
+Result<RefusalLog> RefusalLog::make(const std::string& policy, const std::string& source) {
+    RefusalLog log;
+    log.source_ = source == "-" ? "standard input" : source;
+    log.stop_ = policy == "stop";
+    if (policy == "stop" || policy == "skip") return log;
+    log.path_ = policy;
+    log.file_.reset(std::fopen(policy.c_str(), "we"));
+    if (!log.file_) {
+        return {Error::kIoError, policy + ": cannot be written: " + std::strerror(errno)};
+    }
+    return log;
+}
+
+Status RefusalLog::refuse(std::uint64_t line, std::string_view text, const Failure& reason,
+                          std::string_view preamble) {
+    const std::string what = source_ + ":" + std::to_string(line) + ": " + reason.what;
+    ++count_;
+    if (stop_) return {reason.code, what};
+    if (examples_.size() < kExamples) examples_.push_back(what);
+    if (!file_) return {};
+    std::string out;
+    if (count_ == 1 && !preamble.empty()) out.append(preamble).append("\n");
+    out.append("# ").append(what).append("\n").append(text).append("\n");
+    if (std::fwrite(out.data(), 1, out.size(), file_.get()) == out.size()) return {};
+    return {Error::kIoError, path_ + ": cannot be written: " + std::strerror(errno)};
+}
+
+Status RefusalLog::finish() {
+    if (!file_ || std::fflush(file_.get()) == 0) return {};
+    return {Error::kIoError, path_ + ": cannot be written: " + std::strerror(errno)};
+}
+
+namespace {
+
+// The current record to the sink; a failure of kInvalid is the record's own.
+Status take_record(RecordSource& source, RowMapper& mapper, RowSink& sink, ImportTotals& totals,
+                   Failure& refused) {
+    auto rows = mapper.map();
+    if (!rows) {
+        refused = rows.failure();
+        return {};
+    }
+    totals.rows += rows->size();
+    return sink.write({*rows, source.line(), source.text()});
+}
+
+Status read_all(RecordSource& source, RowMapper& mapper, RowSink& sink, RefusalLog& refusals,
+                ImportTotals& totals,
+                const std::function<void(const ImportTotals&)>& progress) {
+    for (;;) {
+        auto more = source.next();
+        if (more.ok() && !*more) return {};
+        if (!more && more.error() != Error::kInvalid) return more.failure();
+        ++totals.records;
+        Failure refused = more.ok() ? Failure{} : more.failure();
+        if (more.ok()) {
+            Status taken = take_record(source, mapper, sink, totals, refused);
+            if (!taken) return taken;
+        }
+        if (refused.code != Error::kOk) {
+            Status go_on =
+                refusals.refuse(source.line(), source.text(), refused, source.preamble());
+            if (!go_on) return go_on;
+        }
+        totals.refused = refusals.count();
+        totals.bytes_read = source.bytes_read();
+        if (progress) progress(totals);
+    }
+}
+
+}  // namespace
+
+Status run_import(RecordSource& source, RowMapper& mapper, RowSink& sink, RefusalLog& refusals,
+                  ImportTotals& totals,
+                  const std::function<void(const ImportTotals&)>& progress) {
+    totals.bytes_total = source.bytes_total();
+    Status read = read_all(source, mapper, sink, refusals, totals, progress);
+    // What was good in front of a failure is written all the same.
+    Status finished = sink.finish();
+    Status logged = refusals.finish();
+    totals.refused = refusals.count();
+    totals.bytes_read = source.bytes_read();
+    if (!read) return read;
+    return finished.ok() ? logged : finished;
+}
+
+std::string grouped(std::uint64_t number) {
+    std::string digits = std::to_string(number);
+    for (std::size_t at = digits.size(); at > 3; at -= 3) digits.insert(at - 3, 1, ',');
+    return digits;
+}
+
+std::string progress_line(const ImportTotals& totals, double elapsed_seconds) {
+    const double rate =
+        elapsed_seconds > 0 ? static_cast<double>(totals.rows) / elapsed_seconds : 0;
+    std::string line = grouped(totals.rows) + " rows, " +
+                       grouped(static_cast<std::uint64_t>(rate)) + " rows/s";
+    if (totals.refused > 0) line += ", " + grouped(totals.refused) + " refused";
+    if (totals.bytes_total == 0 || totals.bytes_read == 0) return line;
+    const double part =
+        static_cast<double>(totals.bytes_read) / static_cast<double>(totals.bytes_total);
+    const auto left = static_cast<std::uint64_t>(elapsed_seconds / part * (1 - part) + 0.5);
+    const std::string seconds = std::to_string(left % 60);
+    return line + ", " + std::to_string(left / 60) + ":" + (seconds.size() < 2 ? "0" : "") +
+           seconds + " left";
+}
+
+}  // namespace bidstore

@@ -1,0 +1,31 @@
+// CSV as RFC 4180 has it: a header line with the columns' names, fields between commas, fields with
+// commas, quotes or line ends in double quotes, a quote inside them doubled.
+//
+// Errors: a record with another number of fields than the header, a stray or unclosed quote, or
+//         bytes that are not UTF-8 is refused.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "clientlib/import_lines.h"
+#include "clientlib/import_source.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+enum class CsvScan : std::uint8_t {
+    kComplete,  // fields are all there
+    kOpen,      // the text ends inside quotes: the record goes on in the next line
+    kStray,     // a quote where none may be
+};
+
+// Takes `text` (one record, without its last line end) apart. Fields are unescaped.
+CsvScan scan_csv(std::string_view text, std::vector<std::string>& fields);
+
+// Reads the header. `name` is for messages.
+Result<std::unique_ptr<RecordSource>> make_csv_source(LineReader lines, const std::string& name);
+
+}  // namespace bidstore

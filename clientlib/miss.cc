@@ -1,0 +1,144 @@
+// Misses: asking the engine for pages, and waiting for them under the snapshot that needs them.
+
+#include <array>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "clientlib/snapshot.h"
+#include "shm/message.h"
+
+namespace bidstore {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kPause = std::chrono::microseconds(200);
+
+// Pages asked for in one record, and the call that answers.
+struct Asked {
+    std::span<const PageId> pages;
+    Call call;
+};
+
+class Miss {
+  public:
+    Miss(ReaderState& state, const TableInfo& table)
+        : state_(state), table_(table), connection_(*state.connection) {}
+
+    ~Miss() {
+        // Not waited for any more: the slots come back when their answers came.
+        for (; taken_ < asked_.size(); ++taken_) connection_.forget_call(asked_[taken_].call);
+    }
+
+    Status ask(std::span<const PageId> pages) {
+        while (!pages.empty()) {
+            const auto some = pages.first(std::min<std::size_t>(pages.size(), kPagesPerRequest));
+            if (Status posted = post(some); !posted.ok()) return posted;
+            pages = pages.subspan(some.size());
+        }
+        return {};
+    }
+
+    // Takes all answers. The first failure is told, after the others have been waited for as well.
+    Status take() {
+        Status first;
+        for (; taken_ < asked_.size(); ++taken_) {
+            const Asked& asked = asked_[taken_];
+            if (Status came = wait(asked); !came.ok()) return came;
+            const Answer answer = connection_.answer(asked.call);
+            connection_.release_call(asked.call);
+            if (first.ok()) first = judge(answer, asked.pages);
+        }
+        return first;
+    }
+
+  private:
+    Status post(std::span<const PageId> pages) {
+        PageRequest request{};
+        request.count = static_cast<std::uint32_t>(pages.size());
+        for (std::size_t i = 0; i < pages.size(); ++i) request.page_id[i] = pages[i].value;
+        const auto bytes = std::as_bytes(std::span(&request, 1))
+                               .first(offsetof(PageRequest, page_id) + 4 * pages.size());
+        for (;;) {
+            if (const std::optional<Call> call = connection_.claim_call()) {
+                if (connection_.post(RecordKind::kPageRequest, bytes, *call, 0, 0)) {
+                    asked_.push_back({pages, *call});
+                    return {};
+                }
+                connection_.release_call(*call);
+            }
+            if (Status room = pause(pages.front()); !room.ok()) return room;
+        }
+    }
+
+    Status wait(const Asked& asked) {
+        while (!connection_.wait_slice(asked.call, state_.deadline)) {
+            if (Status there = still_there(); !there.ok()) return there;
+            if (Clock::now() >= state_.deadline) return too_late(asked.pages.front());
+        }
+        return {};
+    }
+
+    // What an answer means for the read.
+    Status judge(const Answer& answer, std::span<const PageId> pages) {
+        const std::size_t index = answer.failed_operation < pages.size() ? answer.failed_operation
+                                                                         : 0;
+        switch (answer.error) {
+            case Error::kOk: return {};
+            // No room in the pool for now; the read looks again, and asks again.
+            case Error::kBusy: return pause(pages[index]);
+            case Error::kStopping:
+            case Error::kFenced:
+            case Error::kUnknownOutcome: return end_of_daemon();
+            default: return {answer.error, what_failed(pages[index], answer.error)};
+        }
+    }
+
+    std::string what_failed(PageId page, Error error) const {
+        return "table " + table_.schema.name() + ": page " + std::to_string(page.value) + ": " +
+               std::string(error_name(error)) + " (the daemon's log says more)";
+    }
+
+    Status pause(PageId page) {
+        if (Clock::now() >= state_.deadline) return too_late(page);
+        std::this_thread::sleep_for(kPause);
+        return still_there();
+    }
+
+    Status too_late(PageId page) const {
+        return {Error::kTimedOut, "table " + table_.schema.name() + ": page " +
+                                      std::to_string(page.value) +
+                                      " did not come into the pool before the deadline"};
+    }
+
+    // The pool of a daemon that is gone gets no page any more: the snapshot ends with it.
+    Status still_there() {
+        if (connection_.alive() && !connection_.hung_up()) return {};
+        connection_.abandon();
+        return expired_failure();
+    }
+    Status end_of_daemon() {
+        if (!connection_.wait_for_hangup(state_.deadline)) {
+            return {Error::kDisconnected, "bidstored at " + state_.store->options().socket +
+                                              " is stopping: it brings no more pages in"};
+        }
+        return still_there();
+    }
+
+    ReaderState& state_;
+    const TableInfo& table_;
+    Connection& connection_;
+    std::vector<Asked> asked_;
+    std::size_t taken_ = 0;
+};
+
+}  // namespace
+
+Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages) {
+    Miss miss(state, table);
+    if (Status asked = miss.ask(pages); !asked.ok()) return asked;
+    return miss.take();
+}
+
+}  // namespace bidstore

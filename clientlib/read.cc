@@ -1,0 +1,373 @@
+// The read path: a point read is find_row, from top to bottom, and then valid().
+
+#include "clientlib/read.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <ctime>
+
+#include "clientlib/catalog_row.h"
+#include "clientlib/snapshot.h"
+#include "engine/page/catalog_schema.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kLookIntervalNs = 100'000'000;   // at the heartbeat
+constexpr std::uint64_t kHeartbeatAgeNsMax = 500'000'000;  // older: is the daemon there at all?
+
+// A few nanoseconds, no system call; good to some milliseconds.
+std::uint64_t coarse_now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+Failure wrong_key(const TableInfo& table, std::size_t size_bytes) {
+    return {Error::kInvalid, "table " + table.schema.name() + ": a key has " +
+                                 std::to_string(table.schema.key_bytes()) + " bytes, not " +
+                                 std::to_string(size_bytes)};
+}
+
+Failure corrupt_page(const TableInfo& table, PageId page) {
+    return {Error::kCorruption, "table " + table.schema.name() + ": page " +
+                                    std::to_string(page.value) +
+                                    " is not what the tree says it is; stop the daemon and verify "
+                                    "the data file"};
+}
+
+}  // namespace
+
+Failure expired_failure() {
+    return {Error::kSnapshotExpired,
+            "the snapshot's lease ended (held too long, or the daemon went away): take a new one"};
+}
+
+// ---- snapshots ----------------------------------------------------------------------------------
+
+ReaderState::~ReaderState() {
+    // A forked child has no client segment mapped, and the parent's locks are not its own.
+    if (generation != fork_generation()) {
+        slot.reset();
+        return;
+    }
+    if (holding) end();
+    if (connection) connection->release_reader_slot(slot_number);
+}
+
+Status ReaderState::move_to(std::shared_ptr<Connection> next) {
+    const std::optional<std::uint32_t> number = next->claim_reader_slot();
+    if (!number) {
+        return {Error::kBusy, "all " + std::to_string(next->segment().slot_count()) +
+                                  " reader slots of this process are taken: close a Reader, or "
+                                  "raise the daemon's reader_slots"};
+    }
+    if (connection) connection->release_reader_slot(slot_number);
+    connection = std::move(next);
+    slot_number = *number;
+    ClientSegment& segment = connection->segment();
+    const PoolView& pool = connection->pool();
+    slot.emplace(segment.slots()[slot_number], pool.published(),
+                 pool.revoked()[segment.first_slot() + slot_number]);
+    roots.clear();
+    return {};
+}
+
+void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
+    next_look_ns = now_ns + kLookIntervalNs;
+    const EngineState& engine = connection->pool().header().engine;
+    const bool late = engine.heartbeat_ns.load() + kHeartbeatAgeNsMax < now_ns;
+    const EngineMode mode = engine.mode.load();
+    const bool going = mode == EngineMode::kStopping || mode == EngineMode::kFenced;
+    // A daemon that is slow or stopped is still the one whose pool this is; only its end is an end.
+    if ((late || going) && connection->hung_up()) connection->abandon();
+}
+
+Status ReaderState::look_around(Deadline until) {
+    if (const std::uint64_t now_ns = coarse_now_ns(); now_ns >= next_look_ns) {
+        look_at_heartbeat(now_ns);
+    }
+    if (connection->alive()) [[likely]] return {};
+    auto live = store->live_connection(until);
+    if (!live.ok()) return live.failure();
+    return move_to(std::move(*live));
+}
+
+Status ReaderState::begin(Deadline until) {
+    if (generation != fork_generation()) [[unlikely]] return forked_failure();
+    if (holding) [[unlikely]] {
+        return {Error::kInvalid, "this Reader has a live snapshot: end it, or use another Reader"};
+    }
+    if (Status there = look_around(until); !there.ok()) [[unlikely]] return there;
+    slot->begin();
+    holding = true;
+    deadline = until;
+    return {};
+}
+
+void ReaderState::end() {
+    holding = false;
+    if (generation == fork_generation()) slot->end();
+}
+
+void ReaderState::set_root(const TableInfo& table, PageId page) {
+    if (roots.size() <= table.index) roots.resize(table.index + 1);
+    roots[table.index] = page;
+}
+
+Result<ReaderState*> ReaderState::live(const Snapshot& snapshot) {
+    ReaderState* state = snapshot.state_;
+    if (state == nullptr) [[unlikely]] {
+        return {Error::kInvalid, "this snapshot has ended: take a new one"};
+    }
+    if (state->generation != fork_generation()) [[unlikely]] return forked_failure();
+    return state;
+}
+
+Csn Snapshot::csn() const { return state_ == nullptr ? Csn{} : state_->slot->snapshot(); }
+bool Snapshot::valid() const { return state_ != nullptr && state_->valid(); }
+Deadline Snapshot::deadline() const { return state_ == nullptr ? Deadline{} : state_->deadline; }
+void Snapshot::end() {
+    if (ReaderState* state = std::exchange(state_, nullptr)) state->end();
+}
+Snapshot& Snapshot::operator=(Snapshot&& other) noexcept {
+    if (this != &other) {
+        end();
+        state_ = std::exchange(other.state_, nullptr);
+    }
+    return *this;
+}
+
+Reader::Reader(std::unique_ptr<ReaderState> state) : state_(std::move(state)) {}
+Reader::Reader(Reader&&) noexcept = default;
+Reader& Reader::operator=(Reader&&) noexcept = default;
+Reader::~Reader() = default;
+
+Result<Snapshot> Reader::snapshot(Deadline deadline) {
+    if (Status begun = state_->begin(deadline); !begun.ok()) return begun.failure();
+    return Snapshot(state_.get());
+}
+
+// ---- one row ------------------------------------------------------------------------------------
+
+Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
+                      RawRow& row) {
+    const TreeShape& shape = *table.shape;
+    Lookup last = Lookup::kFound;
+    const PageSource source(state, last);
+    Obstacle obstacle(state, table);
+    for (;;) {
+        Landing landing{Landed::kCorrupt, PageId{}, nullptr};
+        if (const PageId root = state.root(table)) landing = descend(shape, root, key, source);
+        if (landing.state == Landed::kLeaf) [[likely]] {
+            const LeafView leaf(landing.bytes, shape.leaf);
+            const int found = leaf.find(key);
+            if (found < 0) return false;
+            const auto at = static_cast<std::uint32_t>(found);
+            row.key = {leaf.key(at), shape.leaf.key_bytes};
+            row.value = leaf.value(at);
+            return true;
+        }
+        if (Status cleared = obstacle.overcome(landing, last); !cleared.ok()) {
+            return cleared.failure();
+        }
+    }
+}
+
+Status Obstacle::overcome(const Landing& landing, Lookup last, std::span<const PageId> ahead) {
+    // Whatever it looked like, an expired snapshot concludes nothing from it.
+    if (!state_.valid()) return expired_failure();
+    if (landing.state != Landed::kMissing || last != Lookup::kAbsent) return mismatch(landing.page);
+    std::array<PageId, kPagesPerRequest> pages;
+    pages[0] = landing.page;
+    const std::size_t count = std::min(ahead.size(), pages.size() - 1);
+    std::copy_n(ahead.begin(), count, pages.begin() + 1);
+    Status came = request_pages(state_, table_, std::span(pages).first(count + 1));
+    if (came.error() == Error::kNoSuchPage) return mismatch(landing.page);
+    return came;
+}
+
+// The way here began at a root seen earlier, which may have gone since: once more from the
+// catalog. What is wrong then is wrong in the file.
+Status Obstacle::mismatch(PageId page) {
+    if (!state_.valid()) return expired_failure();
+    if (root_is_fresh_ || table_.id == ReaderState::kCatalogId) return corrupt_page(table_, page);
+    root_is_fresh_ = true;
+    return find_root(state_, table_);
+}
+
+Status find_root(ReaderState& state, const TableInfo& table) {
+    const Key<CatalogRow> key = Key<CatalogRow>::from(table.id.value);
+    RawRow row;
+    const Result<bool> found = find_row(state, catalog_info(), key.span().data(), row);
+    if (!found.ok()) return found.failure();
+    PageId root;
+    bool there = *found;
+    if (there) {
+        using Catalog = Description<CatalogRow>;
+        root.value = Catalog::member<&CatalogRow::root>(row.key, row.value);
+        there = (Catalog::member<&CatalogRow::flags>(row.key, row.value) & kDroppedTableFlag) == 0;
+    }
+    if (!state.valid()) return expired_failure();
+    if (!there) {
+        return {Error::kNoSuchTable, "table " + table.schema.name() + " (id " +
+                                         std::to_string(table.id.value) +
+                                         ") is not there in this snapshot: it was dropped, or made "
+                                         "later; open it again"};
+    }
+    state.set_root(table, root);
+    return {};
+}
+
+Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
+                                                    std::span<const std::byte> key,
+                                                    std::span<std::byte> value) const {
+    Result<ReaderState*> state = ReaderState::live(snapshot);
+    if (!state.ok()) [[unlikely]] return state.failure();
+    if (key.size() != schema().key_bytes()) [[unlikely]] return wrong_key(*info_, key.size());
+    RawRow row;
+    const Result<bool> found = find_row(**state, *info_, key.data(), row);
+    if (!found.ok()) [[unlikely]] return found.failure();
+    const std::size_t size_bytes = *found ? row.value.size() : 0;
+    const bool fits = size_bytes <= value.size();
+    if (fits && size_bytes != 0) racy_copy(value.data(), row.value.data(), size_bytes);
+    if (!(*state)->valid()) [[unlikely]] return expired_failure();
+    if (!*found) return std::optional<std::uint32_t>{};
+    if (!fits) [[unlikely]] {
+        return {Error::kTooLarge, "table " + name() + ": a value of " +
+                                      std::to_string(size_bytes) + " bytes does not fit " +
+                                      std::to_string(value.size())};
+    }
+    return std::optional<std::uint32_t>{static_cast<std::uint32_t>(size_bytes)};
+}
+
+Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
+                                             std::span<const std::byte> key) const {
+    Result<ReaderState*> state = ReaderState::live(snapshot);
+    if (!state.ok()) [[unlikely]] return state.failure();
+    if (key.size() != schema().key_bytes()) [[unlikely]] return wrong_key(*info_, key.size());
+    RawRow row;
+    const Result<bool> found = find_row(**state, *info_, key.data(), row);
+    if (!found.ok()) return found.failure();
+    // That there is no row is a conclusion, and is checked here; a row is the caller's to check.
+    if (*found) return std::optional<RawRow>{row};
+    if (!(*state)->valid()) return expired_failure();
+    return std::optional<RawRow>{};
+}
+
+namespace {
+
+// Not yet to be believed.
+RawCopy copy_of(const RawRow& row) {
+    RawCopy copy{std::vector<std::byte>(row.key.size()), std::vector<std::byte>(row.value.size())};
+    racy_copy(copy.key.data(), row.key.data(), row.key.size());
+    if (!row.value.empty()) racy_copy(copy.value.data(), row.value.data(), row.value.size());
+    return copy;
+}
+
+}  // namespace
+
+Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
+                                             std::span<const std::byte> key) const {
+    auto found = peek(snapshot, key);
+    if (!found.ok()) return found.failure();
+    if (!*found) return std::optional<RawCopy>{};
+    RawCopy copy = copy_of(**found);
+    if (!snapshot.valid()) return expired_failure();
+    return std::optional<RawCopy>{std::move(copy)};
+}
+
+// ---- many rows ----------------------------------------------------------------------------------
+
+namespace {
+
+// The rows of a multi_get, pass by pass: each pass takes what is resident and notes the pages that
+// are missing; these are asked for together, and the next pass takes the rest.
+class ManyRows {
+  public:
+    ManyRows(ReaderState& state, const TableInfo& table,
+             std::span<const std::span<const std::byte>> keys)
+        : state_(state), table_(table), keys_(keys), obstacle_(state, table), rows_(keys.size()) {
+        for (std::size_t i = 0; i < keys.size(); ++i) open_.push_back(i);
+    }
+
+    Status run() {
+        while (!open_.empty()) {
+            if (Status pass = take_resident(); !pass.ok()) return pass;
+            if (missing_.empty()) continue;
+            if (Status came = bring_missing(); !came.ok()) return came;
+        }
+        return state_.valid() ? Status{} : Status{expired_failure()};
+    }
+    std::vector<std::optional<RawCopy>> take() { return std::move(rows_); }
+
+  private:
+    Status take_resident() {
+        missing_.clear();
+        std::vector<std::size_t> still_open;
+        Lookup last = Lookup::kFound;
+        const PageSource source(state_, last);
+        for (std::size_t i : open_) {
+            Landing landing{Landed::kCorrupt, PageId{}, nullptr};
+            if (const PageId root = state_.root(table_)) {
+                landing = descend(*table_.shape, root, keys_[i].data(), source);
+            }
+            if (landing.state == Landed::kLeaf) {
+                take_row(landing, i);
+                continue;
+            }
+            still_open.push_back(i);
+            if (landing.state == Landed::kMissing && last == Lookup::kAbsent) {
+                missing_.push_back(landing.page);
+            } else if (Status cleared = obstacle_.overcome(landing, last); !cleared.ok()) {
+                return cleared;
+            }
+        }
+        open_ = std::move(still_open);
+        return {};
+    }
+
+    void take_row(const Landing& landing, std::size_t i) {
+        const LeafView leaf(landing.bytes, table_.shape->leaf);
+        const int found = leaf.find(keys_[i].data());
+        if (found < 0) return;
+        const auto at = static_cast<std::uint32_t>(found);
+        rows_[i] = copy_of({{leaf.key(at), table_.shape->leaf.key_bytes}, leaf.value(at)});
+    }
+
+    Status bring_missing() {
+        if (!state_.valid()) return expired_failure();
+        std::sort(missing_.begin(), missing_.end());
+        missing_.erase(std::unique(missing_.begin(), missing_.end()), missing_.end());
+        Status came = request_pages(state_, table_, missing_);
+        if (came.error() != Error::kNoSuchPage) return came;
+        const Landing wrong{Landed::kCorrupt, missing_.front(), nullptr};
+        return obstacle_.overcome(wrong, Lookup::kNoVersion);
+    }
+
+    ReaderState& state_;
+    const TableInfo& table_;
+    std::span<const std::span<const std::byte>> keys_;
+    Obstacle obstacle_;
+    std::vector<std::optional<RawCopy>> rows_;
+    std::vector<std::size_t> open_;  // keys without an outcome
+    std::vector<PageId> missing_;
+};
+
+}  // namespace
+
+Result<std::vector<std::optional<RawCopy>>> RawTable::multi_get(
+    const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const {
+    Result<ReaderState*> state = ReaderState::live(snapshot);
+    if (!state.ok()) return state.failure();
+    for (const auto& key : keys) {
+        if (key.size() != schema().key_bytes()) return wrong_key(*info_, key.size());
+    }
+    ManyRows rows(**state, *info_, keys);
+    if (Status got = rows.run(); !got.ok()) return got.failure();
+    return rows.take();
+}
+
+}  // namespace bidstore

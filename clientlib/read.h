@@ -1,0 +1,132 @@
+// Reading encoded rows: what tools use as it is, and what the typed Table<T> of bidstore.h stands
+// on.
+//
+// Who:    RawTable is read-only and may be shared by threads; everything taken from a Snapshot
+//         belongs to the one thread that holds it.
+// Errors: kSnapshotExpired, kTimedOut (a page did not come before the snapshot's deadline),
+//         kNoSuchTable, kCorruption, kIoError, kDisconnected, kInvalid.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/page/schema.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+// Every call that can wait ends at one. Bidders have one per auction: pass it down.
+using Deadline = std::chrono::steady_clock::time_point;
+
+class Reader;
+class Snapshot;
+class StoreState;
+struct ReaderState;
+struct TreeShape;
+
+// What the catalog says of a table. Never changes: a table that is dropped and made again is
+// another table with another id.
+struct TableInfo {
+    TableId id;
+    std::uint32_t index = 0;  // of this store, dense: where readers keep the table's root
+    bool system = false;      // the catalog and the sessions: hidden from lists
+    Schema schema;
+    std::shared_ptr<const TreeShape> shape;  // engine/page/search.h
+};
+
+// A row in its page. Check snapshot.valid() after use: until it says yes, the bytes may be anything
+// (but the spans never lead out of the page).
+struct RawRow {
+    std::span<const std::byte> key;
+    std::span<const std::byte> value;
+};
+
+// A row of one's own.
+struct RawCopy {
+    std::vector<std::byte> key;
+    std::vector<std::byte> value;
+};
+
+struct ScanOptions {
+    std::uint64_t limit = ~std::uint64_t{0};  // rows
+    bool reverse = false;                     // from the upper bound down
+};
+
+// Rows between two bounds, in key order or against it. Lives as long as its snapshot, at most.
+//
+//   while (cursor.next()) use(cursor.row());
+//   if (auto status = cursor.status(); !status.ok()) forget everything;
+//
+// What was read is to be believed only after status() is ok, which looks at snapshot.valid().
+class RawCursor {
+  public:
+    RawCursor(RawCursor&&) noexcept;
+    RawCursor& operator=(RawCursor&&) noexcept;
+    ~RawCursor();
+
+    // Goes to the first or next row; false at the end and after a failure.
+    bool next();
+    const RawRow& row() const { return row_; }
+    // Ok while the scan got to where it is (or to its end) and the snapshot was valid all along.
+    Status status() const;
+
+    struct State;
+    struct DeleteState {
+        void operator()(State* state) const;
+    };
+    using StatePointer = std::unique_ptr<State, DeleteState>;
+
+  private:
+    friend class RawTable;
+    explicit RawCursor(StatePointer state);
+    StatePointer state_;
+    RawRow row_;
+};
+
+// Reads of one table by encoded keys. Bounds are key prefixes of 0 to key_bytes bytes, lower
+// inclusive, upper exclusive; an empty one is no bound.
+class RawTable {
+  public:
+    TableId id() const { return info_->id; }
+    const std::string& name() const { return info_->schema.name(); }
+    const Schema& schema() const { return info_->schema; }
+    const TableInfo& info() const { return *info_; }
+
+    // The value's size when the row is there; its bytes are copied into `value`, which has room
+    // for kRowBytesMax bytes (or, of a table without variable columns, for its fixed bytes). What
+    // `value` holds without success means nothing. No allocation.
+    Result<std::optional<std::uint32_t>> read(const Snapshot& snapshot,
+                                              std::span<const std::byte> key,
+                                              std::span<std::byte> value) const;
+    Result<std::optional<RawCopy>> get(const Snapshot& snapshot,
+                                       std::span<const std::byte> key) const;
+    // In place: check snapshot.valid() after use.
+    Result<std::optional<RawRow>> peek(const Snapshot& snapshot,
+                                       std::span<const std::byte> key) const;
+    // Pages that are not in the pool are asked for all at once. One entry a key, in order.
+    Result<std::vector<std::optional<RawCopy>>> multi_get(
+        const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const;
+    RawCursor scan(const Snapshot& snapshot, std::span<const std::byte> lower,
+                   std::span<const std::byte> upper, ScanOptions options = {}) const;
+    // The last n rows whose key begins with `prefix`, last one first.
+    RawCursor newest(const Snapshot& snapshot, std::uint64_t n,
+                     std::span<const std::byte> prefix) const;
+    Result<std::uint64_t> count(const Snapshot& snapshot, std::span<const std::byte> lower,
+                                std::span<const std::byte> upper) const;
+
+    explicit RawTable(std::shared_ptr<const TableInfo> info) : info_(std::move(info)) {}
+
+  private:
+    std::shared_ptr<const TableInfo> info_;
+};
+
+// The smallest byte string above everything that begins with `prefix`: empty when there is none.
+std::vector<std::byte> prefix_end(std::span<const std::byte> prefix);
+
+}  // namespace bidstore

@@ -1,0 +1,317 @@
+#include "clientlib/session.h"
+
+#include <cstring>
+#include <thread>
+
+#include "engine/page/search.h"
+
+namespace bidstore {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kPause = std::chrono::microseconds(200);
+
+// Answers of a daemon that is on its way out, or of one that refused an earlier write for that
+// reason (a gap): the write counts as not answered.
+bool says_farewell(Error error) {
+    return error == Error::kStopping || error == Error::kFenced ||
+           error == Error::kUnknownOutcome || error == Error::kSessionGap;
+}
+
+// A transaction that is refused whatever there is: its table has no row, ever.
+std::vector<std::byte> refused_transaction() {
+    constexpr std::uint32_t kNoTable = ~std::uint32_t{0};
+    const TransactionHeader header{1, Durability::kRelaxed};
+    OperationHeader operation{};
+    operation.kind = OperationKind::kCheckPresent;
+    operation.key_bytes = 8;
+    operation.table_id = kNoTable;
+    std::vector<std::byte> bytes(sizeof header + sizeof operation + operation.key_bytes);
+    std::memcpy(bytes.data(), &header, sizeof header);
+    std::memcpy(bytes.data() + sizeof header, &operation, sizeof operation);
+    return bytes;
+}
+
+SessionBytes session_of(Connection& connection) {
+    SessionBytes session{};
+    std::memcpy(session.data(), connection.segment().header().session_id, session.size());
+    return session;
+}
+
+}  // namespace
+
+StoreState::StoreState(AttachOptions options, std::shared_ptr<Connection> connection)
+    : options_(std::move(options)),
+      fork_generation_(fork_generation()),
+      session_(session_of(*connection)),
+      connection_(std::move(connection)),
+      next_number_(connection_->segment().header().last_number + 1) {}
+
+std::uint64_t StoreState::reconnects() const {
+    if (forked()) return 0;
+    const std::lock_guard hold(lock_);
+    return reconnects_;
+}
+
+// ---- connections --------------------------------------------------------------------------------
+
+Result<std::shared_ptr<Connection>> StoreState::live_connection(Deadline deadline) {
+    const auto current = [this]() -> std::shared_ptr<Connection> {
+        const std::lock_guard hold(lock_);
+        return connection_->alive() ? connection_ : nullptr;
+    };
+    if (auto connection = current()) return connection;
+    const Turn::Holder turn = reconnect_turn_.take(deadline);
+    if (!turn) {
+        return {Error::kDisconnected, "bidstored at " + options_.socket +
+                                          " is away, and did not come back before the deadline"};
+    }
+    if (auto connection = current()) return connection;
+    auto made = connect_to_daemon(options_, session_, true, deadline);
+    if (!made.ok()) return made;
+    const std::lock_guard hold(lock_);
+    adopt(*made);
+    return connection_;
+}
+
+void StoreState::adopt(std::shared_ptr<Connection> connection) {
+    // What the old daemon said before it went counts.
+    collect_all();
+    for (const auto& write : kept_) {
+        write->sent = false;
+        write->connection.reset();
+    }
+    connection_ = std::move(connection);
+    leaving_ = false;
+    unsent_ = kept_.size();
+    ++reconnects_;
+    const std::uint64_t applied = connection_->segment().header().last_number;
+    if (kept_.empty() && next_number_ <= applied) next_number_ = applied + 1;
+    const std::uint64_t first = kept_.empty() ? next_number_ : kept_.front()->number;
+    // Nobody has used this ring yet: the connection becomes known with the release of lock_.
+    init_ring(connection_->segment().ring_control(), first - 1);
+    send_unsent();
+}
+
+// The connection is not what it should be: waits for its end and for a new one.
+Status StoreState::come_back(const std::shared_ptr<Connection>& connection, Deadline deadline) {
+    if (connection->alive()) {
+        if (!connection->wait_for_hangup(deadline)) {
+            return {Error::kDisconnected, "bidstored at " + options_.socket +
+                                              " is stopping, and was not back before the deadline"};
+        }
+        connection->abandon();
+    }
+    auto live = live_connection(deadline);
+    if (!live.ok()) return live.failure();
+    return {};
+}
+
+// ---- sending ------------------------------------------------------------------------------------
+
+bool StoreState::send(KeptWrite& write) {
+    const std::optional<Call> call = connection_->claim_call();
+    if (!call) return false;
+    const std::uint64_t decided_below = kept_.empty() ? write.number : kept_.front()->number;
+    if (!connection_->post(RecordKind::kTransaction, write.bytes, *call, write.number,
+                           decided_below)) {
+        connection_->release_call(*call);
+        return false;
+    }
+    write.sent = true;
+    write.connection = connection_;
+    write.call = *call;
+    return true;
+}
+
+// A write that was answered, but has an unanswered one before it: only its number matters.
+bool StoreState::send_again(KeptWrite& write) {
+    KeptWrite again;
+    again.number = write.number;
+    again.bytes = write.answer.error == Error::kOk ? write.bytes : refused_transaction();
+    if (!send(again)) return false;
+    connection_->forget_call(again.call);
+    write.sent = true;
+    return true;
+}
+
+bool StoreState::send_unsent() {
+    if (unsent_ == 0) return true;
+    for (const auto& write : kept_) {
+        if (write->sent) continue;
+        const bool sent = write->answered ? send_again(*write) : send(*write);
+        if (!sent) return false;
+        --unsent_;
+    }
+    return true;
+}
+
+bool StoreState::try_send_new(const std::shared_ptr<KeptWrite>& write) {
+    if (!connection_->alive() || leaving_) return false;
+    // Answers whose callers gave up: the next number in line frees all behind it.
+    if (!kept_.empty()) collect(*kept_.front());
+    drop_decided();
+    if (!send_unsent()) return false;
+    write->number = next_number_;
+    if (!send(*write)) {
+        collect_all();
+        if (leaving_ || !send(*write)) return false;
+    }
+    ++next_number_;
+    kept_.push_back(write);
+    return true;
+}
+
+Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& transaction,
+                                                      Durability durability, Deadline deadline) {
+    if (forked()) return forked_failure();
+    if (!transaction.status().ok()) return transaction.status().failure();
+    if (transaction.empty()) return {Error::kInvalid, "a transaction without operations"};
+    auto write = std::make_shared<KeptWrite>();
+    write->bytes.assign(transaction.bytes().begin(), transaction.bytes().end());
+    std::memcpy(write->bytes.data() + offsetof(TransactionHeader, durability), &durability,
+                sizeof durability);
+    for (;;) {
+        {
+            const std::lock_guard hold(lock_);
+            if (try_send_new(write)) return write;
+        }
+        if (Status room = wait_for_room(deadline); !room.ok()) return room.failure();
+    }
+}
+
+Status StoreState::wait_for_room(Deadline deadline) {
+    std::shared_ptr<Connection> connection;
+    bool leaving = false;
+    std::optional<Call> oldest;
+    {
+        const std::lock_guard hold(lock_);
+        connection = connection_;
+        leaving = leaving_;
+        if (!kept_.empty() && kept_.front()->sent && !kept_.front()->answered) {
+            oldest = kept_.front()->call;
+        }
+    }
+    if (leaving || !connection->alive() || connection->hung_up()) {
+        if (!leaving && connection->alive()) connection->abandon();
+        return come_back(connection, deadline);
+    }
+    if (Clock::now() >= deadline) {
+        return {Error::kBusy,
+                "the ring or the call slots of this process were full until the deadline; the "
+                "transaction was not sent"};
+    }
+    if (oldest) {
+        connection->wait_slice(*oldest, deadline);
+    } else {
+        std::this_thread::sleep_for(kPause);
+    }
+    return {};
+}
+
+// ---- answers ------------------------------------------------------------------------------------
+
+void StoreState::collect(KeptWrite& write) {
+    if (!write.sent || write.answered || !write.connection->answered(write.call)) return;
+    const Answer answer = write.connection->answer(write.call);
+    write.connection->release_call(write.call);
+    if (says_farewell(answer.error)) {
+        leaving_ = leaving_ || write.connection == connection_;
+        write.sent = false;
+        write.connection.reset();
+        ++unsent_;
+        return;
+    }
+    write.answered = true;
+    write.answer = answer;
+    write.connection.reset();
+}
+
+void StoreState::collect_all() {
+    for (const auto& write : kept_) collect(*write);
+    drop_decided();
+}
+
+void StoreState::drop_decided() {
+    while (!kept_.empty() && kept_.front()->answered) {
+        if (!kept_.front()->sent) --unsent_;
+        kept_.pop_front();
+    }
+}
+
+bool StoreState::done(KeptWrite& write) {
+    if (forked()) return true;
+    const std::lock_guard hold(lock_);
+    collect(write);
+    drop_decided();
+    return write.answered;
+}
+
+Result<Committed> StoreState::wait(KeptWrite& write, Deadline deadline) {
+    while (!done(write)) {
+        const bool late = Clock::now() >= deadline;
+        Status progress = late ? Status{} : wait_for_progress(write, deadline);
+        if (!late && progress.ok()) continue;
+        std::string what = "write " + std::to_string(write.number) +
+                           " had no answer before the deadline: it may still be applied, once";
+        if (!progress.ok()) what += " (" + progress.failure().what + ")";
+        // A daemon that is there and refuses us will not answer later either.
+        const bool passing = late || progress.error() == Error::kDisconnected ||
+                             progress.error() == Error::kTimedOut;
+        return {passing ? Error::kTimedOut : Error::kUnknownOutcome, std::move(what)};
+    }
+    if (forked()) return forked_failure();
+    return outcome(write);
+}
+
+// Sleeps until there may be something new about the write.
+Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
+    std::shared_ptr<Connection> connection;
+    Call call;
+    bool sent = false;
+    bool leaving = false;
+    {
+        const std::lock_guard hold(lock_);
+        if (write.answered) return {};
+        sent = write.sent;
+        call = write.call;
+        leaving = leaving_;
+        connection = sent ? write.connection : connection_;
+    }
+    if (sent && connection->alive()) {
+        if (connection->wait_slice(call, deadline)) return {};
+        if (connection->hung_up()) connection->abandon();
+        return {};
+    }
+    if (leaving || !connection->alive()) return come_back(connection, deadline);
+    // There is a new connection, but no room yet for all that was kept.
+    std::this_thread::sleep_for(kPause);
+    const std::lock_guard hold(lock_);
+    collect_all();
+    send_unsent();
+    return {};
+}
+
+// ---- tables -------------------------------------------------------------------------------------
+
+std::shared_ptr<const TableInfo> StoreState::table_info(TableId id, bool system, Schema schema) {
+    const std::lock_guard hold(lock_);
+    std::shared_ptr<const TableInfo>& known = tables_[id.value];
+    if (!known) {
+        auto shape = std::make_shared<const TreeShape>(schema, id);
+        const auto index = static_cast<std::uint32_t>(tables_.size() - 1);
+        known = std::make_shared<const TableInfo>(
+            TableInfo{id, index, system, std::move(schema), std::move(shape)});
+    }
+    return known;
+}
+
+std::string StoreState::table_name(TableId id) {
+    const std::lock_guard hold(lock_);
+    const auto found = tables_.find(id.value);
+    if (found == tables_.end()) return "table " + std::to_string(id.value);
+    return found->second->schema.name();
+}
+
+}  // namespace bidstore

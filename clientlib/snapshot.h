@@ -1,0 +1,113 @@
+// A reading thread's state: its slot, its snapshot, and where it has seen the roots of tables.
+//
+// Who:    one thread. It is not shared, not even its cache lines.
+// Begin:  forked? abandoned? time to look at the daemon's heartbeat? then the slot protocol of
+//         shm/reader_slot.h. The looks cost a few loads of lines that hardly ever change.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "clientlib/attach.h"
+#include "clientlib/bidstore.h"
+#include "clientlib/session.h"
+#include "engine/page/search.h"
+#include "shm/page_map.h"
+#include "shm/reader_slot.h"
+
+namespace bidstore {
+
+struct ReaderState {
+    explicit ReaderState(std::shared_ptr<StoreState> its_store) : store(std::move(its_store)) {}
+    ~ReaderState();
+    ReaderState(const ReaderState&) = delete;
+    ReaderState& operator=(const ReaderState&) = delete;
+
+    // Takes a slot of the connection, and gives back the one of the connection before.
+    Status move_to(std::shared_ptr<Connection> next);
+    // Takes a snapshot; none is live.
+    Status begin(Deadline until);
+    void end();
+
+    // Data are used, then this is asked, then they are believed.
+    bool valid() const {
+        return generation == fork_generation() && slot->valid() && connection->alive();
+    }
+    PageVersion version(PageId page) { return version_at(connection->pool(), *slot, page); }
+
+    // The root of a table as this reader last saw it; 0: not yet.
+    PageId root(const TableInfo& table) const {
+        if (table.id == kCatalogId) return PageId{connection->pool().header().catalog_root};
+        return table.index < roots.size() ? roots[table.index] : PageId{};
+    }
+    void set_root(const TableInfo& table, PageId page);
+
+    static ReaderState& of(const Snapshot& snapshot) { return *snapshot.state_; }
+    // No read may begin without it: kInvalid after end() or in a forked child.
+    static Result<ReaderState*> live(const Snapshot& snapshot);
+
+    static constexpr TableId kCatalogId{1};
+
+    std::shared_ptr<StoreState> store;
+    std::shared_ptr<Connection> connection;
+    std::uint32_t slot_number = 0;
+    std::optional<SlotOwner> slot;
+    bool holding = false;  // a snapshot is live
+    Deadline deadline;     // of the snapshot
+    unsigned generation = fork_generation();
+    std::uint64_t next_look_ns = 0;  // at the heartbeat, by the coarse clock
+    std::vector<PageId> roots;       // by TableInfo::index
+    // Cursors that were used and will be again, so that scans allocate nothing after the first.
+    std::vector<RawCursor::StatePointer> spare_cursors;
+
+  private:
+    Status look_around(Deadline until);
+    void look_at_heartbeat(std::uint64_t now_ns);
+};
+
+// A source of page versions for engine/page/search.h: what the snapshot sees, and why not.
+class PageSource {
+  public:
+    PageSource(ReaderState& state, Lookup& last) : state_(&state), last_(&last) {}
+    const std::byte* operator()(PageId page) const {
+        const PageVersion version = state_->version(page);
+        *last_ = version.lookup;
+        return version.page;
+    }
+
+  private:
+    ReaderState* state_;
+    Lookup* last_;  // outcome of the newest call
+};
+
+// What to do about a landing that is no leaf, under a snapshot: brings pages in, or finds the
+// table's root again. Ok: descend once more. One per descent.
+class Obstacle {
+  public:
+    Obstacle(ReaderState& state, const TableInfo& table) : state_(state), table_(table) {}
+    // `ahead`: pages that may be asked for in the same go.
+    Status overcome(const Landing& landing, Lookup last, std::span<const PageId> ahead = {});
+
+  private:
+    Status mismatch(PageId page);
+    ReaderState& state_;
+    const TableInfo& table_;
+    bool root_is_fresh_ = false;
+};
+
+Failure expired_failure();
+
+// Looks the table's root up in the catalog, as the snapshot sees it.
+Status find_root(ReaderState& state, const TableInfo& table);
+
+// A row by its key: in place, nothing validated, a row that is not there included. `key` has the
+// table's key_bytes.
+Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
+                      RawRow& row);
+
+// Asks the engine for pages and waits until they are in the pool. kNoSuchPage: the tree that led
+// here is not (any more) what the snapshot sees. kSnapshotExpired: the daemon is gone.
+Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages);
+
+}  // namespace bidstore

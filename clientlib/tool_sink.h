@@ -1,0 +1,56 @@
+// The sink of the tool's import: rows into the store, many to a transaction, several transactions
+// under way at a time.
+//
+// Who:    one thread.
+// Order:  transactions are sent in the order of the rows, and the engine applies them so.
+// Memory: at most `in_flight` transactions of kTransactionBytesMax, and the lines they came from.
+// Errors: what a single row did wrong (kExists, kOutOfRange, ...) goes to the RefusalLog with its
+//         line, after its transaction was tried again record by record; everything else is final.
+#pragma once
+
+#include <deque>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "clientlib/bidstore.h"
+#include "clientlib/import.h"
+#include "clientlib/tool_options.h"
+
+namespace bidstore {
+
+class StoreSink final : public RowSink {
+  public:
+    // `wait_until` gives the deadline of a wait that begins now.
+    StoreSink(Store& store, std::vector<RawTable> tables, RefusalLog& refusals,
+              std::uint32_t in_flight, std::function<Deadline()> wait_until);
+    ~StoreSink() override;
+
+    Status write(const MappedRecord& record) override;
+    Status finish() override;
+
+    std::uint64_t rows_written() const { return rows_written_; }
+    std::uint64_t transactions() const { return transactions_; }
+
+  private:
+    struct Record;
+    struct Sent;
+
+    void append(RawTransaction& transaction, const Record& record) const;
+    Status send();
+    Status settle_oldest();
+    Status retry_one_by_one(const Sent& sent);
+
+    Store& store_;
+    std::vector<RawTable> tables_;
+    RefusalLog& refusals_;
+    std::uint32_t in_flight_max_;
+    std::function<Deadline()> wait_until_;
+    RawTransaction open_;
+    std::vector<Record> open_records_;
+    std::deque<Sent> in_flight_;
+    std::uint64_t rows_written_ = 0;
+    std::uint64_t transactions_ = 0;
+};
+
+}  // namespace bidstore

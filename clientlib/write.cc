@@ -1,0 +1,315 @@
+// Writes: transactions as bytes, and what their answers mean.
+
+#include "clientlib/write.h"
+
+#include <cstring>
+
+#include "clientlib/session.h"
+
+namespace bidstore {
+namespace {
+
+template <class T>
+void append_object(std::vector<std::byte>& to, const T& object) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    const std::size_t at = to.size();
+    to.resize(at + sizeof object);
+    std::memcpy(to.data() + at, &object, sizeof object);
+}
+
+void append_padded(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
+    to.insert(to.end(), bytes.begin(), bytes.end());
+    to.resize(align_up(to.size(), 8));
+}
+
+// A column and its content, as they follow an operation.
+std::vector<std::byte> column_value(std::uint32_t column, std::span<const std::byte> value) {
+    std::vector<std::byte> body;
+    append_object(body, ColumnValue{static_cast<std::uint16_t>(column),
+                                    static_cast<std::uint16_t>(value.size()), 0});
+    append_padded(body, value);
+    return body;
+}
+
+std::string_view kind_name(OperationKind kind) {
+    switch (kind) {
+        case OperationKind::kCheckPresent: return "require_present in";
+        case OperationKind::kCheckAbsent: return "require_absent in";
+        case OperationKind::kCheckEquals: return "require_equals in";
+        case OperationKind::kPut: return "put into";
+        case OperationKind::kInsert: return "insert into";
+        case OperationKind::kUpdate: return "update of";
+        case OperationKind::kAdd: return "add to";
+        case OperationKind::kDelete: return "erase from";
+        case OperationKind::kDeleteRange: return "erase_range from";
+        case OperationKind::kCreateTable: return "create_table";
+        case OperationKind::kDropTable: return "drop_table of";
+    }
+    return "operation on";
+}
+
+std::string_view meaning(Error error) {
+    switch (error) {
+        case Error::kNotFound: return "no such row";
+        case Error::kExists: return "the row is there already";
+        case Error::kPrecondition: return "the precondition does not hold";
+        case Error::kBelowFloor: return "the sum would be below the floor";
+        case Error::kAboveCeiling: return "the sum would be above the ceiling";
+        case Error::kOutOfRange: return "the value does not fit the column's type";
+        case Error::kBusy: return "the daemon has no room for it now: try again";
+        case Error::kDenied: return "this connection does not have the rights: attach with more, "
+                                    "and see the daemon's config";
+        case Error::kTooLarge: return "too large";
+        case Error::kNoSuchTable: return "the table is not there: open it again";
+        case Error::kTableExists: return "a table of that name is there";
+        case Error::kNoSpace: return "the data file is full";
+        case Error::kReadOnly: return "the store accepts no writes now (disk full?): see the "
+                                      "daemon's log";
+        default: return error_name(error);
+    }
+}
+
+// The header of operation `index` in a transaction that this library encoded.
+OperationHeader operation_at(std::span<const std::byte> bytes, std::uint32_t index) {
+    std::size_t offset = sizeof(TransactionHeader);
+    OperationHeader operation{};
+    for (std::uint32_t i = 0; offset + sizeof operation <= bytes.size(); ++i) {
+        std::memcpy(&operation, bytes.data() + offset, sizeof operation);
+        if (i == index) break;
+        offset += align_up(sizeof operation + operation.key_bytes + operation.body_bytes, 8);
+    }
+    return operation;
+}
+
+}  // namespace
+
+// ---- building -----------------------------------------------------------------------------------
+
+RawTransaction::RawTransaction() { clear(); }
+
+void RawTransaction::clear() {
+    bytes_.clear();
+    append_object(bytes_, TransactionHeader{0, Durability::kDurable});
+    last_update_ = 0;
+    result_count_ = 0;
+    status_ = {};
+}
+
+std::uint32_t RawTransaction::operation_count() const {
+    std::uint32_t count = 0;
+    std::memcpy(&count, bytes_.data() + offsetof(TransactionHeader, operation_count),
+                sizeof count);
+    return count;
+}
+
+void RawTransaction::fail(Error code, std::string what) {
+    if (!status_.ok()) return;
+    status_ = {code, "operation " + std::to_string(operation_count()) + ": " + std::move(what)};
+}
+
+void RawTransaction::append(OperationKind kind, std::uint8_t flags, TableId table,
+                            std::span<const std::byte> key, std::span<const std::byte> body) {
+    if (!status_.ok()) return;
+    const std::size_t size = align_up(sizeof(OperationHeader) + key.size() + body.size(), 8);
+    if (bytes_.size() + size > kTransactionBytesMax) {
+        return fail(Error::kTooLarge, "a transaction has at most " +
+                                          std::to_string(kTransactionBytesMax) +
+                                          " bytes: make several");
+    }
+    const std::uint32_t count = operation_count() + 1;
+    if (count > kOperationsMax) {
+        return fail(Error::kTooLarge, "a transaction has at most " +
+                                          std::to_string(kOperationsMax) +
+                                          " operations: make several");
+    }
+    if ((flags & kWantResult) != 0 && ++result_count_ > kCallResults) {
+        return fail(Error::kTooLarge, "a transaction gives at most " +
+                                          std::to_string(kCallResults) + " results");
+    }
+    std::memcpy(bytes_.data() + offsetof(TransactionHeader, operation_count), &count,
+                sizeof count);
+    last_update_ = kind == OperationKind::kUpdate ? bytes_.size() : 0;
+    append_object(bytes_, OperationHeader{kind, flags, static_cast<std::uint16_t>(key.size()),
+                                          table.value, static_cast<std::uint32_t>(body.size()),
+                                          0});
+    bytes_.insert(bytes_.end(), key.begin(), key.end());
+    append_padded(bytes_, body);
+}
+
+bool RawTransaction::key_fits(const RawTable& table, std::span<const std::byte> key) {
+    if (key.size() == table.schema().key_bytes()) return true;
+    fail(Error::kInvalid, "a key of table " + table.name() + " has " +
+                              std::to_string(table.schema().key_bytes()) + " bytes, not " +
+                              std::to_string(key.size()));
+    return false;
+}
+
+bool RawTransaction::value_fits(const RawTable& table, std::span<const std::byte> value) {
+    if (table.schema().valid_value(value)) return true;
+    fail(Error::kInvalid, "these " + std::to_string(value.size()) +
+                              " bytes are no row value of table " + table.name());
+    return false;
+}
+
+bool RawTransaction::column_fits(const RawTable& table, std::uint32_t column,
+                                 std::span<const std::byte> value) {
+    const Schema& schema = table.schema();
+    if (column < schema.key_columns() || column >= schema.columns().size()) {
+        fail(Error::kInvalid, "column " + std::to_string(column) + " of table " + table.name() +
+                                  " is no value column");
+        return false;
+    }
+    const Column& described = schema.columns()[column];
+    const bool variable = is_variable(described.type);
+    if (variable ? value.size() <= kRowBytesMax : value.size() == described.width_bytes) {
+        return true;
+    }
+    fail(variable ? Error::kTooLarge : Error::kInvalid,
+         "column " + described.name + " of table " + table.name() + " does not take " +
+             std::to_string(value.size()) + " bytes");
+    return false;
+}
+
+void RawTransaction::require_present(const RawTable& table, std::span<const std::byte> key) {
+    if (key_fits(table, key)) append(OperationKind::kCheckPresent, 0, table.id(), key, {});
+}
+
+void RawTransaction::require_absent(const RawTable& table, std::span<const std::byte> key) {
+    if (key_fits(table, key)) append(OperationKind::kCheckAbsent, 0, table.id(), key, {});
+}
+
+void RawTransaction::require_equals(const RawTable& table, std::span<const std::byte> key,
+                                    std::uint32_t column, std::span<const std::byte> value) {
+    if (!key_fits(table, key) || !column_fits(table, column, value)) return;
+    append(OperationKind::kCheckEquals, 0, table.id(), key, column_value(column, value));
+}
+
+void RawTransaction::put(const RawTable& table, std::span<const std::byte> key,
+                         std::span<const std::byte> value) {
+    if (!key_fits(table, key) || !value_fits(table, value)) return;
+    append(OperationKind::kPut, 0, table.id(), key, value);
+}
+
+void RawTransaction::insert(const RawTable& table, std::span<const std::byte> key,
+                            std::span<const std::byte> value) {
+    if (!key_fits(table, key) || !value_fits(table, value)) return;
+    append(OperationKind::kInsert, 0, table.id(), key, value);
+}
+
+// Whether the newest operation is an update of this row, which another column may join.
+bool RawTransaction::updates_same_row(const RawTable& table,
+                                      std::span<const std::byte> key) const {
+    if (last_update_ == 0 || !status_.ok()) return false;
+    OperationHeader last{};
+    std::memcpy(&last, bytes_.data() + last_update_, sizeof last);
+    return last.table_id == table.id().value && last.key_bytes == key.size() &&
+           std::memcmp(bytes_.data() + last_update_ + sizeof last, key.data(), key.size()) == 0;
+}
+
+void RawTransaction::update(const RawTable& table, std::span<const std::byte> key,
+                            std::uint32_t column, std::span<const std::byte> value) {
+    if (!key_fits(table, key) || !column_fits(table, column, value)) return;
+    std::vector<std::byte> body = column_value(column, value);
+    if (!updates_same_row(table, key)) {
+        return append(OperationKind::kUpdate, 0, table.id(), key, body);
+    }
+    if (bytes_.size() + body.size() + 8 > kTransactionBytesMax) {
+        return fail(Error::kTooLarge, "a transaction has at most " +
+                                          std::to_string(kTransactionBytesMax) + " bytes");
+    }
+    OperationHeader last{};
+    std::memcpy(&last, bytes_.data() + last_update_, sizeof last);
+    // The body so far ends where the operation does, less the padding behind it.
+    bytes_.resize(last_update_ + sizeof last + last.key_bytes + last.body_bytes);
+    last.body_bytes += static_cast<std::uint32_t>(body.size());
+    std::memcpy(bytes_.data() + last_update_, &last, sizeof last);
+    append_padded(bytes_, body);
+}
+
+void RawTransaction::add(const RawTable& table, std::span<const std::byte> key,
+                         std::uint32_t column, std::int64_t delta, const AddOptions& options) {
+    const Schema& schema = table.schema();
+    if (!key_fits(table, key)) return;
+    if (column < schema.key_columns() || column >= schema.columns().size() ||
+        !is_integer(schema.columns()[column].type)) {
+        return fail(Error::kInvalid, "column " + std::to_string(column) + " of table " +
+                                         table.name() + " is no integer value column");
+    }
+    AddBody body{};
+    body.column = static_cast<std::uint16_t>(column);
+    body.has_floor = options.floor ? 1 : 0;
+    body.has_ceiling = options.ceiling ? 1 : 0;
+    body.delta = delta;
+    body.floor = options.floor.value_or(0);
+    body.ceiling = options.ceiling.value_or(0);
+    const int flags = (options.create ? kCreate : 0) | (options.want_result ? kWantResult : 0);
+    append(OperationKind::kAdd, static_cast<std::uint8_t>(flags), table.id(), key,
+           std::as_bytes(std::span(&body, 1)));
+}
+
+void RawTransaction::erase(const RawTable& table, std::span<const std::byte> key,
+                           bool if_present) {
+    if (!key_fits(table, key)) return;
+    append(OperationKind::kDelete, if_present ? kIfPresent : 0, table.id(), key, {});
+}
+
+void RawTransaction::erase_range(const RawTable& table, std::span<const std::byte> lower,
+                                 std::span<const std::byte> upper, bool want_result) {
+    const std::size_t key_bytes = table.schema().key_bytes();
+    if (lower.size() > key_bytes || upper.size() > key_bytes) {
+        return fail(Error::kInvalid, "a bound of table " + table.name() + " has at most " +
+                                         std::to_string(key_bytes) + " bytes");
+    }
+    // Zeros behind a prefix make it the least key that begins with it, as in scans.
+    std::vector<std::byte> from(lower.begin(), lower.end());
+    from.resize(key_bytes);
+    std::vector<std::byte> to(upper.begin(), upper.end());
+    if (!to.empty()) to.resize(key_bytes);
+    append(OperationKind::kDeleteRange, want_result ? kWantResult : 0, table.id(), from, to);
+}
+
+void RawTransaction::create_table(const Schema& schema) {
+    const std::string encoded = schema.encode();
+    append(OperationKind::kCreateTable, 0, TableId{}, {}, std::as_bytes(std::span(encoded)));
+}
+
+void RawTransaction::drop_table(TableId table) {
+    append(OperationKind::kDropTable, 0, table, {}, {});
+}
+
+Transaction& Transaction::too_large(const RawTable& table) {
+    fail(Error::kTooLarge, "a row of table " + table.name() + " has at most " +
+                               std::to_string(kRowBytesMax) + " bytes, key included");
+    return *this;
+}
+
+// ---- answers ------------------------------------------------------------------------------------
+
+Result<Committed> StoreState::outcome(const KeptWrite& write) {
+    const Answer& answer = write.answer;
+    if (answer.error == Error::kOk) {
+        return Committed{Csn{answer.csn}, {answer.result, answer.result + answer.result_count}};
+    }
+    const std::string why(meaning(answer.error));
+    if (answer.failed_operation == kNoOperation) {
+        return {answer.error, "transaction refused: " + why};
+    }
+    const OperationHeader operation = operation_at(write.bytes, answer.failed_operation);
+    const bool has_table = operation.kind != OperationKind::kCreateTable;
+    return {answer.error,
+            "operation " + std::to_string(answer.failed_operation) + " (" +
+                std::string(kind_name(operation.kind)) +
+                (has_table ? " " + table_name(TableId{operation.table_id}) : std::string()) +
+                "): " + why};
+}
+
+Pending::Pending(std::shared_ptr<StoreState> store, std::shared_ptr<KeptWrite> write)
+    : store_(std::move(store)), write_(std::move(write)) {}
+Pending::Pending(Pending&&) noexcept = default;
+Pending& Pending::operator=(Pending&&) noexcept = default;
+Pending::~Pending() = default;
+
+Result<Committed> Pending::wait(Deadline deadline) { return store_->wait(*write_, deadline); }
+bool Pending::done() const { return store_->done(*write_); }
+
+}  // namespace bidstore

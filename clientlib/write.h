@@ -1,0 +1,118 @@
+// Transactions as bytes: what tools use as it is, and what the typed Transaction of bidstore.h
+// stands on.
+//
+// Who:    one thread at a time builds; building does no I/O. A built transaction may be committed
+//         any number of times, each time as a new write.
+// Errors: a building step that makes no sense is remembered and comes back from commit().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "clientlib/read.h"
+#include "shm/error.h"
+#include "shm/message.h"
+
+namespace bidstore {
+
+struct AddOptions {
+    // A sum beyond them is refused, with kBelowFloor or kAboveCeiling, and nothing is done.
+    std::optional<std::int64_t> floor = std::nullopt;
+    std::optional<std::int64_t> ceiling = std::nullopt;
+    bool create = false;       // a missing row starts as zeros and empty columns
+    bool want_result = false;  // Committed::results gets the value after the add
+};
+
+// Preconditions and operations, applied all or not at all, in order; each sees those before it.
+class RawTransaction {
+  public:
+    RawTransaction();
+
+    // The row must be there, must not be there, must have these bytes in that column.
+    void require_present(const RawTable& table, std::span<const std::byte> key);
+    void require_absent(const RawTable& table, std::span<const std::byte> key);
+    void require_equals(const RawTable& table, std::span<const std::byte> key,
+                        std::uint32_t column, std::span<const std::byte> value);
+
+    void put(const RawTable& table, std::span<const std::byte> key,
+             std::span<const std::byte> value);
+    void insert(const RawTable& table, std::span<const std::byte> key,
+                std::span<const std::byte> value);
+    // One value column of a row that is there. Calls for the same row one after another join.
+    void update(const RawTable& table, std::span<const std::byte> key, std::uint32_t column,
+                std::span<const std::byte> value);
+    void add(const RawTable& table, std::span<const std::byte> key, std::uint32_t column,
+             std::int64_t delta, const AddOptions& options = {});
+    void erase(const RawTable& table, std::span<const std::byte> key, bool if_present = false);
+    // Lower inclusive, upper exclusive, empty: no bound. want_result: the number of rows deleted.
+    void erase_range(const RawTable& table, std::span<const std::byte> lower,
+                     std::span<const std::byte> upper, bool want_result = false);
+
+    void create_table(const Schema& schema);  // rights kAdmin; result: the table's id
+    void drop_table(TableId table);           // rights kAdmin
+
+    std::uint32_t operation_count() const;
+    std::uint32_t result_count() const { return result_count_; }
+    bool empty() const { return operation_count() == 0; }
+    void clear();
+
+    // The first mistake made while building, or ok.
+    const Status& status() const { return status_; }
+    // TransactionHeader and operations (shm/message.h).
+    std::span<const std::byte> bytes() const { return bytes_; }
+
+  protected:
+    void append(OperationKind kind, std::uint8_t flags, TableId table,
+                std::span<const std::byte> key, std::span<const std::byte> body);
+    void fail(Error code, std::string what);
+
+  private:
+    bool key_fits(const RawTable& table, std::span<const std::byte> key);
+    bool value_fits(const RawTable& table, std::span<const std::byte> value);
+    bool column_fits(const RawTable& table, std::uint32_t column,
+                     std::span<const std::byte> value);
+    bool updates_same_row(const RawTable& table, std::span<const std::byte> key) const;
+
+    std::vector<std::byte> bytes_;
+    std::size_t last_update_ = 0;  // offset of the newest operation when it is an update
+    std::uint32_t result_count_ = 0;
+    Status status_;
+};
+
+// An applied transaction.
+struct Committed {
+    // Of its batch; a snapshot with csn() at or above it sees it. 0 when the answer was lost with
+    // an earlier daemon and the next one knew only that the write had been applied.
+    Csn csn;
+    // One for each operation that wanted a result, in order. Empty when csn is 0.
+    std::vector<std::int64_t> results;
+};
+
+struct KeptWrite;
+
+// A write that was submitted and may not have its answer yet. Dropping it does not undo the write.
+class Pending {
+  public:
+    Pending(Pending&&) noexcept;
+    Pending& operator=(Pending&&) noexcept;
+    ~Pending();
+
+    // Waits for the answer. After kTimedOut the write is still under way: wait() again, or leave
+    // it.
+    Result<Committed> wait(Deadline deadline);
+    // Whether wait() would return at once. No system call.
+    bool done() const;
+
+  private:
+    friend class Store;
+    Pending(std::shared_ptr<StoreState> store, std::shared_ptr<KeptWrite> write);
+    std::shared_ptr<StoreState> store_;
+    std::shared_ptr<KeptWrite> write_;
+};
+
+}  // namespace bidstore
