@@ -1,0 +1,99 @@
+#include "daemon/access.h"
+
+#include <grp.h>
+#include <pwd.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace bidstore {
+namespace {
+
+std::optional<std::uint32_t> as_number(const std::string& text) {
+    std::uint32_t number = 0;
+    const char* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(text.data(), end, number);
+    if (error != std::errc{} || rest != end) return std::nullopt;
+    return number;
+}
+
+std::optional<uid_t> find_user(const std::string& name) {
+    if (const auto number = as_number(name)) return number;
+    const passwd* entry = getpwnam(name.c_str());
+    if (entry == nullptr) return std::nullopt;
+    return entry->pw_uid;
+}
+
+std::optional<gid_t> find_group(const std::string& name) {
+    if (const auto number = as_number(name)) return number;
+    const group* entry = getgrnam(name.c_str());
+    if (entry == nullptr) return std::nullopt;
+    return entry->gr_gid;
+}
+
+// The primary group of the connection, and the user's groups in the database.
+std::vector<gid_t> groups_of(uid_t user, gid_t primary) {
+    std::vector<gid_t> groups = {primary};
+    const passwd* entry = getpwuid(user);
+    if (entry == nullptr) return groups;
+    int count = 64;
+    groups.resize(static_cast<std::size_t>(count));
+    if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) {
+        groups.resize(static_cast<std::size_t>(count));
+        if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) return {primary};
+    }
+    groups.resize(static_cast<std::size_t>(count));
+    return groups;
+}
+
+}  // namespace
+
+Result<AccessRules::List> AccessRules::resolve_list(const char* setting,
+                                                    const std::vector<std::string>& names) {
+    List list;
+    for (const std::string& name : names) {
+        const bool is_group = name.starts_with('@');
+        if (is_group) {
+            const auto found = find_group(name.substr(1));
+            if (found) list.groups.push_back(*found);
+            if (found) continue;
+        } else if (const auto found = find_user(name)) {
+            list.users.push_back(*found);
+            continue;
+        }
+        return {Error::kInvalid, std::string(setting) + ": this host has no " +
+                                     (is_group ? "group" : "user") + " \"" + name +
+                                     "\": make it, or take it out of the list"};
+    }
+    return list;
+}
+
+Result<AccessRules> AccessRules::resolve(const Config& config) {
+    AccessRules rules;
+    auto readers = resolve_list("readers", config.readers);
+    if (!readers) return readers.failure();
+    auto writers = resolve_list("writers", config.writers);
+    if (!writers) return writers.failure();
+    auto admins = resolve_list("admins", config.admins);
+    if (!admins) return admins.failure();
+    rules.readers_ = *readers;
+    rules.writers_ = *writers;
+    rules.admins_ = *admins;
+    return rules;
+}
+
+bool AccessRules::contains(const List& list, uid_t user, const std::vector<gid_t>& groups) {
+    if (std::find(list.users.begin(), list.users.end(), user) != list.users.end()) return true;
+    return std::find_first_of(list.groups.begin(), list.groups.end(), groups.begin(),
+                              groups.end()) != list.groups.end();
+}
+
+std::optional<Rights> AccessRules::granted(uid_t user, gid_t group) const {
+    const std::vector<gid_t> groups = groups_of(user, group);
+    if (contains(admins_, user, groups)) return Rights::kAdmin;
+    if (contains(writers_, user, groups)) return Rights::kWriter;
+    if (contains(readers_, user, groups)) return Rights::kReader;
+    return std::nullopt;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,99 @@
+// bidstored: the command line.
+#include <CLI/CLI.hpp>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <system_error>
+
+#include "daemon/access.h"
+#include "daemon/config.h"
+#include "daemon/log.h"
+#include "daemon/service.h"
+#include "shm/layout.h"
+
+namespace bidstore {
+namespace {
+
+struct Arguments {
+    std::string config_file;
+    std::string dev_directory;
+    Overrides overrides;
+    bool check = false;
+};
+
+void describe(CLI::App& app, Arguments& arguments) {
+    app.description(
+        "The storage daemon of bidstore: owns the data file, serves bidders on this host.");
+    app.set_version_flag("--version", std::string("bidstored " BIDSTORE_VERSION ", ABI version ") +
+                                          std::to_string(kAbiVersion));
+    auto* mode = app.add_option_group("mode", "one of")->require_option(1);
+    mode->add_option("--config", arguments.config_file,
+                     "read the settings from this TOML file (example: bidstored.toml)")
+        ->type_name("FILE");
+    mode->add_option(
+            "--dev", arguments.dev_directory,
+            "for development: no root, no huge pages, small, everything in DIR; the socket "
+            "is DIR/bidstore.sock")
+        ->type_name("DIR");
+    app.add_option("--set", arguments.overrides,
+                   "a setting that wins over the file; may be repeated: --set pool_bytes=1GiB")
+        ->type_name("KEY=VALUE")
+        ->allow_extra_args(false);
+    app.add_flag("--check", arguments.check, "say whether the settings are right, start nothing");
+    app.footer(
+        "Exit codes: 0 stopped as asked; 1 a setting is wrong; 2 the host is not as needed "
+        "(locked,\n"
+        "missing rights, no disk); 3 the log failed or the files are damaged.\n"
+        "SIGTERM and SIGINT stop it with a final checkpoint.");
+}
+
+Result<Config> read_settings(const Arguments& arguments) {
+    if (arguments.dev_directory.empty()) {
+        return load_config(arguments.config_file, arguments.overrides);
+    }
+    return dev_config(arguments.dev_directory, arguments.overrides);
+}
+
+ExitCode fail(const Failure& failure) {
+    log_line(kLogError, failure.what);
+    return exit_code_of(failure.code);
+}
+
+ExitCode run(const Arguments& arguments) {
+    const Result<Config> config = read_settings(arguments);
+    if (!config) return fail(config.failure());
+    if (arguments.check) {
+        const auto rules = AccessRules::resolve(*config);
+        if (!rules) return fail(rules.failure());
+        std::cout << "the settings are right\n";
+        return ExitCode::kClean;
+    }
+    if (!arguments.dev_directory.empty()) {
+        std::error_code error;
+        std::filesystem::create_directories(config->directory, error);
+        if (error) {
+            return fail({Error::kIoError, config->directory + ": cannot be made: " +
+                                              error.message() + " (choose another --dev DIR)"});
+        }
+    }
+    return run_service(*config);
+}
+
+}  // namespace
+}  // namespace bidstore
+
+int main(int argument_count, char** argument_values) {
+    bidstore::Arguments arguments;
+    CLI::App app;
+    bidstore::describe(app, arguments);
+    try {
+        app.parse(argument_count, argument_values);
+    } catch (const CLI::ParseError& error) {
+        // --help and --version arrive here too, with code 0.
+        return app.exit(error) == 0 ? 0 : static_cast<int>(bidstore::ExitCode::kConfig);
+    }
+    return static_cast<int>(bidstore::run(arguments));
+}

@@ -1,0 +1,486 @@
+#include "daemon/server.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "daemon/log.h"
+#include "shm/doorbell.h"
+
+namespace bidstore {
+namespace {
+
+// Tags of the epoll set; connections are numbered above them.
+constexpr std::uint64_t kListenerTag = 0;
+constexpr std::uint64_t kEngineTag = 1;
+constexpr std::uint64_t kFirstConnection = 2;
+// Connections in their handshake besides the clients: more are not accepted until some are done.
+constexpr std::size_t kHandshakesMax = 64;
+constexpr std::uint64_t kAcceptPauseNs = 100'000'000;
+constexpr std::size_t kWelcomeDescriptors = 3;
+
+std::uint64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+std::string error_text() { return std::strerror(errno); }
+
+std::string hex(std::uint64_t value) {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    std::string text;
+    for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[(value >> shift) & 15];
+    return text;
+}
+
+const char* rights_name(Rights rights) {
+    if (rights == Rights::kAdmin) return "admin";
+    return rights == Rights::kWriter ? "writer" : "reader";
+}
+
+// The kernel's socket calls take the general address type; both begin alike by design.
+struct SocketAddress {
+    explicit SocketAddress(const std::string& path) {
+        address.sun_family = AF_UNIX;
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+    }
+    const sockaddr* general() const {
+        return static_cast<const sockaddr*>(static_cast<const void*>(&address));
+    }
+    sockaddr_un address{};
+};
+
+// Removes a socket that nobody listens on.
+Status remove_stale_socket(const std::string& path) {
+    struct stat found {};
+    if (lstat(path.c_str(), &found) != 0) return {};
+    if (!S_ISSOCK(found.st_mode)) {
+        return {Error::kInvalid, path +
+                                     ": is there and is not a socket: move it away, or name "
+                                     "another path in the setting \"socket\""};
+    }
+    const Descriptor probe(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const SocketAddress address(path);
+    if (connect(probe.number(), address.general(), sizeof address.address) == 0 ||
+        errno != ECONNREFUSED) {
+        return {Error::kLocked, path +
+                                    ": another daemon listens there: stop it, or name another "
+                                    "path in the setting \"socket\""};
+    }
+    unlink(path.c_str());
+    return {};
+}
+
+Welcome make_welcome(Error error, const SessionId& session, std::string_view message) {
+    Welcome welcome{};
+    welcome.magic = kHelloMagic;
+    welcome.abi_version = kAbiVersion;
+    welcome.error = static_cast<std::uint32_t>(error);
+    welcome.fingerprint = kLayoutFingerprint;
+    std::memcpy(welcome.session_id, session.bytes, sizeof welcome.session_id);
+    message.copy(welcome.message, sizeof welcome.message - 1);
+    return welcome;
+}
+
+// One message, with descriptors or without. Never blocks: the first and only message of ours fits
+// into the socket's buffer.
+bool send_welcome(int socket, const Welcome& welcome, const std::vector<int>& descriptors) {
+    iovec part{.iov_base = const_cast<Welcome*>(&welcome), .iov_len = sizeof welcome};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kWelcomeDescriptors)] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (!descriptors.empty()) {
+        const std::size_t bytes = descriptors.size() * sizeof(int);
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(bytes);
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(bytes);
+        std::memcpy(CMSG_DATA(header), descriptors.data(), bytes);
+    }
+    return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(sizeof welcome);
+}
+
+AttachedSegment shape_of(ClientSegment& segment) {
+    AttachedSegment shape;
+    const auto offset = [&](const void* at) {
+        return static_cast<std::uint64_t>(static_cast<const std::byte*>(at) - segment.base());
+    };
+    shape.base = segment.base();
+    shape.first_slot = segment.first_slot();
+    shape.slot_count = segment.slot_count();
+    shape.call_slot_count = segment.call_slot_count();
+    shape.ring_bytes = segment.ring_bytes();
+    shape.slots_offset = offset(segment.slots());
+    shape.ring_control_offset = offset(&segment.ring_control());
+    shape.ring_offset = offset(segment.ring());
+    shape.calls_offset = offset(segment.calls());
+    return shape;
+}
+
+}  // namespace
+
+ServerOptions server_options(const Config& config) {
+    return {.socket = config.socket,
+            .socket_mode = config.socket_mode,
+            .max_clients = config.max_clients,
+            .slots_per_client = config.slots_per_client,
+            .call_slots_per_client = config.call_slots_per_client,
+            .ring_bytes = static_cast<std::uint32_t>(config.ring_bytes),
+            .handshake_timeout_ns = config.handshake_timeout_ns};
+}
+
+// ---- start and stop -----------------------------------------------------------------------------
+
+Server::Server(const ServerOptions& options, AccessRules rules, PoolSegment& pool,
+               HostClients& clients)
+    : options_(options),
+      rules_(std::move(rules)),
+      pool_(pool),
+      clients_(clients),
+      stats_(pool.stats()),
+      next_id_(kFirstConnection),
+      block_taken_(options.max_clients, false) {}
+
+Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options, AccessRules rules,
+                                             PoolSegment& pool, HostClients& clients) {
+    std::unique_ptr<Server> server(new Server(options, std::move(rules), pool, clients));
+    server->events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
+    if (!server->events_) return {Error::kIoError, "server (epoll): " + error_text()};
+    if (Status status = server->listen(); !status) return status.failure();
+    Status status = server->watch(clients.event_descriptor(), kEngineTag);
+    if (!status) return status.failure();
+    return server;
+}
+
+Server::~Server() {
+    stop_accepting();
+    for (auto& [id, connection] : connections_) {
+        if (connection->doorbell) clients_.remove_doorbell(connection->doorbell.number());
+    }
+}
+
+Status Server::listen() {
+    if (Status status = remove_stale_socket(options_.socket); !status) return status;
+    Descriptor listener(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const SocketAddress address(options_.socket);
+    if (!listener || bind(listener.number(), address.general(), sizeof address.address) != 0) {
+        return {Error::kIoError,
+                options_.socket + ": cannot listen there: " + error_text() +
+                    " (its directory must exist and be writable by the daemon's user)"};
+    }
+    listener_ = std::move(listener);
+    if (chmod(options_.socket.c_str(), options_.socket_mode) != 0 ||
+        ::listen(listener_.number(), SOMAXCONN) != 0) {
+        return {Error::kIoError, options_.socket + ": cannot listen there: " + error_text()};
+    }
+    return watch(listener_.number(), kListenerTag);
+}
+
+Status Server::watch(int descriptor, std::uint64_t tag) {
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLRDHUP;
+    // Connections that wait to be accepted are told once, since not all may be accepted at once.
+    if (tag == kListenerTag) event.events |= EPOLLET;
+    event.data.u64 = tag;
+    if (epoll_ctl(events_.number(), EPOLL_CTL_ADD, descriptor, &event) == 0) return {};
+    return {Error::kIoError, "server (epoll): " + error_text()};
+}
+
+void Server::stop_accepting() {
+    if (!listener_) return;
+    // The path goes first: who connects now is told "no such file" and not left waiting.
+    unlink(options_.socket.c_str());
+    listener_ = Descriptor();
+}
+
+// ---- the loop -----------------------------------------------------------------------------------
+
+void Server::run_once(std::uint64_t wait_ns_max) {
+    std::uint64_t wait_ns = accept_pending_ ? std::min(wait_ns_max, kAcceptPauseNs) : wait_ns_max;
+    const std::uint64_t begin_ns = now_ns();
+    for (const auto& [id, connection] : connections_) {
+        if (connection->state != State::kHello && connection->state != State::kAttaching) continue;
+        const std::uint64_t left =
+            connection->deadline_ns > begin_ns ? connection->deadline_ns - begin_ns : 0;
+        wait_ns = std::min(wait_ns, left);
+    }
+    epoll_event events[64];
+    const auto wait_ms =
+        static_cast<int>(std::min<std::uint64_t>((wait_ns + 999'999) / 1'000'000, 60'000));
+    const int count = epoll_wait(events_.number(), events, 64, wait_ms);
+    for (int i = 0; i < count; ++i) {
+        const std::uint64_t tag = events[i].data.u64;
+        if (tag == kListenerTag) accept_pending_ = true;
+        if (tag == kEngineTag) on_engine_events();
+        // An earlier event of this round may have ended the connection.
+        const auto found = connections_.find(tag);
+        if (found != connections_.end()) on_readable(*found->second);
+    }
+    close_late_handshakes(now_ns());
+    if (accept_pending_) accept_all();
+}
+
+// Accepts what waits, unless the daemon is full or the host short of something: then what is left
+// waits for a later round.
+void Server::accept_all() {
+    if (now_ns() < accept_again_ns_) return;
+    while (listener_ && connections_.size() < options_.max_clients + kHandshakesMax) {
+        Descriptor accepted(
+            accept4(listener_.number(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (!accepted) {
+            if (errno == ECONNABORTED || errno == EINTR) continue;
+            accept_pending_ = errno != EAGAIN;
+            if (!accept_pending_) return;
+            log_line(kLogWarning, "a connection waits: " + error_text() +
+                                      " (more open files may be allowed by LimitNOFILE)");
+            accept_again_ns_ = now_ns() + kAcceptPauseNs;
+            return;
+        }
+        ucred peer{};
+        socklen_t bytes = sizeof peer;
+        if (getsockopt(accepted.number(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0) continue;
+        auto connection = std::make_unique<Connection>();
+        connection->id = next_id_++;
+        connection->deadline_ns = now_ns() + options_.handshake_timeout_ns;
+        connection->user = peer.uid;
+        connection->group = peer.gid;
+        connection->process = peer.pid;
+        if (!watch(accepted.number(), connection->id)) continue;
+        connection->socket = std::move(accepted);
+        connections_.emplace(connection->id, std::move(connection));
+    }
+}
+
+void Server::on_readable(Connection& connection) {
+    if (connection.state == State::kDetaching) return;
+    Hello hello{};
+    // Descriptors that a peer attaches have nowhere to go and are closed by the kernel.
+    const ssize_t got =
+        recv(connection.socket.number(), &hello, sizeof hello, MSG_DONTWAIT | MSG_TRUNC);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got <= 0) return close(connection);
+    if (connection.state != State::kHello) {
+        log_line(kLogWarning, "client " + std::to_string(connection.process) +
+                                  " cut off: it sent bytes after its handshake");
+        stats_.add(Counter::kClientsDropped);
+        return close(connection);
+    }
+    if (got != static_cast<ssize_t>(sizeof hello)) {
+        return refuse(connection,
+                      {Error::kProtocol, "hello has " + std::to_string(got) + " bytes, not " +
+                                             std::to_string(sizeof hello) +
+                                             ": the program is not of this version of bidstore"});
+    }
+    on_hello(connection, hello);
+}
+
+void Server::close_late_handshakes(std::uint64_t now) {
+    std::vector<Connection*> late;
+    for (const auto& [id, connection] : connections_) {
+        const bool waits =
+            connection->state == State::kHello || connection->state == State::kAttaching;
+        if (waits && connection->deadline_ns <= now) late.push_back(connection.get());
+    }
+    for (Connection* connection : late) {
+        const bool silent = connection->state == State::kHello;
+        refuse(*connection, {Error::kTimedOut,
+                             silent ? "no hello came in time" : "the engine is busy: try again"});
+    }
+}
+
+// ---- handshake ----------------------------------------------------------------------------------
+
+Status Server::check_hello(Connection& connection, const Hello& hello) const {
+    if (hello.magic != kHelloMagic) {
+        return {Error::kProtocol, "hello begins with " + hex(hello.magic) + ", not " +
+                                      hex(kHelloMagic) + ": this is not a bidstore program"};
+    }
+    if (hello.abi_version != kAbiVersion) {
+        return {Error::kVersionMismatch, "the program speaks ABI version " +
+                                             std::to_string(hello.abi_version) + ", the daemon " +
+                                             std::to_string(kAbiVersion) +
+                                             ": build the program against the daemon's version"};
+    }
+    if (hello.fingerprint != kLayoutFingerprint) {
+        return {Error::kVersionMismatch,
+                "the program's layout fingerprint is " + hex(hello.fingerprint) +
+                    ", the daemon's " + hex(kLayoutFingerprint) + ": build both from one version"};
+    }
+    if (hello.rights < 1 || hello.rights > static_cast<std::uint32_t>(Rights::kAdmin)) {
+        return {Error::kInvalid, "rights " + std::to_string(hello.rights) +
+                                     " asked for: 1 (reader), 2 (writer) and 3 (admin) exist"};
+    }
+    const auto asked = static_cast<Rights>(hello.rights);
+    const auto granted = rules_.granted(connection.user, connection.group);
+    if (!granted || *granted < asked) {
+        return {Error::kDenied, "user " + std::to_string(connection.user) + " may not be " +
+                                    rights_name(asked) + ": add it to \"" + rights_name(asked) +
+                                    "s\" in the daemon's config"};
+    }
+    connection.rights = asked;
+    return {};
+}
+
+void Server::on_hello(Connection& connection, const Hello& hello) {
+    if (Status status = check_hello(connection, hello); !status) {
+        return refuse(connection, status.failure());
+    }
+    if (!listener_) return refuse(connection, {Error::kStopping, "the daemon is stopping"});
+    std::memcpy(connection.session.bytes, hello.session_id, sizeof connection.session.bytes);
+    if (connection.session == SessionId{} &&
+        getrandom(connection.session.bytes, sizeof connection.session.bytes, 0) !=
+            static_cast<ssize_t>(sizeof connection.session.bytes)) {
+        return refuse(connection, {Error::kIoError, "no random numbers for a session"});
+    }
+    if (Status status = prepare(connection); !status) return refuse(connection, status.failure());
+    send_attach(connection);
+}
+
+// Makes what a client gets; what was made until something fails goes with the connection.
+Status Server::prepare(Connection& connection) {
+    connection.block = take_block();
+    if (!connection.block) {
+        return {Error::kTooManyClients, "max_clients = " + std::to_string(options_.max_clients) +
+                                            " are connected: raise it in the daemon's config"};
+    }
+    ClientShape shape;
+    shape.slot_count = options_.slots_per_client;
+    shape.call_slot_count = options_.call_slots_per_client;
+    shape.ring_bytes = options_.ring_bytes;
+    shape.first_slot = *connection.block * options_.slots_per_client;
+    shape.rights = connection.rights;
+    std::memcpy(shape.session_id, connection.session.bytes, sizeof shape.session_id);
+    shape.instance_id = pool_.header().instance_id;
+    Result<ClientSegment> segment = ClientSegment::create(shape);
+    if (!segment) return segment.failure();
+    connection.segment.emplace(std::move(*segment));
+    Result<Descriptor> doorbell = make_doorbell();
+    if (!doorbell) return doorbell.failure();
+    if (Status status = clients_.add_doorbell(doorbell->number()); !status) return status;
+    connection.doorbell = std::move(*doorbell);
+    return {};
+}
+
+void Server::send_attach(Connection& connection) {
+    ClientCommand command;
+    command.kind = ClientCommand::Kind::kAttach;
+    command.client_id = connection.id;
+    command.rights = connection.rights;
+    command.session = connection.session;
+    command.segment = shape_of(*connection.segment);
+    connection.state = State::kAttaching;
+    clients_.send(command);
+}
+
+std::optional<std::uint32_t> Server::take_block() {
+    const auto free = std::find(block_taken_.begin(), block_taken_.end(), false);
+    if (free == block_taken_.end()) return std::nullopt;
+    *free = true;
+    return static_cast<std::uint32_t>(free - block_taken_.begin());
+}
+
+void Server::on_engine_events() {
+    clients_.clear_event_descriptor();
+    ClientEvent event;
+    while (clients_.take_event(event)) {
+        const auto found = connections_.find(event.client_id);
+        if (found == connections_.end()) continue;
+        Connection& connection = *found->second;
+        switch (event.kind) {
+            case ClientEvent::Kind::kAttached:
+                on_attached(connection, event);
+                break;
+            case ClientEvent::Kind::kDetached:
+                release(connection);
+                break;
+            case ClientEvent::Kind::kCutOff:
+                log_line(kLogWarning, "client " + std::to_string(connection.process) + " (user " +
+                                          std::to_string(connection.user) +
+                                          ") cut off: " + event.reason);
+                stats_.add(Counter::kClientsDropped);
+                close(connection);
+                break;
+        }
+    }
+}
+
+void Server::on_attached(Connection& connection, const ClientEvent& event) {
+    if (event.error != Error::kOk) {
+        // The engine holds nothing of a client that it did not take.
+        const bool hung_up = connection.state == State::kDetaching;
+        connection.state = State::kHello;
+        if (hung_up) return release(connection);
+        return refuse(connection, {event.error, "the engine refuses the client: " +
+                                                    std::string(error_name(event.error))});
+    }
+    if (connection.state != State::kAttaching) return;  // it hung up; kDetach is on its way
+    connection.segment->announce(event.last_number);
+    connection.state = State::kServing;
+    stats_.set(Counter::kClients, ++serving_count_);
+    Status status = welcome(connection);
+    if (status) return;
+    log_line(kLogWarning, "client " + std::to_string(connection.process) +
+                              " not welcomed: " + status.failure().what);
+    close(connection);
+}
+
+Status Server::welcome(Connection& connection) {
+    Result<Descriptor> pool = pool_.open_read_only();
+    if (!pool) return pool.failure();
+    const Welcome welcome = make_welcome(Error::kOk, connection.session, "");
+    if (send_welcome(
+            connection.socket.number(), welcome,
+            {pool->number(), connection.segment->descriptor(), connection.doorbell.number()})) {
+        return {};
+    }
+    return {Error::kIoError, error_text()};
+}
+
+// ---- ends ---------------------------------------------------------------------------------------
+
+void Server::refuse(Connection& connection, const Failure& failure) {
+    stats_.add(Counter::kClientsRefused);
+    log_line(kLogWarning, "connection of process " + std::to_string(connection.process) +
+                              " (user " + std::to_string(connection.user) +
+                              ") refused: " + failure.what);
+    send_welcome(connection.socket.number(),
+                 make_welcome(failure.code, connection.session, failure.what), {});
+    close(connection);
+}
+
+void Server::close(Connection& connection) {
+    if (connection.state == State::kDetaching) return;
+    connection.socket = Descriptor();  // leaves the epoll set by itself: no one else has it open
+    if (connection.state == State::kServing) stats_.set(Counter::kClients, --serving_count_);
+    if (connection.state == State::kHello) return release(connection);
+    ClientCommand command;
+    command.kind = ClientCommand::Kind::kDetach;
+    command.client_id = connection.id;
+    connection.state = State::kDetaching;
+    clients_.send(command);
+}
+
+void Server::release(Connection& connection) {
+    if (connection.state == State::kServing) stats_.set(Counter::kClients, --serving_count_);
+    if (connection.doorbell) clients_.remove_doorbell(connection.doorbell.number());
+    if (connection.block) block_taken_[*connection.block] = false;
+    connections_.erase(connection.id);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,121 @@
+// The socket: who connects, whether they may, and what they get.
+//
+//   accept ─► hello ─► attaching ─► serving ─► detaching ─► gone
+//                │          │ the engine refuses       ▲
+//                └──────────┴── refused: Welcome with an error, closed
+//
+// Who:     the server thread (the daemon's main thread); the engine hears of clients through
+//          HostClients alone, and decides.
+// Owns:    the listening socket and, per connection: socket, client segment, doorbell, and a block
+//          of reader slots. A segment is unmapped, and its slots given to somebody else, only after
+//          the engine said that it let go of them.
+// Trust:   a connection is hostile until its Hello was checked, and its bytes stay so. Rights are
+// the
+//          lesser of what was asked for and what the rules grant to the credentials that the
+//          kernel vouches for.
+// Waits:   a connection that does not finish its handshake in time is closed; one that says
+//          anything after it is cut off.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "daemon/access.h"
+#include "daemon/host_clients.h"
+#include "shm/segment.h"
+#include "shm/stats.h"
+
+namespace bidstore {
+
+struct ServerOptions {
+    std::string socket;
+    std::uint32_t socket_mode = 0666;
+    std::uint32_t max_clients = 64;
+    std::uint32_t slots_per_client = 128;
+    std::uint32_t call_slots_per_client = 512;
+    std::uint32_t ring_bytes = 1u << 20;
+    std::uint64_t handshake_timeout_ns = 2'000'000'000;
+};
+ServerOptions server_options(const Config& config);
+
+class Server {
+  public:
+    // Listens from now on. kLocked: another daemon listens on this path; kInvalid or kIoError: the
+    // path cannot be a socket. A socket that a dead daemon left behind is removed.
+    static Result<std::unique_ptr<Server>> open(const ServerOptions& options, AccessRules rules,
+                                                PoolSegment& pool, HostClients& clients);
+    // The engine must have stopped: the segments go.
+    ~Server();
+
+    // Readable while there is something to do for run_once().
+    int descriptor() const { return events_.number(); }
+    // Does what there is to do and waits at most so long for it.
+    void run_once(std::uint64_t wait_ns_max);
+    // No new connections: the socket's path is gone. Clients stay.
+    void stop_accepting();
+
+    // Clients that were welcomed and are still connected.
+    std::uint32_t client_count() const { return serving_count_; }
+
+  private:
+    enum class State : std::uint8_t { kHello, kAttaching, kServing, kDetaching };
+    struct Connection {
+        std::uint64_t id = 0;
+        State state = State::kHello;
+        Descriptor socket;
+        std::uint64_t deadline_ns = 0;  // of the handshake
+        uid_t user = 0;
+        gid_t group = 0;
+        pid_t process = 0;
+        Rights rights = Rights::kReader;
+        SessionId session;
+        std::optional<std::uint32_t> block;  // of reader slots
+        std::optional<ClientSegment> segment;
+        Descriptor doorbell;
+    };
+
+    Server(const ServerOptions& options, AccessRules rules, PoolSegment& pool,
+           HostClients& clients);
+    Status listen();
+    Status watch(int descriptor, std::uint64_t tag);
+
+    void accept_all();
+    void on_readable(Connection& connection);
+    void on_hello(Connection& connection, const Hello& hello);
+    // kOk, or why the Hello is refused.
+    Status check_hello(Connection& connection, const Hello& hello) const;
+    Status prepare(Connection& connection);
+    void send_attach(Connection& connection);
+    void on_engine_events();
+    void on_attached(Connection& connection, const ClientEvent& event);
+    Status welcome(Connection& connection);
+
+    void refuse(Connection& connection, const Failure& failure);
+    // Ends a connection in whatever state it is.
+    void close(Connection& connection);
+    // Forgets it: what it holds goes back.
+    void release(Connection& connection);
+    void close_late_handshakes(std::uint64_t now_ns);
+    std::optional<std::uint32_t> take_block();
+
+    ServerOptions options_;
+    AccessRules rules_;
+    PoolSegment& pool_;
+    HostClients& clients_;
+    StatsWriter stats_;
+    Descriptor events_;  // epoll
+    Descriptor listener_;
+    std::uint64_t next_id_;
+    bool accept_pending_ = false;        // connections may wait to be accepted
+    std::uint64_t accept_again_ns_ = 0;  // after the host ran out of descriptors
+    std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
+    std::vector<bool> block_taken_;
+    std::uint32_t serving_count_ = 0;
+};
+
+}  // namespace bidstore
