@@ -1,0 +1,559 @@
+// Writing through the client library: encoding, answers, back-pressure, and daemons that come and
+// go while writes are under way. The daemon is the test's (tests/fake_daemon.h).
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <future>
+#include <optional>
+#include <set>
+
+#include "clientlib/bidstore.h"
+#include "tests/fake_daemon.h"
+
+namespace {
+
+struct Budget {
+    std::uint64_t who = 0;
+    std::int64_t left = 0;
+    std::uint32_t spent = 0;
+    std::string_view name;
+};
+
+}  // namespace
+
+template <>
+struct bidstore::Describe<Budget> {
+    static constexpr auto table = bidstore::table<Budget>(
+        "budgets", keys(column<&Budget::who>("who")),
+        values(column<&Budget::left>("left"), column<&Budget::spent>("spent"),
+               column<&Budget::name>("name")));
+};
+
+namespace bidstore {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr TableId kBudgets{16};
+constexpr PageId kBudgetsRoot{90};
+
+struct Operation {
+    OperationHeader header;
+    std::vector<std::byte> key;
+    std::vector<std::byte> body;
+};
+
+std::vector<Operation> operations_of(std::span<const std::byte> bytes) {
+    TransactionHeader transaction{};
+    std::memcpy(&transaction, bytes.data(), sizeof transaction);
+    std::vector<Operation> operations;
+    std::size_t at = sizeof transaction;
+    for (std::uint32_t i = 0; i < transaction.operation_count; ++i) {
+        Operation operation{};
+        std::memcpy(&operation.header, bytes.data() + at, sizeof operation.header);
+        const auto key = bytes.subspan(at + sizeof operation.header, operation.header.key_bytes);
+        const auto body = bytes.subspan(at + sizeof operation.header + key.size(),
+                                        operation.header.body_bytes);
+        operation.key.assign(key.begin(), key.end());
+        operation.body.assign(body.begin(), body.end());
+        operations.push_back(std::move(operation));
+        at += align_up(sizeof(OperationHeader) + key.size() + body.size(), 8);
+    }
+    EXPECT_EQ(at, bytes.size());
+    return operations;
+}
+
+class ClientSession : public testing::Test {
+  protected:
+    void SetUp() override {
+        start_daemon();
+        attach();
+    }
+
+    std::unique_ptr<FakeDaemon> make_daemon(FakeDaemon::Options options = {}) {
+        auto daemon = std::make_unique<FakeDaemon>(socket_, disk_, options);
+        const Result<Schema> schema = Description<Budget>::schema();
+        const LeafLayout layout = LeafLayout::of(*schema);
+        daemon->put_catalog(1, {{kBudgets, kBudgetsRoot, *schema}});
+        daemon->put_page(kBudgetsRoot, 1, kBudgets, [&](std::byte* page) {
+            LeafEdit edit(page, layout, *schema);
+            edit.init();
+            const EncodedRow<Budget> row(Budget{7, ++starts_, 0, "seven"});
+            edit.insert(0, row.key().data(), row.value());
+        });
+        daemon->publish(1);
+        return daemon;
+    }
+    void start_daemon() {
+        daemon_ = make_daemon();
+        daemon_->start();
+    }
+    // A kill and a new start.
+    void restart_daemon() {
+        daemon_->stop();
+        start_daemon();
+    }
+    void attach() {
+        Result<Store> store = Store::attach({.socket = socket_, .rights = Rights::kWriter}, in(5s));
+        ASSERT_TRUE(store.ok()) << store.failure().what;
+        store_.emplace(std::move(*store));
+        Result<Table<Budget>> table = store_->open<Budget>(in(5s));
+        ASSERT_TRUE(table.ok()) << table.failure().what;
+        table_.emplace(std::move(*table));
+    }
+    // A transaction that can be told from others.
+    Transaction spend(std::int64_t amount) {
+        Transaction transaction;
+        transaction.add<&Budget::left>(*table_, table_->key(7u), -amount, {.floor = 0});
+        return transaction;
+    }
+    // The amounts of the applied transactions made by spend(), in order.
+    std::vector<std::int64_t> spent() {
+        const std::lock_guard hold(disk_.lock);
+        std::vector<std::int64_t> amounts;
+        for (const FakeDisk::Write& write : disk_.applied) {
+            for (const Operation& operation : operations_of(write.bytes)) {
+                AddBody body{};
+                if (operation.body.size() != sizeof body) continue;
+                std::memcpy(&body, operation.body.data(), sizeof body);
+                amounts.push_back(-body.delta);
+            }
+        }
+        return amounts;
+    }
+    std::vector<std::int64_t> up_to(std::int64_t last) {
+        std::vector<std::int64_t> all;
+        for (std::int64_t i = 1; i <= last; ++i) all.push_back(i);
+        return all;
+    }
+
+    TemporaryDirectory directory_;
+    std::string socket_ = directory_.file("socket");
+    FakeDisk disk_;
+    std::int64_t starts_ = 0;
+    std::unique_ptr<FakeDaemon> daemon_;
+    std::optional<Store> store_;
+    std::optional<Table<Budget>> table_;
+};
+
+TEST_F(ClientSession, OperationsAreEncodedAsTheMessageSays) {
+    Transaction transaction;
+    transaction.require_present(*table_, table_->key(1u))
+        .require_equals<&Budget::name>(*table_, table_->key(1u), "abc")
+        .put(*table_, {.who = 2, .left = -1, .spent = 3, .name = "xy"})
+        .update(*table_, table_->key(3u), set<&Budget::spent>(9), set<&Budget::name>("q"))
+        .add<&Budget::left>(*table_, table_->key(4u), -5,
+                            {.floor = 0, .create = true, .want_result = true})
+        .erase(*table_, table_->key(5u), true)
+        .erase_range(*table_, table_->prefix(6u), table_->prefix(), true);
+    ASSERT_TRUE(transaction.status().ok()) << transaction.status().failure().what;
+    EXPECT_EQ(transaction.result_count(), 2u);
+    const auto operations = operations_of(transaction.bytes());
+    ASSERT_EQ(operations.size(), 7u);
+    const OperationKind kinds[] = {
+        OperationKind::kCheckPresent, OperationKind::kCheckEquals, OperationKind::kPut,
+        OperationKind::kUpdate,       OperationKind::kAdd,         OperationKind::kDelete,
+        OperationKind::kDeleteRange};
+    for (std::size_t i = 0; i < 7; ++i) {
+        EXPECT_EQ(operations[i].header.kind, kinds[i]) << i;
+        EXPECT_EQ(operations[i].header.table_id, kBudgets.value) << i;
+        EXPECT_EQ(operations[i].key.back(), std::byte(i < 2 ? 1 : i)) << i;
+    }
+    ColumnValue first{};
+    std::memcpy(&first, operations[1].body.data(), sizeof first);
+    EXPECT_EQ(first.column, 3);
+    EXPECT_EQ(first.value_bytes, 3);
+    EXPECT_EQ(operations[1].body.size(), sizeof first + 8);
+    EXPECT_EQ(operations[2].body.size(), 8u + 4 + 2 + 2);
+    // Two columns, each with its header and its bytes padded to 8.
+    EXPECT_EQ(operations[3].body.size(), 2 * (sizeof first + 8));
+    AddBody add{};
+    ASSERT_EQ(operations[4].body.size(), sizeof add);
+    std::memcpy(&add, operations[4].body.data(), sizeof add);
+    EXPECT_EQ(add.delta, -5);
+    EXPECT_EQ(add.has_floor, 1);
+    EXPECT_EQ(add.has_ceiling, 0);
+    EXPECT_EQ(operations[4].header.flags, kCreate | kWantResult);
+    EXPECT_EQ(operations[5].header.flags, kIfPresent);
+    EXPECT_TRUE(operations[6].body.empty());
+}
+
+TEST_F(ClientSession, MistakesInBuildingComeBackFromCommit) {
+    Transaction transaction = spend(1);
+    transaction.put(table_->raw(), std::array<std::byte, 3>{}, {});
+    transaction.add<&Budget::left>(*table_, table_->key(7u), 1);
+    const auto refused = store_->commit(transaction, in(5s));
+    EXPECT_EQ(refused.error(), Error::kInvalid);
+    EXPECT_NE(refused.failure().what.find("operation 1"), std::string::npos)
+        << refused.failure().what;
+    EXPECT_EQ(store_->commit(Transaction{}, in(5s)).error(), Error::kInvalid);
+
+    Transaction large;
+    const std::string name(3000, 'n');
+    for (int i = 0; i < 30; ++i) {
+        large.put(*table_, {.who = 1, .left = 0, .spent = 0, .name = name});
+    }
+    EXPECT_EQ(store_->commit(large, in(5s)).error(), Error::kTooLarge);
+    EXPECT_TRUE(spent().empty());
+    EXPECT_TRUE(store_->commit(spend(2), in(5s)).ok());
+    EXPECT_EQ(spent(), (std::vector<std::int64_t>{2}));
+}
+
+TEST_F(ClientSession, CommitGivesCsnAndResults) {
+    daemon_->judge([](std::uint64_t, std::span<const std::byte>) {
+        Answer answer;
+        answer.csn = 77;
+        answer.result_count = 2;
+        answer.result[0] = -5;
+        answer.result[1] = 6;
+        return answer;
+    });
+    const auto done = store_->commit(spend(1), in(5s));
+    ASSERT_TRUE(done.ok()) << done.failure().what;
+    EXPECT_EQ(done->csn, Csn{77});
+    EXPECT_EQ(done->results, (std::vector<std::int64_t>{-5, 6}));
+}
+
+TEST_F(ClientSession, AFailureNamesTheOperation) {
+    daemon_->judge([](std::uint64_t, std::span<const std::byte>) {
+        Answer answer;
+        answer.error = Error::kBelowFloor;
+        answer.failed_operation = 1;
+        return answer;
+    });
+    Transaction transaction;
+    transaction.require_present(*table_, table_->key(7u));
+    transaction.add<&Budget::left>(*table_, table_->key(7u), -1, {.floor = 0});
+    const auto refused = store_->commit(transaction, in(5s));
+    EXPECT_EQ(refused.error(), Error::kBelowFloor);
+    EXPECT_EQ(refused.failure().what,
+              "operation 1 (add to budgets): the sum would be below the floor");
+}
+
+TEST_F(ClientSession, ManyThreadsShareTheRing) {
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 8; ++t) {
+        threads.emplace_back([this, t] {
+            for (int i = 0; i < 50; ++i) {
+                const auto done = store_->commit(spend(t * 1000 + i), in(20s));
+                EXPECT_TRUE(done.ok()) << done.failure().what;
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    const auto amounts = spent();
+    EXPECT_EQ(amounts.size(), 400u);
+    EXPECT_EQ(std::set(amounts.begin(), amounts.end()).size(), 400u);
+}
+
+// 16 call slots: the writes that find none wait, then say so; nothing is lost or sent twice.
+TEST_F(ClientSession, FullCallSlotsAreBackPressure) {
+    daemon_->serve_rings(false);
+    std::vector<Pending> pending;
+    for (std::int64_t i = 1; i <= 16; ++i) {
+        auto sent = store_->submit(spend(i), in(5s));
+        ASSERT_TRUE(sent.ok()) << sent.failure().what;
+        EXPECT_FALSE(sent->done());
+        pending.push_back(std::move(*sent));
+    }
+    EXPECT_EQ(store_->submit(spend(100), in(30ms)).error(), Error::kBusy);
+    daemon_->serve_rings(true);
+    EXPECT_TRUE(store_->commit(spend(17), in(5s)).ok());
+    for (Pending& write : pending) EXPECT_TRUE(write.wait(in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(17));
+}
+
+// Long records in a ring that nobody reads: the ring is full before the call slots are.
+TEST_F(ClientSession, AFullRingIsBackPressure) {
+    daemon_->stop();
+    daemon_ = make_daemon({.call_slots = 256});
+    daemon_->start();
+    attach();
+    daemon_->serve_rings(false);
+    const std::string name(3900, 'n');
+    Transaction large;
+    for (int i = 0; i < 15; ++i) {
+        large.put(*table_, {.who = 1, .left = 0, .spent = 0, .name = name});
+    }
+    std::vector<Pending> pending;
+    for (;;) {
+        auto sent = store_->submit(large, in(20ms));
+        if (!sent.ok()) {
+            EXPECT_EQ(sent.error(), Error::kBusy);
+            break;
+        }
+        pending.push_back(std::move(*sent));
+    }
+    EXPECT_GT(pending.size(), 10u);
+    EXPECT_LT(pending.size(), 40u);
+    daemon_->serve_rings(true);
+    for (Pending& write : pending) EXPECT_TRUE(write.wait(in(5s)).ok());
+}
+
+TEST_F(ClientSession, ALateAnswerIsNotLost) {
+    daemon_->serve_rings(false);
+    auto sent = store_->submit(spend(1), in(5s));
+    ASSERT_TRUE(sent.ok());
+    const auto late = sent->wait(in(30ms));
+    EXPECT_EQ(late.error(), Error::kTimedOut);
+    daemon_->serve_rings(true);
+    EXPECT_TRUE(sent->wait(in(5s)).ok());
+    EXPECT_TRUE(sent->done());
+    EXPECT_EQ(spent(), up_to(1));
+}
+
+// The first daemon applies the writes and dies before it answers; the second has seen none of the
+// last ones: each is applied once, in order, and everyone gets an answer.
+TEST_F(ClientSession, WritesWithoutAnswerAreAppliedOnceByTheNextDaemon) {
+    ASSERT_TRUE(store_->commit(spend(1), in(5s)).ok());
+    daemon_->swallow_answers(true);
+    std::vector<Pending> pending;
+    for (std::int64_t i = 2; i <= 5; ++i) {
+        auto sent = store_->submit(spend(i), in(5s));
+        ASSERT_TRUE(sent.ok());
+        pending.push_back(std::move(*sent));
+    }
+    while (spent().size() < 5) std::this_thread::sleep_for(1ms);
+    daemon_->serve_rings(false);
+    std::this_thread::sleep_for(5ms);
+    for (std::int64_t i = 6; i <= 9; ++i) {
+        auto sent = store_->submit(spend(i), in(5s));
+        ASSERT_TRUE(sent.ok());
+        pending.push_back(std::move(*sent));
+    }
+    restart_daemon();
+    for (std::size_t i = pending.size(); i-- > 0;) {
+        const auto done = pending[i].wait(in(5s));
+        ASSERT_TRUE(done.ok()) << done.failure().what;
+        // The new daemon knows of the first four only that they were applied.
+        EXPECT_EQ(done->csn == Csn{}, i < 4) << i;
+    }
+    EXPECT_EQ(spent(), up_to(9));
+    EXPECT_EQ(store_->reconnects(), 1u);
+    EXPECT_TRUE(store_->commit(spend(10), in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(10));
+}
+
+// Nobody waits for them: they are kept all the same, and go in before any new write.
+TEST_F(ClientSession, AbandonedWritesGoInBeforeNewOnes) {
+    daemon_->serve_rings(false);
+    for (std::int64_t i = 1; i <= 3; ++i) ASSERT_TRUE(store_->submit(spend(i), in(5s)).ok());
+    EXPECT_EQ(store_->commit(spend(4), in(20ms)).error(), Error::kTimedOut);
+    restart_daemon();
+    EXPECT_TRUE(store_->commit(spend(5), in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(5));
+}
+
+// A daemon on its way out refuses: that is no answer, and the next daemon gets the write.
+TEST_F(ClientSession, ARefusalOfAStoppingDaemonIsNoAnswer) {
+    for (const Error farewell : {Error::kStopping, Error::kFenced}) {
+        daemon_->judge([farewell](std::uint64_t, std::span<const std::byte>) {
+            Answer answer;
+            answer.error = farewell;
+            return answer;
+        });
+        const std::size_t before = spent().size();
+        auto writer = std::async(std::launch::async,
+                                 [this] { return store_->commit(spend(1), in(20s)); });
+        EXPECT_EQ(writer.wait_for(50ms), std::future_status::timeout);
+        restart_daemon();
+        const auto done = writer.get();
+        EXPECT_TRUE(done.ok()) << done.failure().what;
+        EXPECT_EQ(spent().size(), before + 1);
+    }
+}
+
+// A refused write behind one without an answer: its number is needed, it itself must not be applied
+// after its caller was told that it was refused.
+TEST_F(ClientSession, ARefusedWriteIsNotAppliedLater) {
+    daemon_->judge([](std::uint64_t number, std::span<const std::byte>) {
+        Answer answer;
+        answer.error = number == 1 ? Error::kTimedOut : Error::kPrecondition;
+        return answer;
+    });
+    auto first = store_->submit(spend(1), in(5s));
+    ASSERT_TRUE(first.ok());
+    EXPECT_EQ(store_->commit(spend(2), in(5s)).error(), Error::kPrecondition);
+    auto third = store_->submit(spend(3), in(5s));
+    ASSERT_TRUE(third.ok());
+    while (!third->done()) std::this_thread::sleep_for(1ms);
+    daemon_->stop();
+    disk_.decided = 0;  // the crash took all of it
+    daemon_ = make_daemon();
+    daemon_->judge([](std::uint64_t, std::span<const std::byte> bytes) {
+        Answer answer;
+        OperationHeader operation{};
+        std::memcpy(&operation, bytes.data() + sizeof(TransactionHeader), sizeof operation);
+        if (operation.table_id != kBudgets.value) answer.error = Error::kNoSuchTable;
+        return answer;
+    });
+    daemon_->start();
+    EXPECT_TRUE(first->wait(in(5s)).ok());
+    EXPECT_TRUE(store_->commit(spend(4), in(5s)).ok());
+    EXPECT_EQ(third->wait(in(5s)).error(), Error::kPrecondition);
+    EXPECT_EQ(spent(), (std::vector<std::int64_t>{1, 4}));
+}
+
+// Kills at random moments under many writers: every write that was answered is there once, and
+// every one was answered.
+TEST_F(ClientSession, RandomKillsLoseAndRepeatNothing) {
+    std::atomic<bool> stop = false;
+    std::atomic<std::int64_t> next = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            while (!stop) {
+                const auto done = store_->commit(spend(++next), in(20s));
+                EXPECT_TRUE(done.ok()) << done.failure().what;
+            }
+        });
+    }
+    for (int kill = 0; kill < 5; ++kill) {
+        std::this_thread::sleep_for(30ms);
+        if (kill % 2 == 0) daemon_->swallow_answers(true);
+        std::this_thread::sleep_for(5ms);
+        restart_daemon();
+    }
+    stop = true;
+    for (std::thread& thread : threads) thread.join();
+    auto amounts = spent();
+    std::sort(amounts.begin(), amounts.end());
+    EXPECT_EQ(amounts, up_to(next));
+    EXPECT_EQ(store_->reconnects(), 5u);
+}
+
+TEST_F(ClientSession, ReadersMoveToTheNextDaemon) {
+    Result<Reader> reader = store_->reader();
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ((*table_->get(*reader, in(5s), 7u))->left, 1);
+    Result<Snapshot> held = reader->snapshot(in(5s));
+    ASSERT_TRUE(held.ok());
+    restart_daemon();
+    ASSERT_TRUE(store_->commit(spend(1), in(5s)).ok());
+    // The writer moved the store on: the old snapshot ends, and the next one is of the new pool.
+    EXPECT_FALSE(held->valid());
+    EXPECT_EQ(table_->get(*held, 7u).error(), Error::kSnapshotExpired);
+    held->end();
+    const auto row = table_->get(*reader, in(5s), 7u);
+    ASSERT_TRUE(row.ok()) << row.failure().what;
+    EXPECT_EQ((*row)->left, 2);
+}
+
+// No write in sight: the heartbeat tells, within a bounded time.
+TEST_F(ClientSession, AReaderNoticesTheNewDaemonByItself) {
+    Result<Reader> reader = store_->reader();
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ((*table_->get(*reader, in(5s), 7u))->left, 1);
+    restart_daemon();
+    const Deadline end = in(10s);
+    for (;;) {
+        const auto row = table_->get(*reader, in(5s), 7u);
+        ASSERT_TRUE(row.ok()) << row.failure().what;
+        if ((*row)->left == 2) break;
+        ASSERT_LT(std::chrono::steady_clock::now(), end);
+        std::this_thread::sleep_for(5ms);
+    }
+}
+
+TEST_F(ClientSession, WithoutADaemonCallsEndAtTheirDeadline) {
+    Result<Reader> reader = store_->reader();
+    ASSERT_TRUE(reader.ok());
+    auto sent = store_->submit(spend(1), in(5s));
+    ASSERT_TRUE(sent.ok() && sent->wait(in(5s)).ok());
+    daemon_->serve_rings(false);
+    sent = store_->submit(spend(2), in(5s));
+    ASSERT_TRUE(sent.ok());
+    daemon_->stop();
+    EXPECT_EQ(sent->wait(in(50ms)).error(), Error::kTimedOut);
+    EXPECT_EQ(store_->submit(spend(3), in(50ms)).error(), Error::kDisconnected);
+    EXPECT_EQ(reader->snapshot(in(50ms)).error(), Error::kDisconnected);
+    start_daemon();
+    EXPECT_TRUE(sent->wait(in(5s)).ok());
+    EXPECT_TRUE(reader->snapshot(in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(2));
+}
+
+TEST_F(ClientSession, AChildAttachesAnewAndTheParentGoesOn) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        int wrong = 0;
+        wrong += store_->commit(spend(1), in(1s)).error() != Error::kInvalid ? 1 : 0;
+        {
+            auto anew = Store::attach({.socket = socket_, .rights = Rights::kWriter}, in(5s));
+            wrong += anew.ok() ? 0 : 2;
+            // The parent's store goes, and takes nothing of the new one with it.
+            store_.reset();
+            auto reader = anew->reader();
+            const auto row = table_->get(*reader, in(5s), 7u);
+            wrong += row.ok() && *row && (*row)->left == 1 ? 0 : 4;
+        }
+        ::_exit(wrong);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_TRUE(store_->commit(spend(5), in(5s)).ok());
+}
+
+// ---- attaching ----------------------------------------------------------------------------------
+
+class ClientAttach : public testing::Test {
+  protected:
+    TemporaryDirectory directory_;
+    std::string socket_ = directory_.file("socket");
+    FakeDisk disk_;
+};
+
+TEST_F(ClientAttach, NobodyThereNamesTheSocket) {
+    const auto store = Store::attach({.socket = socket_}, in(5s));
+    EXPECT_EQ(store.error(), Error::kDisconnected);
+    EXPECT_NE(store.failure().what.find(socket_), std::string::npos);
+    EXPECT_EQ(Store::attach({.socket = std::string(200, 's')}, in(1s)).error(), Error::kInvalid);
+}
+
+TEST_F(ClientAttach, WaitsForADaemonWhenAsked) {
+    EXPECT_EQ(Store::attach({.socket = socket_, .wait_for_daemon = true}, in(30ms)).error(),
+              Error::kDisconnected);
+    FakeDaemon daemon(socket_, disk_);
+    std::thread later([&] {
+        std::this_thread::sleep_for(20ms);
+        daemon.start();
+    });
+    const auto store = Store::attach({.socket = socket_, .wait_for_daemon = true}, in(5s));
+    later.join();
+    EXPECT_TRUE(store.ok()) << store.failure().what;
+}
+
+TEST_F(ClientAttach, ARefusalIsPassedOn) {
+    FakeDaemon daemon(socket_, disk_, {.refuse = Error::kDenied});
+    daemon.start();
+    const auto store = Store::attach({.socket = socket_}, in(5s));
+    EXPECT_EQ(store.error(), Error::kDenied);
+    EXPECT_NE(store.failure().what.find("refused by the test"), std::string::npos);
+}
+
+TEST_F(ClientAttach, AnotherLayoutIsNamedWithBothValues) {
+    FakeDaemon daemon(socket_, disk_, {.fingerprint_error = 1});
+    daemon.start();
+    const auto store = Store::attach({.socket = socket_}, in(5s));
+    EXPECT_EQ(store.error(), Error::kVersionMismatch);
+    const std::string& what = store.failure().what;
+    const std::size_t first = what.find("0x");
+    ASSERT_NE(first, std::string::npos) << what;
+    EXPECT_NE(what.find("0x", first + 1), std::string::npos) << what;
+}
+
+TEST_F(ClientAttach, SessionsAreRandomAndKept) {
+    FakeDaemon daemon(socket_, disk_);
+    daemon.start();
+    auto first = Store::attach({.socket = socket_}, in(5s));
+    auto second = Store::attach({.socket = socket_}, in(5s));
+    ASSERT_TRUE(first.ok() && second.ok());
+    EXPECT_NE(first->session_id(), second->session_id());
+    EXPECT_NE(first->session_id(), (std::array<std::uint8_t, 16>{}));
+}
+
+}  // namespace
+}  // namespace bidstore

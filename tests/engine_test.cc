@@ -1,0 +1,307 @@
+// The engine on the simulated disk: operations, transactions, sessions, restarts.
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+
+#include "tests/sim.h"
+
+namespace bidstore {
+namespace {
+
+Schema users_schema() {
+    auto schema = Schema::make("users",
+                               {{"id", ColumnType::kU64, 0},
+                                {"wins", ColumnType::kI32, 0},
+                                {"seen", ColumnType::kTimestamp, 0},
+                                {"host", ColumnType::kText, 0}},
+                               1, 2);
+    EXPECT_TRUE(schema.ok());
+    return *schema;
+}
+
+std::vector<std::byte> key_of(std::uint64_t id) {
+    std::vector<std::byte> key(8);
+    encode_key_integer(key.data(), id, 8, false);
+    return key;
+}
+
+std::vector<std::byte> row_of(const Schema& schema, std::uint64_t id, std::int64_t wins,
+                              const std::string& host) {
+    RowBuilder builder(schema);
+    EXPECT_TRUE(builder.set_unsigned(0, id).ok());
+    EXPECT_TRUE(builder.set_signed(1, wins).ok());
+    EXPECT_TRUE(builder.set_unsigned(2, 1000 + id).ok());
+    EXPECT_TRUE(builder.set_bytes(3, std::as_bytes(std::span(host.data(), host.size()))).ok());
+    const auto value = builder.value();
+    EXPECT_TRUE(value.ok());
+    return {value->begin(), value->end()};
+}
+
+class EngineTest : public ::testing::Test {
+  protected:
+    void start(SimStoreOptions options = small_store(), std::uint64_t seed = 1) {
+        options_ = options;
+        SimDiskOptions disk_options;
+        disk_options.seed = seed;
+        store = std::make_unique<SimStore>(options, std::make_unique<SimDisk>(disk_options), seed);
+        const Status opened = store->open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        client = &store->connect();
+        users = store->create_table(*client, users_schema());
+    }
+    // A new process on what the disk holds; `power` cuts it first.
+    void restart(bool power) {
+        auto next = power ? store->disk->power_loss(99) : store->disk->process_crash(99);
+        const std::uint64_t now = store->clock.monotonic_ns();
+        store = std::make_unique<SimStore>(options_, std::move(next), 77);
+        store->clock.advance_ns(now);
+        const Status opened = store->open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        client = &store->connect();
+    }
+    Error put(std::uint64_t id, std::int64_t wins, const std::string& host = "a.example") {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kPut, users, key_of(id),
+                        row_of(users_schema(), id, wins, host));
+        return store->commit(*client, bytes).error;
+    }
+    Answer add(std::uint64_t id, std::int64_t delta, std::uint8_t flags = kWantResult,
+               std::optional<std::int64_t> floor = std::nullopt) {
+        AddBody body{};
+        body.column = 1;
+        body.delta = delta;
+        body.has_floor = floor.has_value();
+        body.floor = floor.value_or(0);
+        TransactionBytes bytes;
+        bytes.add(users, key_of(id), body, flags);
+        return store->commit(*client, bytes);
+    }
+
+    SimStoreOptions options_;
+    std::unique_ptr<SimStore> store;
+    SimClient* client = nullptr;
+    TableId users;
+};
+
+TEST_F(EngineTest, RowsOutliveACleanStopAndAPowerLoss) {
+    start();
+    for (std::uint64_t id = 0; id < 500; ++id) ASSERT_EQ(put(id, 1), Error::kOk);
+    const auto before = store->rows(users);
+    EXPECT_EQ(before.size(), 500u);
+    EXPECT_EQ(store->verify(), "");
+    restart(true);
+    EXPECT_EQ(store->rows(users), before);
+    EXPECT_EQ(store->verify(), "");
+    EXPECT_GT(store->engine->recovery().batches, 0u);
+    ASSERT_TRUE(store->stop());
+    restart(false);
+    EXPECT_TRUE(store->engine->recovery().clean);
+    EXPECT_EQ(store->rows(users), before);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(EngineTest, EachOperationRefusesWhatItShould) {
+    start();
+    const Schema schema = users_schema();
+    ASSERT_EQ(put(1, 5), Error::kOk);
+    TransactionBytes insert;
+    insert.operation(OperationKind::kInsert, users, key_of(1), row_of(schema, 1, 0, ""));
+    EXPECT_EQ(store->commit(*client, insert).error, Error::kExists);
+    TransactionBytes erase;
+    erase.operation(OperationKind::kDelete, users, key_of(2), {});
+    EXPECT_EQ(store->commit(*client, erase).error, Error::kNotFound);
+    TransactionBytes erase_if;
+    erase_if.operation(OperationKind::kDelete, users, key_of(2), {}, kIfPresent);
+    EXPECT_EQ(store->commit(*client, erase_if).error, Error::kOk);
+    EXPECT_EQ(add(2, 1).error, Error::kNotFound);
+    EXPECT_EQ(add(1, -6, kWantResult, 0).error, Error::kBelowFloor);
+    EXPECT_EQ(add(1, std::numeric_limits<std::int32_t>::max()).error, Error::kOutOfRange);
+    const Answer added = add(1, -5, kWantResult, 0);
+    EXPECT_EQ(added.error, Error::kOk);
+    ASSERT_EQ(added.result_count, 1u);
+    EXPECT_EQ(added.result[0], 0);
+    const Answer created = add(7, 3, kWantResult | kCreate);
+    EXPECT_EQ(created.error, Error::kOk);
+    EXPECT_EQ(created.result[0], 3);
+    TransactionBytes absent;
+    absent.operation(OperationKind::kCheckAbsent, users, key_of(1), {});
+    EXPECT_EQ(store->commit(*client, absent).error, Error::kPrecondition);
+    TransactionBytes no_table;
+    no_table.operation(OperationKind::kPut, TableId{999}, key_of(1), {});
+    EXPECT_EQ(store->commit(*client, no_table).error, Error::kNoSuchTable);
+    TransactionBytes system_table;
+    system_table.operation(OperationKind::kDelete, TableId{1}, key_of(1), {});
+    EXPECT_EQ(store->commit(*client, system_table).error, Error::kDenied);
+    TransactionBytes bad_row;
+    bad_row.operation(OperationKind::kPut, users, key_of(1), key_of(1));
+    EXPECT_EQ(store->commit(*client, bad_row).error, Error::kInvalid);
+}
+
+TEST_F(EngineTest, TransactionIsAllOrNothingAndSeesItself) {
+    start();
+    const Schema schema = users_schema();
+    AddBody plus{};
+    plus.column = 1;
+    plus.delta = 2;
+    TransactionBytes both;
+    both.operation(OperationKind::kInsert, users, key_of(1), row_of(schema, 1, 10, "x"));
+    both.add(users, key_of(1), plus);
+    both.operation(OperationKind::kDelete, users, key_of(1), {});
+    both.operation(OperationKind::kCheckAbsent, users, key_of(1), {});
+    both.operation(OperationKind::kInsert, users, key_of(1), row_of(schema, 1, 20, "y"));
+    both.add(users, key_of(1), plus);
+    const Answer answer = store->commit(*client, both);
+    ASSERT_EQ(answer.error, Error::kOk) << answer.failed_operation;
+    ASSERT_EQ(answer.result_count, 2u);
+    EXPECT_EQ(answer.result[0], 12);
+    EXPECT_EQ(answer.result[1], 22);
+    const auto before = store->rows(users);
+    TransactionBytes half;
+    half.operation(OperationKind::kPut, users, key_of(2), row_of(schema, 2, 1, "z"));
+    half.operation(OperationKind::kInsert, users, key_of(1), row_of(schema, 1, 1, "z"));
+    const Answer refused = store->commit(*client, half);
+    EXPECT_EQ(refused.error, Error::kExists);
+    EXPECT_EQ(refused.failed_operation, 1u);
+    EXPECT_EQ(store->rows(users), before);
+}
+
+TEST_F(EngineTest, RangeDeletesReturnTheirCountAndGiveSpaceBack) {
+    start();
+    for (std::uint64_t id = 0; id < 2000; ++id) ASSERT_EQ(put(id, 1), Error::kOk);
+    TransactionBytes range;
+    range.operation(OperationKind::kDeleteRange, users, key_of(100), key_of(1900), kWantResult);
+    const Answer answer = store->commit(*client, range);
+    ASSERT_EQ(answer.error, Error::kOk);
+    EXPECT_EQ(answer.result[0], 1800);
+    EXPECT_EQ(store->rows(users).size(), 200u);
+    EXPECT_EQ(store->verify(), "");
+    restart(true);
+    EXPECT_EQ(store->rows(users).size(), 200u);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(EngineTest, WriteSentAgainAfterACrashIsAppliedOnce) {
+    start();
+    SessionId session;
+    session.bytes[0] = 42;
+    SimClient* writer = &store->connect(Rights::kWriter, session);
+    AddBody plus{};
+    plus.column = 1;
+    plus.delta = 1;
+    TransactionBytes add_one;
+    add_one.add(users, key_of(1), plus, kWantResult | kCreate);
+    ASSERT_EQ(store->commit(*writer, add_one).error, Error::kOk);
+    TransactionBytes refused;
+    refused.operation(OperationKind::kCheckPresent, users, key_of(999), {});
+    // Two more in one batch; the answers never arrive.
+    const auto second = writer->submit(refused.bytes());
+    const auto third = writer->submit(add_one.bytes());
+    ASSERT_TRUE(second && third);
+    ASSERT_TRUE(store->run_until([&] { return writer->answer(*third).has_value(); }));
+    restart(true);
+    writer = &store->connect(Rights::kWriter, session);
+    EXPECT_EQ(writer->last_number(), 3u);
+    // As if only the first answer had come: 2 and 3 are sent again.
+    SimClient* again = writer;
+    init_ring(again->segment().ring_control(), 1);
+    again->welcomed(1);
+    again->set_decided_below(2);
+    EXPECT_EQ(store->commit(*again, refused).error, Error::kPrecondition);
+    EXPECT_EQ(store->commit(*again, add_one).error, Error::kOk);
+    const auto rows = store->rows(users);
+    ASSERT_EQ(rows.size(), 1u);
+    EXPECT_EQ(column_integer(users_schema(), 1, nullptr, rows.begin()->second), 2u);
+}
+
+TEST_F(EngineTest, DroppedTableGivesItsPagesBackAndItsIdIsNotUsedAgain) {
+    start();
+    for (std::uint64_t id = 0; id < 1000; ++id) ASSERT_EQ(put(id, 1), Error::kOk);
+    TransactionBytes drop;
+    drop.operation(OperationKind::kDropTable, users, {}, {});
+    ASSERT_EQ(store->commit(*client, drop).error, Error::kOk);
+    EXPECT_EQ(put(1, 1), Error::kNoSuchTable);
+    ASSERT_TRUE(store->run_until(
+        [&] { return store->engine->core().storage().catalog->dropping().empty(); }));
+    EXPECT_EQ(store->verify(), "");
+    const TableId again = store->create_table(*client, users_schema());
+    EXPECT_GT(again.value, users.value);
+    restart(true);
+    EXPECT_EQ(store->verify(), "");
+    users = again;
+    EXPECT_EQ(put(1, 1), Error::kOk);
+}
+
+TEST_F(EngineTest, SmallPoolServesADataSetLargerThanItself) {
+    SimStoreOptions options = small_store();
+    options.frames = 400;
+    start(options, 3);
+    const std::string host(300, 'h');
+    for (std::uint64_t id = 0; id < 6000; ++id) {
+        ASSERT_EQ(put(id * 7919 % 6000, 1, host), Error::kOk) << id;
+    }
+    EXPECT_GT(store->engine->core().storage().space.chunk_count(), 1u);
+    std::uint64_t seen = 0;
+    for (std::uint64_t id = 0; id < 6000; ++id) {
+        const Answer answer = add(id, 1);
+        ASSERT_EQ(answer.error, Error::kOk) << id;
+        seen += static_cast<std::uint64_t>(answer.result[0]);
+    }
+    EXPECT_EQ(seen, 12'000u);
+    store->engine->core().storage().pool.check_invariants();
+    ASSERT_TRUE(store->stop());
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(EngineTest, LogIsRecycledOverManyLaps) {
+    start();
+    const std::string host(800, 'h');
+    for (std::uint64_t i = 0; i < 8000; ++i) ASSERT_EQ(put(i % 50, 1, host), Error::kOk) << i;
+    EXPECT_GT(store->engine->core().commit().published_end().position, 3u * (3u << 20));
+    const auto before = store->rows(users);
+    restart(true);
+    EXPECT_EQ(store->rows(users), before);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(EngineTest, FullFileRefusesWritesAndServesAgainWhenThereIsRoom) {
+    SimStoreOptions options = small_store();
+    options.pages = 2 * 512;
+    start(options, 5);
+    const std::string host(3000, 'h');
+    std::uint64_t id = 0;
+    Error error = Error::kOk;
+    for (; id < 3000 && error == Error::kOk; ++id) error = put(id, 1, host);
+    ASSERT_EQ(error, Error::kNoSpace);
+    const auto rows = store->rows(users);
+    EXPECT_EQ(rows.size(), id - 1);
+    TransactionBytes range;
+    range.operation(OperationKind::kDeleteRange, users, key_of(0), key_of(100), kWantResult);
+    Answer freed = store->commit(*client, range);
+    store->clock.advance_ns(2'000'000'000);
+    if (freed.error != Error::kOk) freed = store->commit(*client, range);
+    EXPECT_EQ(freed.error, Error::kOk);
+    store->clock.advance_ns(40'000'000'000);
+    store->run_until([] { return false; }, 2000);
+    EXPECT_EQ(put(id, 1, host), Error::kOk);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(EngineTest, FailedLogWriteFencesAndAnswersUnknown) {
+    start();
+    ASSERT_EQ(put(1, 1), Error::kOk);
+    store->disk->observe([this](std::uint64_t step, SimStep kind) {
+        if (kind == SimStep::kSubmitWrite) store->disk->fail_at(step, EIO);
+    });
+    EXPECT_EQ(put(2, 1), Error::kUnknownOutcome);
+    EXPECT_EQ(store->round(), EngineRound::kFenced);
+    EXPECT_NE(store->engine->fence_reason().find("log"), std::string::npos);
+    restart(false);
+    EXPECT_GE(store->rows(users).size(), 1u);
+    EXPECT_EQ(store->verify(), "");
+}
+
+}  // namespace
+}  // namespace bidstore

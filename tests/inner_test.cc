@@ -1,0 +1,214 @@
+#include "engine/page/inner.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/inner_edit.h"
+#include "engine/page/search.h"
+
+namespace bidstore {
+namespace {
+
+struct alignas(kPageBytes) Page {
+    std::byte bytes[kPageBytes]{};
+};
+
+const std::byte* as_bytes(const std::string& text) {
+    return std::as_bytes(std::span(text.data(), text.size())).data();
+}
+
+std::string random_key(std::mt19937& random, std::uint32_t key_bytes, unsigned letters) {
+    std::string key(key_bytes, '\0');
+    for (char& c : key) c = static_cast<char>(random() % letters);
+    return key;
+}
+
+std::string key_at(const InnerView& node, std::uint32_t index, std::uint32_t key_bytes) {
+    std::string key(key_bytes, '\0');
+    node.copy_key(index, std::as_writable_bytes(std::span(key)).data());
+    return key;
+}
+
+TEST(InnerLayout, FansOutWideAndStaysInThePage) {
+    for (std::uint32_t key_bytes = 1; key_bytes <= 64; ++key_bytes) {
+        const InnerLayout layout = InnerLayout::of(key_bytes);
+        ASSERT_LE(layout.capacity, kFanOutMax);
+        ASSERT_GE(layout.capacity, 57u);
+        ASSERT_EQ(layout.children_offset % 4, 0u);
+        ASSERT_GE(layout.children_offset,
+                  layout.tails_offset + layout.capacity * layout.tail_bytes);
+        ASSERT_LE(layout.children_offset + 4 * layout.capacity, kPageBytes);
+    }
+    EXPECT_EQ(InnerLayout::of(8).capacity, 256u);
+    EXPECT_GE(InnerLayout::of(16).capacity, 190u);
+}
+
+class InnerModel : public ::testing::TestWithParam<std::tuple<int, int>> {};
+
+// The child that a key belongs to, by the rule: the last whose key is not above it, or the first.
+std::uint32_t index_by_rule(const std::vector<std::pair<std::string, std::uint32_t>>& children,
+                            const std::string& key) {
+    std::uint32_t index = 0;
+    for (std::uint32_t i = 1; i < children.size(); ++i) {
+        if (children[i].first <= key) index = i;
+    }
+    return index;
+}
+
+TEST_P(InnerModel, RandomEditsMatchAList) {
+    const auto key_bytes = static_cast<std::uint32_t>(std::get<0>(GetParam()));
+    const auto letters = static_cast<unsigned>(std::get<1>(GetParam()));
+    std::mt19937 random(99 + key_bytes);
+    const InnerLayout layout = InnerLayout::of(key_bytes);
+    auto page = std::make_unique<Page>();
+    InnerEdit edit(page->bytes, layout);
+    edit.init(1);
+    const std::string lowest(key_bytes, '\0');
+    edit.insert(0, as_bytes(lowest), PageId{1000});
+    std::vector<std::pair<std::string, std::uint32_t>> model{{lowest, 1000}};
+    for (std::uint32_t round = 0; round < 3000; ++round) {
+        const std::string key = random_key(random, key_bytes, letters);
+        const InnerView view = edit.view();
+        const std::uint32_t index = index_by_rule(model, key);
+        ASSERT_EQ(view.index_for(as_bytes(key)), index) << "round " << round;
+        ASSERT_EQ(view.child_for(as_bytes(key)).value, model[index].second);
+        if (random() % 8 == 0 && model.size() > 1) {
+            const auto first = static_cast<std::uint32_t>(random() % model.size());
+            const auto most = static_cast<std::uint32_t>(model.size()) - first;
+            std::uint32_t last = first + 1 + static_cast<std::uint32_t>(random() % most) / 4;
+            if (last - first == model.size()) --last;
+            edit.erase(first, last);
+            model.erase(model.begin() + first, model.begin() + last);
+        } else if (!edit.full() && (index == 0 || model[index].first != key)) {
+            // Key 0 means minus infinity: what comes behind it may well be below its bytes.
+            edit.insert(index + 1, as_bytes(key), PageId{round + 1});
+            model.insert(model.begin() + index + 1, {key, round + 1});
+        }
+        ASSERT_EQ(edit.count(), model.size());
+    }
+    for (std::uint32_t i = 0; i < model.size(); ++i) {
+        EXPECT_EQ(key_at(edit.view(), i, key_bytes), model[i].first);
+        EXPECT_EQ(edit.view().child(i).value, model[i].second);
+        if (i > 0) {
+            EXPECT_EQ(edit.view().index_for(as_bytes(model[i].first)), i);
+        }
+    }
+}
+
+// Few letters make keys that share their first eight bytes, where the tails decide.
+INSTANTIATE_TEST_SUITE_P(Keys, InnerModel,
+                         ::testing::Values(std::tuple{1, 256}, std::tuple{4, 256},
+                                           std::tuple{8, 256}, std::tuple{8, 3},
+                                           std::tuple{16, 256}, std::tuple{16, 2},
+                                           std::tuple{17, 2}, std::tuple{64, 2},
+                                           std::tuple{64, 256}));
+
+TEST(Inner, AFullNodeOfEqualHeadsIsDecidedByItsTails) {
+    const InnerLayout layout = InnerLayout::of(16);
+    auto page = std::make_unique<Page>();
+    InnerEdit edit(page->bytes, layout);
+    edit.init(3);
+    char text[17];
+    for (std::uint32_t i = 0; i < layout.capacity; ++i) {
+        std::snprintf(text, sizeof text, "prefix..%08u", i * 10);
+        edit.insert(i, as_bytes(text), PageId{i + 1});
+    }
+    EXPECT_TRUE(edit.full());
+    for (std::uint32_t i = 0; i < layout.capacity; ++i) {
+        std::snprintf(text, sizeof text, "prefix..%08u", i * 10);
+        EXPECT_EQ(edit.view().child_for(as_bytes(text)).value, i + 1);
+        std::snprintf(text, sizeof text, "prefix..%08u", i * 10 + 9);
+        EXPECT_EQ(edit.view().child_for(as_bytes(text)).value, i + 1);
+    }
+    EXPECT_EQ(edit.view().child_for(as_bytes("prefiw..99999999")).value, 1u);
+    EXPECT_EQ(edit.view().child_for(as_bytes("prefiy..00000000")).value, layout.capacity);
+}
+
+TEST(Inner, AppendGivesTheFirstChildTheBoundOfTheParent) {
+    const InnerLayout layout = InnerLayout::of(1);
+    auto left = std::make_unique<Page>();
+    auto right = std::make_unique<Page>();
+    InnerEdit to(left->bytes, layout);
+    InnerEdit from(right->bytes, layout);
+    to.init(1);
+    from.init(1);
+    to.insert(0, as_bytes("a"), PageId{1});
+    from.insert(0, as_bytes("\1"), PageId{2});
+    from.insert(1, as_bytes("x"), PageId{3});
+    to.append(from.view(), 0, as_bytes("m"));
+    EXPECT_EQ(to.count(), 3u);
+    EXPECT_EQ(key_at(to.view(), 1, 1), "m");
+    EXPECT_EQ(to.view().child_for(as_bytes("n")).value, 2u);
+    EXPECT_EQ(to.view().child_for(as_bytes("x")).value, 3u);
+}
+
+// ---- garbage ------------------------------------------------------------------------------------
+
+TEST(Inner, ViewsOfRandomBytesStayInsideThePage) {
+    std::mt19937 random(5);
+    auto page = std::make_unique<Page>();
+    for (int round = 0; round < 500; ++round) {
+        for (std::byte& byte : page->bytes) byte = static_cast<std::byte>(random());
+        if (round % 3 == 1) std::memset(page->bytes + 64, 0xff, kPayloadBytes);
+        if (round % 3 == 2) std::memset(page->bytes + 64, 0, kPayloadBytes);
+        page_header(page->bytes).count =
+            static_cast<std::uint16_t>(round % 2 == 0 ? random() : random() % 300);
+        for (std::uint32_t key_bytes : {1u, 4u, 8u, 9u, 16u, 17u, 64u}) {
+            const InnerLayout layout = InnerLayout::of(key_bytes);
+            const InnerView node(page->bytes, layout);
+            ASSERT_LE(node.count(), layout.capacity);
+            for (int i = 0; i < 10; ++i) {
+                const std::string key = random_key(random, key_bytes, 256);
+                ASSERT_LT(node.index_for(as_bytes(key)), std::max(node.count(), 1u));
+            }
+            for (std::uint32_t i = 0; i < node.count(); ++i) key_at(node, i, key_bytes);
+        }
+    }
+}
+
+// A store of pages of garbage that all claim to be parts of one tree.
+TEST(Search, DescentsThroughGarbageEnd) {
+    std::mt19937 random(6);
+    const TreeShape shape(LeafLayout::fixed(16, 40), TableId{7});
+    std::unordered_map<std::uint32_t, std::unique_ptr<Page>> pages;
+    const auto source = [&](PageId id) -> const std::byte* {
+        if (id.value % 5 == 0) return nullptr;
+        auto& page = pages[id.value % 64];
+        if (page == nullptr) {
+            page = std::make_unique<Page>();
+            for (std::byte& byte : page->bytes) byte = static_cast<std::byte>(random());
+            PageHeader& header = page_header(page->bytes);
+            header.table_id = 7;
+            header.level = static_cast<std::uint8_t>(random() % 6);
+            header.type = header.level == 0 ? PageType::kLeaf : PageType::kInner;
+        }
+        return page->bytes;
+    };
+    std::map<Landed, int> seen;
+    for (int round = 0; round < 3000; ++round) {
+        if (round % 10 == 0) pages.clear();
+        const std::string key = random_key(random, 16, 256);
+        const PageId root{static_cast<std::uint32_t>(random())};
+        ++seen[descend(shape, root, as_bytes(key), source).state];
+        PathCursor cursor(shape, root, source);
+        Landing landing = round % 2 == 0 ? cursor.seek(as_bytes(key)) : cursor.seek_first();
+        for (int i = 0; i < 20 && landing.state == Landed::kLeaf; ++i) {
+            PageId next[4];
+            ASSERT_LE(cursor.upcoming(i % 2 == 0, next), 4u);
+            cursor.prefetch(true);
+            landing = i % 2 == 0 ? cursor.next_leaf() : cursor.previous_leaf();
+        }
+    }
+    EXPECT_GT(seen[Landed::kMissing], 0);
+    EXPECT_GT(seen[Landed::kCorrupt], 0);
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs the tests. Needs no terminal and no input; ends with
+# ctest's summary, the skipped tests with their reasons, and a line "N passed, N failed".
+#
+#   bash tests/run.sh                       debug build, all tests; then the fast tests under the
+#                                           address and undefined sanitizers, and those with
+#                                           threads under the thread sanitizer
+#   bash tests/run.sh --debug               only the first of these
+#   bash tests/run.sh --release             all tests, release build, nothing else
+#   bash tests/run.sh --sanitize KIND       one sanitizer alone: address,undefined or thread
+#   bash tests/run.sh --filter REGEX        only tests whose name fits (ctest -R); debug build
+#                                           unless --release or --sanitize say otherwise
+#   bash tests/run.sh --build-times         no tests: the time of a clean debug build of everything
+#                                           but tests and bench, and of a rebuild after a change of
+#                                           one .cc file
+#   bash tests/run.sh --help                this text
+#
+# Builds are kept below build/, one folder per kind. JOBS=N sets how many compilers and tests run
+# side by side (default: as many as there are cores).
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+jobs="${JOBS:-$(nproc)}"
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+passed_total=0
+failed_total=0
+# A build that fails counts as a failure, and the last line is there all the same.
+set -E
+trap 'echo "run.sh: stopped at line $LINENO"; echo "$passed_total passed, $((failed_total + 1)) failed"
+    exit 1' ERR
+
+usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed -e '$d' -e 's/^# \{0,1\}//'; }
+
+fail_usage() {
+    echo "run.sh: $1 (--help says what there is)" >&2
+    exit 2
+}
+
+# configure FOLDER TYPE SANITIZE [OPTION...]
+configure() {
+    local folder="$1" type="$2" sanitize="$3"
+    shift 3
+    cmake -S "$root" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE="$type" -DSANITIZE="$sanitize" \
+        "$@" >"$scratch/configure" 2>&1 || { cat "$scratch/configure"; return 1; }
+}
+
+# The thread sanitizer of this compiler needs the classic memory layout. Where the layout cannot be
+# chosen (some containers), it is tried as it is.
+fixed_layout=()
+if setarch -R true 2>/dev/null; then fixed_layout=(setarch -R); fi
+launcher=()
+
+# From ctest's detailed log: one line per skipped test, with the reason that the test printed.
+skipped_with_reasons() {
+    awk '
+        /^[0-9]+\/[0-9]+ Testing: / { name = $3; reason = ""; next }
+        /: Skipped$/ { if ((getline reason_line) > 0) reason = reason_line; next }
+        /^skipped: / { reason = substr($0, 10); next }
+        /^Test Skipped|^\[  SKIPPED \]/ {
+            if (name != "") print "skipped: " name ": " (reason == "" ? "no reason given" : reason)
+            name = ""
+        }' "$1"
+}
+
+# run_tests FOLDER TITLE [CTEST OPTION...]: adds to the totals.
+run_tests() {
+    local folder="$1" title="$2"
+    shift 2
+    echo "=== $title"
+    "${launcher[@]}" ctest --test-dir "$folder" -j "$jobs" --output-on-failure --no-tests=error "$@" \
+        </dev/null 2>&1 | tee "$scratch/log" || true
+    local passed failed
+    passed="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.* Passed ' "$scratch/log" || true)"
+    failed="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.*\*\*\*' "$scratch/log" || true)"
+    local skipped
+    skipped="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.*\*\*\*Skipped' "$scratch/log" || true)"
+    failed=$((failed - skipped))
+    # Nothing ran at all: that is a failure, too.
+    if [[ $((passed + failed + skipped)) -eq 0 ]]; then failed=1; fi
+    skipped_with_reasons "$folder/Testing/Temporary/LastTest.log" || true
+    echo "=== $title: $passed passed, $failed failed, $skipped skipped"
+    passed_total=$((passed_total + passed))
+    failed_total=$((failed_total + failed))
+}
+
+# Under the launcher, too: a build runs each test binary once, to ask for the names of its tests.
+build() { "${launcher[@]}" cmake --build "$@" -j "$jobs" </dev/null; }
+
+stage_plain() {  # TYPE FOLDER
+    configure "$2" "$1" none
+    build "$2"
+    run_tests "$2" "all tests, $1" "${select[@]}"
+}
+
+stage_address() {
+    configure build/address Debug address,undefined -DBIDSTORE_BENCH=OFF
+    build build/address
+    ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
+        run_tests build/address "fast tests, address and undefined sanitizers" -L fast \
+        "${select[@]}"
+}
+
+stage_thread() {
+    launcher=("${fixed_layout[@]}")
+    configure build/thread Debug thread -DBIDSTORE_BENCH=OFF
+    build build/thread --target tests_threads
+    TSAN_OPTIONS=halt_on_error=1 \
+        run_tests build/thread "tests with threads, thread sanitizer" -L threads "${select[@]}"
+    launcher=()
+}
+
+seconds_of() {  # COMMAND...
+    local begin end
+    begin="$(date +%s.%N)"
+    "$@" >"$scratch/timed" 2>&1 || { cat "$scratch/timed" >&2; return 1; }
+    end="$(date +%s.%N)"
+    awk -v begin="$begin" -v end="$end" 'BEGIN { printf "%.1f s", end - begin }'
+}
+
+print_build_times() {
+    local folder=build/times touched=daemon/server.cc
+    rm -rf "$folder"
+    # A cache of compiled files would measure itself.
+    export CCACHE_DISABLE=1
+    configure "$folder" Debug none -DBIDSTORE_TESTS=OFF -DBIDSTORE_BENCH=OFF
+    echo "clean debug build of everything but tests and bench, $jobs jobs:" \
+        "$(seconds_of build "$folder")"
+    # The time stamp alone decides for ninja; the content stays.
+    touch "$touched"
+    echo "rebuild after a change of $touched: $(seconds_of build "$folder")"
+    rm -rf "$folder"
+}
+
+mode=default
+select=()
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --help | -h) usage; exit 0 ;;
+        --debug) mode=debug ;;
+        --release) mode=release ;;
+        --build-times) mode=build-times ;;
+        --sanitize)
+            case "${2:-}" in
+                address,undefined) mode=address ;;
+                thread) mode=thread ;;
+                *) fail_usage "--sanitize: address,undefined or thread" ;;
+            esac
+            shift ;;
+        --filter)
+            [[ -n "${2:-}" ]] || fail_usage "--filter: a regular expression is missing"
+            select=(-R "$2")
+            [[ $mode != default ]] || mode=debug
+            shift ;;
+        *) fail_usage "unknown option $1" ;;
+    esac
+    shift
+done
+
+bash daemon/install_packages.sh
+
+case "$mode" in
+    build-times) print_build_times; exit 0 ;;
+    debug) stage_plain Debug build/debug ;;
+    release) stage_plain Release build/release ;;
+    address) stage_address ;;
+    thread) stage_thread ;;
+    default)
+        stage_plain Debug build/debug
+        stage_address
+        stage_thread ;;
+esac
+
+echo "$passed_total passed, $failed_total failed"
+[[ $failed_total -eq 0 ]]

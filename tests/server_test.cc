@@ -1,0 +1,467 @@
+// The server with a stand-in for the engine: a thread that answers commands as the engine would.
+#include "daemon/server.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+namespace bidstore {
+namespace {
+
+// Answers attach and detach from a thread of its own, as the engine does, and keeps what it saw.
+class EngineStandIn {
+  public:
+    explicit EngineStandIn(HostClients& clients) : clients_(clients) {
+        thread_ = std::thread([this] { run(); });
+    }
+    ~EngineStandIn() {
+        clients_.send({.kind = ClientCommand::Kind::kStop, .session = {}, .segment = {}});
+        thread_.join();
+    }
+    std::vector<ClientCommand> seen() {
+        const std::lock_guard lock(mutex_);
+        return seen_;
+    }
+    // Set before clients connect.
+    Error answer = Error::kOk;
+    bool silent = false;
+
+  private:
+    void run() {
+        for (;;) {
+            pollfd bell{.fd = clients_.wake_descriptor(), .events = POLLIN, .revents = 0};
+            poll(&bell, 1, 1000);
+            clients_.drain_doorbell();
+            ClientCommand command;
+            while (clients_.take(command)) {
+                if (command.kind == ClientCommand::Kind::kStop) return;
+                on_command(command);
+            }
+        }
+    }
+    void on_command(const ClientCommand& command) {
+        {
+            const std::lock_guard lock(mutex_);
+            seen_.push_back(command);
+        }
+        if (command.kind == ClientCommand::Kind::kDetach) clients_.detached(command.client_id);
+        if (command.kind == ClientCommand::Kind::kAttach && !silent) {
+            clients_.attached(command.client_id, answer, 41);
+        }
+    }
+    HostClients& clients_;
+    std::mutex mutex_;
+    std::vector<ClientCommand> seen_;
+    std::thread thread_;
+};
+
+Hello good_hello() {
+    Hello hello{};
+    hello.magic = kHelloMagic;
+    hello.abi_version = kAbiVersion;
+    hello.fingerprint = kLayoutFingerprint;
+    hello.rights = static_cast<std::uint32_t>(Rights::kWriter);
+    return hello;
+}
+
+// What a client got back.
+struct Answer {
+    bool arrived = false;
+    Welcome welcome{};
+    std::vector<Descriptor> descriptors;
+    Error error() const { return static_cast<Error>(welcome.error); }
+};
+
+// A client by hand: a socket, and what it sends.
+class RawClient {
+  public:
+    explicit RawClient(const std::string& path)
+        : socket_(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0)) {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        path.copy(address.sun_path, sizeof address.sun_path - 1);
+        const void* general = &address;
+        connected =
+            connect(socket_.number(), static_cast<const sockaddr*>(general), sizeof address) == 0;
+    }
+    void send_bytes(const void* bytes, std::size_t length) {
+        EXPECT_EQ(::send(socket_.number(), bytes, length, MSG_NOSIGNAL),
+                  static_cast<ssize_t>(length));
+    }
+    void send(const Hello& hello) { send_bytes(&hello, sizeof hello); }
+    bool readable() const {
+        pollfd entry{.fd = socket_.number(), .events = POLLIN, .revents = 0};
+        return poll(&entry, 1, 0) == 1;
+    }
+    Answer receive() {
+        Answer answer;
+        iovec part{.iov_base = &answer.welcome, .iov_len = sizeof answer.welcome};
+        alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 8)];
+        msghdr message{};
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        answer.arrived = recvmsg(socket_.number(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) ==
+                         static_cast<ssize_t>(sizeof answer.welcome);
+        for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+             header = CMSG_NXTHDR(&message, header)) {
+            const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            for (std::size_t i = 0; i < count; ++i) {
+                int number = -1;
+                std::memcpy(&number, CMSG_DATA(header) + i * sizeof(int), sizeof number);
+                answer.descriptors.emplace_back(number);
+            }
+        }
+        return answer;
+    }
+    void hang_up() { socket_ = Descriptor(); }
+    bool connected = false;
+
+  private:
+    Descriptor socket_;
+};
+
+class ServerTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        char name[] = "/tmp/bidstore_server_XXXXXX";
+        ASSERT_NE(mkdtemp(name), nullptr);
+        directory_ = name;
+        options_.socket = directory_ + "/bidstore.sock";
+        options_.socket_mode = 0600;
+        options_.max_clients = 3;
+        options_.slots_per_client = 4;
+        options_.call_slots_per_client = 32;
+        options_.handshake_timeout_ns = 10'000'000'000;
+        config_.admins = {std::to_string(geteuid())};
+    }
+    void TearDown() override {
+        engine_.reset();
+        server_.reset();
+        std::filesystem::remove_all(directory_);
+    }
+    void start() {
+        PoolShape shape;
+        shape.frame_count = 8;
+        shape.page_count = 64;
+        shape.slot_count = options_.max_clients * options_.slots_per_client;
+        shape.instance_id = 7;
+        auto pool = PoolSegment::create(shape, HugePages::kOff, true);
+        ASSERT_TRUE(pool.ok()) << pool.failure().what;
+        pool_.emplace(std::move(*pool));
+        pool_->announce();
+        auto clients = HostClients::create();
+        ASSERT_TRUE(clients.ok());
+        clients_ = std::move(*clients);
+        auto opened = open_server();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        server_ = std::move(*opened);
+        engine_ = std::make_unique<EngineStandIn>(*clients_);
+    }
+    Result<std::unique_ptr<Server>> open_server() {
+        auto rules = AccessRules::resolve(config_);
+        if (!rules) return rules.failure();
+        return Server::open(options_, *rules, *pool_, *clients_);
+    }
+    // Runs the server until the condition holds; false when it does not within a generous time.
+    bool run_until(const std::function<bool()>& condition) {
+        for (int round = 0; round < 2000; ++round) {
+            if (condition()) return true;
+            server_->run_once(5'000'000);
+        }
+        return condition();
+    }
+    Answer answer_to(RawClient& client) {
+        EXPECT_TRUE(run_until([&] { return client.readable(); }));
+        return client.receive();
+    }
+    Answer handshake(RawClient& client, const Hello& hello) {
+        client.send(hello);
+        return answer_to(client);
+    }
+    std::size_t commands_seen(ClientCommand::Kind kind) {
+        std::size_t count = 0;
+        for (const ClientCommand& command : engine_->seen()) count += command.kind == kind;
+        return count;
+    }
+
+    std::string directory_;
+    ServerOptions options_;
+    Config config_;
+    std::optional<PoolSegment> pool_;
+    std::unique_ptr<HostClients> clients_;
+    std::unique_ptr<Server> server_;
+    std::unique_ptr<EngineStandIn> engine_;
+};
+
+TEST_F(ServerTest, WelcomesClientWithThreeDescriptors) {
+    start();
+    RawClient client(options_.socket);
+    Answer answer = handshake(client, good_hello());
+    ASSERT_TRUE(answer.arrived);
+    EXPECT_EQ(answer.error(), Error::kOk) << answer.welcome.message;
+    ASSERT_EQ(answer.descriptors.size(), 3u);
+    EXPECT_EQ(server_->client_count(), 1u);
+    auto pool = PoolView::map(std::move(answer.descriptors[0]));
+    ASSERT_TRUE(pool.ok()) << pool.failure().what;
+    EXPECT_EQ(pool->header().instance_id, 7u);
+    auto segment = ClientSegment::map(std::move(answer.descriptors[1]));
+    ASSERT_TRUE(segment.ok()) << segment.failure().what;
+    EXPECT_EQ(segment->header().last_number, 41u);
+    EXPECT_EQ(segment->slot_count(), 4u);
+}
+
+TEST_F(ServerTest, MakesASessionForAClientWithoutOneAndKeepsTheOneItIsGiven) {
+    start();
+    RawClient fresh(options_.socket);
+    const Answer made = handshake(fresh, good_hello());
+    Hello hello = good_hello();
+    hello.session_id[3] = 9;
+    RawClient returning(options_.socket);
+    const Answer kept = handshake(returning, hello);
+    const SessionId none;
+    EXPECT_NE(std::memcmp(made.welcome.session_id, none.bytes, 16), 0);
+    EXPECT_EQ(std::memcmp(kept.welcome.session_id, hello.session_id, 16), 0);
+    EXPECT_EQ(engine_->seen().back().session.bytes[3], 9);
+}
+
+TEST_F(ServerTest, GivesEachClientItsOwnSlotsAndTakesThemBackAfterDetach) {
+    start();
+    RawClient first(options_.socket);
+    RawClient second(options_.socket);
+    handshake(first, good_hello());
+    handshake(second, good_hello());
+    auto seen = engine_->seen();
+    ASSERT_EQ(seen.size(), 2u);
+    EXPECT_EQ(seen[0].segment.first_slot, 0u);
+    EXPECT_EQ(seen[1].segment.first_slot, 4u);
+    first.hang_up();
+    ASSERT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
+    ASSERT_TRUE(run_until([&] { return server_->client_count() == 1; }));
+    server_->run_once(50'000'000);  // detached() arrives
+    RawClient third(options_.socket);
+    EXPECT_EQ(handshake(third, good_hello()).error(), Error::kOk);
+    EXPECT_EQ(engine_->seen().back().segment.first_slot, 0u);
+}
+
+TEST_F(ServerTest, DoorbellOfAClientWakesTheEngine) {
+    start();
+    RawClient client(options_.socket);
+    Answer answer = handshake(client, good_hello());
+    ASSERT_EQ(answer.descriptors.size(), 3u);
+    engine_.reset();  // nobody else empties the bell now
+    clients_->drain_doorbell();
+    pollfd bell{.fd = clients_->wake_descriptor(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(poll(&bell, 1, 0), 0);
+    const std::uint64_t one = 1;
+    ASSERT_EQ(write(answer.descriptors[2].number(), &one, sizeof one), 8);
+    EXPECT_EQ(poll(&bell, 1, 1000), 1);
+    clients_->drain_doorbell();
+    EXPECT_EQ(poll(&bell, 1, 0), 0);
+    engine_ = std::make_unique<EngineStandIn>(*clients_);
+}
+
+TEST_F(ServerTest, RefusesEachWrongFieldOfTheHelloWithItsOwnError) {
+    start();
+    const auto refused = [&](const Hello& hello, Error error, const std::string& words) {
+        RawClient client(options_.socket);
+        const Answer answer = handshake(client, hello);
+        EXPECT_TRUE(answer.arrived);
+        EXPECT_EQ(answer.error(), error);
+        EXPECT_TRUE(answer.descriptors.empty());
+        EXPECT_NE(std::string(answer.welcome.message).find(words), std::string::npos)
+            << answer.welcome.message;
+    };
+    Hello hello = good_hello();
+    hello.magic = 5;
+    refused(hello, Error::kProtocol, "0000000000000005");
+    hello = good_hello();
+    hello.abi_version = 77;
+    refused(hello, Error::kVersionMismatch, "ABI version 77");
+    hello = good_hello();
+    hello.fingerprint ^= 1;
+    refused(hello, Error::kVersionMismatch, "fingerprint");
+    hello = good_hello();
+    hello.rights = 4;
+    refused(hello, Error::kInvalid, "rights 4");
+    EXPECT_EQ(commands_seen(ClientCommand::Kind::kAttach), 0u);
+    EXPECT_EQ(counter_value(pool_->stats(), Counter::kClientsRefused), 4u);
+}
+
+TEST_F(ServerTest, RefusesAHelloOfTheWrongSize) {
+    start();
+    RawClient client(options_.socket);
+    client.send_bytes("hello", 5);
+    const Answer answer = answer_to(client);
+    EXPECT_EQ(answer.error(), Error::kProtocol);
+    EXPECT_NE(std::string(answer.welcome.message).find("5 bytes"), std::string::npos);
+}
+
+TEST_F(ServerTest, GrantsNoMoreThanTheListsSay) {
+    config_.admins = {};
+    config_.readers = {std::to_string(geteuid())};
+    start();
+    RawClient writer(options_.socket);
+    const Answer denied = handshake(writer, good_hello());
+    EXPECT_EQ(denied.error(), Error::kDenied);
+    EXPECT_NE(std::string(denied.welcome.message).find("\"writers\""), std::string::npos);
+    Hello hello = good_hello();
+    hello.rights = static_cast<std::uint32_t>(Rights::kReader);
+    RawClient reader(options_.socket);
+    EXPECT_EQ(handshake(reader, hello).error(), Error::kOk);
+    EXPECT_EQ(engine_->seen().back().rights, Rights::kReader);
+}
+
+TEST_F(ServerTest, GrantsByGroup) {
+    config_.admins = {};
+    config_.writers = {"@" + std::to_string(getegid())};
+    start();
+    RawClient client(options_.socket);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kOk);
+}
+
+TEST_F(ServerTest, RefusesUnknownUsersOfTheConfigByName) {
+    config_.writers = {"no-such-user-here"};
+    const auto rules = AccessRules::resolve(config_);
+    ASSERT_FALSE(rules.ok());
+    EXPECT_EQ(rules.failure().what.find("writers: this host has no user \"no-such-user-here\""),
+              0u);
+    config_.writers = {"@no-such-group-here"};
+    EXPECT_NE(AccessRules::resolve(config_).failure().what.find("no group"), std::string::npos);
+}
+
+TEST_F(ServerTest, RefusesMoreClientsThanTheLimit) {
+    start();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (int i = 0; i < 3; ++i) {
+        clients.push_back(std::make_unique<RawClient>(options_.socket));
+        EXPECT_EQ(handshake(*clients.back(), good_hello()).error(), Error::kOk);
+    }
+    RawClient one_too_many(options_.socket);
+    const Answer answer = handshake(one_too_many, good_hello());
+    EXPECT_EQ(answer.error(), Error::kTooManyClients);
+    EXPECT_NE(std::string(answer.welcome.message).find("max_clients = 3"), std::string::npos);
+}
+
+TEST_F(ServerTest, ClosesAConnectionThatSaysNothing) {
+    options_.handshake_timeout_ns = 30'000'000;
+    start();
+    RawClient client(options_.socket);
+    const Answer answer = answer_to(client);
+    EXPECT_EQ(answer.error(), Error::kTimedOut);
+}
+
+TEST_F(ServerTest, GivesUpOnAnEngineThatDoesNotAnswerInTime) {
+    options_.handshake_timeout_ns = 100'000'000;
+    start();
+    engine_->silent = true;
+    RawClient client(options_.socket);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kTimedOut);
+    EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
+}
+
+TEST_F(ServerTest, PassesOnTheRefusalOfTheEngine) {
+    start();
+    engine_->answer = Error::kBusy;
+    RawClient client(options_.socket);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kBusy);
+    EXPECT_EQ(server_->client_count(), 0u);
+}
+
+TEST_F(ServerTest, CutsOffAClientThatTalksAfterItsHandshake) {
+    start();
+    RawClient client(options_.socket);
+    handshake(client, good_hello());
+    client.send(good_hello());
+    EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
+    EXPECT_EQ(server_->client_count(), 0u);
+}
+
+TEST_F(ServerTest, CutsOffAClientWhenTheEngineSaysSo) {
+    start();
+    RawClient client(options_.socket);
+    handshake(client, good_hello());
+    clients_->cut_off(engine_->seen().back().client_id, "nonsense in its ring");
+    EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
+    EXPECT_TRUE(client.readable());  // its end of the connection is closed
+    EXPECT_EQ(counter_value(pool_->stats(), Counter::kClientsDropped), 1u);
+}
+
+TEST_F(ServerTest, SurvivesAHangupAtEachPointOfTheHandshake) {
+    start();
+    for (int round = 0; round < 20; ++round) {
+        RawClient silent(options_.socket);
+        RawClient hasty(options_.socket);
+        hasty.send(good_hello());
+        if (round % 2 == 0) server_->run_once(1'000'000);
+        silent.hang_up();
+        hasty.hang_up();
+        server_->run_once(1'000'000);
+    }
+    EXPECT_TRUE(run_until([&] {
+        return commands_seen(ClientCommand::Kind::kDetach) ==
+               commands_seen(ClientCommand::Kind::kAttach);
+    }));
+    ASSERT_TRUE(run_until([&] { return server_->client_count() == 0; }));
+    server_->run_once(50'000'000);
+    RawClient client(options_.socket);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kOk);
+}
+
+TEST_F(ServerTest, SocketHasTheModeOfTheConfig) {
+    options_.socket_mode = 0640;
+    start();
+    struct stat found {};
+    ASSERT_EQ(stat(options_.socket.c_str(), &found), 0);
+    EXPECT_EQ(found.st_mode & 0777, 0640u);
+}
+
+TEST_F(ServerTest, TakesOverAStaleSocketButNotALiveOneNorAFile) {
+    start();
+    auto second = open_server();
+    ASSERT_FALSE(second.ok());
+    EXPECT_EQ(second.error(), Error::kLocked);
+    // A daemon that was killed leaves its socket behind.
+    server_->stop_accepting();
+    {
+        const Descriptor dead(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        options_.socket.copy(address.sun_path, sizeof address.sun_path - 1);
+        const void* general = &address;
+        ASSERT_EQ(bind(dead.number(), static_cast<const sockaddr*>(general), sizeof address), 0);
+    }
+    auto third = open_server();
+    EXPECT_TRUE(third.ok()) << third.failure().what;
+    (*third)->stop_accepting();
+    std::ofstream(options_.socket) << "precious";
+    auto fourth = open_server();
+    ASSERT_FALSE(fourth.ok());
+    EXPECT_EQ(fourth.error(), Error::kInvalid);
+    EXPECT_TRUE(std::filesystem::is_regular_file(options_.socket));
+}
+
+TEST_F(ServerTest, StopAcceptingKeepsClientsAndRemovesThePath) {
+    start();
+    RawClient client(options_.socket);
+    handshake(client, good_hello());
+    server_->stop_accepting();
+    server_->run_once(1'000'000);
+    EXPECT_EQ(server_->client_count(), 1u);
+    EXPECT_FALSE(std::filesystem::exists(options_.socket));
+    EXPECT_FALSE(RawClient(options_.socket).connected);
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,267 @@
+#include "tests/sim.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/verify.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kSlotsPerClient = 4;
+
+void append(std::vector<std::byte>& to, const void* from, std::size_t length) {
+    const auto* bytes = static_cast<const std::byte*>(from);
+    to.insert(to.end(), bytes, bytes + length);
+}
+
+}  // namespace
+
+TransactionBytes::TransactionBytes(Durability durability) {
+    const TransactionHeader header{0, durability};
+    append(bytes_, &header, sizeof header);
+}
+
+TransactionBytes& TransactionBytes::operation(OperationKind kind, TableId table,
+                                              std::span<const std::byte> key,
+                                              std::span<const std::byte> body, std::uint8_t flags) {
+    OperationHeader header{};
+    header.kind = kind;
+    header.flags = flags;
+    header.key_bytes = static_cast<std::uint16_t>(key.size());
+    header.table_id = table.value;
+    header.body_bytes = static_cast<std::uint32_t>(body.size());
+    append(bytes_, &header, sizeof header);
+    append(bytes_, key.data(), key.size());
+    append(bytes_, body.data(), body.size());
+    bytes_.resize(align_up(bytes_.size(), 8));
+    TransactionHeader count{};
+    std::memcpy(&count, bytes_.data(), sizeof count);
+    ++count.operation_count;
+    std::memcpy(bytes_.data(), &count, sizeof count);
+    return *this;
+}
+
+TransactionBytes& TransactionBytes::add(TableId table, std::span<const std::byte> key, AddBody body,
+                                        std::uint8_t flags) {
+    return operation(OperationKind::kAdd, table, key, std::as_bytes(std::span(&body, 1)), flags);
+}
+
+TransactionBytes& TransactionBytes::columns(OperationKind kind, TableId table,
+                                            std::span<const std::byte> key, std::uint16_t column,
+                                            std::span<const std::byte> content) {
+    std::vector<std::byte> body;
+    const ColumnValue header{column, static_cast<std::uint16_t>(content.size()), 0};
+    append(body, &header, sizeof header);
+    append(body, content.data(), content.size());
+    body.resize(align_up(body.size(), 8));
+    return operation(kind, table, key, body);
+}
+
+// ---- client ----
+
+SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session,
+                     Rights rights)
+    : id_(id), session_(session), rights_(rights), segment_([&] {
+          ClientShape shape;
+          shape.slot_count = kSlotsPerClient;
+          shape.call_slot_count = 64;
+          shape.ring_bytes = 1u << 20;
+          shape.first_slot = first_slot;
+          shape.rights = rights;
+          std::memcpy(shape.session_id, session.bytes, sizeof shape.session_id);
+          shape.instance_id = 1;
+          auto made = ClientSegment::create(shape);
+          CHECK(made.ok());
+          return std::move(*made);
+      }()) {
+    generations_.resize(segment_.call_slot_count(), 0);
+    busy_.resize(segment_.call_slot_count(), false);
+}
+
+ClientCommand SimClient::attach_command() {
+    ClientCommand command;
+    command.kind = ClientCommand::Kind::kAttach;
+    command.client_id = id_;
+    command.rights = rights_;
+    command.session = session_;
+    const ClientHeader& header = segment_.header();
+    command.segment = {segment_.base(),
+                       segment_.first_slot(),
+                       segment_.slot_count(),
+                       segment_.call_slot_count(),
+                       segment_.ring_bytes(),
+                       header.slots_offset,
+                       header.ring_control_offset,
+                       header.ring_offset,
+                       header.calls_offset};
+    return command;
+}
+
+void SimClient::welcomed(std::uint64_t last_number) {
+    last_number_ = last_number;
+    producer_ = std::make_unique<RingProducer>(segment_.ring_control(), segment_.ring(),
+                                               segment_.ring_bytes());
+}
+
+std::optional<std::uint32_t> SimClient::push(RecordKind kind, std::span<const std::byte> payload) {
+    const auto free = std::find(busy_.begin(), busy_.end(), false);
+    if (free == busy_.end()) return std::nullopt;
+    const auto slot = static_cast<std::uint32_t>(free - busy_.begin());
+    ClaimRequest request;
+    request.kind = kind;
+    request.payload_bytes = static_cast<std::uint32_t>(payload.size());
+    request.call_slot = slot;
+    request.call_generation = ++generations_[slot];
+    request.number_reference = last_number_;
+    request.decided_below = decided_below_;
+    const RingClaim claim = producer_->try_claim(request);
+    if (!claim) return std::nullopt;
+    std::memcpy(claim.payload, payload.data(), payload.size());
+    if (kind == RecordKind::kTransaction) last_number_ = claim.write_number;
+    producer_->commit(claim);
+    busy_[slot] = true;
+    return slot;
+}
+
+std::optional<std::uint32_t> SimClient::submit(std::span<const std::byte> transaction) {
+    return push(RecordKind::kTransaction, transaction);
+}
+
+std::optional<std::uint32_t> SimClient::request_pages(std::span<const PageId> pages) {
+    PageRequest request{};
+    request.count = static_cast<std::uint32_t>(pages.size());
+    for (std::size_t i = 0; i < pages.size(); ++i) request.page_id[i] = pages[i].value;
+    const auto bytes = std::as_bytes(std::span(&request, 1));
+    return push(RecordKind::kPageRequest, bytes.first(4 + 4 * pages.size()));
+}
+
+std::optional<Answer> SimClient::answer(std::uint32_t token) {
+    CHECK(busy_[token]);
+    if (!is_answered(segment_.calls()[token], generations_[token])) return std::nullopt;
+    busy_[token] = false;
+    return read_answer(segment_.calls()[token]);
+}
+
+// ---- store ----
+
+SimStoreOptions small_store() {
+    SimStoreOptions options;
+    options.engine.log_segment_bytes = 1u << 20;
+    options.engine.log_segment_count = 3;
+    options.engine.journal_bytes = 4u << 20;
+    return options;
+}
+
+SimStore::SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> the_disk,
+                   std::uint64_t seed)
+    : disk(std::move(the_disk)), options_(options), random_(seed) {
+    PoolShape shape;
+    shape.frame_count = options.frames + 1;
+    shape.page_count = options.pages;
+    shape.slot_count = 256;
+    shape.instance_id = random_() | 1;
+    shape.max_snapshot_age_ns = options.engine.max_snapshot_age_ns;
+    auto made = PoolSegment::create(shape, HugePages::kOff, false);
+    CHECK(made.ok());
+    pool.emplace(std::move(*made));
+    options_.engine.random = [this] { return random_(); };
+    options_.engine.log = [this](int, const std::string& line) { log_lines.push_back(line); };
+}
+
+Status SimStore::open() {
+    auto opened = Engine::open(options_.engine, *disk, clock, clients, *pool);
+    if (!opened) return opened.failure();
+    engine = std::move(*opened);
+    return {};
+}
+
+EngineRound SimStore::round() {
+    clock.advance_ns(1'000 + random_() % 20'000);
+    return engine->run_once(1'000'000);
+}
+
+bool SimStore::run_until(const std::function<bool()>& done, std::uint32_t rounds) {
+    for (std::uint32_t i = 0; i < rounds; ++i) {
+        if (done()) return true;
+        const EngineRound result = round();
+        if (result == EngineRound::kFenced || result == EngineRound::kStopped) return done();
+    }
+    return done();
+}
+
+SimClient& SimStore::connect(Rights rights, std::optional<SessionId> session) {
+    SessionId id;
+    for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random_());
+    sim_clients_.push_back(
+        std::make_unique<SimClient>(next_client_++, next_slot_, session.value_or(id), rights));
+    next_slot_ += kSlotsPerClient;
+    SimClient& client = *sim_clients_.back();
+    clients.commands.push_back(client.attach_command());
+    if (run_until([&] { return clients.attach_answers.contains(client.id()); })) {
+        client.welcomed(clients.attach_answers.at(client.id()).second);
+    }
+    return client;
+}
+
+void SimStore::disconnect(SimClient& client) {
+    ClientCommand command;
+    command.kind = ClientCommand::Kind::kDetach;
+    command.client_id = client.id();
+    clients.commands.push_back(command);
+    run_until([&] { return clients.commands.empty(); });
+}
+
+Answer SimStore::commit(SimClient& client, const TransactionBytes& transaction) {
+    const auto token = client.submit(transaction.bytes());
+    CHECK(token.has_value());
+    std::optional<Answer> answer;
+    run_until([&] { return (answer = client.answer(*token)).has_value(); });
+    if (answer) return *answer;
+    Answer none;
+    none.error = Error::kTimedOut;
+    return none;
+}
+
+TableId SimStore::create_table(SimClient& client, const Schema& schema) {
+    const std::string encoded = schema.encode();
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kCreateTable, TableId{}, {},
+                    std::as_bytes(std::span(encoded.data(), encoded.size())));
+    const Answer answer = commit(client, bytes);
+    CHECK_OP(static_cast<int>(answer.error), ==, 0);
+    CHECK_OP(answer.result_count, ==, 1);
+    return TableId{static_cast<std::uint32_t>(answer.result[0])};
+}
+
+std::map<std::vector<std::byte>, std::vector<std::byte>> SimStore::rows(TableId table) {
+    std::map<std::vector<std::byte>, std::vector<std::byte>> found;
+    TableEntry* entry = engine->core().storage().catalog->find(table);
+    if (entry == nullptr) return found;
+    const Status complete = engine->core().storage().complete([&] {
+        found.clear();
+        return entry->tree.visit_range(
+            nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
+                found[{key, key + entry->schema.key_bytes()}] = {value.begin(), value.end()};
+                return true;
+            });
+    });
+    CHECK(complete.ok());
+    return found;
+}
+
+bool SimStore::stop() {
+    ClientCommand command;
+    command.kind = ClientCommand::Kind::kStop;
+    clients.commands.push_back(command);
+    for (int i = 0; i < 20'000; ++i) {
+        const EngineRound result = round();
+        if (result == EngineRound::kStopped) return true;
+        if (result == EngineRound::kFenced) return false;
+    }
+    return false;
+}
+
+std::string SimStore::verify() { return verify_storage(engine->core().storage()); }
+
+}  // namespace bidstore

@@ -1,0 +1,151 @@
+// The simulated half of the clients seam, clients in the same thread, and a whole store made of the
+// simulated disk and clock: one seed, one thread, no system call that matters.
+//
+// A SimClient writes its requests into a real client segment through the real ring, and looks for
+// its answers in the real call slots; it never waits, the test runs the engine in between.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/clients.h"
+#include "engine/engine.h"
+#include "engine/engine_core.h"
+#include "engine/page/schema.h"
+#include "shm/call_slot.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+#include "tests/sim_clock.h"
+#include "tests/sim_disk.h"
+
+namespace bidstore {
+
+class SimClients final : public Clients {
+  public:
+    bool take(ClientCommand& command) override {
+        if (commands.empty()) return false;
+        command = commands.front();
+        commands.pop_front();
+        return true;
+    }
+    void attached(std::uint64_t client_id, Error error, std::uint64_t last_number) override {
+        attach_answers[client_id] = {error, last_number};
+    }
+    void detached(std::uint64_t client_id) override { detached_clients.push_back(client_id); }
+    void cut_off(std::uint64_t client_id, std::string_view reason) override {
+        cut_off_clients[client_id] = std::string(reason);
+    }
+    void wake(std::atomic<std::uint32_t>&, std::uint32_t) override { ++wakes; }
+    void drain_doorbell() override {}
+
+    std::deque<ClientCommand> commands;
+    std::map<std::uint64_t, std::pair<Error, std::uint64_t>> attach_answers;
+    std::vector<std::uint64_t> detached_clients;
+    std::map<std::uint64_t, std::string> cut_off_clients;
+    std::uint64_t wakes = 0;
+};
+
+// Puts a transaction together as bytes (shm/message.h).
+class TransactionBytes {
+  public:
+    explicit TransactionBytes(Durability durability = Durability::kDurable);
+    TransactionBytes& operation(OperationKind kind, TableId table, std::span<const std::byte> key,
+                                std::span<const std::byte> body, std::uint8_t flags = 0);
+    TransactionBytes& add(TableId table, std::span<const std::byte> key, AddBody body,
+                          std::uint8_t flags = kWantResult);
+    TransactionBytes& columns(OperationKind kind, TableId table, std::span<const std::byte> key,
+                              std::uint16_t column, std::span<const std::byte> content);
+    const std::vector<std::byte>& bytes() const { return bytes_; }
+
+  private:
+    std::vector<std::byte> bytes_;
+};
+
+class SimClient {
+  public:
+    SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session, Rights rights);
+
+    ClientCommand attach_command();
+    std::uint64_t id() const { return id_; }
+    ClientSegment& segment() { return segment_; }
+    // The engine welcomed it: the session's numbers go on behind last_number.
+    void welcomed(std::uint64_t last_number);
+
+    // Submits; the token finds the answer. Nothing when ring or call slots are full.
+    std::optional<std::uint32_t> submit(std::span<const std::byte> transaction);
+    std::optional<std::uint32_t> request_pages(std::span<const PageId> pages);
+    // The answer, once; frees the call slot.
+    std::optional<Answer> answer(std::uint32_t token);
+    std::uint64_t last_number() const { return last_number_; }
+    void set_decided_below(std::uint64_t number) { decided_below_ = number; }
+
+  private:
+    std::optional<std::uint32_t> push(RecordKind kind, std::span<const std::byte> payload);
+    std::uint64_t id_;
+    SessionId session_;
+    Rights rights_;
+    ClientSegment segment_;
+    std::unique_ptr<RingProducer> producer_;
+    std::vector<std::uint32_t> generations_;
+    std::vector<bool> busy_;
+    std::uint64_t last_number_ = 0;
+    std::uint64_t decided_below_ = 0;
+};
+
+struct SimStoreOptions {
+    std::uint32_t frames = 2048;
+    std::uint32_t pages = 64 * 512;
+    EngineOptions engine;
+};
+
+// Small files, so that everything wraps, fills and grows within a short test.
+SimStoreOptions small_store();
+
+// Disk, clock, clients, pool and engine. The engine is opened by open().
+class SimStore {
+  public:
+    SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> disk, std::uint64_t seed);
+
+    // The disk goes first: it takes back what is in flight.
+    ~SimStore() { disk.reset(); }
+
+    Status open();
+    // A round; moves the clock on a little.
+    EngineRound round();
+    // Rounds until `done` or the limit; false at the limit (or when the engine stopped or fenced).
+    bool run_until(const std::function<bool()>& done, std::uint32_t rounds = 20'000);
+    SimClient& connect(Rights rights = Rights::kAdmin,
+                       std::optional<SessionId> session = std::nullopt);
+    void disconnect(SimClient& client);
+
+    // Submits and runs until the answer is there.
+    Answer commit(SimClient& client, const TransactionBytes& transaction);
+    TableId create_table(SimClient& client, const Schema& schema);
+    // All rows of a table at the newest state, through the engine's trees.
+    std::map<std::vector<std::byte>, std::vector<std::byte>> rows(TableId table);
+    bool stop();  // clean stop
+    // Walks everything; the first broken rule, or an empty string.
+    std::string verify();
+
+    SimClock clock;
+    std::unique_ptr<SimDisk> disk;
+    SimClients clients;
+    std::optional<PoolSegment> pool;
+    std::unique_ptr<Engine> engine;
+    std::vector<std::string> log_lines;
+
+  private:
+    SimStoreOptions options_;
+    std::mt19937_64 random_;
+    std::uint64_t next_client_ = 1;
+    std::uint32_t next_slot_ = 0;
+    std::vector<std::unique_ptr<SimClient>> sim_clients_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,441 @@
+#include "tests/sim_disk.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "shm/base.h"
+
+namespace bidstore {
+
+namespace {
+
+constexpr int kGarbage = 0xa5;
+constexpr std::uint64_t kLatencyNs = 40'000;
+
+}  // namespace
+
+SimDisk::SimDisk(const SimDiskOptions& options) : options_(options), random_(options.seed) {}
+
+SimDisk::~SimDisk() {
+    for (Flight& flight : flights_) flight.request->in_flight = false;
+}
+
+std::string SimDisk::path(StoreFile file) const {
+    return std::string("sim:/") + store_file_name(file);
+}
+
+void SimDisk::observe(std::function<void(std::uint64_t, SimStep)> observer) {
+    observer_ = std::move(observer);
+}
+
+// Counts; false when the disk is dead, now or since before.
+bool SimDisk::step(SimStep kind) {
+    if (crashed_) return false;
+    ++step_;
+    if (observer_) observer_(step_, kind);
+    if (step_ == crash_step_) crash_now();
+    return !crashed_;
+}
+
+void SimDisk::crash_now() {
+    if (!crashed_) cut_off_ = flights_;
+    crashed_ = true;
+}
+
+// ---- requests
+
+void SimDisk::check_request(const DiskRequest& request) const {
+    CHECK(!request.in_flight);
+    CHECK(request.completed != nullptr);
+    CHECK(request.offset_bytes % kPageBytes == 0);
+    CHECK(request.length_bytes % kPageBytes == 0);
+    CHECK_OP(request.length_bytes, <=, kMaxTransferBytes);
+    const bool sync = request.kind == DiskRequest::Kind::kSync;
+    CHECK(sync == (request.length_bytes == 0));
+    if (sync) return;
+    void* aligned = request.buffer;
+    std::size_t space = kPageBytes;
+    CHECK(std::align(kPageBytes, 1, aligned, space) == request.buffer);
+    // Growth is resize(); a write behind the end is a mistake of ours.
+    const bool write = request.kind == DiskRequest::Kind::kWrite;
+    const std::uint64_t end = request.offset_bytes + request.length_bytes;
+    if (write && !crashed_) CHECK_OP(end, <=, file_of(request.file).size_bytes);
+}
+
+void SimDisk::submit(DiskRequest& request) {
+    check_request(request);
+    const SimStep kind = request.kind == DiskRequest::Kind::kRead    ? SimStep::kSubmitRead
+                         : request.kind == DiskRequest::Kind::kWrite ? SimStep::kSubmitWrite
+                                                                     : SimStep::kSubmitSync;
+    const bool alive = step(kind);
+    request.in_flight = true;
+    Flight flight;
+    flight.request = &request;
+    flight.file = request.file;
+    flight.order = order_;
+    if (request.kind == DiskRequest::Kind::kWrite) capture(flight);
+    if (request.kind == DiskRequest::Kind::kRead) {
+        std::memset(request.buffer, kGarbage, request.length_bytes);
+    }
+    if (const auto failure = failures_.find(step_); alive && failure != failures_.end()) {
+        flight.error_number = failure->second;
+    }
+    flights_.push_back(std::move(flight));
+}
+
+void SimDisk::capture(Flight& flight) {
+    const DiskRequest& request = *flight.request;
+    flight.write = ++writes_;
+    flight.first_sector = request.offset_bytes / kSectorBytes;
+    flight.lost = lost_.contains(step_);
+    if (const auto place = misdirected_.find(step_); place != misdirected_.end()) {
+        flight.first_sector = place->second / kSectorBytes;
+    }
+    const auto* bytes = static_cast<const std::byte*>(request.buffer);
+    for (std::uint32_t at = 0; at < request.length_bytes; at += kSectorBytes) {
+        auto sector = std::make_shared<Sector>();
+        std::memcpy(sector->data(), bytes + at, kSectorBytes);
+        flight.values.push_back(std::move(sector));
+    }
+}
+
+std::uint32_t SimDisk::in_flight() const { return static_cast<std::uint32_t>(flights_.size()); }
+
+bool SimDisk::wake_is_readable() const {
+    if (wake_ < 0) return false;
+    pollfd source{wake_, POLLIN, 0};
+    return ::poll(&source, 1, 0) > 0;
+}
+
+int SimDisk::poll(std::uint64_t timeout_ns) {
+    CHECK(!polling_);
+    if (flights_.empty()) {
+        const bool sleeps = timeout_ns > 0 && !wake_is_readable();
+        if (sleeps && options_.clock) options_.clock->advance_ns(timeout_ns);
+        return 0;
+    }
+    polling_ = true;
+    std::size_t count = flights_.size();
+    if (options_.reorder && !crashed_) {
+        if (options_.clock) options_.clock->advance_ns(random(kLatencyNs));
+        const std::size_t least = timeout_ns > 0 ? 1 : 0;  // else it may find none
+        count = least + random(count + 1 - least);
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+        deliver(options_.reorder ? random(flights_.size()) : 0);
+    }
+    polling_ = false;
+    return static_cast<int>(count);
+}
+
+void SimDisk::deliver(std::size_t index) {
+    const bool alive = step(SimStep::kComplete);
+    const auto at = flights_.begin() + static_cast<std::ptrdiff_t>(index);
+    Flight flight = std::move(*at);
+    flights_.erase(at);
+    if (const auto failure = failures_.find(step_); alive && failure != failures_.end()) {
+        flight.error_number = failure->second;
+    }
+    DiskRequest& request = *flight.request;
+    request.result = alive ? effect(flight) : -EIO;
+    request.in_flight = false;
+    request.completed(request, request.context);
+}
+
+// ---- effects
+
+std::int64_t SimDisk::effect(Flight& flight) {
+    const DiskRequest& request = *flight.request;
+    if (request.kind == DiskRequest::Kind::kRead) return read(flight);
+    if (request.kind == DiskRequest::Kind::kSync) {
+        if (flight.error_number != 0) return -flight.error_number;
+        apply_sync(flight);
+        return 0;
+    }
+    check_untouched(flight);
+    if (flight.error_number != 0) {
+        write_in_part(flight);
+        return -flight.error_number;
+    }
+    if (!flight.lost) apply_write(flight, request.durable);
+    return request.length_bytes;
+}
+
+std::int64_t SimDisk::read(const Flight& flight) {
+    const DiskRequest& request = *flight.request;
+    if (flight.error_number != 0) return -flight.error_number;
+    const std::uint64_t begin = request.offset_bytes;
+    const std::uint64_t end = begin + request.length_bytes;
+    for (const BadRange& bad : bad_ranges_) {
+        if (bad.file == request.file && begin < bad.end && bad.begin < end) {
+            return -bad.error_number;
+        }
+    }
+    if (end > file_of(request.file).size_bytes) return -ENODATA;
+    const std::vector<std::byte> bytes = peek(request.file, begin, request.length_bytes);
+    std::memcpy(request.buffer, bytes.data(), bytes.size());
+    return request.length_bytes;
+}
+
+void SimDisk::check_untouched(const Flight& flight) const {
+    const auto* bytes = static_cast<const std::byte*>(flight.request->buffer);
+    for (std::size_t i = 0; i < flight.values.size(); ++i) {
+        const bool same =
+            std::memcmp(flight.values[i]->data(), bytes + i * kSectorBytes, kSectorBytes) == 0;
+        CHECK(same);  // the caller changed a buffer that was being written
+    }
+}
+
+void SimDisk::apply_write(const Flight& flight, bool durable) {
+    File& file = file_of(flight.file);
+    ++order_;
+    for (std::size_t i = 0; i < flight.values.size(); ++i) {
+        const std::uint64_t sector = flight.first_sector + i;
+        if (sector * kSectorBytes >= file.size_bytes) continue;  // misdirected, or cut meanwhile
+        if (durable) {
+            store(file, sector, flight.values[i]);
+            file.cached.erase(sector);  // all older
+        } else {
+            file.cached[sector].push_back({order_, flight.write, flight.values[i]});
+        }
+    }
+}
+
+void SimDisk::write_in_part(const Flight& flight) {
+    Flight part = flight;
+    part.values.resize(random(part.values.size() + 1));
+    apply_write(part, false);
+}
+
+void SimDisk::apply_sync(const Flight& flight) {
+    File& file = file_of(flight.file);
+    for (auto at = file.cached.begin(); at != file.cached.end();) {
+        std::vector<Version>& versions = at->second;
+        const auto later = std::find_if(versions.begin(), versions.end(), [&](const Version& v) {
+            return v.order > flight.order;
+        });
+        if (later != versions.begin()) store(file, at->first, std::prev(later)->value);
+        versions.erase(versions.begin(), later);
+        at = versions.empty() ? file.cached.erase(at) : std::next(at);
+    }
+}
+
+void SimDisk::store(File& file, std::uint64_t sector, SectorPtr value) {
+    if (file.durable.size() <= sector) file.durable.resize(sector + 1);
+    file.durable[sector] = std::move(value);
+}
+
+SimDisk::SectorPtr SimDisk::newest(const File& file, std::uint64_t sector) const {
+    const auto cached = file.cached.find(sector);
+    if (cached != file.cached.end()) return cached->second.back().value;
+    return sector < file.durable.size() ? file.durable[sector] : nullptr;
+}
+
+// ---- sizes
+
+Result<std::uint64_t> SimDisk::size_bytes(StoreFile file) {
+    if (crashed_) return {Error::kIoError, path(file) + ": the disk is dead"};
+    return file_of(file).size_bytes;
+}
+
+Status SimDisk::resize(StoreFile name, std::uint64_t size_bytes) {
+    CHECK(size_bytes % kPageBytes == 0);
+    File& file = file_of(name);
+    const Status dead(Error::kIoError, path(name) + ": the disk is dead");
+    if (!step(SimStep::kResize)) return dead;
+    if (const auto failure = failures_.find(step_); failure != failures_.end()) {
+        const bool full = failure->second == ENOSPC;
+        return {full ? Error::kNoSpace : Error::kIoError, "resizing " + path(name)};
+    }
+    std::uint64_t others = 0;
+    for (const File& each : files_) others += &each == &file ? 0 : each.size_bytes;
+    if (size_bytes > file.size_bytes && others + size_bytes > options_.capacity_bytes) {
+        return {Error::kNoSpace, "growing " + path(name) + ": no space left on device"};
+    }
+    const auto set_size = [&file](std::uint64_t bytes) {
+        file.size_bytes = bytes;
+        const std::uint64_t sectors = bytes / kSectorBytes;
+        if (file.durable.size() > sectors) file.durable.resize(sectors);
+        file.cached.erase(file.cached.lower_bound(sectors), file.cached.end());
+    };
+    const std::uint64_t old = file.size_bytes;
+    const std::uint64_t low = std::min(old, size_bytes);
+    const std::uint64_t blocks = (std::max(old, size_bytes) - low) / kPageBytes;
+    set_size(low + random(blocks + 1) * kPageBytes);
+    if (!step(SimStep::kResize)) return dead;
+    set_size(size_bytes);
+    return {};
+}
+
+// ---- planting and looking
+
+std::vector<std::byte> SimDisk::peek(StoreFile name, std::uint64_t offset_bytes,
+                                     std::uint64_t length_bytes) const {
+    const File& file = file_of(name);
+    std::vector<std::byte> bytes(length_bytes);
+    for (std::uint64_t done = 0; done < length_bytes;) {
+        const std::uint64_t at = offset_bytes + done;
+        const std::uint64_t within = at % kSectorBytes;
+        const std::uint64_t part = std::min(length_bytes - done, kSectorBytes - within);
+        const SectorPtr sector = newest(file, at / kSectorBytes);
+        if (sector) std::memcpy(bytes.data() + done, sector->data() + within, part);
+        done += part;
+    }
+    return bytes;
+}
+
+void SimDisk::poke(StoreFile name, std::uint64_t offset_bytes, const void* bytes,
+                   std::uint64_t length_bytes) {
+    File& file = file_of(name);
+    CHECK_OP(offset_bytes + length_bytes, <=, file.size_bytes);
+    const auto* from = static_cast<const std::byte*>(bytes);
+    for (std::uint64_t done = 0; done < length_bytes;) {
+        const std::uint64_t at = offset_bytes + done;
+        const std::uint64_t within = at % kSectorBytes;
+        const std::uint64_t part = std::min(length_bytes - done, kSectorBytes - within);
+        const SectorPtr old = newest(file, at / kSectorBytes);
+        auto sector = old ? std::make_shared<Sector>(*old) : std::make_shared<Sector>();
+        std::memcpy(sector->data() + within, from + done, part);
+        store(file, at / kSectorBytes, std::move(sector));
+        file.cached.erase(at / kSectorBytes);
+        done += part;
+    }
+}
+
+void SimDisk::flip(StoreFile name, std::uint64_t offset_bytes, unsigned bit) {
+    const auto flipped = [&](const SectorPtr& old) {
+        auto sector = old ? std::make_shared<Sector>(*old) : std::make_shared<Sector>();
+        (*sector)[offset_bytes % kSectorBytes] ^= std::byte{1} << bit;
+        return sector;
+    };
+    File& file = file_of(name);
+    const std::uint64_t at = offset_bytes / kSectorBytes;
+    CHECK_OP(offset_bytes, <, file.size_bytes);
+    store(file, at, flipped(at < file.durable.size() ? file.durable[at] : nullptr));
+    const auto cached = file.cached.find(at);
+    if (cached == file.cached.end()) return;
+    for (Version& version : cached->second) version.value = flipped(version.value);
+}
+
+void SimDisk::bad_range(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                        int error_number) {
+    bad_ranges_.push_back({file, offset_bytes, offset_bytes + length_bytes, error_number});
+}
+
+// ---- after the end
+
+std::unique_ptr<SimDisk> SimDisk::successor(std::uint64_t seed) const {
+    SimDiskOptions options = options_;
+    options.seed = seed;
+    auto disk = std::make_unique<SimDisk>(options);
+    disk->files_ = files_;
+    disk->order_ = order_;
+    disk->writes_ = writes_;
+    disk->bad_ranges_ = bad_ranges_;
+    return disk;
+}
+
+std::unique_ptr<SimDisk> SimDisk::clone(std::uint64_t seed) const {
+    CHECK(flights_.empty());
+    return successor(seed);
+}
+
+void SimDisk::forget_cache() {
+    for (File& file : files_) file.cached.clear();
+}
+
+std::vector<SimDisk::Candidate> SimDisk::candidates() const {
+    std::array<std::map<std::uint64_t, std::vector<Version>>, kStoreFileCount> values;
+    for (std::uint32_t i = 0; i < kStoreFileCount; ++i) values[i] = files_[i].cached;
+    for (const Flight& flight : crashed_ ? cut_off_ : flights_) {
+        if (flight.lost) continue;
+        for (std::size_t i = 0; i < flight.values.size(); ++i) {
+            const std::uint64_t sector = flight.first_sector + i;
+            if (sector * kSectorBytes >= file_of(flight.file).size_bytes) continue;
+            values[static_cast<unsigned>(flight.file)][sector].push_back(
+                {order_ + 1, flight.write, flight.values[i]});
+        }
+    }
+    std::vector<Candidate> all;
+    for (std::uint32_t i = 0; i < kStoreFileCount; ++i) {
+        for (auto& [sector, versions] : values[i]) {
+            all.push_back({static_cast<StoreFile>(i), sector, std::move(versions)});
+        }
+    }
+    return all;
+}
+
+std::uint64_t SimDisk::unsynced_sectors() const { return candidates().size(); }
+
+std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
+    auto disk = successor(seed);
+    std::mt19937_64& random = disk->random_;
+    std::vector<Candidate> all = candidates();
+    std::set<std::uint64_t> writes;
+    for (const Candidate& candidate : all) {
+        for (const Version& version : candidate.versions) writes.insert(version.write);
+    }
+    enum Mode { kNothing, kAll, kEachWrite, kAllButOne, kOnlyOne, kPrefix, kSectors, kModes };
+    const auto mode = static_cast<Mode>(random() % kModes);
+    std::uint64_t special = 0;
+    if (!writes.empty()) {
+        auto at = writes.begin();
+        std::advance(at, static_cast<std::ptrdiff_t>(random() % writes.size()));
+        special = *at;
+    }
+    const std::uint64_t often = 1 + random() % 7;  // of eight sectors, so many are changed
+    std::map<std::uint64_t, bool> kept;
+    for (const std::uint64_t write : writes) {
+        switch (mode) {
+            case kNothing: kept[write] = false; break;
+            case kEachWrite: kept[write] = random() % 2 == 0; break;
+            case kAllButOne: kept[write] = write != special; break;
+            case kOnlyOne: kept[write] = write == special; break;
+            case kPrefix: kept[write] = write <= special; break;
+            default: kept[write] = true; break;
+        }
+    }
+    disk->forget_cache();
+    for (Candidate& candidate : all) {
+        File& file = disk->file_of(candidate.file);
+        if (mode == kSectors) {
+            if (random() % 8 >= often) continue;
+            const std::size_t any = random() % candidate.versions.size();
+            disk->store(file, candidate.sector, candidate.versions[any].value);
+            continue;
+        }
+        for (const Version& version : candidate.versions) {
+            if (kept[version.write]) disk->store(file, candidate.sector, version.value);
+        }
+    }
+    return disk;
+}
+
+std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed,
+                                             const SectorChoice& newest) const {
+    auto disk = successor(seed);
+    disk->forget_cache();
+    for (const Candidate& candidate : candidates()) {
+        if (!newest(candidate.file, candidate.sector)) continue;
+        disk->store(disk->file_of(candidate.file), candidate.sector,
+                    candidate.versions.back().value);
+    }
+    return disk;
+}
+
+std::unique_ptr<SimDisk> SimDisk::process_crash(std::uint64_t seed) const {
+    auto disk = successor(seed);
+    for (const Flight& flight : crashed_ ? cut_off_ : flights_) {
+        if (flight.values.empty() || flight.lost) continue;
+        const std::uint64_t fate = disk->random(3);
+        if (fate == 1) disk->apply_write(flight, false);
+        if (fate == 2) disk->write_in_part(flight);
+    }
+    return disk;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,186 @@
+// The fault model. A simulated disk may do what real ones do, and no more:
+//
+//   cache     A write that completed is seen by every read, and is lost with the power unless it
+//             was durable, or a kSync of its file completed that was submitted after it.
+//   power     power_loss(): every 512-byte sector is what was last made durable, or any value
+//             written to it since, in any combination: writes are dropped, torn, reordered. A
+//             sector is never half old and half new. A write in flight is like one that completed
+//             unsynced; so is a durable one. Nothing that was durable changes.
+//   crash     process_crash(): the kernel lives. What completed stays in the cache, still unsynced;
+//             each write in flight is done, not done, or done in part.
+//   order     poll() delivers completions in any order, and late.
+//   resize    is durable when it returns; cut off, the file has the old size, the new one, or one
+//             between (whole blocks), and what was added is zeros. kNoSpace beyond capacity_bytes.
+//   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
+//             part. bad_range(): reads there fail until they are told otherwise.
+//   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
+//             reports success and went elsewhere. flip(): a bit rots, in cache and on disk.
+//   beneath   Short transfers and EINTR end in the real disks and are not seen at this seam.
+//
+// Everything depends on the seed and the calls alone. Each submit, each completion and each half of
+// a resize is one step, numbered from 1; a crash at step n happens before that operation has any
+// effect. After a crash the disk is dead: what is in flight and whatever is submitted completes
+// with -EIO, and power_loss() and process_crash() tell, as often as they are asked, what the next
+// process may find.
+//
+// It also holds the caller to the contract: alignment, sizes, one flight per request, buffers of
+// writes untouched; and buffers of reads hold garbage until they complete.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/disk.h"
+#include "tests/sim_clock.h"
+
+namespace bidstore {
+
+inline constexpr std::uint32_t kSectorBytes = 512;
+
+enum class SimStep : std::uint8_t { kSubmitRead, kSubmitWrite, kSubmitSync, kComplete, kResize };
+
+struct SimDiskOptions {
+    std::uint64_t seed = 1;
+    SimClock* clock = nullptr;      // poll() moves it on; may be null
+    bool reorder = true;            // false: completions in the order of submission, all at once
+    std::uint64_t capacity_bytes = 1ull << 40;  // of all files together
+};
+
+class SimDisk final : public Disk {
+  public:
+    explicit SimDisk(const SimDiskOptions& options = {});
+    ~SimDisk() override;
+
+    void submit(DiskRequest& request) override;
+    int poll(std::uint64_t timeout_ns) override;
+    std::uint32_t in_flight() const override;
+    void set_wake_descriptor(int descriptor) override { wake_ = descriptor; }
+    Result<std::uint64_t> size_bytes(StoreFile file) override;
+    Status resize(StoreFile file, std::uint64_t size_bytes) override;
+    std::string path(StoreFile file) const override;
+
+    // ---- faults
+
+    std::uint64_t steps() const { return step_; }  // taken so far
+    // Called before each step with its number and kind; may set a fault for it.
+    void observe(std::function<void(std::uint64_t step, SimStep kind)> observer);
+    void crash_at(std::uint64_t step) { crash_step_ = step; }
+    void crash_now();
+    bool crashed() const { return crashed_; }
+    // The operation that is submitted at this step fails; at a completion, the completed one.
+    void fail_at(std::uint64_t step, int error_number) { failures_[step] = error_number; }
+    void lose_at(std::uint64_t step) { lost_.insert(step); }
+    void misdirect_at(std::uint64_t step, std::uint64_t to_offset_bytes) {
+        misdirected_[step] = to_offset_bytes;
+    }
+    void bad_range(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes,
+                   int error_number);
+    void clear_bad_ranges() { bad_ranges_.clear(); }
+    void flip(StoreFile file, std::uint64_t offset_bytes, unsigned bit = 0);
+    void set_capacity_bytes(std::uint64_t bytes) { options_.capacity_bytes = bytes; }
+
+    // ---- what the next process finds
+
+    // One of the outcomes that the fault model allows, chosen by `seed`: nothing kept, all kept,
+    // each write kept or not, all but one, only one, a prefix, or sector by sector.
+    std::unique_ptr<SimDisk> power_loss(std::uint64_t seed) const;
+    // The outcome in which exactly the sectors that `newest` names have their newest value.
+    using SectorChoice = std::function<bool(StoreFile file, std::uint64_t sector)>;
+    std::unique_ptr<SimDisk> power_loss(std::uint64_t seed, const SectorChoice& newest) const;
+    std::unique_ptr<SimDisk> process_crash(std::uint64_t seed) const;
+    // The same disk with nothing in flight and no fault set; nothing may be in flight here.
+    std::unique_ptr<SimDisk> clone(std::uint64_t seed) const;
+    // Sectors with a value that power loss may take back.
+    std::uint64_t unsynced_sectors() const;
+
+    // What a read would see, without a request; zeros behind the end. For tests that look or plant.
+    std::vector<std::byte> peek(StoreFile file, std::uint64_t offset_bytes,
+                                std::uint64_t length_bytes) const;
+    // Puts bytes there, durable at once, as if they had always been there.
+    void poke(StoreFile file, std::uint64_t offset_bytes, const void* bytes,
+              std::uint64_t length_bytes);
+
+  private:
+    using Sector = std::array<std::byte, kSectorBytes>;
+    using SectorPtr = std::shared_ptr<const Sector>;  // shared among clones; null: zeros
+    struct Version {
+        std::uint64_t order;  // of completion
+        std::uint64_t write;  // which write
+        SectorPtr value;
+    };
+    struct File {
+        std::uint64_t size_bytes = 0;
+        std::vector<SectorPtr> durable;
+        // Completed since they were last made durable, oldest first; read sees the last.
+        std::map<std::uint64_t, std::vector<Version>> cached;
+    };
+    struct Flight {
+        DiskRequest* request = nullptr;
+        std::uint64_t write = 0;       // number of the write, in order of submission
+        StoreFile file = StoreFile::kData;
+        std::uint64_t first_sector = 0;
+        std::vector<SectorPtr> values;  // of a write
+        std::uint64_t order = 0;        // of a sync: completions up to here are covered
+        int error_number = 0;
+        bool lost = false;
+    };
+    struct BadRange {
+        StoreFile file;
+        std::uint64_t begin;
+        std::uint64_t end;
+        int error_number;
+    };
+    // All values that a sector may have after power loss; the durable one is not among them.
+    struct Candidate {
+        StoreFile file;
+        std::uint64_t sector;
+        std::vector<Version> versions;
+    };
+
+    File& file_of(StoreFile file) { return files_[static_cast<unsigned>(file)]; }
+    const File& file_of(StoreFile file) const { return files_[static_cast<unsigned>(file)]; }
+    std::uint64_t random(std::uint64_t below) { return random_() % below; }
+    bool step(SimStep kind);
+    void check_request(const DiskRequest& request) const;
+    void capture(Flight& flight);
+    void deliver(std::size_t index);
+    std::int64_t effect(Flight& flight);
+    std::int64_t read(const Flight& flight);
+    void write_in_part(const Flight& flight);
+    void apply_write(const Flight& flight, bool durable);
+    void apply_sync(const Flight& flight);
+    void store(File& file, std::uint64_t sector, SectorPtr value);
+    void check_untouched(const Flight& flight) const;
+    SectorPtr newest(const File& file, std::uint64_t sector) const;
+    std::vector<Candidate> candidates() const;
+    std::unique_ptr<SimDisk> successor(std::uint64_t seed) const;
+    void forget_cache();
+    bool wake_is_readable() const;
+
+    SimDiskOptions options_;
+    std::mt19937_64 random_;
+    std::array<File, kStoreFileCount> files_;
+    std::vector<Flight> flights_;
+    std::vector<Flight> cut_off_;  // were in flight at the crash
+    std::uint64_t step_ = 0;
+    std::uint64_t order_ = 0;
+    std::uint64_t writes_ = 0;
+    std::uint64_t crash_step_ = 0;
+    bool crashed_ = false;
+    bool polling_ = false;
+    int wake_ = -1;
+    std::function<void(std::uint64_t, SimStep)> observer_;
+    std::map<std::uint64_t, int> failures_;
+    std::set<std::uint64_t> lost_;
+    std::map<std::uint64_t, std::uint64_t> misdirected_;
+    std::vector<BadRange> bad_ranges_;
+};
+
+}  // namespace bidstore
