@@ -1,5 +1,6 @@
 #include "clientlib/tool_sink.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace bidstore {
@@ -61,7 +62,8 @@ StoreSink::StoreSink(Store& store, std::vector<RawTable> tables, RefusalLog& ref
       tables_(std::move(tables)),
       refusals_(refusals),
       in_flight_max_(in_flight),
-      wait_until_(std::move(wait_until)) {}
+      wait_until_(std::move(wait_until)),
+      operations_max_(kOperationsPerTransaction) {}
 StoreSink::~StoreSink() = default;
 
 void StoreSink::append(RawTransaction& transaction, const Record& record) const {
@@ -88,7 +90,7 @@ Status StoreSink::write(const MappedRecord& record) {
     append(open_, kept);
     open_records_.push_back(std::move(kept));
     const bool full = open_.bytes().size() >= kBytesPerTransaction ||
-                      open_.operation_count() >= kOperationsPerTransaction;
+                      open_.operation_count() >= operations_max_;
     return full ? send() : Status();
 }
 
@@ -112,7 +114,7 @@ Status StoreSink::settle_oldest() {
     if (committed.ok()) {
         for (const Record& record : oldest.records) rows_written_ += record.rows.size();
     } else if (is_the_rows_own(committed.error())) {
-        status = retry_one_by_one(oldest);
+        status = retry(oldest.records);
     } else {
         status = {committed.error(),
                   "lines " + std::to_string(oldest.records.front().line) + " to " +
@@ -123,21 +125,27 @@ Status StoreSink::settle_oldest() {
     return status;
 }
 
-Status StoreSink::retry_one_by_one(const Sent& sent) {
-    for (const Record& record : sent.records) {
-        RawTransaction transaction;
-        append(transaction, record);
-        auto committed = store_.commit(transaction, wait_until_());
-        ++transactions_;
-        if (committed.ok()) {
-            rows_written_ += record.rows.size();
-            continue;
-        }
-        if (!is_the_rows_own(committed.error())) return committed.failure();
-        Status go_on = refusals_.refuse(record.line, record.text, committed.failure(), {});
-        if (!go_on) return go_on;
+// All of the records in a transaction of their own, or, when that is refused, each half in one.
+Status StoreSink::retry(std::span<const Record> records) {
+    RawTransaction transaction;
+    for (const Record& record : records) append(transaction, record);
+    auto committed = store_.commit(transaction, wait_until_());
+    ++transactions_;
+    if (committed.ok()) {
+        for (const Record& record : records) rows_written_ += record.rows.size();
+        return {};
     }
-    return {};
+    if (!is_the_rows_own(committed.error())) return committed.failure();
+    const Record& first = records.front();
+    if (records.size() == 1) {
+        return refusals_.refuse(first.line, first.text, committed.failure(), {});
+    }
+    if (committed.error() == Error::kTooLarge) {
+        operations_max_ = std::min(operations_max_, transaction.operation_count() / 2);
+    }
+    const std::size_t half = records.size() / 2;
+    if (Status lower = retry(records.first(half)); !lower) return lower;
+    return retry(records.subspan(half));
 }
 
 Status StoreSink::finish() {

@@ -2,13 +2,16 @@
 // under way at a time.
 //
 // Who:    one thread.
-// Order:  transactions are sent in the order of the rows, and the engine applies them so.
+// Order:  transactions are sent in the order of the rows, and the engine applies them so; the rows
+//         of a refused one come after those that were under way by then.
 // Memory: at most `in_flight` transactions of kTransactionBytesMax, and the lines they came from.
 // Errors: what a single row did wrong (kExists, kOutOfRange, ...) goes to the RefusalLog with its
-//         line, after its transaction was tried again record by record; everything else is final.
+//         line, after its transaction was tried again in halves; everything else is final.
 #pragma once
 
+#include <cstdint>
 #include <deque>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -39,13 +42,15 @@ class StoreSink final : public RowSink {
     void append(RawTransaction& transaction, const Record& record) const;
     Status send();
     Status settle_oldest();
-    Status retry_one_by_one(const Sent& sent);
+    Status retry(std::span<const Record> records);
 
     Store& store_;
     std::vector<RawTable> tables_;
     RefusalLog& refusals_;
     std::uint32_t in_flight_max_;
     std::function<Deadline()> wait_until_;
+    // How many operations go into a transaction: fewer after the store called one too large.
+    std::uint32_t operations_max_;
     RawTransaction open_;
     std::vector<Record> open_records_;
     std::deque<Sent> in_flight_;

@@ -150,12 +150,15 @@ bool ClientPort::impossible(const SlotState& state, const SlotSighting& seen, bo
 
 void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns) {
     const std::uint64_t revoked = pool_.revoked()[client.segment.first_slot + slot].load();
+    SlotState& state = client.slot_states[slot];
     SlotSighting seen = SlotWatcher::look(client.slots[slot]);
     if (!seen.counts(revoked)) return;
+    const bool fresh = state.episode != seen.episode;
+    // Of an episode not seen before, the word may still be that of the one before it: it was loaded
+    // first. A second look that finds the same episode has its word.
+    if (fresh) seen = SlotWatcher::look_again(client.slots[slot], seen);
     if (seen.pins_all()) seen = settle_pin_all(client.slots[slot], seen);
     if (!seen.counts(revoked)) return;
-    SlotState& state = client.slot_states[slot];
-    const bool fresh = state.episode != seen.episode;
     if (fresh) state = {seen.episode, kSlotIdle, now_ns, 0};
     if (!seen.pins_all()) state.pinned_since_ns = 0;
     if (seen.pins_all() && state.pinned_since_ns == 0) state.pinned_since_ns = now_ns;

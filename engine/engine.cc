@@ -137,7 +137,7 @@ void Engine::Core::tick() {
     if (last_tick_ns_ != 0 && now_ns - last_tick_ns_ < kTickNs) return;
     last_tick_ns_ = now_ns;
     pool_segment_.header().engine.heartbeat_ns.store(now_ns);
-    if (commit_) reclaim();  // ends leases, too
+    if (commit_) reclaim(true);  // ends leases, too
     const std::uint64_t held_bytes = storage_.pool.retired() * std::uint64_t{kPageBytes};
     if (held_bytes > options_.max_held_bytes && port_.revoke_oldest()) {
         say(4, "a snapshot was revoked: the versions it held passed max_held_bytes");
@@ -277,7 +277,7 @@ bool Engine::Core::pump_checkpoint() {
     stats_.record(HistogramKind::kCheckpointNs, last_checkpoint_ns_ - checkpoint_began_ns_);
     storage_.loader.set_covered(checkpointer.covered());
     no_eviction_before_ns_ = 0;
-    reclaim();
+    reclaim(true);
     return true;
 }
 

@@ -96,7 +96,7 @@ class Engine::Core {
     // ---- room ----
     bool make_frames(std::uint64_t frames);
     bool evict_and_reclaim(std::uint32_t count);
-    void reclaim();
+    void reclaim(bool thorough);
     bool checkpoint_due() const;
     void start_checkpoint();
     void set_mode(EngineMode mode);

@@ -22,6 +22,7 @@ bool Engine::Core::drop_tables() {
         return false;
     }
     TableEntry& table = *dropping.front();
+    const PagesInUse looked_at(storage_.pool);
     std::uint32_t rows = 0;
     std::vector<std::byte> end;
     const TreeAccess seen = table.tree.visit_range(
@@ -55,6 +56,7 @@ bool Engine::Core::drop_tables() {
 bool Engine::Core::expire_sessions() {
     if (stopping_ || !parked_.empty() || clock_.monotonic_ns() < next_expiry_ns_) return false;
     TableEntry& table = storage_.catalog->sessions();
+    const PagesInUse looked_at(storage_.pool);
     const std::uint64_t now_us = clock_.wall_us();
     std::vector<std::vector<std::byte>> expired;
     std::uint32_t looked = 0;

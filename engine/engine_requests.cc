@@ -101,6 +101,7 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
         case Session::Verdict::kNew:
             break;
     }
+    const PagesInUse looked_at(storage_.pool);  // making room must not evict what was looked at
     switch (transaction_->evaluate(request.payload, request.rights)) {
         case Executor::State::kMissing:
             page = transaction_->missing();

@@ -76,14 +76,15 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusa
 }
 
 // Versions nobody needs, and pages whose quarantine is over.
-void Engine::Core::reclaim() {
+void Engine::Core::reclaim(bool thorough) {
     const HeldSnapshots& held = port_.scan();
     HeldSnapshots all = held;
     if (storage_.checkpointer->running()) {
         const std::uint64_t csn = storage_.checkpointer->csn().value;
         all.csns.insert(std::lower_bound(all.csns.begin(), all.csns.end(), csn), csn);
     }
-    storage_.reclaim(all);
+    storage_.reclaim(all, thorough);
+    if (!thorough) return;  // a page leaves its quarantine after its old versions
     bool of_its_own = false;
     Csn csn;
     storage_.end_quarantine(all, [&] { return csn = commit_->eviction_csn(of_its_own); });
@@ -92,7 +93,7 @@ void Engine::Core::reclaim() {
 
 bool Engine::Core::after_publication() {
     if (!commit_->take_published()) return false;
-    reclaim();
+    reclaim(false);
     return true;
 }
 
@@ -111,7 +112,7 @@ bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     storage_.evict(pages, csn);
     if (of_its_own) {
         storage_.pool.advance_visible(csn);
-        reclaim();
+        reclaim(true);
     } else {
         commit_->touch();
         commit_->hurry();
@@ -125,7 +126,7 @@ bool Engine::Core::make_frames(std::uint64_t frames) {
         starved_since_ns_ = 0;
         return true;
     }
-    reclaim();
+    reclaim(true);
     if (pool.free_frames() >= frames) return true;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
     const bool evicted = evict_and_reclaim(missing + pool.frame_count() / 64);

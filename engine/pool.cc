@@ -33,6 +33,7 @@ const std::byte* Pool::newest(PageId page) {
     const std::uint32_t frame = newest_[page.value];
     if (frame == kNoFrame) return nullptr;
     info_[frame].referenced = true;
+    info_[frame].used = use_;
     return segment_.frame(FrameId{frame});
 }
 
@@ -174,19 +175,33 @@ void Pool::unlink(std::uint32_t frame) {
     if (below != kNoFrame) info_[below].newer = newer;
 }
 
-std::uint32_t Pool::reclaim(const HeldSnapshots& held) {
-    if (held.pin_all || retired_.empty()) return 0;
-    std::vector<std::uint32_t> round;
-    std::size_t kept = 0;
-    for (const std::uint32_t frame : retired_) {
-        if (held.any_in(info_[frame].csn, info_[frame].successor)) {
-            retired_[kept++] = frame;
+// Moves those of `frames` that nobody needs to `round`.
+void Pool::sort_out(const HeldSnapshots& held, std::vector<std::uint32_t>& frames,
+                    std::vector<std::uint32_t>& kept, std::vector<std::uint32_t>& round) {
+    std::vector<std::uint32_t> still_kept;
+    for (const std::uint32_t frame : frames) {
+        const Info& info = info_[frame];
+        // An evicted page's successor is the next publication, which may not have happened yet.
+        if (info.successor > visible_ || held.any_in(info.csn, info.successor)) {
+            still_kept.push_back(frame);
             continue;
         }
         unlink(frame);
         round.push_back(frame);
     }
-    retired_.resize(kept);
+    frames.clear();
+    kept.insert(kept.end(), still_kept.begin(), still_kept.end());
+}
+
+std::uint32_t Pool::reclaim(const HeldSnapshots& held, bool thorough) {
+    if (held.pin_all || retired() == 0) return 0;
+    std::vector<std::uint32_t> round;
+    if (thorough) {
+        std::vector<std::uint32_t> before = std::move(kept_);
+        kept_.clear();
+        sort_out(held, before, kept_, round);
+    }
+    sort_out(held, retired_, kept_, round);
     if (round.empty()) return 0;
     writer_.next_generation();  // one step serves the round
     for (const std::uint32_t frame : round) {
@@ -209,6 +224,7 @@ void Pool::evict(PageId page, Csn csn) {
 bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     const Info& info = info_[frame];
     if (info.state != State::kPublished || info.newer != kNoFrame) return false;
+    if (in_use_ && info.used == use_) return false;
     if (writer_.older(frame) != kNoFrame || info.csn > covered.value) return false;
     if (changed_bits_[info.page]) return false;
     return page_header(static_cast<const std::byte*>(segment_.frame(FrameId{frame}))).type !=

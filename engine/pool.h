@@ -60,6 +60,14 @@ class Pool {
     // Published, and not just allocated by an unpublished batch.
     bool published(PageId page) const;
 
+    // Between the two, pages that newest() gave out are not evicted: what was looked at before room
+    // was made is still there when it is changed.
+    void begin_use() {
+        ++use_;
+        in_use_ = true;
+    }
+    void end_use() { in_use_ = false; }
+
     // ---- the open batch ----
     void begin_batch(Csn csn);
     Csn open_csn() const { return Csn{open_csn_}; }  // 0: none open
@@ -86,9 +94,13 @@ class Pool {
     void load_failed(FrameId frame);
 
     // ---- reclaim and eviction ----
-    // Frees the retired versions that nobody of `held` needs; returns how many.
-    std::uint32_t reclaim(const HeldSnapshots& held);
-    std::uint32_t retired() const { return static_cast<std::uint32_t>(retired_.size()); }
+    // Frees the retired versions that nobody of `held` needs (a scan made after the newest
+    // publication); returns how many. Those that a snapshot kept in an earlier round are looked at
+    // again only by a thorough one: a stalled reader may keep very many.
+    std::uint32_t reclaim(const HeldSnapshots& held, bool thorough);
+    std::uint32_t retired() const {
+        return static_cast<std::uint32_t>(retired_.size() + kept_.size());
+    }
     // Drops the page (its only version is published) out of the pool; readers of snapshots below
     // `csn`, the next publication, may still use the frame.
     void evict(PageId page, Csn csn);
@@ -114,6 +126,7 @@ class Pool {
         std::uint64_t successor = 0;  // csn that superseded it; retired frames only
         std::uint32_t page = 0;
         std::uint32_t newer = kNoFrame;
+        std::uint32_t used = 0;  // the use (begin_use) that asked for it last
         State state = State::kFree;
         bool referenced = false;
     };
@@ -127,6 +140,8 @@ class Pool {
     void mark_changed(PageId page);
     bool evictable(std::uint32_t frame, Csn covered) const;
     void unlink(std::uint32_t frame);
+    void sort_out(const HeldSnapshots& held, std::vector<std::uint32_t>& frames,
+                  std::vector<std::uint32_t>& kept, std::vector<std::uint32_t>& round);
 
     PoolSegment& segment_;
     VersionWriter writer_;
@@ -139,10 +154,25 @@ class Pool {
     std::vector<std::uint32_t> newest_;     // per page
     std::vector<Info> info_;                // per frame
     std::vector<std::uint32_t> free_;
-    std::vector<std::uint32_t> retired_;
+    std::vector<std::uint32_t> retired_;  // since the last round
+    std::vector<std::uint32_t> kept_;     // by a snapshot, in an earlier round
     std::vector<std::uint32_t> changed_;
     std::vector<bool> changed_bits_;
     std::uint32_t hand_ = 1;
+    std::uint32_t use_ = 0;
+    bool in_use_ = false;
+};
+
+// From here to the end of the scope, what is looked at stays in the pool.
+class PagesInUse {
+  public:
+    explicit PagesInUse(Pool& pool) : pool_(pool) { pool_.begin_use(); }
+    ~PagesInUse() { pool_.end_use(); }
+    PagesInUse(const PagesInUse&) = delete;
+    PagesInUse& operator=(const PagesInUse&) = delete;
+
+  private:
+    Pool& pool_;
 };
 
 }  // namespace bidstore

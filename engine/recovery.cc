@@ -354,17 +354,18 @@ Status Recovery::replay(Engine::Recovery& found, WalStart& start) {
 }
 
 // Frames and journal for what the batch may touch: eviction first, else a checkpoint in between.
-Status Recovery::make_room(std::uint64_t frames, Csn next) {
+Status Recovery::make_room(std::uint64_t frames) {
     Pool& pool = storage_.pool;
     const auto short_of = [&] {
         return pool.free_frames() < frames || !storage_.checkpointer->journal_room(frames);
     };
     const auto evict = [&] {
         const Csn covered = storage_.checkpointer->covered();
-        storage_.evict(pool.eviction_candidates(static_cast<std::uint32_t>(frames), covered), next);
-        storage_.reclaim({});
+        const auto pages = pool.eviction_candidates(static_cast<std::uint32_t>(frames), covered);
+        storage_.evict(pages, Csn{pool.visible()});  // there are no readers yet
+        storage_.reclaim({}, true);
     };
-    storage_.reclaim({});
+    storage_.reclaim({}, true);
     if (!short_of()) return {};
     if (pool.free_frames() < frames) evict();
     if (!short_of()) return {};
@@ -372,7 +373,7 @@ Status Recovery::make_room(std::uint64_t frames, Csn next) {
         const CheckpointTarget target{replayed_csn_, replayed_.position, replayed_.previous_crc,
                                       replayed_csn_};
         if (Status done = storage_.checkpoint(target); !done) return done;
-        storage_.end_quarantine({}, [&] { return next; });
+        storage_.end_quarantine({}, [&] { return Csn{pool.visible()}; });
         evict();
     }
     if (!short_of()) return {};
@@ -386,7 +387,7 @@ Status Recovery::replay_batch(const LogBatch& batch) {
     const std::uint64_t frames = std::min({kFramesPerBatch + kFramesPerRecord * batch.record_count,
                                            std::uint64_t{storage_.pool.frame_count()} / 2,
                                            storage_.checkpointer->journal_capacity() / 2});
-    if (Status room = make_room(frames, batch.csn); !room) return room;
+    if (Status room = make_room(frames); !room) return room;
     batch_csn_ = batch.csn;
     storage_.pool.begin_batch(batch.csn);
     RecordReader records(batch);

@@ -51,7 +51,7 @@ class Recovery {
     Status replay_record(const LogRecordView& record);
     Status effect_of(const LogRecordView& record, Effect& effect);
     Status row_effect(const LogRecordView& record, Effect& effect);
-    Status make_room(std::uint64_t frames, Csn next);
+    Status make_room(std::uint64_t frames);
     Status begin_new_life(WalStart& start);
     std::uint64_t random() { return options_.random ? options_.random() : 0; }
     void say(int level, const std::string& line) const;

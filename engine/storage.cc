@@ -71,8 +71,8 @@ void Storage::evict(const std::vector<PageId>& pages, Csn csn) {
     stats.add(Counter::kEvictions, pages.size());
 }
 
-void Storage::reclaim(const HeldSnapshots& held) {
-    stats.add(Counter::kReclaimedVersions, pool.reclaim(held));
+void Storage::reclaim(const HeldSnapshots& held, bool thorough) {
+    stats.add(Counter::kReclaimedVersions, pool.reclaim(held, thorough));
 }
 
 }  // namespace bidstore

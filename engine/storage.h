@@ -53,7 +53,7 @@ class Storage {
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).
     void evict(const std::vector<PageId>& pages, Csn csn);
     // Frees the versions that nobody in `held` needs.
-    void reclaim(const HeldSnapshots& held);
+    void reclaim(const HeldSnapshots& held, bool thorough);
     // Pages whose quarantine is over after that reclaim() go back to the available ones; `csn` is
     // asked for the next publication when there are any.
     template <class NextCsn>

@@ -18,10 +18,10 @@
 #include <set>
 
 #include "engine/page/search.h"
-#include "shm/page_map.h"
 #include "shm/reader_slot.h"
 #include "shm/stats.h"
 #include "tests/sim.h"
+#include "tests/snapshot_view.h"
 
 namespace bidstore {
 namespace {
@@ -385,6 +385,9 @@ class Maker {
         std::vector<Operation> operations;
         const std::uint64_t count = 1 + pick(5);
         while (operations.size() < count) operations.push_back(operation());
+        return with_witness(std::move(operations));
+    }
+    static std::vector<Operation> with_witness(std::vector<Operation> operations) {
         Operation witness;
         witness.kind = OperationKind::kAdd;
         witness.table = kOrder;
@@ -394,6 +397,16 @@ class Maker {
         witness.add.delta = 1;
         operations.push_back(witness);
         return operations;
+    }
+    // One row in each table.
+    std::vector<Operation> rows(std::uint32_t id) {
+        std::vector<Operation> operations(3);
+        for (std::uint32_t table = 0; table < 3; ++table) {
+            operations[table].table = table;
+            operations[table].key = key_of(table, id);
+            operations[table].body = row(schemas()[table]);
+        }
+        return with_witness(std::move(operations));
     }
     Bytes some_key(std::uint32_t table) {
         return key_of(table, static_cast<std::uint32_t>(pick(keys_)));
@@ -499,7 +512,7 @@ class Maker {
         operation.flags = pick(2) != 0 ? static_cast<std::uint8_t>(kWantResult) : 0;
         if (operation.table == 1) {  // regions come first in its keys
             operation.body = operation.key;
-            decltype(auto) last = operation.body.back();
+            std::byte& last = operation.body.back();
             last = static_cast<std::byte>(std::min(255u, static_cast<unsigned>(last) + 40u));
             return;
         }
@@ -540,6 +553,10 @@ TransactionBytes encode(const std::vector<Operation>& operations,
 
 // A snapshot in a slot of a client, read as a client reads.
 class Snapshot {
+    auto source() {
+        return [this](PageId page) { return see_page(view_, slot_, page).page; };
+    }
+
   public:
     Snapshot(SimStore& store, const PoolView& view, SimClient& client, std::uint32_t slot)
         : store_(store),
@@ -627,13 +644,6 @@ class Snapshot {
     }
 
   private:
-    auto source() {
-        return [this](PageId page) -> const std::byte* {
-            const PageVersion version = version_at(view_, slot_, page);
-            return version.lookup == bidstore::Lookup::kFound ? version.page : nullptr;
-        };
-    }
-
     static bool collect(const LeafView& rows, const TreeShape& shape, const Bytes& from,
                         const Bytes& to, std::map<Bytes, Bytes>& found) {
         for (std::uint32_t row = 0; row < rows.count(); ++row) {
@@ -654,9 +664,9 @@ class Snapshot {
 
     bool bring_in(PageId page) {
         if (!valid()) return false;
-        const PageVersion version = version_at(view_, slot_, page);
-        if (version.lookup != bidstore::Lookup::kAbsent) {
-            if (version.lookup == bidstore::Lookup::kFound) return true;
+        const SeenPage::State state = see_page(view_, slot_, page).state;
+        if (state != SeenPage::State::kAbsent) {
+            if (state == SeenPage::State::kFound) return true;
             if (valid()) trouble_ = "page " + std::to_string(page.value) + " has no version";
             return false;
         }
@@ -695,15 +705,15 @@ struct Totals {
     std::uint64_t checkpoints = 0;
 };
 
-class Run {
+class ModelRun {
   public:
-    Run(std::uint64_t seed, Totals& totals) : random_(seed), totals_(totals) {
+    ModelRun(std::uint64_t seed, Totals& totals) : random_(seed), totals_(totals) {
         options_ = small_store();
         options_.frames = static_cast<std::uint32_t>(300 + random_() % 300);
         const std::uint64_t intervals[] = {100'000, 2'000'000, 30'000'000'000};
         options_.engine.checkpoint_interval_ns = intervals[seed % 3];
         options_.engine.group_commit_interval_ns = seed % 4 == 3 ? 50'000 : 0;
-        keys_ = static_cast<std::uint32_t>(200 + random_() % 700);
+        keys_ = static_cast<std::uint32_t>(1000 + random_() % 1500);
         seed_ = seed;
     }
 
@@ -716,6 +726,7 @@ class Run {
             tables_[i] = store_->create_table(*writers_[0].client, schemas()[i]);
         }
         Maker maker(random_, keys_);
+        fill(maker);
         for (std::uint32_t move = 0; move < moves && !failed(); ++move) make_move(maker);
         finish_life();
         if (!failed()) restart();
@@ -757,6 +768,16 @@ class Run {
         }
     }
 
+    // More rows than the pool holds.
+    void fill(Maker& maker) {
+        for (std::uint32_t id = 0; id < keys_ && !failed(); ++id) {
+            Writer& writer = writers_[id % writers_.size()];
+            submit(writer, maker.rows(id));
+            while (writers_[(id + 1) % writers_.size()].pending.size() >= 8 && !failed()) round();
+        }
+        settle();
+    }
+
     void make_move(Maker& maker) {
         const std::uint64_t choice = random_() % 100;
         if (choice < 60) {
@@ -781,9 +802,12 @@ class Run {
 
     void submit(Maker& maker) {
         Writer& writer = writers_[random_() % writers_.size()];
-        if (writer.pending.size() >= 5) return;
+        if (writer.pending.size() < 5) submit(writer, maker.transaction());
+    }
+
+    void submit(Writer& writer, std::vector<Operation> operations) {
         Pending pending;
-        pending.operations = maker.transaction();
+        pending.operations = std::move(operations);
         const auto durability = random_() % 4 == 0 ? Durability::kRelaxed : Durability::kDurable;
         const std::uint64_t below =
             writer.pending.empty() ? writer.client->last_number() + 1 : writer.pending[0].number;
@@ -1030,7 +1054,7 @@ TEST(Model, EverySnapshotAndEveryAnswerIsThatOfTheSerialOrder) {
     Totals totals;
     for (std::uint64_t seed = 1; seed <= seeds(); ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
-        Run(seed, totals).run(1000);
+        ModelRun(seed, totals).run(2000);
         if (HasFailure()) break;
     }
     // It was a test of what it says.

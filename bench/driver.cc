@@ -1,0 +1,629 @@
+// The workload driver of bench/run.sh: loads rows, and measures reads and writes as a bidder makes
+// them, through the public API alone.
+//
+//   --mode load      fills the table `bench` with --rows rows
+//   --mode read      one reader: gets and scans of the newest rows
+//   --mode write     --threads writers of single durable rows, then one alone
+//   --mode reader    gets and scans for --seconds, between two marker lines on standard error, for
+//                    those who count system calls
+//   --mode machine   what the bare machine does: a synced write below --directory, a cache miss
+//   --mode report    the table of --results, and --json
+//
+// Each mode appends "name value" lines to the file --results; report reads them. The table `bench`:
+// 16 bytes of key (entity, time in µs) and 256 of value, a hundred rows to an entity, all of them
+// spread over one hour, round-robin over the entities in the order of time.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <map>
+#include <numeric>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "clientlib/bidstore.h"
+#include "shm/stats.h"
+
+namespace bench {
+
+using bidstore::in;
+using bidstore::Snapshot;
+using bidstore::Status;
+using bidstore::Store;
+using Clock = std::chrono::steady_clock;
+
+struct Row {
+    std::uint64_t entity = 0;
+    std::uint64_t time = 0;
+    bidstore::Bytes<256> value;
+};
+
+}  // namespace bench
+
+template <>
+struct bidstore::Describe<bench::Row> {
+    using Row = bench::Row;
+    static constexpr auto table = bidstore::table<Row>(
+        "bench", keys(column<&Row::entity>("entity"), column<&Row::time>("time", timestamp)),
+        values(column<&Row::value>("value")), time_column("time"));
+};
+
+namespace bench {
+namespace {
+
+constexpr std::uint64_t kRowsPerEntity = 100;
+constexpr std::uint64_t kFirstTime = 1'700'000'000'000'000;  // µs
+constexpr std::uint64_t kHour = 3'600'000'000;               // µs
+constexpr std::uint64_t kScanRows = 50;
+constexpr std::uint64_t kSampleEvery = 16;  // one operation of so many is timed by itself
+constexpr int kRounds = 5;
+constexpr std::size_t kRowsPerTransaction = 8;
+constexpr std::size_t kInFlight = 112;
+constexpr auto kPatience = std::chrono::seconds(60);
+
+struct Options {
+    std::string mode;
+    std::string socket;
+    std::string directory = ".";
+    std::string results;
+    std::string json;
+    std::uint64_t rows = 10'000'000;
+    std::uint32_t threads = 64;
+    double seconds = 5;
+};
+
+[[noreturn]] void fail(const std::string& what) {
+    std::fprintf(stderr, "bench_driver: %s\n", what.c_str());
+    std::exit(EXIT_FAILURE);
+}
+
+template <class T>
+T must(bidstore::Result<T> result) {
+    if (!result.ok()) fail(result.failure().what);
+    return std::move(*result);
+}
+void must(const Status& status) {
+    if (!status.ok()) fail(status.failure().what);
+}
+
+std::uint64_t now_ns() {
+    return static_cast<std::uint64_t>(
+        std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
+}
+
+// xorshift: a nanosecond a number, and the same numbers in each run.
+class Random {
+  public:
+    explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15 + 1) {}
+    std::uint64_t below(std::uint64_t bound) {
+        state_ ^= state_ << 13;
+        state_ ^= state_ >> 7;
+        state_ ^= state_ << 17;
+        return (state_ >> 11) % bound;
+    }
+
+  private:
+    std::uint64_t state_;
+};
+
+// ---- results ------------------------------------------------------------------------------------
+
+class Results {
+  public:
+    explicit Results(const std::string& path) : file_(path, std::ios::app) {
+        if (!file_) fail("--results " + path + ": cannot be written");
+    }
+    void add(const std::string& name, double value) { file_ << name << ' ' << value << '\n'; }
+
+  private:
+    std::ofstream file_;
+};
+
+double median(std::vector<double> values) {
+    if (values.empty()) return 0;
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
+// The value below which `share` of the samples lie, in µs. Sorts them.
+double quantile_us(std::vector<std::uint32_t>& samples_ns, double share) {
+    if (samples_ns.empty()) return 0;
+    std::sort(samples_ns.begin(), samples_ns.end());
+    const auto last = static_cast<double>(samples_ns.size() - 1);
+    return samples_ns[static_cast<std::size_t>(share * last)] / 1e3;
+}
+
+// ---- the table ----------------------------------------------------------------------------------
+
+using Table = bidstore::Table<Row>;
+
+// Row `index` of the load, in the order of time.
+struct Shape {
+    std::uint64_t rows;
+    std::uint64_t entities() const { return std::max<std::uint64_t>(rows / kRowsPerEntity, 1); }
+    std::uint64_t entity(std::uint64_t index) const { return index % entities(); }
+    std::uint64_t time(std::uint64_t index) const {
+        return kFirstTime +
+               static_cast<std::uint64_t>(static_cast<double>(index) * static_cast<double>(kHour) /
+                                          static_cast<double>(rows));
+    }
+    std::uint64_t newest_five_minutes() const { return rows - rows / 12; }  // the first such row
+};
+
+// Eight-byte words of the value are the row's number: a reader can tell whose they are.
+void fill(Row& row, std::uint64_t entity, std::uint64_t time, std::uint64_t number) {
+    row.entity = entity;
+    row.time = time;
+    for (std::size_t at = 0; at < row.value.data.size(); at += sizeof number) {
+        std::memcpy(&row.value.data[at], &number, sizeof number);
+    }
+}
+
+std::uint64_t sum_of(std::span<const std::byte> bytes) {
+    std::uint64_t sum = 0;
+    for (std::size_t at = 0; at + sizeof sum <= bytes.size(); at += sizeof sum) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, bytes.data() + at, sizeof word);
+        sum += word;
+    }
+    return sum;
+}
+
+Store attach(const Options& options, bidstore::Rights rights) {
+    bidstore::AttachOptions attach_options;
+    attach_options.socket = options.socket;
+    attach_options.rights = rights;
+    attach_options.wait_for_daemon = true;
+    return must(Store::attach(attach_options, in(kPatience)));
+}
+
+std::uint64_t counter(const bidstore::Stats& stats, bidstore::Counter which) {
+    return stats.counter[static_cast<std::size_t>(which)];
+}
+
+// ---- load ---------------------------------------------------------------------------------------
+
+void show_progress(std::uint64_t done, std::uint64_t rows, double seconds) {
+    const double rate = static_cast<double>(done) / seconds;
+    const double left = static_cast<double>(rows - done) / std::max(rate, 1.0);
+    std::printf("  loaded %llu of %llu rows, %.0f rows/s, %.0f s left\n",
+                static_cast<unsigned long long>(done), static_cast<unsigned long long>(rows), rate,
+                left);
+    std::fflush(stdout);
+}
+
+void load(const Options& options) {
+    Store store = attach(options, bidstore::Rights::kAdmin);
+    must(store.create_table<Row>(in(kPatience)));
+    const Table table = must(store.open<Row>(in(kPatience)));
+    const Shape shape{options.rows};
+    std::deque<bidstore::Pending> in_flight;
+    const auto settle = [&] {
+        must(in_flight.front().wait(in(kPatience)));
+        in_flight.pop_front();
+    };
+    const Clock::time_point begin = Clock::now();
+    const auto elapsed = [&] {
+        return std::chrono::duration<double>(Clock::now() - begin).count();
+    };
+    double next_line = 2;
+    Row row;
+    bidstore::Transaction transaction;
+    for (std::uint64_t i = 0; i < options.rows; ++i) {
+        fill(row, shape.entity(i), shape.time(i), i);
+        transaction.put(table, row);
+        const bool full = transaction.operation_count() == kRowsPerTransaction;
+        if (!full && i + 1 < options.rows) continue;
+        while (in_flight.size() >= kInFlight) settle();
+        in_flight.push_back(must(store.submit(transaction, in(kPatience))));
+        transaction.clear();
+        if (i % 4096 < kRowsPerTransaction && elapsed() >= next_line) {
+            show_progress(i, options.rows, elapsed());
+            next_line += 5;
+        }
+    }
+    while (!in_flight.empty()) settle();
+    show_progress(options.rows, options.rows, elapsed());
+    Results results(options.results);
+    results.add("rows", static_cast<double>(options.rows));
+    results.add("load_rows_per_second", static_cast<double>(options.rows) / elapsed());
+    const bidstore::Stats stats = must(store.stats(in(kPatience)));
+    results.add("data_file_bytes",
+                static_cast<double>(counter(stats, bidstore::Counter::kDataFileBytes)));
+}
+
+// ---- reads --------------------------------------------------------------------------------------
+
+// One reading thread. What it sums up is looked at, so that no read can be left out.
+struct ReadBench {
+    const Table& table;
+    bidstore::Reader& reader;
+    Shape shape;
+    std::uint64_t sum = 0;
+
+    void get(std::uint64_t index, bidstore::Deadline deadline) {
+        const Snapshot snapshot = must(reader.snapshot(deadline));
+        const auto row = table.peek(snapshot, shape.entity(index), shape.time(index));
+        if (!row.ok()) fail(row.failure().what);
+        if (!*row) fail("a row that was loaded is not there");
+        const std::uint64_t words = sum_of((*row)->raw().value);
+        if (!snapshot.valid()) fail("a snapshot expired");
+        if (words != index * 32) fail("a row has the value of another one");
+        sum += words;
+    }
+
+    void scan(std::uint64_t entity, bidstore::Deadline deadline) {
+        const Snapshot snapshot = must(reader.snapshot(deadline));
+        auto cursor = table.newest(snapshot, kScanRows, entity);
+        std::uint64_t rows = 0;
+        for (; cursor.next(); ++rows) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, cursor.row().raw().value.data(), sizeof word);
+            sum += word + cursor.row().get<&Row::time>();
+        }
+        must(cursor.status());
+        if (rows != std::min(kScanRows, kRowsPerEntity)) fail("a scan did not find its rows");
+    }
+};
+
+struct Timing {
+    double mean_us;
+    double p50_us;
+    double p99_us;
+};
+
+// One operation of kSampleEvery is timed by itself, with the cost of the clock in it; the mean is
+// that of all.
+template <class Operation>
+Timing time_round(std::uint64_t count, Operation operation) {
+    std::vector<std::uint32_t> samples;
+    samples.reserve(count / kSampleEvery + 1);
+    const bidstore::Deadline deadline = in(kPatience);
+    const std::uint64_t begin = now_ns();
+    for (std::uint64_t i = 0; i < count; ++i) {
+        if (i % kSampleEvery != 0) {
+            operation(deadline);
+            continue;
+        }
+        const std::uint64_t start = now_ns();
+        operation(deadline);
+        samples.push_back(static_cast<std::uint32_t>(now_ns() - start));
+    }
+    const auto total = static_cast<double>(now_ns() - begin);
+    return {total / static_cast<double>(count) / 1e3, quantile_us(samples, 0.5),
+            quantile_us(samples, 0.99)};
+}
+
+// Medians over rounds; a first round warms up.
+template <class Operation>
+void time_rounds(Results& results, const std::string& name, std::uint64_t count,
+                 Operation operation) {
+    std::vector<double> mean;
+    std::vector<double> p50;
+    std::vector<double> p99;
+    time_round(count / 2, operation);
+    for (int round = 0; round < kRounds; ++round) {
+        const Timing timing = time_round(count, operation);
+        mean.push_back(timing.mean_us);
+        p50.push_back(timing.p50_us);
+        p99.push_back(timing.p99_us);
+    }
+    results.add(name + "_mean_us", median(mean));
+    results.add(name + "_p50_us", median(p50));
+    results.add(name + "_p99_us", median(p99));
+    std::printf("  %-18s p50 %.2f us (rounds %.2f to %.2f), p99 %.2f us\n", name.c_str(),
+                median(p50), *std::min_element(p50.begin(), p50.end()),
+                *std::max_element(p50.begin(), p50.end()), median(p99));
+    std::fflush(stdout);
+}
+
+void read(const Options& options) {
+    Store store = attach(options, bidstore::Rights::kReader);
+    const Table table = must(store.open<Row>(in(kPatience)));
+    bidstore::Reader reader = must(store.reader());
+    ReadBench bench{table, reader, Shape{options.rows}};
+    Results results(options.results);
+    Random random(1);
+    const Shape shape{options.rows};
+    const std::uint64_t recent = shape.newest_five_minutes();
+    // Each page of the pool costs this process a page fault at its first touch: not part of a get.
+    for (std::uint64_t i = 0; i < options.rows; i += 4) bench.get(i, in(kPatience));
+    time_rounds(results, "get_recent", 400'000, [&](bidstore::Deadline deadline) {
+        bench.get(recent + random.below(options.rows - recent), deadline);
+    });
+    time_rounds(results, "get_all", 400'000, [&](bidstore::Deadline deadline) {
+        bench.get(random.below(options.rows), deadline);
+    });
+    time_rounds(results, "scan_50", 100'000, [&](bidstore::Deadline deadline) {
+        bench.scan(random.below(shape.entities()), deadline);
+    });
+    std::vector<double> clock;
+    for (int round = 0; round < kRounds; ++round) {
+        clock.push_back(time_round(100'000, [](bidstore::Deadline) {}).p50_us);
+    }
+    results.add("clock_us", median(clock));
+    std::printf("  (sum of all that was read: %llx)\n", static_cast<unsigned long long>(bench.sum));
+}
+
+// A marker that strace shows; nothing between two of them may be another system call.
+void mark(std::string_view text) {
+    if (::write(STDERR_FILENO, text.data(), text.size()) < 0) fail("standard error is closed");
+}
+
+void reader(const Options& options) {
+    Store store = attach(options, bidstore::Rights::kReader);
+    const Table table = must(store.open<Row>(in(kPatience)));
+    bidstore::Reader reader = must(store.reader());
+    ReadBench bench{table, reader, Shape{options.rows}};
+    Random random(2);
+    const auto step = [&] {
+        bench.get(random.below(options.rows), in(kPatience));
+        bench.scan(random.below(bench.shape.entities()), in(kPatience));
+    };
+    for (int i = 0; i < 1000; ++i) step();
+    std::uint64_t steps = 0;
+    const Clock::time_point end =
+        Clock::now() + std::chrono::milliseconds(static_cast<std::int64_t>(options.seconds * 1e3));
+    mark("bench: reading begins\n");
+    for (; Clock::now() < end; ++steps) step();
+    mark("bench: reading ended\n");
+    Results results(options.results);
+    results.add("reader_gets", static_cast<double>(steps));
+    results.add("reader_scans", static_cast<double>(steps));
+}
+
+// ---- writes -------------------------------------------------------------------------------------
+
+// Rows newer than all that were loaded, each of another entity.
+void write_rows(Store& store, const Table& table, const Shape& shape, std::uint64_t writer,
+                Clock::time_point end, std::vector<std::uint32_t>& samples_ns) {
+    Random random(writer + 100);
+    bidstore::Transaction transaction;
+    Row row;
+    for (std::uint64_t i = 0;; ++i) {
+        const std::uint64_t start = now_ns();
+        if (Clock::time_point(std::chrono::nanoseconds(start)) >= end) return;
+        const std::uint64_t time = kFirstTime + kHour + i * 1000 + writer;
+        fill(row, random.below(shape.entities()), time, i);
+        transaction.clear();
+        transaction.insert(table, row);
+        must(store.commit(transaction, in(kPatience)));
+        samples_ns.push_back(static_cast<std::uint32_t>(now_ns() - start));
+    }
+}
+
+struct Commits {
+    double per_second = 0;
+    double p50_us = 0;
+    double p99_us = 0;
+    double per_sync = 0;
+};
+
+Commits time_writers(Store& store, const Table& table, const Shape& shape, std::uint32_t threads,
+                     std::uint64_t first_writer, double seconds) {
+    const bidstore::Stats before = must(store.stats(in(kPatience)));
+    std::vector<std::vector<std::uint32_t>> samples(threads);
+    const Clock::time_point begin = Clock::now();
+    const Clock::time_point end =
+        begin + std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1e3));
+    {
+        std::vector<std::jthread> writers;
+        for (std::uint32_t i = 0; i < threads; ++i) {
+            samples[i].reserve(1 << 16);
+            writers.emplace_back(
+                [&, i] { write_rows(store, table, shape, first_writer + i, end, samples[i]); });
+        }
+    }
+    const double elapsed = std::chrono::duration<double>(Clock::now() - begin).count();
+    const bidstore::Stats after = must(store.stats(in(kPatience)));
+    std::vector<std::uint32_t> all;
+    for (const auto& some : samples) all.insert(all.end(), some.begin(), some.end());
+    using enum bidstore::Counter;
+    const auto grown = [&](bidstore::Counter which) {
+        return static_cast<double>(counter(after, which) - counter(before, which));
+    };
+    return {static_cast<double>(all.size()) / elapsed, quantile_us(all, 0.5),
+            quantile_us(all, 0.99), grown(kTransactionsApplied) / std::max(grown(kLogSyncs), 1.0)};
+}
+
+void write(const Options& options) {
+    Store store = attach(options, bidstore::Rights::kWriter);
+    const Table table = must(store.open<Row>(in(kPatience)));
+    const Shape shape{options.rows};
+    Results results(options.results);
+    std::uint64_t first_writer = 0;  // no two writers of the run make the same row
+    const auto run = [&](const std::string& name, std::uint32_t threads, double seconds) {
+        const Commits commits = time_writers(store, table, shape, threads, first_writer, seconds);
+        first_writer += threads;
+        results.add(name + "_per_second", commits.per_second);
+        results.add(name + "_p50_us", commits.p50_us);
+        results.add(name + "_p99_us", commits.p99_us);
+        results.add(name + "_per_sync", commits.per_sync);
+        std::printf("  %2u writers: %.0f commits/s, p50 %.0f us, p99 %.0f us, %.1f a sync\n",
+                    threads, commits.per_second, commits.p50_us, commits.p99_us, commits.per_sync);
+        std::fflush(stdout);
+    };
+    time_writers(store, table, shape, options.threads, 900, 0.5);  // warms up
+    run("commits", options.threads, options.seconds);
+    run("lone", 1, std::min(options.seconds, 3.0));
+}
+
+// ---- the bare machine ---------------------------------------------------------------------------
+
+// A chain of loads, each of another page, each waiting for the one before.
+double dependent_miss_ns() {
+    constexpr std::size_t kBytes = std::size_t{512} << 20;
+    constexpr std::size_t kStep = 64 / sizeof(std::uint64_t);
+    constexpr std::size_t kLines = kBytes / 64;
+    constexpr std::size_t kLoads = 4'000'000;
+    void* memory =
+        ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail("no memory for 512 MiB");
+    ::madvise(memory, kBytes, MADV_NOHUGEPAGE);  // as the pool of --dev
+    auto* words = static_cast<std::uint64_t*>(memory);
+    std::vector<std::uint32_t> order(kLines);
+    std::iota(order.begin(), order.end(), 0u);
+    Random random(3);
+    for (std::size_t i = kLines - 1; i > 0; --i) std::swap(order[i], order[random.below(i + 1)]);
+    for (std::size_t i = 0; i < kLines; ++i) {
+        words[order[i] * kStep] = order[(i + 1) % kLines] * kStep;
+    }
+    std::uint64_t at = 0;
+    const std::uint64_t begin = now_ns();
+    for (std::size_t i = 0; i < kLoads; ++i) at = words[at];
+    const auto total = static_cast<double>(now_ns() - begin);
+    ::munmap(memory, kBytes);
+    return at == ~std::uint64_t{0} ? 0 : total / static_cast<double>(kLoads);
+}
+
+// One 4 KiB write at a time, synced by RWF_DSYNC, over a file that is there already.
+std::vector<std::uint32_t> synced_writes_ns(const std::string& directory) {
+    constexpr std::size_t kBlock = 4096;
+    constexpr off_t kFileBytes = 16 << 20;
+    const std::string path = directory + "/bench-sync";
+    const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_DIRECT | O_CLOEXEC, 0600);
+    if (file < 0) fail(path + ": " + std::strerror(errno));
+    ::unlink(path.c_str());
+    alignas(kBlock) static std::array<char, kBlock> block{};
+    const iovec part{block.data(), block.size()};
+    for (off_t at = 0; at < kFileBytes; at += kBlock) {
+        if (::pwritev2(file, &part, 1, at, 0) != kBlock) fail(path + ": " + std::strerror(errno));
+    }
+    ::fsync(file);
+    std::vector<std::uint32_t> samples;
+    for (int i = 0; i < 4000; ++i) {
+        const std::uint64_t start = now_ns();
+        if (::pwritev2(file, &part, 1, i * off_t{kBlock} % kFileBytes, RWF_DSYNC) != kBlock) {
+            fail(path + ": " + std::strerror(errno));
+        }
+        samples.push_back(static_cast<std::uint32_t>(now_ns() - start));
+    }
+    ::close(file);
+    return samples;
+}
+
+void machine(const Options& options) {
+    std::vector<std::uint32_t> writes = synced_writes_ns(options.directory);
+    const double miss = dependent_miss_ns();
+    Results results(options.results);
+    results.add("sync_p50_us", quantile_us(writes, 0.5));
+    results.add("sync_p99_us", quantile_us(writes, 0.99));
+    results.add("miss_ns", miss);
+    std::printf("  4 KiB with RWF_DSYNC: p50 %.0f us, p99 %.0f us; dependent miss %.0f ns\n",
+                quantile_us(writes, 0.5), quantile_us(writes, 0.99), miss);
+}
+
+// ---- report -------------------------------------------------------------------------------------
+
+using Values = std::map<std::string, double>;
+
+Values read_results(const std::string& path) {
+    std::ifstream file(path);
+    Values values;
+    std::string name;
+    double value = 0;
+    while (file >> name >> value) values[name] = value;
+    if (values.empty()) fail("--results " + path + ": nothing in it");
+    return values;
+}
+
+// A measured value beside its target: a bound from above, or from below for rates.
+bool line(const char* what, double value, const char* unit, double target, bool at_least) {
+    const bool met = at_least ? value >= target : value <= target;
+    std::printf("%-44s %12.2f %-10s %s %-9g %s\n", what, value, unit,
+                at_least ? "at least" : "at most ", target, met ? "met" : "MISSED");
+    return met;
+}
+void line(const char* what, double value, const char* unit) {
+    std::printf("%-44s %12.2f %-10s\n", what, value, unit);
+}
+
+bool print_table(Values values) {
+    std::printf("\n%-44s %12s %-10s %s\n", "first look", "measured", "", "target");
+    bool met = line("get, newest five minutes, p50", values["get_recent_p50_us"], "us", 2, false);
+    line("get, newest five minutes, p99", values["get_recent_p99_us"], "us");
+    met &= line("get, all rows, p50", values["get_all_p50_us"], "us", 2, false);
+    line("get, all rows, p99", values["get_all_p99_us"], "us");
+    met &= line("scan of the newest 50 rows, p50", values["scan_50_p50_us"], "us", 5, false);
+    line("scan of the newest 50 rows, p99", values["scan_50_p99_us"], "us");
+    met &= line("durable commits, 64 writers", values["commits_per_second"], "1/s", 60'000, true);
+    line("  p50", values["commits_p50_us"], "us");
+    line("  p99", values["commits_p99_us"], "us");
+    line("  writes a sync", values["commits_per_sync"], "");
+    line("durable commit, a lone writer, p50", values["lone_p50_us"], "us");
+    met &= line("system calls in a second of reads", values["reader_system_calls"], "", 0, false);
+    line("  gets in that second", values["reader_gets"], "");
+    line("load, 8 rows a transaction", values["load_rows_per_second"], "rows/s");
+    std::printf("\n%-44s %12s\n", "the bare machine in this run", "measured");
+    line("4 KiB written with RWF_DSYNC, p50", values["sync_p50_us"], "us");
+    line("dependent cache miss", values["miss_ns"], "ns");
+    line("reading the clock (in each timed operation)", values["clock_us"] * 1e3, "ns");
+    std::printf("\n%-44s\n", "ratios");
+    line("get of all rows, in dependent misses", values["get_all_p50_us"] * 1e3 / values["miss_ns"],
+         "");
+    line("lone commit, in bare synced writes", values["lone_p50_us"] / values["sync_p50_us"], "");
+    line("commits in the time of a bare synced write",
+         values["commits_per_second"] * values["sync_p50_us"] / 1e6, "");
+    return met;
+}
+
+void write_json(const Values& values, const std::string& path) {
+    std::ofstream file(path);
+    const char* before = "{\n";
+    for (const auto& [name, value] : values) {
+        file << before << "  \"" << name << "\": " << value;
+        before = ",\n";
+    }
+    file << "\n}\n";
+    if (!file.flush()) fail("--json " + path + ": cannot be written");
+}
+
+void report(const Options& options) {
+    const Values values = read_results(options.results);
+    print_table(values);
+    if (!options.json.empty()) write_json(values, options.json);
+}
+
+int run(const Options& options) {
+    const std::map<std::string, void (*)(const Options&)> modes = {
+        {"load", load},     {"read", read},       {"write", write},
+        {"reader", reader}, {"machine", machine}, {"report", report}};
+    modes.at(options.mode)(options);
+    return EXIT_SUCCESS;
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argument_count, char** arguments) {
+    bench::Options options;
+    CLI::App app(
+        "Measures a bidstored that runs, through the client library. See bench/README.md.");
+    app.add_option("--mode", options.mode)
+        ->required()
+        ->check(CLI::IsMember({"load", "read", "write", "reader", "machine", "report"}));
+    app.add_option("--socket", options.socket, "of the daemon")->envname("BIDSTORE_SOCKET");
+    app.add_option("--results", options.results, "file for the values measured")->required();
+    app.add_option("--directory", options.directory, "where machine writes");
+    app.add_option("--json", options.json, "where report writes all values");
+    app.add_option("--rows", options.rows)->check(CLI::Range(1'000ull, 1'000'000'000ull));
+    app.add_option("--threads", options.threads)->check(CLI::Range(1, 400));
+    app.add_option("--seconds", options.seconds)->check(CLI::Range(0.1, 3600.0));
+    CLI11_PARSE(app, argument_count, arguments);
+    return bench::run(options);
+}
