@@ -104,10 +104,9 @@ std::uint64_t BidLog::stamp_us() {
     now_us_ += exponential(1e6 / options_.requests_per_second);
     const double usual = exponential(3'000);
     const double late = chance(0.009) ? exponential(18'000) : 0;
-    const auto delay =
-        std::min(static_cast<std::uint64_t>(usual + late), kLateUsMax);
-    const std::uint64_t arrived = options_.start_us + kLateUsMax + static_cast<std::uint64_t>(now_us_);
-    return arrived - delay;
+    const auto delay = std::min(static_cast<std::uint64_t>(usual + late), kLateUsMax);
+    const auto since_start = static_cast<std::uint64_t>(now_us_);
+    return options_.start_us + kLateUsMax + since_start - delay;
 }
 
 std::string BidLog::new_user(Exchange exchange) {
@@ -142,7 +141,9 @@ std::string BidLog::url() {
     std::string text = "http://" + host() + "/";
     if (chance(0.35)) return text;
     text += name_of(below(200));
-    for (std::uint64_t more = below(4); more > 0; --more) text.append("/").append(name_of(below(5'000)));
+    for (std::uint64_t more = below(4); more > 0; --more) {
+        text.append("/").append(name_of(below(5'000)));
+    }
     if (chance(0.2)) text += "?id=" + std::to_string(below(1'000'000));
     return text;
 }

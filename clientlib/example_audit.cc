@@ -199,7 +199,8 @@ Result<Audited> audit_at(Auditor auditor, const Snapshot& snapshot) {
         if (Status done = (auditor.*step)(snapshot); !done.ok()) return done.failure();
     }
     if (!snapshot.valid()) {
-        return {bidstore::Error::kSnapshotExpired, "the audit took longer than a snapshot may live"};
+        return {bidstore::Error::kSnapshotExpired,
+                "the audit took longer than a snapshot may live"};
     }
     return auditor.audited;
 }
@@ -236,7 +237,8 @@ void print_measurements(const Measurements& measured, std::size_t bidders) {
         return found == measured.numbers.end() ? 0.0 : found->second;
     };
     // The bidders ran side by side, so the mean of their times is the time of all.
-    const double seconds = bidders > 0 ? number("bidder_seconds") / static_cast<double>(bidders) : 0;
+    const double seconds =
+        bidders > 0 ? number("bidder_seconds") / static_cast<double>(bidders) : 0;
     const double auctions = number("auctions");
     const double commits = number("wins") + number("ingested");
     std::printf("auctions             %.0f in %.1f s by %zu bidders: %.0f a second\n", auctions,
@@ -288,8 +290,10 @@ int audit(const Options& options) {
     print_audit(journals, *audited);
     // An audit of nothing proves nothing.
     const bool anything = !journals.acknowledged.empty() && !journals.requests.empty();
-    if (!anything) std::fprintf(stderr, "bidstore-bidder: no journals in %s\n", options.directory.c_str());
-    return anything && audited->findings.pass() ? EXIT_SUCCESS : EXIT_FAILURE;
+    if (!anything) {
+        return fail({bidstore::Error::kNotFound, "no journals in " + options.directory});
+    }
+    return audited->findings.pass() ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 }  // namespace example

@@ -169,7 +169,7 @@ int bid(const Options& options) {
     if (!bidder) return fail(bidder.failure());
     auto sample = draw_sample(*bidder);
     if (!sample) return fail(sample.failure());
-    if (sample->empty()) return fail({Error::kNotFound, "no request in the table bids names a user"});
+    if (sample->empty()) return fail({Error::kNotFound, "no row of the table bids has a user"});
     bidder->sample = std::move(*sample);
 
     const std::string name = options.directory + "/bidder-" + std::to_string(options.bidder);

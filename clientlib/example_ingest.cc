@@ -84,7 +84,8 @@ Status send(Ingester& ingester, const Bid& request, std::uint64_t time,
     auto pending = ingester.store.submit(transaction_of(ingester, bid), in(kPatience));
     if (!pending) return pending.failure();
     in_flight.push_back({std::move(*pending), time, bid.auction, start});
-    while (in_flight.size() > kInFlight || (!in_flight.empty() && in_flight.front().pending.done())) {
+    while (!in_flight.empty() &&
+           (in_flight.size() > kInFlight || in_flight.front().pending.done())) {
         if (Status settled = settle(ingester, in_flight, journal); !settled.ok()) return settled;
     }
     return {};
@@ -121,7 +122,7 @@ bidstore::Result<Ingester> make_ingester(const Options& options) {
     return Ingester{std::move(*store), *bids, *users, std::move(*log), seeded(), {}};
 }
 
-// The whole log as if it had come just now, at once: the auctions find a full window from the start.
+// The whole log as if it had come just now, at once, so that auctions find a full window.
 Status catch_up(Ingester& ingester, std::deque<Sent>& in_flight, Journal& journal) {
     const std::uint64_t shift = now_us() - ingester.log.back().time;
     for (const Bid& request : ingester.log) {

@@ -51,7 +51,9 @@ class Journal {
   public:
     explicit Journal(const std::string& path) : file_(std::fopen(path.c_str(), "we")) {}
     bool open() const { return file_ != nullptr; }
-    bool line(const std::string& text) { return std::fprintf(file_.get(), "%s\n", text.c_str()) > 0; }
+    bool line(const std::string& text) {
+        return std::fprintf(file_.get(), "%s\n", text.c_str()) > 0;
+    }
     bool flush() { return std::fflush(file_.get()) == 0; }
 
   private:

@@ -30,7 +30,8 @@ LineReader::~LineReader() = default;
 Result<LineReader> LineReader::open(const std::string& path) {
     const bool standard_input = path == "-";
     const std::string name = standard_input ? "standard input" : path;
-    const int fd = standard_input ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int fd =
+        standard_input ? ::dup(STDIN_FILENO) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) return {Error::kIoError, name + ": cannot be opened: " + std::strerror(errno)};
     struct stat status {};
     const bool known = ::fstat(fd, &status) == 0;

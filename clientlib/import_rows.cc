@@ -214,7 +214,8 @@ Status RowMapper::TableRows::check_column(const BoundColumn& bound) {
     if (bound.mapping.add != AddKind::kNone &&
         (in_key(bound) || !is_integer(bound.column.type))) {
         return {Error::kInvalid, "add works on integer columns outside the key; this is " +
-                                     type_text(bound.column) + (in_key(bound) ? " in the key" : "")};
+                                     type_text(bound.column) +
+                                     (in_key(bound) ? " in the key" : "")};
     }
     if (bound.mapping.add == AddKind::kValue && bound.column.type == ColumnType::kU64) {
         return {Error::kInvalid, "add = \"value\" needs a signed or a narrower column than u64"};

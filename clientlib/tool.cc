@@ -36,7 +36,7 @@ Exit codes:
   1  no such row or table
   2  the command line or a mapping file makes no sense
   3  the daemon cannot be reached, or did not answer in time
-  4  refused: rights, schema, a precondition, a limit, or input lines that are not as the mapping says
+  4  refused: rights, schema, a precondition, a limit, or lines that are not as the mapping says
   5  I/O error or corruption)help";
 
 // Where a command leaves what it wants to run; called after the command line was read whole.
@@ -60,7 +60,8 @@ void add_table_commands(CLI::App& app, const ToolOptions& options, Action& actio
     make->add_flag("--if-missing", create->if_missing, "A table that is there and fits is fine");
     make->callback([&action, &options, create] {
         if (create->schema_file.empty() && (create->name.empty() || create->columns.empty())) {
-            throw CLI::ValidationError("table create", "NAME and --column, or --schema, are needed");
+            throw CLI::ValidationError("table create",
+                                       "NAME and --column, or --schema, are needed");
         }
         action = [&options, create] { return table_create(options, *create); };
     });
@@ -95,7 +96,8 @@ void add_range(CLI::App* command, RowRange& range) {
 
 void add_write_commands(CLI::App& app, const ToolOptions& options, Action& action) {
     auto put = std::make_shared<RowPut>();
-    CLI::App* command = app.add_subcommand("put", "Write a row; columns not named are zero or empty");
+    CLI::App* command =
+        app.add_subcommand("put", "Write a row; columns not named are zero or empty");
     command->add_option("TABLE", put->table)->required();
     command->add_option("VALUES", put->values, "column=value ...")->required();
     CLI::Option* insert =
@@ -151,8 +153,8 @@ void add_import_command(CLI::App& app, const ToolOptions& options, Action& actio
     auto command = std::make_shared<ImportCommand>();
     CLI::App* import = app.add_subcommand(
         "import", "Read logs (JSON lines or CSV, plain or gzip) into tables.\n"
-                  "An import that was cut short may be run again: rows written with mode \"put\" are\n"
-                  "the same the second time. Counters of mode \"add\" count every line twice then.");
+                  "An import that was cut short may be run again: rows written with mode \"put\"\n"
+                  "are the same then. Counters of mode \"add\" count every line twice.");
     import->add_option("FILES", command->files, "Logs; - is standard input")->required();
     import->add_option("--mapping", command->mapping, "Which part of a line goes where (TOML)")
         ->required()->type_name("FILE");

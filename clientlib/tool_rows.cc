@@ -184,7 +184,9 @@ Status scan_rows(const ToolOptions& options, OpenTable& open, const RowScan& sca
             auto rows = next_block(open.table, *snapshot, scan, bounds, left);
             if (!rows && rows.error() == Error::kSnapshotExpired && progress) break;
             if (!rows) return rows.failure();
-            if (!printer.print(*rows)) return {Error::kIoError, "standard output: cannot be written"};
+            if (!printer.print(*rows)) {
+                return {Error::kIoError, "standard output: cannot be written"};
+            }
             left -= rows->size();
             progress = true;
             const bool last_key = !scan.reverse && bounds.lower.empty();

@@ -181,7 +181,8 @@ std::string time_text(std::uint64_t ticks, TimeUnit unit) {
     std::array<char, 64> text{};
     std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &date);
     std::string out = text.data();
-    std::snprintf(text.data(), text.size(), unit == TimeUnit::kMicroseconds ? ".%06lluZ" : ".%09lluZ",
+    const int digits = unit == TimeUnit::kMicroseconds ? 6 : 9;
+    std::snprintf(text.data(), text.size(), ".%0*lluZ", digits,
                   static_cast<unsigned long long>(ticks % per_second));
     return out + text.data();
 }

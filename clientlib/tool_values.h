@@ -1,8 +1,8 @@
 // Column values as people type and read them.
 //
 //   integers, floats   decimal
-//   timestamp          2012-01-11T00:00:00.064709Z, now, now-30s (us, ms, s, m, h, d), or the plain
-//                      number in the table's time unit; printed as the first form, in JSON as number
+//   timestamp          2012-01-11T00:00:00.064709Z, now, now-30s (us, ms, s, m, h, d), or a number
+//                      in the table's time unit; printed in the first form, in JSON as number
 //   fixed, bytes       hex; a uuid for fixed(16); text:abc for the bytes of abc
 //   text               as it is
 //

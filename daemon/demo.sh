@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows bidstore at work: a bid log goes in, two bidders hold auctions beside a process that ingests,
-# the daemon is killed twice at random moments, and an audit proves that nothing was lost.
+# Shows bidstore at work: a bid log goes in, two bidders hold auctions beside a process that
+# ingests, the daemon is killed twice at random moments, and an audit proves that nothing was lost.
 #
 #   bash daemon/demo.sh [LOG] [--seconds N] [--keep] [--binaries DIR]
 #
@@ -44,7 +44,7 @@ if [[ -n "$log" && ! -r "$log" ]]; then
     exit 2
 fi
 
-# ---- programs -------------------------------------------------------------------------------------
+# ---- programs --------------------------------------------------------------------------------
 
 if [[ -z "$binaries" ]]; then
     bash "$root/daemon/install_packages.sh"
@@ -67,7 +67,7 @@ mkdir "$work/journals"
 daemon=""    # process id of the daemon that runs now
 children=()  # process ids of bidders and ingester
 
-# ---- processes ------------------------------------------------------------------------------------
+# ---- processes --------------------------------------------------------------------------------
 
 running() { [[ -n "$1" ]] && kill -0 "$1" 2>/dev/null; }
 
@@ -121,7 +121,7 @@ start_daemon() {
     started_ms=$((($(date +%s%N) - began) / 10 ** 6))
 }
 
-# ---- numbers --------------------------------------------------------------------------------------
+# ---- numbers --------------------------------------------------------------------------------
 
 # counter FILE NAME: a counter out of the JSON of `bidstore stats --json`.
 counter() {
@@ -161,7 +161,7 @@ sleep_until_ms() {
     (($1 <= now)) || sleep "$(printf '%d.%03d' $((($1 - now) / 1000)) $((($1 - now) % 1000)))"
 }
 
-# ---- the store is made and filled -----------------------------------------------------------------
+# ---- the store is made and filled --------------------------------------------------------------
 
 mapping="$root/clientlib/mappings/bidreq-20120111.toml"
 if [[ -z "$log" ]]; then
@@ -176,8 +176,9 @@ echo "daemon               pid $daemon, new store, serving after $started_ms ms"
 "$binaries/bidstore" table create --schema "$mapping"
 "$binaries/bidstore-bidder" prepare
 "$binaries/bidstore" import --mapping "$mapping" "$log"
+imported="$("$binaries/bidstore" count bids)"
 
-# ---- bidders, ingester, and two deaths ------------------------------------------------------------
+# ---- bidders, ingester, and two deaths ---------------------------------------------------------
 
 "$binaries/bidstore" stats --json >"$work/stats"
 applied=$((-$(counter "$work/stats" transactions_applied)))
@@ -200,7 +201,7 @@ for at in "$(moment 20 45)" "$(moment 55 80)"; do
     wait "$daemon" 2>/dev/null || true
     start_daemon
     ns="$(counter "$work/stats" recovery_ns)"
-    printf 'killed               pid %d with SIGKILL after %d.%03d s; serving again after %d ms:\n' \
+    printf 'killed               pid %d, SIGKILL after %d.%03d s; serving again after %d ms:\n' \
         "$killed" $((at / 1000)) $((at % 1000)) "$started_ms"
     printf '  recovery           %s ms for %d batches, %d KiB of log\n' \
         "$(hundredths "$ns" 1000000)" "$(counter "$work/stats" recovery_batches)" \
@@ -215,13 +216,22 @@ children=()
 ((failed == 0)) || fail "a bidder or the ingester failed"
 add_up
 
-# ---- what came of it ------------------------------------------------------------------------------
+# ---- what came of it ---------------------------------------------------------------------------
 
 echo
 printf 'writes per sync      %s (%d transactions, %d syncs of the log)\n' \
     "$(hundredths "$applied" "$syncs")" "$applied" "$syncs"
 audit=0
 "$binaries/bidstore-bidder" --directory "$work/journals" audit || audit=1
+# The imported rows have no journal: they are held by their number.
+rows="$("$binaries/bidstore" count bids)"
+acknowledged="$(wc -l <"$work/journals/ingester.journal")"
+printf 'requests             %d imported + %d acknowledged to the ingester = %d in the store\n' \
+    "$imported" "$acknowledged" "$rows"
+if ((imported + acknowledged != rows)); then
+    audit=1
+    echo "demo: FAILED, $((imported + acknowledged)) rows were expected" >&2
+fi
 
 kill -TERM "$daemon"
 if wait "$daemon"; then

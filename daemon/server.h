@@ -61,6 +61,8 @@ class Server {
 
     // Clients that were welcomed and are still connected.
     std::uint32_t client_count() const { return serving_count_; }
+    // These, and connections in their handshake, and clients that the engine has not let go of.
+    std::size_t connection_count() const { return connections_.size(); }
 
   private:
     enum class State : std::uint8_t { kHello, kAttaching, kServing, kDetaching };
