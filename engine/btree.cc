@@ -400,6 +400,18 @@ void Tree::add_range_cost(PageId page, int level, const std::byte* lo, const std
     }
 }
 
+TreeAccess Tree::beside(const std::byte* lo, const std::byte* hi, std::uint64_t rows) const {
+    TreeAccess access;
+    PathCursor cursor(shape_, root_, source());
+    note(access, cursor.seek(lo));
+    if (!access.ok() || cursor.leaf().count() > rows) return access;
+    note(access, cursor.previous_leaf());
+    if (!access.ok() || hi == nullptr) return access;
+    note(access, cursor.seek(hi));
+    if (access.ok()) note(access, cursor.next_leaf());
+    return access;
+}
+
 // The range is looked through first, so that a missing page is met before anything is changed.
 RangeCost Tree::erase_range(const std::byte* lo, const std::byte* hi) {
     RangeCost done;

@@ -74,6 +74,10 @@ class Tree {
     // Counts rows, and the page versions that erase_range would make. Stops as soon as there are
     // more than row_limit rows: `rows` is above row_limit then, and no more than that is known.
     RangeCost range_cost(const std::byte* lo, const std::byte* hi, std::uint64_t row_limit) const;
+    // Whether the leaves beside those of lo and hi are resident: they take over what those covered
+    // when those are emptied and freed. hi nullptr: no bound. Not looked at when lo's leaf has more
+    // than `rows` rows, which is more than the caller will erase.
+    TreeAccess beside(const std::byte* lo, const std::byte* hi, std::uint64_t rows) const;
     // Erases them. `pages` is not filled in.
     RangeCost erase_range(const std::byte* lo, const std::byte* hi);
 

@@ -284,6 +284,16 @@ Executor::State Executor::look_up(const Operation& operation, Row& row) {
     return State::kReady;
 }
 
+// An erased row may be its leaf's last one; what follows in this transaction then falls to a leaf
+// beside it, and has to find that in the pool.
+Executor::State Executor::look_beside(const Operation& operation, const std::byte* hi,
+                                      std::uint64_t rows) {
+    if (operation_ + 1 == operation_count_) return State::kReady;
+    const TreeAccess beside = operation.table->tree.beside(operation.key.data(), hi, rows);
+    if (beside.missing) return need(beside.missing);
+    return beside.corrupt ? refuse(Error::kCorruption) : State::kReady;
+}
+
 void Executor::index(std::uint32_t effect) {
     const Effect& indexed = effects_[effect];
     const std::uint64_t hash =
@@ -405,6 +415,10 @@ Executor::State Executor::erase(const Operation& operation) {
     if (!row.found) {
         return operation.header.flags & kIfPresent ? State::kReady : refuse(Error::kNotFound);
     }
+    if (const State state = look_beside(operation, operation.key.data(), operation_count_);
+        state != State::kReady) {
+        return state;
+    }
     push(row_effect(RecordType::kDeleteRow, operation, {}, {}));
     return State::kReady;
 }
@@ -419,6 +433,10 @@ Executor::State Executor::erase_range(const Operation& operation) {
     if (cost.missing) return need(cost.missing);
     if (cost.corrupt) return refuse(Error::kCorruption);
     if (cost.rows > kRangeRowsMax) return refuse(Error::kTooLarge);
+    if (const State state = look_beside(operation, bound(operation.body), ~std::uint64_t{0});
+        state != State::kReady) {
+        return state;
+    }
     Effect effect = row_effect(RecordType::kDeleteRange, operation, operation.body, {});
     if (operation.wants_result()) {
         effect.result = static_cast<std::int32_t>(results_.size());

@@ -109,6 +109,7 @@ class Executor {
     State create_table(const Operation& operation);
     State drop_table(const Operation& operation);
     State look_up(const Operation& operation, Row& row);
+    State look_beside(const Operation& operation, const std::byte* hi, std::uint64_t rows);
     bool from_overlay(const Operation& operation, Row& row) const;
     void push(Effect effect);
     void index(std::uint32_t effect);
