@@ -14,7 +14,7 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint64_t kLookIntervalNs = 100'000'000;   // at the heartbeat
+constexpr std::uint64_t kLookIntervalNs = 100'000'000;     // at the heartbeat
 constexpr std::uint64_t kHeartbeatAgeNsMax = 500'000'000;  // older: is the daemon there at all?
 
 // A few nanoseconds, no system call; good to some milliseconds.
@@ -82,25 +82,30 @@ void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
     const EngineMode mode = engine.mode.load();
     const bool going = mode == EngineMode::kStopping || mode == EngineMode::kFenced;
     // A daemon that is slow or stopped is still the one whose pool this is; only its end is an end.
-    if ((late || going) && connection->hung_up()) connection->abandon();
+    // A client that was cut off loses every snapshot, and finds out here.
+    const bool asked = late || going || std::exchange(lost_a_snapshot, false);
+    if (asked && connection->hung_up()) connection->abandon();
 }
 
 Status ReaderState::look_around(Deadline until) {
     if (const std::uint64_t now_ns = coarse_now_ns(); now_ns >= next_look_ns) {
         look_at_heartbeat(now_ns);
     }
-    if (connection->alive()) [[likely]] return {};
+    if (connection->alive()) [[likely]]
+        return {};
     auto live = store->live_connection(until);
     if (!live.ok()) return live.failure();
     return move_to(std::move(*live));
 }
 
 Status ReaderState::begin(Deadline until) {
-    if (generation != fork_generation()) [[unlikely]] return forked_failure();
+    if (generation != fork_generation()) [[unlikely]]
+        return forked_failure();
     if (holding) [[unlikely]] {
         return {Error::kInvalid, "this Reader has a live snapshot: end it, or use another Reader"};
     }
-    if (Status there = look_around(until); !there.ok()) [[unlikely]] return there;
+    if (Status there = look_around(until); !there.ok()) [[unlikely]]
+        return there;
     slot->begin();
     holding = true;
     deadline = until;
@@ -109,7 +114,12 @@ Status ReaderState::begin(Deadline until) {
 
 void ReaderState::end() {
     holding = false;
-    if (generation == fork_generation()) slot->end();
+    if (generation != fork_generation()) return;
+    if (!slot->valid()) [[unlikely]] {
+        lost_a_snapshot = true;
+        next_look_ns = 0;
+    }
+    slot->end();
 }
 
 void ReaderState::set_root(const TableInfo& table, PageId page) {
@@ -122,7 +132,8 @@ Result<ReaderState*> ReaderState::live(const Snapshot& snapshot) {
     if (state == nullptr) [[unlikely]] {
         return {Error::kInvalid, "this snapshot has ended: take a new one"};
     }
-    if (state->generation != fork_generation()) [[unlikely]] return forked_failure();
+    if (state->generation != fork_generation()) [[unlikely]]
+        return forked_failure();
     return state;
 }
 
@@ -225,20 +236,23 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
                                                     std::span<const std::byte> key,
                                                     std::span<std::byte> value) const {
     Result<ReaderState*> state = ReaderState::live(snapshot);
-    if (!state.ok()) [[unlikely]] return state.failure();
-    if (key.size() != schema().key_bytes()) [[unlikely]] return wrong_key(*info_, key.size());
+    if (!state.ok()) [[unlikely]]
+        return state.failure();
+    if (key.size() != schema().key_bytes()) [[unlikely]]
+        return wrong_key(*info_, key.size());
     RawRow row;
     const Result<bool> found = find_row(**state, *info_, key.data(), row);
-    if (!found.ok()) [[unlikely]] return found.failure();
+    if (!found.ok()) [[unlikely]]
+        return found.failure();
     const std::size_t size_bytes = *found ? row.value.size() : 0;
     const bool fits = size_bytes <= value.size();
     if (fits && size_bytes != 0) racy_copy(value.data(), row.value.data(), size_bytes);
-    if (!(*state)->valid()) [[unlikely]] return expired_failure();
+    if (!(*state)->valid()) [[unlikely]]
+        return expired_failure();
     if (!*found) return std::optional<std::uint32_t>{};
     if (!fits) [[unlikely]] {
-        return {Error::kTooLarge, "table " + name() + ": a value of " +
-                                      std::to_string(size_bytes) + " bytes does not fit " +
-                                      std::to_string(value.size())};
+        return {Error::kTooLarge, "table " + name() + ": a value of " + std::to_string(size_bytes) +
+                                      " bytes does not fit " + std::to_string(value.size())};
     }
     return std::optional<std::uint32_t>{static_cast<std::uint32_t>(size_bytes)};
 }
@@ -246,8 +260,10 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
 Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
     Result<ReaderState*> state = ReaderState::live(snapshot);
-    if (!state.ok()) [[unlikely]] return state.failure();
-    if (key.size() != schema().key_bytes()) [[unlikely]] return wrong_key(*info_, key.size());
+    if (!state.ok()) [[unlikely]]
+        return state.failure();
+    if (key.size() != schema().key_bytes()) [[unlikely]]
+        return wrong_key(*info_, key.size());
     RawRow row;
     const Result<bool> found = find_row(**state, *info_, key.data(), row);
     if (!found.ok()) return found.failure();

@@ -128,7 +128,7 @@ const std::vector<Setting>& settings() {
         word_setting<&Config::disk>("disk", {"auto", "io_uring", "threads"}),
         number_setting<&Config::log_segment_bytes>("log_segment_bytes", Kind::kSize, kMiB, kGiB),
         number_setting<&Config::log_segment_count>("log_segment_count", Kind::kCount, 3, 4096),
-        number_setting<&Config::journal_bytes>("journal_bytes", Kind::kSize, kMiB, 64 * kGiB),
+        number_setting<&Config::journal_bytes>("journal_bytes", Kind::kSize, 4 * kMiB, 64 * kGiB),
         number_setting<&Config::group_commit_bytes>("group_commit_bytes", Kind::kSize, 4 * kKiB,
                                                     8 * kMiB),
         number_setting<&Config::group_commit_interval_ns>("group_commit_interval", Kind::kTime, 0,

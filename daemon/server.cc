@@ -382,6 +382,7 @@ void Server::send_attach(Connection& connection) {
     command.kind = ClientCommand::Kind::kAttach;
     command.client_id = connection.id;
     command.rights = connection.rights;
+    command.uid = connection.user;
     command.session = connection.session;
     command.segment = shape_of(*connection.segment);
     connection.state = State::kAttaching;

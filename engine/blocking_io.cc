@@ -13,9 +13,12 @@ namespace {
 
 const char* operation_name(DiskRequest::Kind kind) {
     switch (kind) {
-        case DiskRequest::Kind::kRead: return "reading ";
-        case DiskRequest::Kind::kWrite: return "writing ";
-        case DiskRequest::Kind::kSync: return "syncing ";
+        case DiskRequest::Kind::kRead:
+            return "reading ";
+        case DiskRequest::Kind::kWrite:
+            return "writing ";
+        case DiskRequest::Kind::kSync:
+            return "syncing ";
     }
     return "";
 }
@@ -34,11 +37,11 @@ std::string describe(const Disk& disk, const DiskRequest& request) {
 Failure io_failure(const Disk& disk, const DiskRequest& request) {
     const int number = static_cast<int>(-request.result);
     const bool full = number == ENOSPC || number == EDQUOT;
-    const std::string reason = number == ENODATA ? "the file ends before that"
-                                                 : std::generic_category().message(number);
-    return Failure{full ? Error::kNoSpace : Error::kIoError,
-                   describe(disk, request) + ": " + reason + " (errno " + std::to_string(number) +
-                       ")"};
+    const std::string reason =
+        number == ENODATA ? "the file ends before that" : std::generic_category().message(number);
+    return Failure{
+        full ? Error::kNoSpace : Error::kIoError,
+        describe(disk, request) + ": " + reason + " (errno " + std::to_string(number) + ")"};
 }
 
 BlockingIo::BlockingIo(Disk& disk, Clock& clock, std::uint64_t deadline_ns)

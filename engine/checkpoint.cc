@@ -19,13 +19,14 @@ std::uint32_t groups_of(std::uint32_t chunks) {
 }  // namespace
 
 Checkpointer::Checkpointer(Pool& pool, Space& space, Disk& disk, Superblock& superblock,
-                           std::vector<DirectoryEntry> directory)
+                           ChunkDirectory directory)
     : pool_(pool),
       space_(space),
       disk_(disk),
       superblock_(superblock),
       writer_(disk),
       directory_(std::move(directory)),
+      log_start_(superblock.log_position),
       covered_{superblock.checkpoint_csn} {
     for (std::uint32_t i = 0; i < kTransfers; ++i) {
         transfers_.push_back(std::make_unique<Transfer>());
@@ -72,10 +73,12 @@ void Checkpointer::collect() {
         ++chunks_;
     }
     std::vector<bool> touched(chunks_, false);
+    std::uint64_t changed_since = 0;
     for (const std::uint32_t number : pool_.changed_pages()) {
         const PageId page{number};
         const std::byte* version = pool_.version_at(page, target_.csn);
         if (version == nullptr) continue;
+        if (pool_.newest_csn(page) > target_.csn) ++changed_since;
         if (VersionWriter::csn_of(version) <= covered_.value) continue;
         touched[chunk_of(page)] = true;
         if (Space::fixed(page) || !in_bitmap(page)) continue;
@@ -87,6 +90,7 @@ void Checkpointer::collect() {
     const auto by_page = [](const Image& a, const Image& b) { return a.page < b.page; };
     std::sort(direct_.begin(), direct_.end(), by_page);
     std::sort(journaled_.begin(), journaled_.end(), by_page);
+    space_.begin_checkpoint(target_.csn, changed_since);
     std::uint64_t groups = 0;
     for (std::size_t i = 0; i < touched_.size(); ++i) {
         if (i == 0 || group_of(touched_[i]) != group_of(touched_[i - 1])) ++groups;
@@ -234,7 +238,7 @@ void Checkpointer::compose_metadata() {
     for (const Image& image : journaled_) crcs.emplace_back(image.page, image.crc);
     std::sort(crcs.begin(), crcs.end());
     auto next = crcs.begin();
-    directory_.resize(std::max<std::size_t>(directory_.size(), chunks_));
+    directory_.entries.resize(std::max<std::size_t>(directory_.entries.size(), chunks_));
     std::uint32_t last_group = ~0u;
     for (const std::uint32_t chunk : touched_) {
         std::byte* bytes = composed_page(meta_page(chunk), PageType::kMeta);
@@ -253,7 +257,7 @@ void Checkpointer::compose_metadata() {
         }
         std::memcpy(bytes + kPageHeaderBytes, &meta, sizeof meta);
         seal_page(bytes);
-        directory_[chunk] = {page_header(bytes).crc, kChunkPages - used_count, 0};
+        directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count, 0};
         journaled_.push_back({meta_page(chunk).value, 0, bytes});
         if (group_of(chunk) != last_group) {
             last_group = group_of(chunk);
@@ -262,7 +266,7 @@ void Checkpointer::compose_metadata() {
     }
     for (const std::uint32_t group : touched_groups_) compose_directory(group);
     std::uint32_t crc = 0;
-    for (const std::uint32_t page : directory_crc_) crc = crc32c(&page, sizeof page, crc);
+    for (const std::uint32_t page : directory_.page_crcs) crc = crc32c(&page, sizeof page, crc);
     directory_root_ = crc;
     composed_metadata_ = true;
 }
@@ -272,11 +276,12 @@ void Checkpointer::compose_directory(std::uint32_t group) {
     DirectoryPage content{};
     const std::size_t first = std::size_t{group} * kDirectoryChunks;
     const std::size_t count = std::min<std::size_t>(kDirectoryChunks, chunks_ - first);
-    std::copy_n(directory_.begin() + static_cast<std::ptrdiff_t>(first), count, content.entry);
+    std::copy_n(directory_.entries.begin() + static_cast<std::ptrdiff_t>(first), count,
+                content.entry);
     std::memcpy(bytes + kPageHeaderBytes, &content, sizeof content);
     seal_page(bytes);
-    if (directory_crc_.size() <= group) directory_crc_.resize(group + 1);
-    directory_crc_[group] = page_header(bytes).crc;
+    if (directory_.page_crcs.size() <= group) directory_.page_crcs.resize(group + 1);
+    directory_.page_crcs[group] = page_header(bytes).crc;
     journaled_.push_back({directory_page(group).value, 0, bytes});
 }
 
@@ -332,6 +337,7 @@ void Checkpointer::submit_superblock() {
         superblock_.checkpoint_csn = target_.csn.value;
         superblock_.log_position = target_.log_position;
         superblock_.log_crc = target_.log_crc;
+        superblock_.newest_time_us = std::max(superblock_.newest_time_us, target_.time_us);
         superblock_.chunk_count = chunks_;
         superblock_.directory_crc = directory_root_;
         superblock_.journal_pages = static_cast<std::uint32_t>(journaled_.size());
@@ -345,7 +351,10 @@ void Checkpointer::submit_superblock() {
     ++in_flight_;
     writer_.write(superblock_, [this](std::int64_t error) {
         --in_flight_;
-        if (error == 0) return;
+        if (error == 0) {
+            log_start_ = superblock_.log_position;
+            return;
+        }
         failure_ = "checkpoint: superblock of " + disk_.path(StoreFile::kData) + ": " +
                    std::strerror(static_cast<int>(-error));
     });
@@ -362,7 +371,7 @@ void Checkpointer::finish() {
         }
     }
     pool_.settle(target_.csn);
-    space_.recount_known_changed();
+    space_.end_checkpoint();
     covered_ = target_.csn;
     ++totals_.finished;
     direct_.clear();

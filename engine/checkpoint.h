@@ -42,8 +42,15 @@ namespace bidstore {
 struct CheckpointTarget {
     Csn csn;
     std::uint64_t log_position = 0;  // replay would start here
+    std::uint64_t time_us = 0;       // of the newest batch, 0 if unknown
     std::uint32_t log_crc = 0;       // of the batch before
     Csn durable;                     // newest durable csn
+};
+
+// The chunk directory: an entry a chunk, and the CRC of each directory page.
+struct ChunkDirectory {
+    std::vector<DirectoryEntry> entries;
+    std::vector<std::uint32_t> page_crcs;
 };
 
 struct CheckpointTotals {
@@ -54,15 +61,20 @@ struct CheckpointTotals {
 
 class Checkpointer {
   public:
-    // `superblock` is the current one, kept up to date; `directory` the entries of all chunks.
+    // `superblock` is the current one, kept up to date; `directory` the chunk directory as it is on
+    // disk.
     Checkpointer(Pool& pool, Space& space, Disk& disk, Superblock& superblock,
-                 std::vector<DirectoryEntry> directory);
+                 ChunkDirectory directory);
 
     bool running() const { return phase_ != Phase::kIdle; }
     // The snapshot it holds; only while running.
     Csn csn() const { return target_.csn; }
     // Newest csn that a finished checkpoint covers.
     Csn covered() const { return covered_; }
+
+    // Where recovery would start the log: both superblock copies on disk say so. The log before it
+    // may be reused.
+    std::uint64_t log_start() const { return log_start_; }
 
     // Begins; not while running.
     void start(const CheckpointTarget& target);
@@ -124,8 +136,8 @@ class Checkpointer {
     Disk& disk_;
     Superblock& superblock_;
     SuperblockWriter writer_;
-    std::vector<DirectoryEntry> directory_;
-    std::vector<std::uint32_t> directory_crc_;  // per directory page
+    ChunkDirectory directory_;
+    std::uint64_t log_start_;
     Phase phase_ = Phase::kIdle;
     CheckpointTarget target_;
     Csn covered_;

@@ -52,9 +52,8 @@ void ClientPort::detach(std::uint64_t client_id) {
     Client* client = find(client_id);
     if (client == nullptr) return;
     for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
-        const SlotSighting seen = SlotWatcher::look(client->slots[slot]);
-        // One more than seen: an episode that is just beginning is covered, too.
-        revoke(*client, slot, seen.episode + 1);
+        // All that it may begin from now on, too: the process may live on without a connection.
+        revoke(*client, slot, kSlotPinAll);
     }
     by_id_.erase(client_id);
     std::erase_if(clients_, [&](const auto& other) { return other.get() == client; });
@@ -88,6 +87,10 @@ bool ClientPort::take(ClientRequest& request) {
             hostile(client.id, "answer wanted in a call slot that does not exist");
             continue;
         }
+        if (++client.unanswered > client.segment.call_slot_count) {
+            hostile(client.id, "more calls than it has call slots");
+            continue;
+        }
         request.kind = record.kind;
         request.from = {client.id, record.call_slot, record.call_generation};
         request.rights = client.rights;
@@ -103,6 +106,7 @@ void ClientPort::answer(const CallAddress& to, Error error, Csn csn, std::uint32
                         std::span<const std::int64_t> results) {
     Client* client = find(to.client_id);
     if (client == nullptr) return;
+    if (client->unanswered > 0) --client->unanswered;
     client->answers.give(client->calls, to.call_slot, to.generation, error, csn.value,
                          failed_operation, results);
     stats_.add(Counter::kCallsAnswered);
@@ -110,11 +114,20 @@ void ClientPort::answer(const CallAddress& to, Error error, Csn csn, std::uint32
 
 void ClientPort::hostile(std::uint64_t client_id, const std::string& reason) {
     stats_.add(Counter::kHostileEvents);
+    const Client* client = find(client_id);
+    if (client != nullptr && !client->cut_off) stats_.add(Counter::kClientsDropped);
+    cut_off(client_id, reason);
+}
+
+void ClientPort::cut_off(std::uint64_t client_id, const std::string& reason) {
     Client* client = find(client_id);
     if (client == nullptr || client->cut_off) return;
     client->cut_off = true;
-    stats_.add(Counter::kClientsDropped);
     seam_.cut_off(client_id, reason);
+}
+
+void ClientPort::offend(Client& client, const char* reason) {
+    if (++client.offences > kOffencesMax) hostile(client.id, reason);
 }
 
 void ClientPort::flush() {
@@ -141,32 +154,54 @@ bool ClientPort::lease_over(const SlotState& state, const SlotSighting& seen,
 
 // A snapshot is a csn that was visible at some time between the last scan before its episode
 // appeared and now, and stays the same for the episode.
-bool ClientPort::impossible(const SlotState& state, const SlotSighting& seen, bool fresh) const {
+bool ClientPort::impossible(const SlotState& state, const SlotSighting& seen) const {
     if (seen.pins_all()) return false;
-    if (seen.word > held_visible_) return true;
-    if (fresh) return seen.word < last_scan_visible_;
+    if (seen.word > held_visible_ || seen.word < state.lowest) return true;
     return state.word != kSlotIdle && state.word != seen.word;
+}
+
+// New episodes in PIN_ALL, one after the other, hold everything as one long one would.
+bool ClientPort::pins_too_long(SlotState& state, const SlotSighting& seen,
+                               std::uint64_t now_ns) const {
+    if (!seen.pins_all()) {
+        state.pinned_run_since_ns = 0;
+        return false;
+    }
+    if (state.pinned_run_since_ns == 0) state.pinned_run_since_ns = now_ns;
+    return now_ns - state.pinned_run_since_ns > kPinnedRunsMax * limits_.max_pin_all_ns;
 }
 
 void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns) {
     const std::uint64_t revoked = pool_.revoked()[client.segment.first_slot + slot].load();
     SlotState& state = client.slot_states[slot];
     SlotSighting seen = SlotWatcher::look(client.slots[slot]);
-    if (!seen.counts(revoked)) return;
+    if (!seen.counts(revoked)) {
+        state.pinned_run_since_ns = 0;
+        return;
+    }
     const bool fresh = state.episode != seen.episode;
     // Of an episode not seen before, the word may still be that of the one before it: it was loaded
     // first. A second look that finds the same episode has its word.
     if (fresh) seen = SlotWatcher::look_again(client.slots[slot], seen);
     if (seen.pins_all()) seen = settle_pin_all(client.slots[slot], seen);
     if (!seen.counts(revoked)) return;
-    if (fresh) state = {seen.episode, kSlotIdle, now_ns, 0};
+    if (fresh) {
+        const std::uint64_t pinned_run = state.pinned_run_since_ns;
+        state = {seen.episode, kSlotIdle, now_ns, pinned_run, 0, last_scan_visible_};
+    }
     if (!seen.pins_all()) state.pinned_since_ns = 0;
     if (seen.pins_all() && state.pinned_since_ns == 0) state.pinned_since_ns = now_ns;
-    if (impossible(state, seen, fresh)) {
+    if (impossible(state, seen)) {
         revoke(client, slot, seen.episode);
         stats_.add(Counter::kHostileEvents);
         stats_.add(Counter::kRevokedSnapshots);
-        if (++client.offences > kOffencesMax) hostile(client.id, "impossible snapshots announced");
+        offend(client, "impossible snapshots announced");
+        return;
+    }
+    if (pins_too_long(state, seen, now_ns)) {
+        revoke(client, slot, seen.episode);
+        stats_.add(Counter::kRevokedSnapshots);
+        offend(client, "one snapshot after the other in PIN_ALL");
         return;
     }
     if (lease_over(state, seen, now_ns)) {
@@ -201,19 +236,22 @@ const HeldSnapshots& ClientPort::scan() {
 bool ClientPort::revoke_oldest() {
     Client* owner = nullptr;
     std::uint32_t owner_slot = 0;
-    std::uint64_t oldest = kSlotPinAll;
+    SlotSighting oldest;
     for (const auto& client : clients_) {
         for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
             const SlotSighting seen = SlotWatcher::look(client->slots[slot]);
             const std::uint64_t revoked = pool_.revoked()[client->segment.first_slot + slot].load();
-            if (!seen.counts(revoked) || seen.word >= oldest) continue;
+            if (!seen.counts(revoked)) continue;
+            // Whoever pins all holds the most.
+            const bool older = seen.pins_all() || seen.word < oldest.word;
+            if (owner != nullptr && (oldest.pins_all() || !older)) continue;
             owner = client.get();
             owner_slot = slot;
-            oldest = seen.word;
+            oldest = seen;
         }
     }
     if (owner == nullptr) return false;
-    revoke(*owner, owner_slot, owner->slot_states[owner_slot].episode);
+    revoke(*owner, owner_slot, oldest.episode);
     stats_.add(Counter::kRevokedSnapshots);
     return true;
 }

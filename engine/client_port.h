@@ -74,6 +74,8 @@ class ClientPort {
     void answer(const CallAddress& to, Error error, Csn csn = Csn{},
                 std::uint32_t failed_operation = kNoOperation,
                 std::span<const std::int64_t> results = {});
+    // Has the connection closed; nothing more is taken from its ring.
+    void cut_off(std::uint64_t client_id, const std::string& reason);
     // The client broke a rule that only the engine could check.
     void hostile(std::uint64_t client_id, const std::string& reason);
     // Ends a round: gives ring space back and wakes the clients that were answered.
@@ -87,9 +89,11 @@ class ClientPort {
   private:
     struct SlotState {
         std::uint64_t episode = 0;
-        std::uint64_t word = kSlotIdle;     // the csn that this episode showed; kSlotIdle: none yet
-        std::uint64_t since_ns = 0;         // when this episode was first seen holding something
-        std::uint64_t pinned_since_ns = 0;  // when it was first seen in PIN_ALL; 0: it is not
+        std::uint64_t word = kSlotIdle;  // the csn that this episode showed; kSlotIdle: none yet
+        std::uint64_t since_ns = 0;      // when this episode was first seen holding something
+        std::uint64_t pinned_run_since_ns = 0;  // the same, whatever the episode
+        std::uint64_t pinned_since_ns = 0;      // when it was first seen in PIN_ALL; 0: it is not
+        std::uint64_t lowest = 0;               // visible at the last scan before it appeared
     };
     struct Client {
         std::uint64_t id = 0;
@@ -102,16 +106,20 @@ class ClientPort {
         Answers answers;
         std::vector<SlotState> slot_states;
         std::uint32_t offences = 0;
+        std::uint32_t unanswered = 0;  // records taken; a client has a call slot for each
         bool paused = false;
         bool cut_off = false;
     };
     static constexpr std::uint32_t kOffencesMax = 3;
     static constexpr std::uint32_t kLooksMax = 64;
+    static constexpr std::uint64_t kPinnedRunsMax = 5;
 
     Client* find(std::uint64_t client_id) const;
     void look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns);
     bool lease_over(const SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
-    bool impossible(const SlotState& state, const SlotSighting& seen, bool fresh) const;
+    bool impossible(const SlotState& state, const SlotSighting& seen) const;
+    bool pins_too_long(SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
+    void offend(Client& client, const char* reason);
     void revoke(Client& client, std::uint32_t slot, std::uint64_t episode);
     SlotSighting settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const;
 

@@ -43,6 +43,7 @@ struct ClientCommand {
     Kind kind = Kind::kStop;
     std::uint64_t client_id = 0;  // the daemon's number for the connection; never reused
     Rights rights = Rights::kReader;
+    std::uint32_t uid = 0;        // a session belongs to one user
     SessionId session;
     AttachedSegment segment;
 };

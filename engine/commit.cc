@@ -52,7 +52,7 @@ bool Commit::fits(std::uint32_t record_bytes) const {
 bool Commit::log_room(std::uint32_t record_bytes, std::uint64_t log_position) const {
     const std::uint32_t bytes = std::max<std::uint32_t>(wal_.bytes(), sizeof(BatchHeader)) +
                                 record_bytes + open_session_bytes_ + kSessionRecordBytes;
-    return wal_.room_for(bytes, log_position);
+    return bytes <= wal_.batch_bytes_max() && wal_.room_for(bytes, log_position);
 }
 
 void Commit::applied(Session& session, std::uint64_t number, const CallAddress& to,
@@ -102,6 +102,12 @@ bool Commit::time_to_write(std::uint64_t now_ns) const {
     if (hurry_ || limits_.group_commit_interval_ns == 0) return true;
     if (wal_.bytes() >= limits_.group_commit_bytes) return true;
     return now_ns - open_.opened_ns >= limits_.group_commit_interval_ns;
+}
+
+std::uint64_t Commit::due_in_ns(std::uint64_t now_ns) const {
+    if (!has_content() || limits_.group_commit_interval_ns == 0) return ~std::uint64_t{0};
+    const std::uint64_t due = open_.opened_ns + limits_.group_commit_interval_ns;
+    return due > now_ns ? due - now_ns : 0;
 }
 
 bool Commit::pump() {
@@ -171,6 +177,11 @@ void Commit::answer_unknown(Batch& batch) {
     batch.waiting.clear();
 }
 
+void Commit::answer_all_unknown() {
+    answer_unknown(open_);
+    for (Batch& batch : flying_) answer_unknown(batch);
+}
+
 void Commit::on_completed(const SealedBatch& sealed, const Status& status) {
     Batch batch = std::move(flying_.front());
     flying_.pop_front();
@@ -183,6 +194,7 @@ void Commit::on_completed(const SealedBatch& sealed, const Status& status) {
     }
     durable_ = sealed.csn;
     published_end_ = sealed.end;
+    published_time_us_ = sealed.time_us;
     pool_.publish();
     published_ = true;
     stats_.add(Counter::kBatches);

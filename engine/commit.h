@@ -64,6 +64,10 @@ class Commit {
     // ---- moving on ----
     // Seals and writes the open batch if it is time; true if it did.
     bool pump();
+    // How long the open batch still waits for company; ~0 when none does.
+    std::uint64_t due_in_ns(std::uint64_t now_ns) const;
+    // The engine is fenced: whoever waits is told that the outcome is unknown.
+    void answer_all_unknown();
     // Do not wait for company: the next pump() writes what there is.
     void hurry() { hurry_ = true; }
     // An empty batch that calls the newest one durable, once the log is idle.
@@ -77,6 +81,7 @@ class Commit {
 
     // ---- csns ----
     Csn durable() const { return durable_; }
+    std::uint64_t published_time_us() const { return published_time_us_; }
     // Csn that an eviction round of this moment gets: that of the next publication, or a csn of its
     // own, which the caller then makes visible with Pool::advance_visible().
     Csn eviction_csn(bool& of_its_own);
@@ -123,6 +128,7 @@ class Commit {
     Csn durable_;
     Csn told_durable_;  // newest csn that a batch in the log calls durable
     LogPoint published_end_;
+    std::uint64_t published_time_us_ = 0;
     Batch open_;
     std::deque<Batch> flying_;
     std::vector<Session*> open_sessions_;

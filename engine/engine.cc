@@ -64,6 +64,7 @@ Status Engine::Core::open() {
     stats_.set(Counter::kFrames, storage_.pool.frame_count());
     stats_.set(Counter::kCsnVisible, storage_.pool.visible());
     last_checkpoint_ns_ = clock_.monotonic_ns();
+    storage_.recovering = false;
     tick();
     set_mode(EngineMode::kServing);
     pool_segment_.announce();
@@ -87,6 +88,7 @@ void Engine::Core::fence(const std::string& reason) {
     set_mode(EngineMode::kFenced);
     stats_.set(Counter::kFenced, 1);
     say(2, "fenced: " + reason);
+    if (commit_) commit_->answer_all_unknown();
     port_.flush();
 }
 
@@ -124,6 +126,7 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
         disk_.poll(std::min(max_sleep_ns, kSleepBehindLogNs));
         return;
     }
+    max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
     if (!parked_.empty()) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
     sleep_.announce();
     if (!port_.any_news()) disk_.poll(max_sleep_ns);
@@ -133,13 +136,14 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
 
 void Engine::Core::tick() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (commit_ && commit_->idle(now_ns, storage_.superblock.log_position)) return;
+    if (commit_ && commit_->idle(now_ns, storage_.checkpointer->log_start())) return;
     if (last_tick_ns_ != 0 && now_ns - last_tick_ns_ < kTickNs) return;
     last_tick_ns_ = now_ns;
     pool_segment_.header().engine.heartbeat_ns.store(now_ns);
     if (commit_) reclaim(true);  // ends leases, too
     const std::uint64_t held_bytes = storage_.pool.retired() * std::uint64_t{kPageBytes};
-    if (held_bytes > options_.max_held_bytes && port_.revoke_oldest()) {
+    if (held_bytes > options_.max_held_bytes && !storage_.checkpointer->running() &&
+        port_.revoke_oldest()) {
         say(4, "a snapshot was revoked: the versions it held passed max_held_bytes");
     }
     std::erase_if(sessions_, [&](const auto& session) {
@@ -198,20 +202,30 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
     }
     for (const auto& [client_id, session] : session_of_client_) {
         if (session->id() != command.session) continue;
-        clients_.cut_off(client_id, "its session was taken over by a new connection");
+        if (session->uid() != command.uid) {
+            clients_.attached(command.client_id, Error::kDenied, 0);
+            return true;
+        }
+        port_.cut_off(client_id, "its session was taken over by a new connection");
         return false;
     }
     const auto key = std::as_bytes(std::span(command.session.bytes));
     const Lookup row = storage_.catalog->sessions().tree.get(key.data());
     if (row.missing) {
         const Error error = storage_.loader.want(row.missing);
-        if (error == Error::kOk || error == Error::kBusy) return false;
+        const bool failed = failed_pages_.contains(row.missing.value);
+        if (!failed && (error == Error::kOk || error == Error::kBusy)) return false;
+    }
+    if (row.ok() && row.found &&
+        column_integer(sessions_schema(), kSessionsUid, key.data(), row.value) != command.uid) {
+        clients_.attached(command.client_id, Error::kDenied, 0);
+        return true;
     }
     if (!row.ok()) {
         clients_.attached(command.client_id, Error::kCorruption, 0);
         return true;
     }
-    auto session = std::make_unique<Session>(command.session);
+    auto session = std::make_unique<Session>(command.session, command.uid);
     const auto known = std::find_if(sessions_.begin(), sessions_.end(), [&](const auto& other) {
         return other->id() == command.session;
     });
@@ -246,7 +260,7 @@ bool Engine::Core::checkpoint_due() const {
     if (pool.visible() <= storage_.checkpointer->covered().value) return false;
     if (checkpoint_wanted_) return true;
     const LogShape& shape = commit_->wal().shape();
-    if (commit_->wal().used_bytes(storage_.superblock.log_position) > shape.ring_bytes() / 2) {
+    if (commit_->wal().used_bytes(storage_.checkpointer->log_start()) > shape.ring_bytes() / 2) {
         return true;
     }
     if (pool.changed_pages().empty()) return false;
@@ -261,8 +275,9 @@ void Engine::Core::start_checkpoint() {
     const LogPoint end = commit_->published_end();
     checkpoint_began_ns_ = clock_.monotonic_ns();
     checkpoint_wanted_ = false;
-    storage_.checkpointer->start(
-        {Csn{storage_.pool.visible()}, end.position, end.previous_crc, commit_->durable()});
+    storage_.checkpointer->start({Csn{storage_.pool.visible()}, end.position,
+                                  commit_->published_time_us(), end.previous_crc,
+                                  commit_->durable()});
 }
 
 bool Engine::Core::pump_checkpoint() {

@@ -86,7 +86,9 @@ class Engine::Core {
                PageId& page);
     void refuse(const ClientRequest& request, Session& session, Error error,
                 std::uint32_t operation);
-    Wait secure(std::uint64_t frames, std::uint64_t pages, std::uint32_t log_bytes, Error& refusal);
+    // reserve: pages of the file that have to be left behind.
+    Wait secure(std::uint64_t frames, std::uint64_t pages, std::uint32_t log_bytes, Error& refusal,
+                std::uint64_t reserve = 0);
     Wait secure_space(std::uint64_t pages, Error& refusal);
     void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);

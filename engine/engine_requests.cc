@@ -8,6 +8,8 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kRequestsPerRound = 256;
+// Left in a full file for deletes, recovery, and the longest cascade of splits.
+constexpr std::uint64_t kReservePages = 64;
 
 }  // namespace
 
@@ -45,7 +47,11 @@ void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
     parked.page = page;
     parked.taken_ns = taken_ns;
     port_.pause(request.from.client_id, true);
-    if (wait == Wait::kPage) storage_.loader.want(page);
+    if (wait != Wait::kPage) return;
+    const Error error = storage_.loader.want(page);
+    // A tree that leads to a page that is free: damage, which no waiting mends.
+    if (error != Error::kOk && error != Error::kBusy)
+        failed_pages_[page.value] = Error::kCorruption;
 }
 
 bool Engine::Core::retry_parked() {
@@ -122,8 +128,10 @@ Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& se
     page = row.missing;
     if (row.missing) return Wait::kPage;
     Error refusal = Error::kOk;
-    const Wait wait = secure(transaction_->frames_needed() + sessions.frames_needed(),
-                             transaction_->pages_needed() + 3, transaction_->log_bytes(), refusal);
+    const std::uint64_t reserve = transaction_->only_deletes() ? 0 : kReservePages;
+    const Wait wait =
+        secure(transaction_->frames_needed() + sessions.frames_needed(),
+               transaction_->pages_needed() + 3, transaction_->log_bytes(), refusal, reserve);
     if (refusal != Error::kOk) {
         refuse(request, session, refusal, kNoOperation);
         return Wait::kNone;

@@ -15,7 +15,8 @@ constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found no
 
 // Everything that the change may need, before the first byte of it.
 Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t pages,
-                                        std::uint32_t log_bytes, Error& refusal) {
+                                        std::uint32_t log_bytes, Error& refusal,
+                                        std::uint64_t reserve) {
     // Each page taken or freed may change another chunk's metadata.
     frames = 2 * frames + pages + Space::grow_frames();
     const Pool& pool = storage_.pool;
@@ -26,7 +27,11 @@ Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t page
         refusal = Error::kTooLarge;
         return Wait::kNone;
     }
-    if (!commit_->log_room(log_bytes, storage_.superblock.log_position) ||
+    if (commit_->is_open() && !commit_->fits(log_bytes)) {
+        commit_->hurry();
+        return Wait::kRoom;
+    }
+    if (!commit_->log_room(log_bytes, checkpointer.log_start()) ||
         !checkpointer.journal_room(frames)) {
         checkpoint_wanted_ = true;
         commit_->hurry();
@@ -34,11 +39,7 @@ Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t page
     }
     if (!make_frames(frames)) return Wait::kRoom;
     if (!commit_->open()) return Wait::kRoom;
-    if (!commit_->fits(log_bytes)) {
-        commit_->hurry();
-        return Wait::kRoom;
-    }
-    return secure_space(pages, refusal);
+    return secure_space(pages + reserve, refusal);
 }
 
 Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusal) {
@@ -59,6 +60,11 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusa
         return Wait::kNone;
     }
     if (!just_failed) last_growth_failure_ns_ = now_ns;
+    if (!just_failed && secured.error() != Error::kNoSpace) {
+        // A device that fails to grow a file may have failed other writes, too.
+        fence("growth: " + secured.failure().what);
+        return Wait::kRoom;
+    }
     // Freed pages come back with a checkpoint: tried before "full" is said.
     if (storage_.space.quarantined() > pages && mode_ == EngineMode::kServing &&
         storage_.pool.visible() > storage_.checkpointer->covered().value) {
@@ -139,7 +145,8 @@ bool Engine::Core::make_frames(std::uint64_t frames) {
     }
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (starved_since_ns_ == 0) starved_since_ns_ = now_ns;
-    if (now_ns - starved_since_ns_ > kStarvedNs && pool.retired() > 0 && port_.revoke_oldest()) {
+    if (now_ns - starved_since_ns_ > kStarvedNs && pool.retired() > 0 &&
+        !storage_.checkpointer->running() && port_.revoke_oldest()) {
         say(4, "a snapshot was revoked: the pool has no frames left but those it holds");
         starved_since_ns_ = now_ns;
     }

@@ -9,7 +9,7 @@
 namespace bidstore {
 namespace {
 
-// More rows in one range take too long for one round of the engine.
+// More rows in the ranges of one transaction take too long for one round of the engine.
 constexpr std::uint64_t kRangeRowsMax = 200'000;
 constexpr std::uint32_t kNewTableFrames = 64;  // a catalog row and a root, with splits
 
@@ -181,7 +181,7 @@ Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights ri
     heads_.resize(kBuckets, -1);
     for (const std::uint32_t bucket : used_buckets_) heads_[bucket] = -1;
     used_buckets_.clear();
-    frames_needed_ = pages_needed_ = 0;
+    frames_needed_ = pages_needed_ = range_rows_ = 0;
     log_bytes_ = 0;
     operation_ = 0;
     operation_count_ = 0;
@@ -316,7 +316,8 @@ void Executor::push(Effect effect) {
     } else if (effect.table != nullptr && effect.type != RecordType::kDropTable) {
         index(added_at);
         frames_needed_ += effect.table->tree.frames_needed();
-        pages_needed_ += 3;  // a split leaf and its share of split inner nodes, a pushed-down root
+        // A split leaf and its share of split inner nodes; a whole cascade is in the reserve.
+        if (effect.type != RecordType::kDeleteRow) pages_needed_ += 3;
     }
 }
 
@@ -432,7 +433,8 @@ Executor::State Executor::erase_range(const Operation& operation) {
         tree.range_cost(operation.key.data(), bound(operation.body), kRangeRowsMax);
     if (cost.missing) return need(cost.missing);
     if (cost.corrupt) return refuse(Error::kCorruption);
-    if (cost.rows > kRangeRowsMax) return refuse(Error::kTooLarge);
+    range_rows_ += cost.rows;
+    if (range_rows_ > kRangeRowsMax) return refuse(Error::kTooLarge);
     if (const State state = look_beside(operation, bound(operation.body), ~std::uint64_t{0});
         state != State::kReady) {
         return state;

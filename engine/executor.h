@@ -82,6 +82,8 @@ class Executor {
     // What apply() may need at most.
     std::uint64_t frames_needed() const { return frames_needed_; }
     std::uint64_t pages_needed() const { return pages_needed_; }
+    // It only takes away: may use the reserve of a full file.
+    bool only_deletes() const { return pages_needed_ == 0; }
     std::uint32_t log_bytes() const { return log_bytes_; }
 
     // Changes the trees in the open batch and appends the records; results are complete then.
@@ -133,6 +135,7 @@ class Executor {
     Durability durability_ = Durability::kDurable;
     std::uint64_t frames_needed_ = 0;
     std::uint64_t pages_needed_ = 0;
+    std::uint64_t range_rows_ = 0;  // of all delete ranges so far
     std::uint32_t log_bytes_ = 0;
 };
 

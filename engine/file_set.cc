@@ -73,9 +73,10 @@ Status FileSet::lock(const Options& options) const {
         for (std::uint64_t waited_ms = 0; !try_lock(file); waited_ms += kPauseMs) {
             if (errno != EWOULDBLOCK) return failure(file, "locking", errno);
             if (waited_ms >= options.lock_wait_ms) {
-                return {Error::kLocked, path(file) + " is in use by another daemon: stop that "
-                                                     "one, or give this one another data "
-                                                     "directory"};
+                return {Error::kLocked, path(file) +
+                                            " is in use by another daemon: stop that "
+                                            "one, or give this one another data "
+                                            "directory"};
             }
             const timespec pause{0, kPauseMs * 1'000'000};
             ::nanosleep(&pause, nullptr);
@@ -102,9 +103,7 @@ FileSet::~FileSet() {
     }
 }
 
-std::string FileSet::path(StoreFile file) const {
-    return directory_ + "/" + store_file_name(file);
-}
+std::string FileSet::path(StoreFile file) const { return directory_ + "/" + store_file_name(file); }
 
 Status FileSet::failure(StoreFile file, const char* operation, int number) const {
     const bool full = number == ENOSPC || number == EDQUOT;
@@ -162,9 +161,8 @@ Status FileSet::fill_with_zeros(StoreFile file, std::uint64_t from, std::uint64_
     const AlignedBuffer zeros(kFillBytes);
     while (at < to) {
         const std::uint64_t part = std::min(kFillBytes, to - at);
-        const ssize_t written = retried([&] {
-            return ::pwrite(descriptor(file), zeros.data(), part, static_cast<off_t>(at));
-        });
+        const ssize_t written = retried(
+            [&] { return ::pwrite(descriptor(file), zeros.data(), part, static_cast<off_t>(at)); });
         if (written <= 0) return failure(file, "growing", written < 0 ? errno : ENOSPC);
         at += static_cast<std::uint64_t>(written);
     }

@@ -52,8 +52,9 @@ struct Superblock {
     std::uint64_t journal_number;  // must match the journal's header
     std::uint32_t journal_list_crc;
     std::uint32_t reserved0;
-    std::uint64_t journal_bytes;  // preallocated size of the journal file
-    std::uint8_t reserved[3960];
+    std::uint64_t journal_bytes;   // preallocated size of the journal file
+    std::uint64_t newest_time_us;  // of the newest batch that the checkpoint covers
+    std::uint8_t reserved[3952];
 };
 PIN_FIELD(Superblock, crc, 12, 4);
 PIN_FIELD(Superblock, sequence, 16, 8);
@@ -72,7 +73,8 @@ PIN_FIELD(Superblock, journal_pages, 108, 4);
 PIN_FIELD(Superblock, journal_number, 112, 8);
 PIN_FIELD(Superblock, journal_list_crc, 120, 4);
 PIN_FIELD(Superblock, journal_bytes, 128, 8);
-PIN_FIELD(Superblock, reserved, 136, 3960);
+PIN_FIELD(Superblock, newest_time_us, 136, 8);
+PIN_FIELD(Superblock, reserved, 144, 3952);
 static_assert(sizeof(Superblock) == kBlockBytes);
 
 // ---- chunks ----

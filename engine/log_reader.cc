@@ -129,6 +129,7 @@ bool LogReader::continues(const BatchHeader& header) const {
     if (header.previous_crc != end_.previous_crc) return false;
     if (header.csn <= newest_csn_.value) return false;
     if (header.epoch < epoch_) return false;
+    if (header.epoch > start_.epoch) return false;  // no such life has begun
     // Each life of the log has one salt.
     if (header.epoch == epoch_ && header.salt != salt_) return false;
     return header.epoch != start_.epoch || header.salt == start_.salt;
@@ -147,9 +148,9 @@ bool LogReader::is_ours(const BatchHeader& header) const {
 // A torn batch was never called durable. If somebody calls it so, it is not torn but lost.
 Status LogReader::check_end() {
     const std::string where = "the log " + disk_.path(StoreFile::kLog) +
-                              " has no valid batch after csn " +
-                              std::to_string(newest_csn_.value) + " (offset " +
-                              std::to_string(start_.shape.offset(end_.position)) + "), but ";
+                              " has no valid batch after csn " + std::to_string(newest_csn_.value) +
+                              " (offset " + std::to_string(start_.shape.offset(end_.position)) +
+                              "), but ";
     const std::string remedy =
         ": acknowledged writes are missing; restore a backup, or start from a copy of the files";
     const std::uint64_t limit = start_.shape.limit(start_.point.position);
@@ -175,8 +176,8 @@ Status LogReader::check_end() {
 // Reads a big piece from `position` on when what is asked for is not there yet. Nobody asks for
 // bytes across a segment's end.
 Result<const std::byte*> LogReader::bytes_at(std::uint64_t position, std::uint64_t length_bytes) {
-    const bool there = position >= window_position_ &&
-                       position + length_bytes <= window_position_ + window_bytes_;
+    const bool there =
+        position >= window_position_ && position + length_bytes <= window_position_ + window_bytes_;
     if (!there) {
         const std::uint64_t offset = start_.shape.offset(position);
         const std::uint64_t length =

@@ -5,6 +5,12 @@
 
 namespace bidstore {
 
+namespace {
+
+constexpr std::uint64_t kLooksMax = 65'536;  // of one search for cold pages
+
+}  // namespace
+
 bool HeldSnapshots::any_in(std::uint64_t from, std::uint64_t to) const {
     const auto first = std::lower_bound(csns.begin(), csns.end(), from);
     return first != csns.end() && *first < to;
@@ -233,17 +239,18 @@ bool Pool::evictable(std::uint32_t frame, Csn covered) const {
 
 std::vector<PageId> Pool::eviction_candidates(std::uint32_t count, Csn covered) {
     std::vector<PageId> pages;
-    for (std::uint64_t looked = 0; looked < 2ull * frame_count_ && pages.size() < count; ++looked) {
+    const std::uint64_t looks = std::min<std::uint64_t>(
+        2ull * frame_count_, std::max<std::uint64_t>(kLooksMax, 4ull * count));
+    for (std::uint64_t looked = 0; looked < looks && pages.size() < count; ++looked) {
         const std::uint32_t frame = hand_;
         hand_ = hand_ == frame_count_ ? 1 : hand_ + 1;
         if (!evictable(frame, covered)) continue;
-        if (info_[frame].referenced) {
-            info_[frame].referenced = false;
-            continue;
-        }
-        const PageId page{info_[frame].page};
-        if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
+        if (!info_[frame].referenced) pages.push_back(PageId{info_[frame].page});
+        info_[frame].referenced = false;
     }
+    // A second lap may have come by the same page again.
+    std::sort(pages.begin(), pages.end());
+    pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
     return pages;
 }
 

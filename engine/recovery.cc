@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint64_t kCsnGap = std::uint64_t{1} << 20;  // between lives of the log
 constexpr std::uint64_t kFramesPerRecord = 12;
 constexpr std::uint64_t kFramesPerBatch = 64;
+constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
 
 bool blank(const std::byte* bytes, std::size_t length_bytes) {
     return std::all_of(bytes, bytes + length_bytes, [](std::byte b) { return b == std::byte{0}; });
@@ -51,9 +52,10 @@ Result<Engine::Recovery> Recovery::run(WalStart& start) {
 // Steps 1 to 4: up to the checkpoint's trees.
 Status Recovery::read_files() {
     Superblock superblock{};
-    std::vector<DirectoryEntry> directory;
+    ChunkDirectory directory;
     if (Status read = read_superblock(superblock); !read) return read;
     if (Status fit = check_sizes(superblock); !fit) return fit;
+    if (Status mended = mend_copies(superblock); !mended) return mended;
     if (Status applied = apply_journal(superblock); !applied) return applied;
     return read_chunks(superblock, directory);
 }
@@ -64,9 +66,10 @@ Status Recovery::read_files() {
 Result<bool> Recovery::is_new() {
     const auto size = storage_.disk.size_bytes(StoreFile::kData);
     if (!size) return size.failure();
-    if (*size < kSuperblockCopies * kBlockBytes) return true;
+    if (*size > 0 && *size < kBlockBytes) return false;  // somebody's: ours has whole blocks
+    const std::uint64_t blocks = std::min<std::uint64_t>(*size / kBlockBytes, kSuperblockCopies);
     AlignedBuffer copies(kSuperblockCopies * kBlockBytes);
-    if (Status read = io_.read(StoreFile::kData, 0, copies.data(), copies.size_bytes()); !read) {
+    if (Status read = io_.read(StoreFile::kData, 0, copies.data(), blocks * kBlockBytes); !read) {
         return read.failure();
     }
     if (!blank(copies.data(), copies.size_bytes())) return false;
@@ -103,7 +106,7 @@ Status Recovery::read_superblock(Superblock& superblock) {
         }
         std::memcpy(&candidate, buffer.data(), sizeof candidate);
         ours = ours || candidate.magic == kSuperblockMagic;
-        if (candidate.magic == kSuperblockMagic && candidate.format_version != kFormatVersion) {
+        if (superblock_of_other_version(candidate)) {
             return {Error::kVersionMismatch,
                     path + " has format version " + std::to_string(candidate.format_version) +
                         ", this program knows " + std::to_string(kFormatVersion)};
@@ -112,7 +115,7 @@ Status Recovery::read_superblock(Superblock& superblock) {
         if (!any || candidate.sequence > superblock.sequence) superblock = candidate;
         any = true;
     }
-    if (any) return mend_copies(superblock);
+    if (any) return {};
     if (ours) return corrupt(path + ": both superblock copies are damaged; restore a backup");
     return {Error::kNotBidstore, path + " is not a bidstore data file; name another directory"};
 }
@@ -188,6 +191,7 @@ Status Recovery::apply_journal(const Superblock& superblock) {
         const auto holds = [&](StoreFile file, std::uint64_t offset) {
             return io_.read(file, offset, page.data(), kPageBytes).ok() &&
                    page_header(page.data()).page_id == entry.page_id &&
+                   page_header(page.data()).crc == entry.page_crc &&
                    page_crc(page.data()) == entry.page_crc;
         };
         if (holds(StoreFile::kJournal, from)) {
@@ -205,8 +209,7 @@ Status Recovery::apply_journal(const Superblock& superblock) {
 
 // ---- step 4: directory, metadata, system tables ----
 
-Status Recovery::read_directory(const Superblock& superblock,
-                                std::vector<DirectoryEntry>& directory) {
+Status Recovery::read_directory(const Superblock& superblock, ChunkDirectory& directory) {
     const std::uint32_t groups = (superblock.chunk_count + kDirectoryChunks - 1) / kDirectoryChunks;
     AlignedBuffer page(kPageBytes);
     std::uint32_t root = 0;
@@ -224,18 +227,20 @@ Status Recovery::read_directory(const Superblock& superblock,
         }
         const std::uint32_t crc = page_header(page.data()).crc;
         root = crc32c(&crc, sizeof crc, root);
+        directory.page_crcs.push_back(crc);
         DirectoryPage content{};
         std::memcpy(&content, page.data() + kPageHeaderBytes, sizeof content);
-        directory.insert(directory.end(), std::begin(content.entry), std::end(content.entry));
+        directory.entries.insert(directory.entries.end(), std::begin(content.entry),
+                                 std::end(content.entry));
     }
     if (root != superblock.directory_crc) {
         return corrupt("chunk directory: its pages are not those of the last checkpoint");
     }
-    directory.resize(superblock.chunk_count);
+    directory.entries.resize(superblock.chunk_count);
     return {};
 }
 
-Status Recovery::read_chunks(const Superblock& superblock, std::vector<DirectoryEntry>& directory) {
+Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& directory) {
     PoolHeader& header = storage_.segment.header();
     std::memcpy(header.file_uuid, superblock.file_uuid, sizeof header.file_uuid);
     header.catalog_root = superblock.catalog_root;
@@ -251,7 +256,7 @@ Status Recovery::read_chunks(const Superblock& superblock, std::vector<Directory
         }
         const char* fault =
             page_fault(bytes, id, storage_.pool.file_uuid(), Csn{superblock.checkpoint_csn});
-        if (fault == nullptr && page_header(bytes).crc != directory[chunk].meta_crc) {
+        if (fault == nullptr && page_header(bytes).crc != directory.entries[chunk].meta_crc) {
             fault = "it is not the one of the last checkpoint";
         }
         if (fault != nullptr) {
@@ -320,7 +325,7 @@ Status Recovery::format() {
     pool.end_batch();
     pool.publish();
     // Its superblocks are the last thing to become durable, so a crash before finds a blank file.
-    return storage_.checkpoint({Csn{1}, 0, 0, Csn{1}});
+    return storage_.checkpoint({Csn{1}, 0, 0, 0, Csn{1}});
 }
 
 // ---- steps 5 and 6: log and replay ----
@@ -349,7 +354,7 @@ Status Recovery::replay(Engine::Recovery& found, WalStart& start) {
     found.clean = found.batches == 0;
     start.end = reader.end();
     start.newest_csn = Csn{reader.newest_csn().value + kCsnGap};
-    start.newest_time_us = reader.newest_time_us();
+    start.newest_time_us = std::max(reader.newest_time_us(), superblock.newest_time_us);
     return {};
 }
 
@@ -357,26 +362,22 @@ Status Recovery::replay(Engine::Recovery& found, WalStart& start) {
 Status Recovery::make_room(std::uint64_t frames) {
     Pool& pool = storage_.pool;
     const auto short_of = [&] {
-        return pool.free_frames() < frames || !storage_.checkpointer->journal_room(frames);
-    };
-    const auto evict = [&] {
-        const Csn covered = storage_.checkpointer->covered();
-        const auto pages = pool.eviction_candidates(static_cast<std::uint32_t>(frames), covered);
-        storage_.evict(pages, Csn{pool.visible()});  // there are no readers yet
-        storage_.reclaim({}, true);
+        return pool.free_frames() < frames || !storage_.checkpointer->journal_room(frames) ||
+               storage_.space.available() < kPagesAtLeast;
     };
     storage_.reclaim({}, true);
     if (!short_of()) return {};
-    if (pool.free_frames() < frames) evict();
+    storage_.make_frames(frames);
     if (!short_of()) return {};
     if (replayed_csn_ > storage_.checkpointer->covered()) {
-        const CheckpointTarget target{replayed_csn_, replayed_.position, replayed_.previous_crc,
+        const CheckpointTarget target{replayed_csn_, replayed_.position, 0, replayed_.previous_crc,
                                       replayed_csn_};
         if (Status done = storage_.checkpoint(target); !done) return done;
         storage_.end_quarantine({}, [&] { return Csn{pool.visible()}; });
-        evict();
+        storage_.make_frames(frames);
     }
-    if (!short_of()) return {};
+    // Without pages to spare the file may grow, or be full: the records say which.
+    if (pool.free_frames() >= frames && storage_.checkpointer->journal_room(frames)) return {};
     return {Error::kTooLarge,
             "recovery: the pool or the journal is too small for the log: raise "
             "pool_bytes or journal_bytes"};
@@ -412,7 +413,13 @@ Status Recovery::replay_batch(const LogBatch& batch) {
 
 Status Recovery::replay_record(const LogRecordView& record) {
     arena_.reset();
-    if (Status secured = storage_.space.secure(8); !secured) return secured;
+    storage_.make_frames(kFramesPerBatch);
+    const bool takes_pages = record.type != RecordType::kDeleteRow &&
+                             record.type != RecordType::kDeleteRange &&
+                             record.type != RecordType::kExpireSession;
+    if (takes_pages) {
+        if (Status secured = storage_.space.secure(kPagesAtLeast); !secured) return secured;
+    }
     Effect effect;
     effect.type = record.type;
     effect.table_id = record.table;
@@ -445,8 +452,16 @@ Status Recovery::effect_of(const LogRecordView& record, Effect& effect) {
         return corrupt("a key of wrong size");
     if (record.type == RecordType::kDeleteRange) {
         const std::byte* high = record.body.empty() ? nullptr : record.body.data();
-        return storage_.complete(
-            [&] { return effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1); });
+        RangeCost cost;
+        const Status counted = storage_.complete([&] {
+            cost = effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1);
+            return cost;
+        });
+        storage_.make_frames(2 * cost.pages + kFramesPerBatch);
+        // Making room may have cost a page of the range.
+        return !counted ? counted : storage_.complete([&] {
+            return effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1);
+        });
     }
     return row_effect(record, effect);
 }

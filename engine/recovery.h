@@ -43,8 +43,8 @@ class Recovery {
     Status format();
     Status check_sizes(const Superblock& superblock);
     Status apply_journal(const Superblock& superblock);
-    Status read_chunks(const Superblock& superblock, std::vector<DirectoryEntry>& directory);
-    Status read_directory(const Superblock& superblock, std::vector<DirectoryEntry>& directory);
+    Status read_chunks(const Superblock& superblock, ChunkDirectory& directory);
+    Status read_directory(const Superblock& superblock, ChunkDirectory& directory);
     Status load_system_tables();
     Status replay(Engine::Recovery& found, WalStart& start);
     Status replay_batch(const LogBatch& batch);

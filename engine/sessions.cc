@@ -19,7 +19,9 @@ Session::Verdict Session::judge(std::uint64_t number, std::uint64_t decided_belo
     if (number == 0) return Verdict::kGap;
     // What the client has the answer to, it will not send again: also where the refusal of the
     // newest number was lost in a crash.
-    if (decided_below > decided_ + 1) decided_ = std::min(decided_below, number) - 1;
+    if (decided_below > decided_ + 1 && number > decided_ + 1) {
+        decided_ = std::min(decided_below, number) - 1;
+    }
     while (!refused_.empty() && refused_.front().number < decided_below) refused_.pop_front();
     if (number > decided_ + 1) return Verdict::kGap;
     if (number == decided_ + 1) return Verdict::kNew;
@@ -45,6 +47,7 @@ std::span<const std::byte> Session::row(std::uint64_t number, std::uint64_t now_
     std::memset(row, 0, length);
     std::memcpy(row, &number, 8);
     std::memcpy(row + 8, &now_us, 8);
+    std::memcpy(row + 16, &uid_, 4);
     const auto end = static_cast<std::uint16_t>(refused_bytes);
     std::memcpy(row + 20, &end, 2);
     std::byte* to = row + 22;

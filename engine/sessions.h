@@ -40,9 +40,10 @@ struct Refusal {
 
 class Session {
   public:
-    explicit Session(const SessionId& id) : id_(id) {}
+    Session(const SessionId& id, std::uint32_t uid) : id_(id), uid_(uid) {}
 
     const SessionId& id() const { return id_; }
+    std::uint32_t uid() const { return uid_; }  // of the user whose session it is
     std::uint64_t decided() const { return decided_; }
 
     // What to do with write `number`.
@@ -70,6 +71,7 @@ class Session {
 
   private:
     SessionId id_;
+    std::uint32_t uid_;
     std::uint64_t decided_ = 0;
     std::deque<Refusal> refused_;  // ascending by number
     Refusal refusal_;

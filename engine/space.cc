@@ -43,10 +43,17 @@ void Space::resize_tables(std::uint32_t chunks) {
 
 std::byte* Space::writable(PageId page) {
     if (!pool_.changed(page) && known(page)) ++known_changed_;
+    if (running_csn_ && pool_.newest_csn(page) <= running_csn_) ++changed_since_running_;
     return pool_.writable(page);
 }
 
-void Space::recount_known_changed() {
+void Space::begin_checkpoint(Csn csn, std::uint64_t changed_since) {
+    running_csn_ = csn;
+    changed_since_running_ = changed_since;
+}
+
+void Space::end_checkpoint() {
+    running_csn_ = Csn{};
     known_changed_ = 0;
     for (const std::uint32_t page : pool_.changed_pages()) known_changed_ += known(PageId{page});
 }
@@ -123,10 +130,15 @@ Status Space::grow() {
                                      std::to_string(pool_.page_count() / 256) +
                                      " MiB: raise max_data_bytes or delete rows"};
     }
-    const std::uint64_t size = (chunk_count_ + std::uint64_t{chunks}) * kChunkBytes;
-    if (Status resized = disk_.resize(StoreFile::kData, size); !resized) return resized;
-    for (std::uint32_t i = 0; i < chunks; ++i) add_chunk(chunk_count_);
-    return {};
+    Status resized;
+    for (std::uint32_t step = chunks; step > 0; step /= 2) {
+        const std::uint64_t size = (chunk_count_ + std::uint64_t{step}) * kChunkBytes;
+        resized = disk_.resize(StoreFile::kData, size);
+        if (!resized && resized.error() == Error::kNoSpace) continue;  // there may be room for less
+        for (std::uint32_t i = 0; resized && i < step; ++i) add_chunk(chunk_count_);
+        return resized;
+    }
+    return resized;
 }
 
 void Space::add_chunk(std::uint32_t chunk) {

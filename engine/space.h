@@ -60,9 +60,13 @@ class Space final : public Pages {
     // The checkpoint's new truth about one chunk and one page.
     void settle_chunk(std::uint32_t chunk, const std::uint64_t* used);
     void settle_page(PageId page, std::uint32_t crc) { crc_[page.value] = crc; }
-    // Changed pages that the last checkpoint knows: each needs a place in the next journal.
-    std::uint64_t known_changed() const { return known_changed_; }
-    void recount_known_changed();
+    // Changed pages that each need a place in the next journal: those that the last checkpoint
+    // knows; while one is running, those that changed since its csn, for it will know them.
+    std::uint64_t known_changed() const {
+        return running_csn_ ? changed_since_running_ : known_changed_;
+    }
+    void begin_checkpoint(Csn csn, std::uint64_t changed_since);
+    void end_checkpoint();
 
     // ---- open ----
     // A chunk as the checkpoint left it; its metadata page is in the pool already.
@@ -92,6 +96,8 @@ class Space final : public Pages {
     std::uint32_t hint_chunk_ = 0;   // where the last search found something
     std::uint64_t available_total_ = 0;
     std::uint64_t known_changed_ = 0;
+    Csn running_csn_;  // of the running checkpoint, 0: none
+    std::uint64_t changed_since_running_ = 0;
     std::vector<std::uint64_t> available_;        // bit per page: may be taken now
     std::vector<std::uint16_t> available_count_;  // per chunk
     std::vector<std::uint64_t> known_;            // bit per page: allocated in the last checkpoint

@@ -21,7 +21,7 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
              }),
       loaded_(std::move(loaded)) {}
 
-void Storage::adopt(const Superblock& known, std::vector<DirectoryEntry> directory) {
+void Storage::adopt(const Superblock& known, ChunkDirectory directory) {
     superblock = known;
     checkpointer =
         std::make_unique<Checkpointer>(pool, space, disk, superblock, std::move(directory));
@@ -39,6 +39,7 @@ Status Storage::bring_in(PageId page) {
     }
     last_page_ = PageId{};
     while (!pool.resident(page)) {
+        if (recovering) make_frames(8);
         loader.pump(0);
         disk.poll(1'000'000);
         if (last_page_ == page && last_error_ != Error::kOk) return {last_error_, last_failure_};
@@ -64,6 +65,13 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     }
     loader.set_covered(checkpointer->covered());
     return {};
+}
+
+void Storage::make_frames(std::uint64_t frames) {
+    if (pool.free_frames() >= frames) return;
+    const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
+    evict(pool.eviction_candidates(missing + 64, checkpointer->covered()), Csn{pool.visible()});
+    reclaim({}, true);
 }
 
 void Storage::evict(const std::vector<PageId>& pages, Csn csn) {

@@ -28,7 +28,7 @@ class Storage {
             PageLoader::Done loaded);
 
     // The superblock and the chunk directory of the file are known: the rest may follow.
-    void adopt(const Superblock& superblock, std::vector<DirectoryEntry> directory);
+    void adopt(const Superblock& superblock, ChunkDirectory directory);
 
     Disk& disk;
     Clock& clock;
@@ -41,7 +41,10 @@ class Storage {
     std::unique_ptr<Checkpointer> checkpointer;  // after adopt()
     std::unique_ptr<Catalog> catalog;            // after adopt()
 
-    // ---- waiting, for recovery and attach alone; never on the commit path ----
+    // No reader is there yet: pages may be evicted whenever a frame is wanted.
+    bool recovering = true;
+
+    // ---- waiting, for recovery and verify alone; never on the commit path ----
     // Brings one page in.
     Status bring_in(PageId page);
     // Brings in whatever `attempt` (returning a TreeAccess) misses, until it needs nothing more.
@@ -50,6 +53,8 @@ class Storage {
     // A whole checkpoint.
     Status checkpoint(const CheckpointTarget& target);
 
+    // While recovering: makes at least so many frames free, as far as cold pages go.
+    void make_frames(std::uint64_t frames);
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).
     void evict(const std::vector<PageId>& pages, Csn csn);
     // Frees the versions that nobody in `held` needs.

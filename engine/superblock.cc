@@ -25,6 +25,11 @@ bool superblock_valid(const Superblock& superblock) {
            superblock.crc == superblock_crc(superblock);
 }
 
+bool superblock_of_other_version(const Superblock& superblock) {
+    return superblock.magic == kSuperblockMagic && superblock.format_version != kFormatVersion &&
+           superblock.crc == superblock_crc(superblock);
+}
+
 SuperblockWriter::SuperblockWriter(Disk& disk) : disk_(disk) {
     request_.kind = DiskRequest::Kind::kWrite;
     request_.file = StoreFile::kData;

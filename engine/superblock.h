@@ -17,6 +17,9 @@ namespace bidstore {
 void seal_superblock(Superblock& superblock);
 // Magic, version and CRC fit.
 bool superblock_valid(const Superblock& superblock);
+// Magic and CRC fit, the version is not ours: magic, version and CRC stay where they are in all
+// versions. A wrong version without a fitting CRC is damage.
+bool superblock_of_other_version(const Superblock& superblock);
 
 // Who:  the engine thread; one write at a time.
 class SuperblockWriter {

@@ -58,7 +58,7 @@ class ThreadDiskImpl final : public Disk {
     std::condition_variable work_came_;
     RequestQueue waiting_;
     RequestQueue done_;
-    bool asleep_ = false;    // the owner is in wait(): a completion rings `news_`
+    bool asleep_ = false;  // the owner is in wait(): a completion rings `news_`
     bool stopping_ = false;
 
     std::vector<std::thread> threads_;

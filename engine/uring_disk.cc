@@ -95,17 +95,17 @@ class UringDiskImpl final : public Disk {
     const std::uint32_t queue_depth_;
     io_uring ring_{};
     bool ring_exists_ = false;
-    bool ring_disabled_ = false;      // until the first call binds it to its thread
-    bool files_registered_ = false;   // the kernel knows them as 0, 1, 2
+    bool ring_disabled_ = false;     // until the first call binds it to its thread
+    bool files_registered_ = false;  // the kernel knows them as 0, 1, 2
     bool polling_ = false;
     SpinManners manners_;
-    bool woken_ = false;              // the wake descriptor was readable since poll() began
-    bool wake_armed_ = false;         // the kernel watches a wake descriptor for us
+    bool woken_ = false;       // the wake descriptor was readable since poll() began
+    bool wake_armed_ = false;  // the kernel watches a wake descriptor for us
     int wake_ = -1;
     std::uint32_t in_flight_ = 0;
-    std::uint32_t in_kernel_ = 0;     // of these, in the ring's queues or beyond
-    RequestQueue waiting_;            // for a place among queue_depth_
-    RequestQueue done_;               // their completions have not run
+    std::uint32_t in_kernel_ = 0;  // of these, in the ring's queues or beyond
+    RequestQueue waiting_;         // for a place among queue_depth_
+    RequestQueue done_;            // their completions have not run
 };
 
 Status UringDiskImpl::start() {
@@ -138,8 +138,8 @@ UringDiskImpl::~UringDiskImpl() {
 void UringDiskImpl::bind_to_thread() {
     if (!ring_disabled_) return;
     // By hand: liburing 2.3 declares io_uring_enable_rings() and forgot to export it.
-    const long failed = ::syscall(__NR_io_uring_register, ring_.ring_fd,
-                                  IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    const long failed =
+        ::syscall(__NR_io_uring_register, ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     CHECK_OP(failed, ==, 0);
     ring_disabled_ = false;
 }
@@ -174,8 +174,8 @@ void UringDiskImpl::start_waiting() {
 }
 
 void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
-    const int file = files_registered_ ? static_cast<int>(request.file)
-                                       : files_.descriptor(request.file);
+    const int file =
+        files_registered_ ? static_cast<int>(request.file) : files_.descriptor(request.file);
     std::byte* const rest = static_cast<std::byte*>(request.buffer) + request.done_bytes;
     const std::uint32_t length = request.length_bytes - request.done_bytes;
     const std::uint64_t offset = request.offset_bytes + request.done_bytes;
@@ -246,8 +246,7 @@ void UringDiskImpl::wait(std::uint64_t timeout_ns) {
     __kernel_timespec timeout{static_cast<std::int64_t>(timeout_ns / 1'000'000'000),
                               static_cast<long long>(timeout_ns % 1'000'000'000)};
     io_uring_cqe* ignored = nullptr;
-    const int result =
-        ::io_uring_submit_and_wait_timeout(&ring_, &ignored, 1, &timeout, nullptr);
+    const int result = ::io_uring_submit_and_wait_timeout(&ring_, &ignored, 1, &timeout, nullptr);
     CHECK(result >= 0 || result == -ETIME || result == -EINTR || result == -EAGAIN ||
           result == -EBUSY || result == -ENOMEM);
 }

@@ -141,8 +141,8 @@ SealedBatch Wal::seal(Csn csn, Csn durable_csn, std::uint64_t time_us) {
     end_ = LogPoint{header.position + length, header.crc};
     newest_csn_ = csn;
     newest_time_us_ = header.time_us;
-    batch.sealed = SealedBatch{csn, header.position, end_, header.time_us, length,
-                               batch.record_count};
+    batch.sealed =
+        SealedBatch{csn, header.position, end_, header.time_us, length, batch.record_count};
     batch.state = BatchState::kSealed;
     sealed_ = &batch;
     open_ = nullptr;

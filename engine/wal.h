@@ -104,6 +104,8 @@ class Wal {
     // The longest run of records (a sum of record_bytes) that a batch takes.
     std::uint32_t records_bytes_max() const;
 
+    std::uint32_t batch_bytes_max() const { return start_.batch_bytes_max; }
+
     // Opens the next batch; nothing is open, and nothing is sealed that write() did not take.
     void begin();
     bool is_open() const { return open_ != nullptr; }

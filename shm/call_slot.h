@@ -9,7 +9,7 @@
 // Rule:   a slot is used again only after its answer came. The engine may answer a call late, after
 //         its client gave up waiting, and would overwrite the answer of the slot's next call.
 //
-// Generations are 32 bits, never 0, and differ from call to call in one slot.
+// Generations are 32 bits, never 0, and grow (wrapping) from call to call in one slot.
 //
 // Why no wake is lost, from both sides (one word `answered` per client, so that a round of many
 // answers costs one system call):
@@ -47,8 +47,11 @@ constexpr std::uint32_t call_bit(std::uint32_t slot_index) { return 1u << (slot_
 
 // ---- client ----
 
+// Whether this call, or a later one in its slot, was answered: another thread may have collected the
+// answer and used the slot again before a thread that waits for it comes to look.
 inline bool is_answered(const CallSlot& slot, std::uint32_t generation) {
-    return slot.answered_generation.load(std::memory_order_acquire) == generation;
+    const std::uint32_t newest = slot.answered_generation.load(std::memory_order_acquire);
+    return newest != 0 && newest - generation < (1u << 31);
 }
 
 // True when the answer is there, false when the deadline (CLOCK_MONOTONIC, ns) passed first. A

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "engine/superblock.h"
+#include "shm/reader_slot.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -301,6 +303,175 @@ TEST_F(EngineTest, FailedLogWriteFencesAndAnswersUnknown) {
     restart(false);
     EXPECT_GE(store->rows(users).size(), 1u);
     EXPECT_EQ(store->verify(), "");
+}
+
+// The CRCs of directory pages that a checkpoint did not touch were taken for zeros after a restart,
+// and the next start called the directory corrupt: with more than one directory page, that is.
+TEST_F(EngineTest, DirectoryOfManyChunksSurvivesCheckpointsThatTouchOneGroup) {
+    SimStoreOptions options = small_store();
+    options.pages = 256 * 512;
+    options.frames = 4096;
+    start(options);
+    Engine::Core& core = store->engine->core();
+    ASSERT_TRUE(store->run_until([&] { return core.commit().open(); }));
+    ASSERT_TRUE(core.storage().space.secure(130 * 512).ok());
+    core.commit().touch();
+    ASSERT_EQ(put(1, 1), Error::kOk);
+    for (std::uint64_t life = 2; life < 5; ++life) {
+        ASSERT_TRUE(store->stop());
+        restart(false);
+        ASSERT_GT(store->engine->core().storage().space.chunk_count(), 128u);
+        ASSERT_EQ(put(life, 1), Error::kOk);
+    }
+    EXPECT_EQ(store->verify(), "");
+}
+
+// Replay asked for more free pages than serving had left, so a full store did not open any more.
+TEST_F(EngineTest, FullStoreDeletesAndOpensAfterACrash) {
+    SimStoreOptions options = small_store();
+    options.pages = 512;
+    options.frames = 4096;
+    options.engine.log_segment_bytes = 4u << 20;
+    start(options);
+    const std::string host(3000, 'h');
+    std::uint64_t id = 0;
+    while (put(id, 1, host) == Error::kOk) ++id;
+    TransactionBytes erase;
+    erase.operation(OperationKind::kDelete, users, key_of(0), {});
+    EXPECT_EQ(store->commit(*client, erase).error, Error::kOk);
+    restart(true);
+    EXPECT_EQ(store->rows(users).size(), id - 1);
+    EXPECT_EQ(store->verify(), "");
+}
+
+// Pages that a running checkpoint makes known need a place in the next journal when they change
+// meanwhile; they were not counted, and the next checkpoint found its journal too small.
+TEST_F(EngineTest, PagesChangedDuringACheckpointFitTheNextJournal) {
+    SimStoreOptions options = small_store();
+    options.frames = 20'000;
+    options.engine.log_segment_bytes = 8u << 20;
+    options.engine.log_segment_count = 8;
+    options.engine.journal_bytes = 2u << 20;
+    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+    start(options);
+    const std::string host(3000, 'h');
+    constexpr std::uint64_t kRows = 2000;
+    for (std::uint64_t id = 0; id < kRows; ++id) ASSERT_EQ(put(id, 1, host), Error::kOk);
+    Engine::Core& core = store->engine->core();
+    const LogPoint end = core.commit().published_end();
+    Checkpointer& checkpointer = *core.storage().checkpointer;
+    const std::uint64_t finished = checkpointer.totals().finished;
+    checkpointer.start({Csn{core.storage().pool.visible()}, end.position, 0, end.previous_crc,
+                        core.commit().durable()});
+    for (std::uint64_t id = 0; checkpointer.totals().finished == finished; ++id) {
+        ASSERT_EQ(put(id % kRows, 2, host), Error::kOk);
+    }
+    EXPECT_LE(core.storage().space.known_changed(), checkpointer.journal_capacity());
+    ASSERT_TRUE(store->stop());
+    EXPECT_EQ(store->verify(), "");
+}
+
+// The log was reused as soon as the new superblock was on its way, not when it had arrived.
+TEST_F(EngineTest, LogIsNotReusedBeforeTheSuperblockOnDiskAllowsIt) {
+    SimStoreOptions options = small_store();
+    options.frames = 20'000;
+    start(options, 4);
+    const std::string host(3000, 'h');
+    std::vector<std::uint32_t> waiting;
+    std::uint64_t id = 0;
+    for (int round = 0; round < 1500; ++round) {
+        while (waiting.size() < 30) {
+            TransactionBytes bytes;
+            for (int i = 0; i < 4; ++i, id = (id + 1) % 2000) {
+                bytes.operation(OperationKind::kPut, users, key_of(id),
+                                row_of(users_schema(), id, 1, host));
+            }
+            const auto token = client->submit(bytes.bytes());
+            if (!token) break;
+            waiting.push_back(*token);
+        }
+        store->round();
+        std::erase_if(waiting, [&](auto token) { return client->answer(token).has_value(); });
+        Superblock durable{};
+        for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
+            Superblock found{};
+            const auto bytes = store->disk->peek(StoreFile::kData, copy * 4096ull, sizeof found);
+            std::memcpy(&found, bytes.data(), sizeof found);
+            if (superblock_valid(found) && found.sequence > durable.sequence) durable = found;
+        }
+        const Wal& wal = store->engine->core().commit().wal();
+        ASSERT_LE(wal.end().position, wal.shape().limit(durable.log_position)) << round;
+    }
+}
+
+// A client that was cut off may live on; no snapshot that it takes afterwards may look valid.
+TEST_F(EngineTest, DetachedClientNeverHasAValidSnapshotAgain) {
+    start();
+    SimClient& other = store->connect(Rights::kReader);
+    PoolSegment& pool = *store->pool;
+    SlotOwner slot(other.segment().slots()[0], pool.header().published,
+                   pool.revoked()[other.segment().first_slot()]);
+    slot.begin();
+    EXPECT_TRUE(slot.valid());
+    slot.end();
+    store->disconnect(other);
+    for (int i = 0; i < 3; ++i) {
+        slot.begin();
+        EXPECT_FALSE(slot.valid());
+        slot.end();
+    }
+}
+
+// One transaction more than a batch takes aborted the daemon instead of waiting for the next batch.
+TEST_F(EngineTest, MoreTransactionsThanABatchTakesWaitForTheNext) {
+    SimStoreOptions options = small_store();
+    options.frames = 20'000;
+    options.engine.log_segment_bytes = 4u << 20;
+    options.engine.journal_bytes = 32u << 20;
+    start(options);
+    const std::string host(3500, 'h');
+    std::vector<std::uint32_t> waiting;
+    std::uint64_t applied = 0;
+    for (std::uint64_t id = 0; id < 2000 || !waiting.empty();) {
+        while (id < 2000 && waiting.size() < 20) {
+            TransactionBytes bytes;
+            for (int i = 0; i < 10; ++i, ++id) {
+                bytes.operation(OperationKind::kPut, users, key_of(id),
+                                row_of(users_schema(), id, 1, host));
+            }
+            const auto token = client->submit(bytes.bytes());
+            if (!token) break;
+            waiting.push_back(*token);
+        }
+        store->round();
+        std::erase_if(waiting, [&](auto token) {
+            const auto answer = client->answer(token);
+            applied += answer && answer->error == Error::kOk;
+            return answer.has_value();
+        });
+    }
+    EXPECT_EQ(applied, 200u);
+}
+
+TEST_F(EngineTest, SessionBelongsToItsUser) {
+    start();
+    SessionId session;
+    session.bytes[3] = 9;
+    SimClient& owner = store->connect(Rights::kWriter, session);
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kPut, users, key_of(1), row_of(users_schema(), 1, 1, "a"));
+    ASSERT_EQ(store->commit(owner, bytes).error, Error::kOk);
+    for (const bool connected : {true, false}) {
+        SimClient thief(1000 + connected, 200, session, Rights::kWriter);
+        ClientCommand command = thief.attach_command();
+        command.uid = 4711;
+        store->clients.commands.push_back(command);
+        ASSERT_TRUE(
+            store->run_until([&] { return store->clients.attach_answers.contains(thief.id()); }));
+        EXPECT_EQ(store->clients.attach_answers.at(thief.id()).first, Error::kDenied);
+        if (connected) store->disconnect(owner);
+    }
+    EXPECT_TRUE(store->clients.cut_off_clients.empty());
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ std::vector<Struct> data_structs() {
           FIELD(Superblock, log_segment_bytes), FIELD(Superblock, log_segment_count),
           FIELD(Superblock, journal_pages), FIELD(Superblock, journal_number),
           FIELD(Superblock, journal_list_crc), FIELD(Superblock, reserved0),
-          FIELD(Superblock, journal_bytes), FIELD(Superblock, reserved)}},
+          FIELD(Superblock, journal_bytes), FIELD(Superblock, newest_time_us), FIELD(Superblock, reserved)}},
         {"ChunkMeta", sizeof(ChunkMeta),
          {FIELD(ChunkMeta, used), FIELD(ChunkMeta, page_crc), FIELD(ChunkMeta, reserved)}},
         {"DirectoryEntry", sizeof(DirectoryEntry),

@@ -28,8 +28,12 @@ passed_total=0
 failed_total=0
 # A build that fails counts as a failure, and the last line is there all the same.
 set -E
-trap 'echo "run.sh: stopped at line $LINENO"; echo "$passed_total passed, $((failed_total + 1)) failed"
-    exit 1' ERR
+stopped() {
+    echo "run.sh: stopped at line $1: what is above says why"
+    echo "$passed_total passed, $((failed_total + 1)) failed"
+    exit 1
+}
+trap 'stopped $LINENO' ERR
 
 usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed -e '$d' -e 's/^# \{0,1\}//'; }
 
@@ -69,8 +73,8 @@ run_tests() {
     local folder="$1" title="$2"
     shift 2
     echo "=== $title"
-    "${launcher[@]}" ctest --test-dir "$folder" -j "$jobs" --output-on-failure --no-tests=error "$@" \
-        </dev/null 2>&1 | tee "$scratch/log" || true
+    "${launcher[@]}" ctest --test-dir "$folder" -j "$jobs" --output-on-failure \
+        --no-tests=error "$@" </dev/null 2>&1 | tee "$scratch/log" || true
     local passed failed
     passed="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.* Passed ' "$scratch/log" || true)"
     failed="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.*\*\*\*' "$scratch/log" || true)"
@@ -173,4 +177,4 @@ case "$mode" in
 esac
 
 echo "$passed_total passed, $failed_total failed"
-[[ $failed_total -eq 0 ]]
+if [[ $failed_total -ne 0 ]]; then exit 1; fi
