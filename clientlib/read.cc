@@ -166,7 +166,7 @@ Result<Snapshot> Reader::snapshot(Deadline deadline) {
 Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
                       RawRow& row) {
     const TreeShape& shape = *table.shape;
-    Lookup last = Lookup::kFound;
+    PageLookup last = PageLookup::kFound;
     const PageSource source(state, last);
     Obstacle obstacle(state, table);
     for (;;) {
@@ -187,10 +187,11 @@ Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byt
     }
 }
 
-Status Obstacle::overcome(const Landing& landing, Lookup last, std::span<const PageId> ahead) {
+Status Obstacle::overcome(const Landing& landing, PageLookup last, std::span<const PageId> ahead) {
     // Whatever it looked like, an expired snapshot concludes nothing from it.
     if (!state_.valid()) return expired_failure();
-    if (landing.state != Landed::kMissing || last != Lookup::kAbsent) return mismatch(landing.page);
+    if (landing.state != Landed::kMissing || last != PageLookup::kAbsent)
+        return mismatch(landing.page);
     std::array<PageId, kPagesPerRequest> pages;
     pages[0] = landing.page;
     const std::size_t count = std::min(ahead.size(), pages.size() - 1);
@@ -323,7 +324,7 @@ class ManyRows {
     Status take_resident() {
         missing_.clear();
         std::vector<std::size_t> still_open;
-        Lookup last = Lookup::kFound;
+        PageLookup last = PageLookup::kFound;
         const PageSource source(state_, last);
         for (std::size_t i : open_) {
             Landing landing{Landed::kCorrupt, PageId{}, nullptr};
@@ -335,7 +336,7 @@ class ManyRows {
                 continue;
             }
             still_open.push_back(i);
-            if (landing.state == Landed::kMissing && last == Lookup::kAbsent) {
+            if (landing.state == Landed::kMissing && last == PageLookup::kAbsent) {
                 missing_.push_back(landing.page);
             } else if (Status cleared = obstacle_.overcome(landing, last); !cleared.ok()) {
                 return cleared;
@@ -360,7 +361,7 @@ class ManyRows {
         Status came = request_pages(state_, table_, missing_);
         if (came.error() != Error::kNoSuchPage) return came;
         const Landing wrong{Landed::kCorrupt, missing_.front(), nullptr};
-        return obstacle_.overcome(wrong, Lookup::kNoVersion);
+        return obstacle_.overcome(wrong, PageLookup::kNoVersion);
     }
 
     ReaderState& state_;

@@ -70,16 +70,17 @@ struct ReaderState {
 // A source of page versions for engine/page/search.h: what the snapshot sees, and why not.
 class PageSource {
   public:
-    PageSource(ReaderState& state, Lookup& last) : state_(&state), last_(&last) {}
+    PageSource(ReaderState& state, PageLookup& last) : state_(&state), last_(&last) {}
     const std::byte* operator()(PageId page) const {
         const PageVersion version = state_->version(page);
         *last_ = version.lookup;
         return version.page;
     }
+    void prefetch(PageId page) const { prefetch_newest(state_->connection->pool(), page); }
 
   private:
     ReaderState* state_;
-    Lookup* last_;  // outcome of the newest call
+    PageLookup* last_;  // outcome of the newest call
 };
 
 // What to do about a landing that is no leaf, under a snapshot: brings pages in, or finds the
@@ -88,7 +89,7 @@ class Obstacle {
   public:
     Obstacle(ReaderState& state, const TableInfo& table) : state_(state), table_(table) {}
     // `ahead`: pages that may be asked for in the same go.
-    Status overcome(const Landing& landing, Lookup last, std::span<const PageId> ahead = {});
+    Status overcome(const Landing& landing, PageLookup last, std::span<const PageId> ahead = {});
 
   private:
     Status mismatch(PageId page);

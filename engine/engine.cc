@@ -136,7 +136,9 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
 
 void Engine::Core::tick() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (commit_ && commit_->idle(now_ns, storage_.checkpointer->log_start())) return;
+    // The final checkpoint calls all durable: a batch behind it would be left for the next start.
+    const bool may_go_idle = commit_ && !stopping_;
+    if (may_go_idle && commit_->idle(now_ns, storage_.checkpointer->log_start())) return;
     if (last_tick_ns_ != 0 && now_ns - last_tick_ns_ < kTickNs) return;
     last_tick_ns_ = now_ns;
     pool_segment_.header().engine.heartbeat_ns.store(now_ns);

@@ -47,8 +47,8 @@ constexpr std::uint32_t call_bit(std::uint32_t slot_index) { return 1u << (slot_
 
 // ---- client ----
 
-// Whether this call, or a later one in its slot, was answered: another thread may have collected the
-// answer and used the slot again before a thread that waits for it comes to look.
+// Whether this call, or a later one in its slot, was answered: another thread may have collected
+// the answer and used the slot again before a thread that waits for it comes to look.
 inline bool is_answered(const CallSlot& slot, std::uint32_t generation) {
     const std::uint32_t newest = slot.answered_generation.load(std::memory_order_acquire);
     return newest != 0 && newest - generation < (1u << 31);

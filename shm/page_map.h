@@ -33,7 +33,7 @@ inline const std::atomic<std::uint64_t>& frame_csn(const std::byte* frame) {
     return *reinterpret_cast<const std::atomic<std::uint64_t>*>(frame);
 }
 
-enum class Lookup : std::uint32_t {
+enum class PageLookup : std::uint32_t {
     kFound,
     kAbsent,     // not in the pool: ask for it
     kNoVersion,  // none at or below the snapshot, or no such page id
@@ -43,7 +43,7 @@ enum class Lookup : std::uint32_t {
 // All but kExpired is believed only after SlotOwner::valid().
 struct PageVersion {
     const std::byte* page = nullptr;  // kFound: kPageBytes
-    Lookup lookup = Lookup::kAbsent;
+    PageLookup lookup = PageLookup::kAbsent;
 };
 
 namespace page_walk {
@@ -53,6 +53,15 @@ struct Step {
     bool disturbed = false;
 };
 
+// A search begins right behind the header, in leaves as in inner nodes: those lines come together
+// with the header's instead of after it.
+inline void prefetch_behind_header(const std::byte* frame) {
+    constexpr std::size_t kLines = 4;
+    for (std::size_t line = 1; line <= kLines; ++line) {
+        __builtin_prefetch(frame + line * kCacheLineBytes);
+    }
+}
+
 // One walk. page is below pool.page_count(). Pool is PoolView; a test puts one in its place that
 // lets the engine act between two steps.
 template <class Pool>
@@ -61,14 +70,15 @@ template <class Pool>
     const std::uint64_t generation = reuse_gen.load(std::memory_order_acquire);
     // Acquire, here and below: the frame's csn and link were written before it was linked to.
     std::uint32_t frame = pool.page_map()[page.value].load(std::memory_order_acquire);
-    PageVersion version{nullptr, frame == kNoFrame ? Lookup::kAbsent : Lookup::kNoVersion};
+    PageVersion version{nullptr, frame == kNoFrame ? PageLookup::kAbsent : PageLookup::kNoVersion};
     // A chain has no more links than the pool has frames; only a disturbed walk could run longer.
     for (std::uint32_t steps = pool.frame_count(); frame != kNoFrame && steps != 0; --steps) {
         if (frame >= pool.frame_count()) [[unlikely]]
             break;
         const std::byte* bytes = pool.frame(frame);
+        prefetch_behind_header(bytes);
         if (frame_csn(bytes).load(std::memory_order_acquire) <= snapshot.value) [[likely]] {
-            version = {bytes, Lookup::kFound};
+            version = {bytes, PageLookup::kFound};
             break;
         }
         frame = pool.descriptors()[frame].older.load(std::memory_order_acquire);
@@ -81,7 +91,7 @@ template <class Pool>
 // The walk after a disturbed one. Out of line: it is rare, and the read path is short without it.
 template <class Pool>
 [[gnu::noinline]] PageVersion walk_pinned(const Pool& pool, SlotOwner& slot, PageId page) {
-    PageVersion version{nullptr, Lookup::kExpired};
+    PageVersion version{nullptr, PageLookup::kExpired};
     if (!slot.valid()) return version;
     slot.pin_all();
     while (slot.valid()) {
@@ -100,11 +110,23 @@ template <class Pool>
 template <class Pool>
 inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page) {
     if (page.value >= pool.page_count()) [[unlikely]]
-        return {nullptr, Lookup::kNoVersion};
+        return {nullptr, PageLookup::kNoVersion};
     const page_walk::Step step = page_walk::walk(pool, page, slot.snapshot());
     if (!step.disturbed) [[likely]]
         return step.version;
     return page_walk::walk_pinned(pool, slot, page);
+}
+
+// Starts to load the beginning of the page's newest version into the processor's cache; waits for
+// nothing and promises nothing, not even that the snapshot sees this version.
+template <class Pool>
+inline void prefetch_newest(const Pool& pool, PageId page) {
+    if (page.value >= pool.page_count()) return;
+    const std::uint32_t frame = pool.page_map()[page.value].load(std::memory_order_relaxed);
+    if (frame == kNoFrame || frame >= pool.frame_count()) return;
+    const std::byte* bytes = pool.frame(frame);
+    __builtin_prefetch(bytes);
+    page_walk::prefetch_behind_header(bytes);
 }
 
 }  // namespace bidstore

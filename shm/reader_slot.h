@@ -73,8 +73,9 @@ class SlotOwner {
     // Takes a snapshot of everything visible now. No snapshot is held in this slot yet.
     Csn begin() {
         DCHECK(!snapshot_);
-        // Relaxed: the exchange puts it out before the word.
-        slot_->episode.store(++episode_, std::memory_order_relaxed);
+        // Release: whoever sees the episode sees that the one before ended. The exchange puts it
+        // out before the word.
+        slot_->episode.store(++episode_, std::memory_order_release);
         slot_->word.exchange(kSlotPinAll, std::memory_order_seq_cst);          // R1
         snapshot_ = Csn{published_->visible.load(std::memory_order_seq_cst)};  // R2
         slot_->word.store(snapshot_.value, std::memory_order_release);         // R3

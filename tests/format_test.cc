@@ -33,57 +33,80 @@ struct Struct {
     std::vector<Field> fields;
 };
 
-#define FIELD(Type, field) Field{#field, offsetof(Type, field), sizeof(Type::field)}
+#define FIELD(Type, field) \
+    Field { #field, offsetof(Type, field), sizeof(Type::field) }
 
 std::vector<Struct> data_structs() {
     return {
-        {"PageHeader", sizeof(PageHeader),
+        {"PageHeader",
+         sizeof(PageHeader),
          {FIELD(PageHeader, csn), FIELD(PageHeader, page_id), FIELD(PageHeader, crc),
           FIELD(PageHeader, file_uuid), FIELD(PageHeader, count), FIELD(PageHeader, free_offset),
           FIELD(PageHeader, type), FIELD(PageHeader, level), FIELD(PageHeader, live_bytes),
           FIELD(PageHeader, table_id), FIELD(PageHeader, reserved0), FIELD(PageHeader, time_min),
           FIELD(PageHeader, time_max), FIELD(PageHeader, reserved1)}},
-        {"Superblock", sizeof(Superblock),
-         {FIELD(Superblock, magic), FIELD(Superblock, format_version), FIELD(Superblock, crc),
-          FIELD(Superblock, sequence), FIELD(Superblock, file_uuid), FIELD(Superblock, epoch),
-          FIELD(Superblock, salt), FIELD(Superblock, checkpoint_csn),
-          FIELD(Superblock, log_position), FIELD(Superblock, durable_csn),
-          FIELD(Superblock, log_crc), FIELD(Superblock, chunk_count),
-          FIELD(Superblock, directory_crc), FIELD(Superblock, catalog_root),
-          FIELD(Superblock, log_segment_bytes), FIELD(Superblock, log_segment_count),
-          FIELD(Superblock, journal_pages), FIELD(Superblock, journal_number),
-          FIELD(Superblock, journal_list_crc), FIELD(Superblock, reserved0),
-          FIELD(Superblock, journal_bytes), FIELD(Superblock, newest_time_us), FIELD(Superblock, reserved)}},
-        {"ChunkMeta", sizeof(ChunkMeta),
+        {"Superblock",
+         sizeof(Superblock),
+         {FIELD(Superblock, magic),
+          FIELD(Superblock, format_version),
+          FIELD(Superblock, crc),
+          FIELD(Superblock, sequence),
+          FIELD(Superblock, file_uuid),
+          FIELD(Superblock, epoch),
+          FIELD(Superblock, salt),
+          FIELD(Superblock, checkpoint_csn),
+          FIELD(Superblock, log_position),
+          FIELD(Superblock, durable_csn),
+          FIELD(Superblock, log_crc),
+          FIELD(Superblock, chunk_count),
+          FIELD(Superblock, directory_crc),
+          FIELD(Superblock, catalog_root),
+          FIELD(Superblock, log_segment_bytes),
+          FIELD(Superblock, log_segment_count),
+          FIELD(Superblock, journal_pages),
+          FIELD(Superblock, journal_number),
+          FIELD(Superblock, journal_list_crc),
+          FIELD(Superblock, reserved0),
+          FIELD(Superblock, journal_bytes),
+          FIELD(Superblock, newest_time_us),
+          FIELD(Superblock, reserved)}},
+        {"ChunkMeta",
+         sizeof(ChunkMeta),
          {FIELD(ChunkMeta, used), FIELD(ChunkMeta, page_crc), FIELD(ChunkMeta, reserved)}},
-        {"DirectoryEntry", sizeof(DirectoryEntry),
+        {"DirectoryEntry",
+         sizeof(DirectoryEntry),
          {FIELD(DirectoryEntry, meta_crc), FIELD(DirectoryEntry, free_count),
           FIELD(DirectoryEntry, newest_time)}},
-        {"DirectoryPage", sizeof(DirectoryPage),
+        {"DirectoryPage",
+         sizeof(DirectoryPage),
          {FIELD(DirectoryPage, entry), FIELD(DirectoryPage, reserved)}},
     };
 }
 
 std::vector<Struct> log_structs() {
     return {
-        {"JournalHeader", sizeof(JournalHeader),
+        {"JournalHeader",
+         sizeof(JournalHeader),
          {FIELD(JournalHeader, magic), FIELD(JournalHeader, number),
           FIELD(JournalHeader, file_uuid), FIELD(JournalHeader, checkpoint_csn),
           FIELD(JournalHeader, page_count), FIELD(JournalHeader, list_crc)}},
-        {"JournalEntry", sizeof(JournalEntry),
+        {"JournalEntry",
+         sizeof(JournalEntry),
          {FIELD(JournalEntry, page_id), FIELD(JournalEntry, page_crc)}},
-        {"BatchHeader", sizeof(BatchHeader),
+        {"BatchHeader",
+         sizeof(BatchHeader),
          {FIELD(BatchHeader, magic), FIELD(BatchHeader, file_uuid), FIELD(BatchHeader, epoch),
           FIELD(BatchHeader, salt), FIELD(BatchHeader, position), FIELD(BatchHeader, csn),
           FIELD(BatchHeader, durable_csn), FIELD(BatchHeader, time_us),
           FIELD(BatchHeader, length_bytes), FIELD(BatchHeader, record_count),
-          FIELD(BatchHeader, previous_crc), FIELD(BatchHeader, crc),
-          FIELD(BatchHeader, reserved)}},
-        {"LogRecord", sizeof(LogRecord),
+          FIELD(BatchHeader, previous_crc), FIELD(BatchHeader, crc), FIELD(BatchHeader, reserved)}},
+        {"LogRecord",
+         sizeof(LogRecord),
          {FIELD(LogRecord, length_bytes), FIELD(LogRecord, type), FIELD(LogRecord, key_bytes),
           FIELD(LogRecord, table_id), FIELD(LogRecord, body_bytes), FIELD(LogRecord, crc),
           FIELD(LogRecord, reserved)}},
-        {"LoggedAdd", sizeof(LoggedAdd),
+        {"LoggedAdd",
+         sizeof(LoggedAdd),
          {FIELD(LoggedAdd, column), FIELD(LoggedAdd, reserved0), FIELD(LoggedAdd, reserved1),
           FIELD(LoggedAdd, delta), FIELD(LoggedAdd, result)}},
     };
@@ -100,23 +123,45 @@ struct Constant {
     std::uint64_t value;
 };
 
-#define CONSTANT(name) Constant{#name, static_cast<std::uint64_t>(name)}
-#define PLACE(page) Constant{#page, (page).value}
+#define CONSTANT(name) \
+    Constant { #name, static_cast < std::uint64_t>(name) }
+#define PLACE(page) \
+    Constant { #page, (page).value }
 
 std::vector<Constant> constants() {
     return {
-        CONSTANT(kFormatVersion), CONSTANT(kBlockBytes), CONSTANT(kPageBytes),
-        CONSTANT(kSuperblockMagic), CONSTANT(kSuperblockCopies), CONSTANT(kJournalMagic),
-        CONSTANT(kBatchMagic), CONSTANT(kBatchBytesMax), CONSTANT(kChunkPages),
-        CONSTANT(kChunkBytes), CONSTANT(kDirectoryChunks), PLACE(meta_page(0)),
-        PLACE(meta_page(1)), PLACE(meta_page(128)), PLACE(directory_page(0)),
-        PLACE(directory_page(1)), PLACE(kCatalogRootPage), PLACE(kSessionsRootPage),
-        CONSTANT(PageType::kNone), CONSTANT(PageType::kFree), CONSTANT(PageType::kLeaf),
-        CONSTANT(PageType::kInner), CONSTANT(PageType::kMeta), CONSTANT(PageType::kDirectory),
-        CONSTANT(RecordType::kPutRow), CONSTANT(RecordType::kUpdateColumns),
-        CONSTANT(RecordType::kAddColumn), CONSTANT(RecordType::kDeleteRow),
-        CONSTANT(RecordType::kDeleteRange), CONSTANT(RecordType::kCreateTable),
-        CONSTANT(RecordType::kDropTable), CONSTANT(RecordType::kSession),
+        CONSTANT(kFormatVersion),
+        CONSTANT(kBlockBytes),
+        CONSTANT(kPageBytes),
+        CONSTANT(kSuperblockMagic),
+        CONSTANT(kSuperblockCopies),
+        CONSTANT(kJournalMagic),
+        CONSTANT(kBatchMagic),
+        CONSTANT(kBatchBytesMax),
+        CONSTANT(kChunkPages),
+        CONSTANT(kChunkBytes),
+        CONSTANT(kDirectoryChunks),
+        PLACE(meta_page(0)),
+        PLACE(meta_page(1)),
+        PLACE(meta_page(128)),
+        PLACE(directory_page(0)),
+        PLACE(directory_page(1)),
+        PLACE(kCatalogRootPage),
+        PLACE(kSessionsRootPage),
+        CONSTANT(PageType::kNone),
+        CONSTANT(PageType::kFree),
+        CONSTANT(PageType::kLeaf),
+        CONSTANT(PageType::kInner),
+        CONSTANT(PageType::kMeta),
+        CONSTANT(PageType::kDirectory),
+        CONSTANT(RecordType::kPutRow),
+        CONSTANT(RecordType::kUpdateColumns),
+        CONSTANT(RecordType::kAddColumn),
+        CONSTANT(RecordType::kDeleteRow),
+        CONSTANT(RecordType::kDeleteRange),
+        CONSTANT(RecordType::kCreateTable),
+        CONSTANT(RecordType::kDropTable),
+        CONSTANT(RecordType::kSession),
         CONSTANT(RecordType::kExpireSession),
     };
 }
@@ -142,7 +187,8 @@ std::string log_image() {
     start.newest_csn = Csn{40};
     start.batch_bytes_max = 16384;
     EXPECT_TRUE(disk.resize(StoreFile::kLog, start.shape.ring_bytes()).ok());
-    Wal wal(disk, start, [](void*, const SealedBatch&, const Status&) {}, nullptr);
+    Wal wal(
+        disk, start, [](void*, const SealedBatch&, const Status&) {}, nullptr);
     const auto write = [&](std::uint64_t csn) {
         wal.seal(Csn{csn}, Csn{40}, 1'000'000 + csn);
         wal.write();

@@ -10,712 +10,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <limits>
 #include <optional>
 #include <random>
-#include <set>
 
-#include "engine/page/search.h"
-#include "shm/reader_slot.h"
 #include "shm/stats.h"
+#include "tests/model.h"
+#include "tests/model_maker.h"
 #include "tests/sim.h"
-#include "tests/snapshot_view.h"
+#include "tests/snapshot_reader.h"
 
 namespace bidstore {
 namespace {
-
-using Bytes = std::vector<std::byte>;
-using Random = std::mt19937_64;
-
-constexpr std::uint32_t kTables = 4;
-constexpr std::uint32_t kOrder = 3;  // the table with the witness
-
-// ---- tables -------------------------------------------------------------------------------------
-
-Schema made(Result<Schema> schema) {
-    CHECK(schema.ok());
-    return *schema;
-}
-
-const std::array<Schema, kTables>& schemas() {
-    static const std::array<Schema, kTables> all{
-        made(Schema::make("numbers",
-                          {{"id", ColumnType::kU32, 0},
-                           {"count", ColumnType::kI64, 0},
-                           {"small", ColumnType::kI8, 0},
-                           {"big", ColumnType::kU64, 0},
-                           {"pad", ColumnType::kFixed, 60}},
-                          1)),
-        made(Schema::make("texts",
-                          {{"region", ColumnType::kU16, 0},
-                           {"id", ColumnType::kU32, 0},
-                           {"n", ColumnType::kI32, 0},
-                           {"text", ColumnType::kText, 0},
-                           {"data", ColumnType::kBytes, 0}},
-                          2)),
-        made(Schema::make("seen",
-                          {{"name", ColumnType::kFixed, 16},
-                           {"at", ColumnType::kTimestamp, 0},
-                           {"hits", ColumnType::kU16, 0},
-                           {"note", ColumnType::kText, 0}},
-                          1, 1)),
-        made(Schema::make("witness", {{"id", ColumnType::kU32, 0}, {"n", ColumnType::kI64, 0}}, 1)),
-    };
-    return all;
-}
-
-Bytes key_of(std::uint32_t table, std::uint32_t id) {
-    Bytes key(schemas()[table].key_bytes());
-    if (table == 1) encode_key_integer(key.data(), id % 3, 2, false);
-    encode_key_integer(key.data() + (table == 1 ? 2 : 0), id, 4, false);
-    return key;
-}
-
-// The parts of a row value, as engine/page/schema.h lays them out.
-struct Parts {
-    Bytes fixed;
-    std::vector<Bytes> variable;
-};
-
-Parts split(const Schema& schema, const Bytes& value) {
-    Parts parts;
-    const auto at = [&](std::size_t offset) {
-        return value.begin() + static_cast<std::ptrdiff_t>(offset);
-    };
-    parts.fixed.assign(at(0), at(schema.fixed_bytes()));
-    const std::size_t content = schema.fixed_bytes() + 2 * schema.variable_columns();
-    std::size_t begin = 0;
-    for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
-        std::uint16_t end = 0;
-        std::memcpy(&end, value.data() + schema.fixed_bytes() + 2 * i, sizeof end);
-        parts.variable.emplace_back(at(content + begin), at(content + end));
-        begin = end;
-    }
-    return parts;
-}
-
-Bytes join(const Parts& parts) {
-    Bytes value = parts.fixed;
-    std::uint16_t end = 0;
-    for (const Bytes& part : parts.variable) {
-        end = static_cast<std::uint16_t>(end + part.size());
-        value.push_back(static_cast<std::byte>(end & 0xff));
-        value.push_back(static_cast<std::byte>(end >> 8));
-    }
-    for (const Bytes& part : parts.variable) value.insert(value.end(), part.begin(), part.end());
-    return value;
-}
-
-bool well_formed(const Schema& schema, const Bytes& value) {
-    const std::size_t least = schema.fixed_bytes() + 2 * schema.variable_columns();
-    if (value.size() < least || value.size() + schema.key_bytes() > kRowBytesMax) return false;
-    std::uint16_t last = 0;
-    for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
-        std::uint16_t end = 0;
-        std::memcpy(&end, value.data() + schema.fixed_bytes() + 2 * i, sizeof end);
-        if (end < last) return false;
-        last = end;
-    }
-    return least + last == value.size();
-}
-
-std::string hex(const Bytes& bytes) {
-    std::string text;
-    for (const std::byte byte : bytes) {
-        constexpr char kDigits[] = "0123456789abcdef";
-        text += kDigits[std::to_integer<unsigned>(byte) >> 4];
-        text += kDigits[std::to_integer<unsigned>(byte) & 15];
-    }
-    return text;
-}
-
-// The first row that is not the same, or an empty string.
-std::string difference(const std::map<Bytes, Bytes>& found, const std::map<Bytes, Bytes>& wanted) {
-    for (const auto& [key, value] : found) {
-        const auto same = wanted.find(key);
-        if (same == wanted.end()) return "row " + hex(key) + " should not be there";
-        if (same->second != value) {
-            return "row " + hex(key) + " is " + hex(value) + ", not " + hex(same->second);
-        }
-    }
-    for (const auto& [key, value] : wanted) {
-        if (!found.contains(key)) return "row " + hex(key) + " is missing";
-    }
-    return "";
-}
-
-// ---- operations ---------------------------------------------------------------------------------
-
-struct Operation {
-    OperationKind kind = OperationKind::kPut;
-    std::uint32_t table = 0;
-    Bytes key;
-    std::uint8_t flags = 0;
-    Bytes body;  // a row, or the upper bound of a range
-    std::uint16_t column = 0;
-    Bytes content;  // of that column
-    AddBody add{};
-};
-
-struct Outcome {
-    Error error = Error::kOk;
-    std::uint32_t failed = kNoOperation;
-    std::vector<std::int64_t> results;
-};
-
-// What a transaction does to rows, and whether the rows allow it.
-class Evaluation {
-  public:
-    using Rows = std::map<Bytes, std::optional<Bytes>>;
-    using Find = std::function<std::optional<Bytes>(std::uint32_t table, const Bytes& key)>;
-    using Range = std::function<std::vector<Bytes>(std::uint32_t table, const Bytes& from,
-                                                   const Bytes& to)>;
-
-    Evaluation(Find find, Range range) : find_(std::move(find)), range_(std::move(range)) {}
-
-    Outcome run(const std::vector<Operation>& operations) {
-        Outcome outcome;
-        for (std::uint32_t i = 0; i < operations.size(); ++i) {
-            outcome.error = step(operations[i], outcome.results);
-            if (outcome.error == Error::kOk) continue;
-            outcome.failed = i;
-            outcome.results.clear();
-            return outcome;
-        }
-        return outcome;
-    }
-    const std::array<Rows, kTables>& changes() const { return changes_; }
-
-  private:
-    std::optional<Bytes> get(const Operation& operation) const {
-        const auto changed = changes_[operation.table].find(operation.key);
-        if (changed != changes_[operation.table].end()) return changed->second;
-        return find_(operation.table, operation.key);
-    }
-    void set(const Operation& operation, std::optional<Bytes> value) {
-        changes_[operation.table][operation.key] = std::move(value);
-    }
-
-    Error step(const Operation& operation, std::vector<std::int64_t>& results) {
-        const Schema& schema = schemas()[operation.table];
-        if (operation.key.size() != schema.key_bytes()) return Error::kInvalid;
-        const std::optional<Bytes> old = get(operation);
-        switch (operation.kind) {
-            case OperationKind::kCheckPresent:
-                return old ? Error::kOk : Error::kPrecondition;
-            case OperationKind::kCheckAbsent:
-                return old ? Error::kPrecondition : Error::kOk;
-            case OperationKind::kCheckEquals:
-                if (!old) return Error::kPrecondition;
-                return column(schema, operation.column, *old) == operation.content
-                           ? Error::kOk
-                           : Error::kPrecondition;
-            case OperationKind::kInsert:
-            case OperationKind::kPut:
-                if (operation.kind == OperationKind::kInsert && old) return Error::kExists;
-                if (!well_formed(schema, operation.body)) return Error::kInvalid;
-                set(operation, operation.body);
-                return Error::kOk;
-            case OperationKind::kUpdate:
-                return old ? update(operation, *old) : Error::kNotFound;
-            case OperationKind::kAdd:
-                return add(operation, old, results);
-            case OperationKind::kDelete:
-                if (!old) return operation.flags & kIfPresent ? Error::kOk : Error::kNotFound;
-                set(operation, std::nullopt);
-                return Error::kOk;
-            case OperationKind::kDeleteRange:
-                return erase_range(operation, results);
-            default:
-                return Error::kProtocol;
-        }
-    }
-
-    static Bytes column(const Schema& schema, std::uint16_t column, const Bytes& value) {
-        const Parts parts = split(schema, value);
-        if (is_variable(schema.columns()[column].type)) {
-            return parts.variable[schema.variable_index(column)];
-        }
-        const auto from = parts.fixed.begin() +
-                          static_cast<std::ptrdiff_t>(schema.offset_bytes(column));
-        return {from, from + schema.columns()[column].width_bytes};
-    }
-
-    Error update(const Operation& operation, const Bytes& old) {
-        const Schema& schema = schemas()[operation.table];
-        if (operation.column < schema.key_columns()) return Error::kInvalid;
-        if (operation.column >= schema.columns().size()) return Error::kInvalid;
-        Parts parts = split(schema, old);
-        const Column& described = schema.columns()[operation.column];
-        if (is_variable(described.type)) {
-            parts.variable[schema.variable_index(operation.column)] = operation.content;
-        } else {
-            if (operation.content.size() != described.width_bytes) return Error::kInvalid;
-            std::copy(operation.content.begin(), operation.content.end(),
-                      parts.fixed.begin() +
-                          static_cast<std::ptrdiff_t>(schema.offset_bytes(operation.column)));
-        }
-        const Bytes value = join(parts);
-        if (!well_formed(schema, value)) return Error::kInvalid;
-        set(operation, value);
-        return Error::kOk;
-    }
-
-    Error add(const Operation& operation, const std::optional<Bytes>& old,
-              std::vector<std::int64_t>& results) {
-        const Schema& schema = schemas()[operation.table];
-        const AddBody& body = operation.add;
-        if (body.column < schema.key_columns() || body.column >= schema.columns().size() ||
-            !is_integer(schema.columns()[body.column].type)) {
-            return Error::kInvalid;
-        }
-        if (!old && !(operation.flags & kCreate)) return Error::kNotFound;
-        Bytes value = old.value_or(Bytes(schema.fixed_bytes() + 2 * schema.variable_columns()));
-        std::byte* place = value.data() + schema.offset_bytes(body.column);
-        std::int64_t sum = 0;
-        const Error error = sum_of(schema.columns()[body.column].type, place, body, sum);
-        if (error != Error::kOk) return error;
-        std::memcpy(place, &sum, schema.columns()[body.column].width_bytes);
-        set(operation, value);
-        if (operation.flags & kWantResult) results.push_back(sum);
-        return Error::kOk;
-    }
-
-    template <class Number>
-    static Error sum_as(const std::byte* place, const AddBody& body, std::int64_t& sum) {
-        __extension__ using Wide = __int128;
-        Number old{};
-        std::memcpy(&old, place, sizeof old);
-        const Wide wide = static_cast<Wide>(old) + body.delta;
-        const auto bound = [](std::int64_t limit) {
-            return sizeof(Number) == 8 && !std::numeric_limits<Number>::is_signed
-                       ? static_cast<Wide>(static_cast<std::uint64_t>(limit))
-                       : static_cast<Wide>(limit);
-        };
-        if (wide < std::numeric_limits<Number>::min()) return Error::kOutOfRange;
-        if (wide > std::numeric_limits<Number>::max()) return Error::kOutOfRange;
-        if (body.has_floor && wide < bound(body.floor)) return Error::kBelowFloor;
-        if (body.has_ceiling && wide > bound(body.ceiling)) return Error::kAboveCeiling;
-        sum = static_cast<std::int64_t>(wide);
-        return Error::kOk;
-    }
-
-    static Error sum_of(ColumnType type, const std::byte* place, const AddBody& body,
-                        std::int64_t& sum) {
-        switch (type) {
-            case ColumnType::kI8:
-                return sum_as<std::int8_t>(place, body, sum);
-            case ColumnType::kU16:
-                return sum_as<std::uint16_t>(place, body, sum);
-            case ColumnType::kI32:
-                return sum_as<std::int32_t>(place, body, sum);
-            case ColumnType::kI64:
-                return sum_as<std::int64_t>(place, body, sum);
-            case ColumnType::kU64:
-                return sum_as<std::uint64_t>(place, body, sum);
-            default:
-                return Error::kInvalid;
-        }
-    }
-
-    Error erase_range(const Operation& operation, std::vector<std::int64_t>& results) {
-        std::set<Bytes> keys;
-        for (const Bytes& key : range_(operation.table, operation.key, operation.body)) {
-            keys.insert(key);
-        }
-        for (const auto& [key, value] : changes_[operation.table]) {
-            const bool below = operation.body.empty() || key < operation.body;
-            if (key >= operation.key && below && value) keys.insert(key);
-        }
-        std::int64_t count = 0;
-        for (const Bytes& key : keys) {
-            const auto changed = changes_[operation.table].find(key);
-            if (changed != changes_[operation.table].end() && !changed->second) continue;
-            changes_[operation.table][key] = std::nullopt;
-            ++count;
-        }
-        if (operation.flags & kWantResult) results.push_back(count);
-        return Error::kOk;
-    }
-
-    Find find_;
-    Range range_;
-    std::array<Rows, kTables> changes_;
-};
-
-// All values of all keys, by place in the serial order.
-class Model {
-  public:
-    std::optional<Bytes> get(std::uint32_t table, const Bytes& key, std::int64_t place) const {
-        const auto found = rows_[table].find(key);
-        if (found == rows_[table].end()) return std::nullopt;
-        std::optional<Bytes> value;
-        for (const auto& [from, then] : found->second) {
-            if (from > place) break;
-            value = then;
-        }
-        return value;
-    }
-    // to empty: no bound.
-    std::map<Bytes, Bytes> range(std::uint32_t table, const Bytes& from, const Bytes& to,
-                                 std::int64_t place) const {
-        std::map<Bytes, Bytes> found;
-        for (auto at = rows_[table].lower_bound(from); at != rows_[table].end(); ++at) {
-            if (!to.empty() && at->first >= to) break;
-            if (const auto value = get(table, at->first, place)) found[at->first] = *value;
-        }
-        return found;
-    }
-    Evaluation evaluation(std::int64_t place) const {
-        return Evaluation(
-            [this, place](std::uint32_t table, const Bytes& key) { return get(table, key, place); },
-            [this, place](std::uint32_t table, const Bytes& from, const Bytes& to) {
-                std::vector<Bytes> keys;
-                for (const auto& [key, value] : range(table, from, to, place)) keys.push_back(key);
-                return keys;
-            });
-    }
-    void apply(const Evaluation& evaluation, std::uint64_t csn) {
-        ++newest_;
-        csns_.push_back(csn);
-        for (std::uint32_t table = 0; table < kTables; ++table) {
-            for (const auto& [key, value] : evaluation.changes()[table]) {
-                rows_[table][key].emplace_back(newest_, value);
-            }
-        }
-    }
-    std::int64_t newest() const { return newest_; }
-    std::uint64_t newest_csn() const { return csns_.empty() ? 0 : csns_.back(); }
-    // The last place in the order that a snapshot of csn sees.
-    std::int64_t place_of(std::uint64_t csn) const {
-        return std::upper_bound(csns_.begin(), csns_.end(), csn) - csns_.begin();
-    }
-
-  private:
-    std::array<std::map<Bytes, std::vector<std::pair<std::int64_t, std::optional<Bytes>>>>, kTables>
-        rows_;
-    std::vector<std::uint64_t> csns_;  // of places 1, 2, ...
-    std::int64_t newest_ = 0;
-};
-
-// ---- making transactions ------------------------------------------------------------------------
-
-class Maker {
-  public:
-    Maker(Random& random, std::uint32_t keys) : random_(random), keys_(keys) {}
-
-    std::vector<Operation> transaction() {
-        std::vector<Operation> operations;
-        const std::uint64_t count = 1 + pick(5);
-        while (operations.size() < count) operations.push_back(operation());
-        return with_witness(std::move(operations));
-    }
-    static std::vector<Operation> with_witness(std::vector<Operation> operations) {
-        Operation witness;
-        witness.kind = OperationKind::kAdd;
-        witness.table = kOrder;
-        witness.key = key_of(kOrder, 0);
-        witness.flags = kWantResult | kCreate;
-        witness.add.column = 1;
-        witness.add.delta = 1;
-        operations.push_back(witness);
-        return operations;
-    }
-    // One row in each table.
-    std::vector<Operation> rows(std::uint32_t id) {
-        std::vector<Operation> operations(3);
-        for (std::uint32_t table = 0; table < 3; ++table) {
-            operations[table].table = table;
-            operations[table].key = key_of(table, id);
-            operations[table].body = row(schemas()[table]);
-        }
-        return with_witness(std::move(operations));
-    }
-    Bytes some_key(std::uint32_t table) {
-        return key_of(table, static_cast<std::uint32_t>(pick(keys_)));
-    }
-    std::uint64_t pick(std::uint64_t below) { return random_() % below; }
-
-  private:
-    Bytes filler(std::size_t length) {
-        return Bytes(length, static_cast<std::byte>('a' + pick(26)));
-    }
-
-    Bytes row(const Schema& schema) {
-        Parts parts;
-        parts.fixed = filler(schema.fixed_bytes());
-        // Mostly short rows; some that fill most of a page.
-        for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
-            parts.variable.push_back(filler(pick(8) == 0 ? pick(1900) : pick(300)));
-        }
-        return join(parts);
-    }
-
-    Operation operation() {
-        Operation operation;
-        operation.table = static_cast<std::uint32_t>(pick(3));
-        operation.key = some_key(operation.table);
-        const Schema& schema = schemas()[operation.table];
-        switch (pick(16)) {
-            case 0:
-                operation.kind = OperationKind::kCheckPresent;
-                // Rarely alone: it is refused about as often as a key is absent.
-                if (pick(3) != 0) operation.kind = OperationKind::kPut;
-                operation.body = row(schema);
-                break;
-            case 1:
-                operation.kind = OperationKind::kCheckAbsent;
-                if (pick(3) != 0) operation.kind = OperationKind::kPut;
-                operation.body = row(schema);
-                break;
-            case 2:
-                operation.kind = pick(3) == 0 ? OperationKind::kCheckEquals : OperationKind::kPut;
-                operation.column = static_cast<std::uint16_t>(schema.key_columns());
-                operation.content = filler(schema.columns()[operation.column].width_bytes);
-                operation.body = row(schema);
-                break;
-            case 3:
-                operation.kind = OperationKind::kInsert;
-                operation.body = row(schema);
-                break;
-            case 4:
-            case 5:
-                make_update(operation, schema);
-                break;
-            case 6:
-            case 7:
-            case 8:
-                make_add(operation, schema);
-                break;
-            case 9:
-            case 10:
-                operation.kind = OperationKind::kDelete;
-                operation.flags = pick(4) == 0 ? 0 : static_cast<std::uint8_t>(kIfPresent);
-                break;
-            case 11:
-                make_range(operation);
-                break;
-            default:
-                operation.kind = OperationKind::kPut;
-                operation.body = row(schema);
-                if (pick(60) == 0) operation.body.pop_back();
-                break;
-        }
-        return operation;
-    }
-
-    void make_update(Operation& operation, const Schema& schema) {
-        operation.kind = OperationKind::kUpdate;
-        const std::uint64_t values = schema.columns().size() - schema.key_columns();
-        operation.column = static_cast<std::uint16_t>(schema.key_columns() + pick(values));
-        const Column& column = schema.columns()[operation.column];
-        operation.content = filler(is_variable(column.type) ? pick(900) : column.width_bytes);
-        if (pick(40) == 0) operation.column = 0;  // a key column
-        if (pick(40) == 0) operation.content.push_back(std::byte{'x'});
-    }
-
-    void make_add(Operation& operation, const Schema& schema) {
-        operation.kind = OperationKind::kAdd;
-        operation.flags = static_cast<std::uint8_t>((pick(4) != 0 ? kCreate : 0) |
-                                                    (pick(2) != 0 ? kWantResult : 0));
-        operation.add.column = static_cast<std::uint16_t>(
-            schema.key_columns() + (operation.table == 0 ? pick(3) : operation.table == 2));
-        if (pick(40) == 0) operation.add.column = 0;
-        operation.add.delta = static_cast<std::int64_t>(pick(2000)) - 900;
-        if (pick(30) == 0) operation.add.delta = std::numeric_limits<std::int64_t>::max();
-        if (pick(30) == 0) operation.add.delta = std::numeric_limits<std::int64_t>::min();
-        operation.add.has_floor = pick(8) == 0;
-        operation.add.floor = static_cast<std::int64_t>(pick(200)) - 100;
-        operation.add.has_ceiling = pick(8) == 0;
-        operation.add.ceiling = static_cast<std::int64_t>(pick(2000)) - 100;
-    }
-
-    void make_range(Operation& operation) {
-        operation.kind = OperationKind::kDeleteRange;
-        operation.flags = pick(2) != 0 ? static_cast<std::uint8_t>(kWantResult) : 0;
-        if (operation.table == 1) {  // regions come first in its keys
-            operation.body = operation.key;
-            std::byte& last = operation.body.back();
-            last = static_cast<std::byte>(std::min(255u, static_cast<unsigned>(last) + 40u));
-            return;
-        }
-        const auto from = static_cast<std::uint32_t>(decode_key_integer(operation.key.data(), 4,
-                                                                        false));
-        operation.body = key_of(operation.table, from + static_cast<std::uint32_t>(pick(50)));
-        if (pick(20) == 0) std::swap(operation.key, operation.body);  // an empty range
-    }
-
-    Random& random_;
-    std::uint32_t keys_;
-};
-
-TransactionBytes encode(const std::vector<Operation>& operations,
-                        const std::array<TableId, kTables>& tables, Durability durability) {
-    TransactionBytes bytes(durability);
-    for (const Operation& operation : operations) {
-        const TableId table = tables[operation.table];
-        switch (operation.kind) {
-            case OperationKind::kAdd:
-                bytes.add(table, operation.key, operation.add, operation.flags);
-                break;
-            case OperationKind::kUpdate:
-            case OperationKind::kCheckEquals:
-                bytes.columns(operation.kind, table, operation.key, operation.column,
-                              operation.content);
-                break;
-            default:
-                bytes.operation(operation.kind, table, operation.key, operation.body,
-                                operation.flags);
-                break;
-        }
-    }
-    return bytes;
-}
-
-// ---- snapshots ----------------------------------------------------------------------------------
-
-// A snapshot in a slot of a client, read as a client reads.
-class Snapshot {
-    auto source() {
-        return [this](PageId page) { return see_page(view_, slot_, page).page; };
-    }
-
-  public:
-    Snapshot(SimStore& store, const PoolView& view, SimClient& client, std::uint32_t slot)
-        : store_(store),
-          view_(view),
-          client_(client),
-          slot_index_(slot),
-          slot_(client.segment().slots()[slot], view.published(),
-                view.revoked()[client.segment().first_slot() + slot]) {
-        slot_.begin();
-    }
-    ~Snapshot() { slot_.end(); }
-    Snapshot(const Snapshot&) = delete;
-    Snapshot& operator=(const Snapshot&) = delete;
-
-    std::uint64_t csn() const { return slot_.snapshot().value; }
-    bool valid() const { return slot_.valid(); }
-    const SimClient& client() const { return client_; }
-    std::uint32_t slot_index() const { return slot_index_; }
-    std::uint64_t misses() const { return misses_; }
-    const std::string& trouble() const { return trouble_; }
-
-    // Nothing when the lease ended, or with trouble() said.
-    std::optional<std::optional<Bytes>> get(const TreeShape& shape, PageId root, const Bytes& key) {
-        for (;;) {
-            const Landing landing = descend(shape, root, key.data(), source());
-            if (landing.state == Landed::kMissing) {
-                if (!bring_in(landing.page)) return std::nullopt;
-                continue;
-            }
-            if (!believe(landing)) return std::nullopt;
-            const LeafView rows(landing.bytes, shape.leaf);
-            const int row = rows.find(key.data());
-            std::optional<Bytes> value;
-            if (row >= 0) {
-                const auto bytes = rows.value(static_cast<std::uint32_t>(row));
-                value.emplace(bytes.begin(), bytes.end());
-            }
-            if (!valid()) return std::nullopt;
-            return std::optional<std::optional<Bytes>>(std::in_place, std::move(value));
-        }
-    }
-
-    // The rows from `from` on, up to `to` (empty: all), leaf by leaf, as long as `between`, which
-    // runs after each, says so.
-    std::optional<std::map<Bytes, Bytes>> range(const TreeShape& shape, PageId root,
-                                                const Bytes& from, const Bytes& to,
-                                                const std::function<bool()>& between) {
-        std::map<Bytes, Bytes> found;
-        auto cursor = PathCursor(shape, root, source());
-        bool begun = false;
-        for (;;) {
-            const Landing landing = begun ? cursor.next_leaf() : cursor.seek(from.data());
-            if (landing.state == Landed::kMissing) {
-                if (!bring_in(landing.page)) return std::nullopt;
-                continue;
-            }
-            if (landing.state == Landed::kEnd) break;
-            if (!believe(landing)) return std::nullopt;
-            begun = true;
-            if (!collect(cursor.leaf(), shape, from, to, found) || !between()) break;
-        }
-        if (!valid()) return std::nullopt;
-        return found;
-    }
-
-    // All leaves backwards: the rows of the whole table.
-    std::optional<std::map<Bytes, Bytes>> backwards(const TreeShape& shape, PageId root) {
-        std::map<Bytes, Bytes> found;
-        auto cursor = PathCursor(shape, root, source());
-        bool begun = false;
-        for (;;) {
-            const Landing landing = begun ? cursor.previous_leaf() : cursor.seek_last();
-            if (landing.state == Landed::kMissing) {
-                if (!bring_in(landing.page)) return std::nullopt;
-                continue;
-            }
-            if (landing.state == Landed::kEnd) break;
-            if (!believe(landing)) return std::nullopt;
-            begun = true;
-            collect(cursor.leaf(), shape, {}, {}, found);
-        }
-        if (!valid()) return std::nullopt;
-        return found;
-    }
-
-  private:
-    static bool collect(const LeafView& rows, const TreeShape& shape, const Bytes& from,
-                        const Bytes& to, std::map<Bytes, Bytes>& found) {
-        for (std::uint32_t row = 0; row < rows.count(); ++row) {
-            const Bytes key(rows.key(row), rows.key(row) + shape.leaf.key_bytes);
-            if (key < from) continue;
-            if (!to.empty() && key >= to) return false;
-            const auto value = rows.value(row);
-            found[key] = Bytes(value.begin(), value.end());
-        }
-        return true;
-    }
-
-    bool believe(const Landing& landing) {
-        if (landing.state == Landed::kLeaf) return true;
-        if (valid()) trouble_ = "page " + std::to_string(landing.page.value) + " looks corrupt";
-        return false;
-    }
-
-    bool bring_in(PageId page) {
-        if (!valid()) return false;
-        const SeenPage::State state = see_page(view_, slot_, page).state;
-        if (state != SeenPage::State::kAbsent) {
-            if (state == SeenPage::State::kFound) return true;
-            if (valid()) trouble_ = "page " + std::to_string(page.value) + " has no version";
-            return false;
-        }
-        ++misses_;
-        const auto token = client_.request_pages({&page, 1});
-        CHECK(token.has_value());
-        std::optional<Answer> answer;
-        store_.run_until([&] { return (answer = client_.answer(*token)).has_value(); });
-        if (!answer) {
-            trouble_ = "no answer to a request for page " + std::to_string(page.value);
-        } else if (answer->error != Error::kOk && valid()) {
-            trouble_ = "page " + std::to_string(page.value) + ": " +
-                       std::string(error_name(answer->error));
-        }
-        return trouble_.empty() && valid();
-    }
-
-    SimStore& store_;
-    const PoolView& view_;
-    SimClient& client_;
-    std::uint32_t slot_index_;
-    SlotOwner slot_;
-    std::uint64_t misses_ = 0;
-    std::string trouble_;
-};
 
 // ---- the run ------------------------------------------------------------------------------------
 
@@ -733,12 +38,11 @@ class ModelRun {
   public:
     ModelRun(std::uint64_t seed, Totals& totals) : random_(seed), totals_(totals) {
         options_ = small_store();
-        options_.frames = static_cast<std::uint32_t>(400 + random_() % 250);
+        options_.frames = static_cast<std::uint32_t>(430 + random_() % 250);
         const std::uint64_t intervals[] = {100'000, 2'000'000, 30'000'000'000};
         options_.engine.checkpoint_interval_ns = intervals[seed % 3];
         options_.engine.group_commit_interval_ns = seed % 4 == 3 ? 50'000 : 0;
-        fprintf(stderr, "DBG frames %u\n", options_.frames);
-        keys_ = static_cast<std::uint32_t>(600 + random_() % 900);
+        keys_ = static_cast<std::uint32_t>(600 + random_() % 700);
         seed_ = seed;
     }
 
@@ -754,7 +58,6 @@ class ModelRun {
         fill(maker);
         for (std::uint32_t move = 0; move < moves && !failed(); ++move) make_move(maker);
         finish_life();
-        fprintf(stderr, "DBG moved clock %lu\n", store_->clock.monotonic_ns());
         if (!failed()) restart();
     }
 
@@ -802,7 +105,6 @@ class ModelRun {
             while (writers_[(id + 1) % writers_.size()].pending.size() >= 8 && !failed()) round();
         }
         settle();
-        fprintf(stderr, "DBG filled keys %u clock %lu\n", keys_, store_->clock.monotonic_ns());
     }
 
     void make_move(Maker& maker) {
@@ -996,14 +298,13 @@ class ModelRun {
         const Bytes from = whole ? key_of(table, 0) : maker.some_key(table);
         Bytes to = whole ? Bytes{} : maker.some_key(table);
         if (!to.empty() && to < from) to = {};
-        const auto found =
-            whole && random_() % 2 == 0
-                ? snapshot.backwards(shape, root(table))
-                : snapshot.range(shape, root(table), from, to, [&] {
-                      if (random_() % 3 == 0) submit(maker);
-                      if (random_() % 2 == 0) round();
-                      return true;
-                  });
+        const auto found = whole && random_() % 2 == 0
+                               ? snapshot.backwards(shape, root(table))
+                               : snapshot.range(shape, root(table), from, to, [&] {
+                                     if (random_() % 3 == 0) submit(maker);
+                                     if (random_() % 2 == 0) round();
+                                     return true;
+                                 });
         collect();
         if (!found) return false;
         const auto expected = model_.range(table, from, to, model_.place_of(snapshot.csn()));
@@ -1034,8 +335,7 @@ class ModelRun {
 
     void compare_newest() {
         for (std::uint32_t table = 0; table < kTables; ++table) {
-            EXPECT_EQ(difference(all_rows(table), model_.range(table, {}, {}, model_.newest())),
-                      "")
+            EXPECT_EQ(difference(all_rows(table), model_.range(table, {}, {}, model_.newest())), "")
                 << "table " << table;
         }
         EXPECT_EQ(store_->verify(), "");
@@ -1109,25 +409,63 @@ TEST(Model, EverySnapshotAndEveryAnswerIsThatOfTheSerialOrder) {
     Totals totals;
     for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
         SCOPED_TRACE("seed " + std::to_string(seed));
-        const auto began = std::chrono::steady_clock::now();
-        ModelRun(seed, totals).run(2000);
-        fprintf(stderr, "DBG seed %lu: %ld ms applied %lu refused %lu reads %lu misses %lu expired %lu evict %lu ckpt %lu\n", seed, std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now()-began).count(), totals.applied, totals.refused, totals.reads, totals.misses, totals.expired, totals.evictions, totals.checkpoints);
+        ModelRun(seed, totals).run(420);
         if (HasFailure()) break;
     }
+    if (HasFailure() || seeds < 20) return;
     // It was a test of what it says.
-    EXPECT_GT(totals.applied, 200 * seeds);
-    EXPECT_GT(totals.refused, 20 * seeds);
+    EXPECT_GT(totals.applied, 500 * seeds);
+    EXPECT_GT(totals.refused, 100 * seeds);
     EXPECT_GT(totals.reads, 50 * seeds);
     EXPECT_GT(totals.misses, 10 * seeds);
     EXPECT_GT(totals.evictions, 50 * seeds);
     EXPECT_GT(totals.checkpoints, 3 * seeds);
-    EXPECT_LT(totals.expired, totals.reads / 10);
+    EXPECT_LT(totals.expired, totals.reads / 5);
     RecordProperty("applied", static_cast<int>(totals.applied));
     RecordProperty("refused", static_cast<int>(totals.refused));
     RecordProperty("reads", static_cast<int>(totals.reads));
     RecordProperty("misses", static_cast<int>(totals.misses));
     RecordProperty("expired", static_cast<int>(totals.expired));
     RecordProperty("evictions", static_cast<int>(totals.evictions));
+}
+
+// An emptied leaf is freed, and the leaf beside it takes over: that one must be there as well.
+TEST(Model, RowsPutBackIntoLeavesThatWereEmptiedFindTheirPlace) {
+    SimStoreOptions options = small_store();
+    options.frames = 400;
+    SimStore store(options, std::make_unique<SimDisk>(), 4);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    const Schema schema = made(
+        Schema::make("wide", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 2040}}, 1));
+    const TableId table = store.create_table(client, schema);
+    const Bytes row(schema.fixed_bytes(), std::byte{1});  // one fills a leaf
+    constexpr std::uint32_t kRows = 900;
+    const auto key = [](std::uint32_t id) { return key_of(0, id); };
+    for (std::uint32_t id = 0; id < kRows; ++id) {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kPut, table, key(id), row);
+        ASSERT_EQ(store.commit(client, bytes).error, Error::kOk);
+    }
+    Random random(4);
+    for (int i = 0; i < 300; ++i) {
+        const auto id = static_cast<std::uint32_t>(random() % (kRows - 4));
+        TransactionBytes bytes;
+        if (i % 2 == 0) {
+            bytes.operation(OperationKind::kDelete, table, key(id), {});
+            bytes.operation(OperationKind::kDelete, table, key(id + 1), {});
+            bytes.operation(OperationKind::kPut, table, key(id + 1), row);
+            bytes.operation(OperationKind::kPut, table, key(id), row);
+        } else {
+            bytes.operation(OperationKind::kDeleteRange, table, key(id), key(id + 4));
+            for (std::uint32_t put = 0; put < 4; ++put) {
+                bytes.operation(OperationKind::kInsert, table, key(id + put), row);
+            }
+        }
+        ASSERT_EQ(store.commit(client, bytes).error, Error::kOk) << i;
+    }
+    EXPECT_EQ(store.verify(), "");
+    store.engine->core().storage().pool.check_invariants();
 }
 
 }  // namespace

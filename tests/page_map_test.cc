@@ -57,7 +57,7 @@ struct TestPool {
 
 struct WalkCase {
     std::uint64_t snapshot;
-    Lookup lookup;
+    PageLookup lookup;
     std::uint32_t frame;
 };
 
@@ -68,9 +68,9 @@ TEST(PageMap, WalkEndsAtTheNewestVersionTheSnapshotSees) {
     test.version(6, 4, kNoFrame);
     test.pool.page_map()[2].store(5);
     const WalkCase cases[] = {
-        {10, Lookup::kFound, 5},    {9, Lookup::kFound, 5},     {8, Lookup::kFound, 3},
-        {7, Lookup::kFound, 3},     {6, Lookup::kFound, 6},     {4, Lookup::kFound, 6},
-        {3, Lookup::kNoVersion, 0}, {1, Lookup::kNoVersion, 0},
+        {10, PageLookup::kFound, 5},    {9, PageLookup::kFound, 5},     {8, PageLookup::kFound, 3},
+        {7, PageLookup::kFound, 3},     {6, PageLookup::kFound, 6},     {4, PageLookup::kFound, 6},
+        {3, PageLookup::kNoVersion, 0}, {1, PageLookup::kNoVersion, 0},
     };
     for (const WalkCase& each : cases) {
         test.pool.header().published.visible.store(each.snapshot);
@@ -78,7 +78,7 @@ TEST(PageMap, WalkEndsAtTheNewestVersionTheSnapshotSees) {
         owner.begin();
         const PageVersion found = version_at(test.view, owner, PageId{2});
         EXPECT_EQ(found.lookup, each.lookup) << each.snapshot;
-        if (each.lookup == Lookup::kFound) {
+        if (each.lookup == PageLookup::kFound) {
             EXPECT_EQ(test.frame_of(found), each.frame) << each.snapshot;
         } else {
             EXPECT_EQ(found.page, nullptr) << each.snapshot;
@@ -92,7 +92,7 @@ TEST(PageMap, PageNotInThePoolIsAbsent) {
     TestPool test{8, 4};
     SlotOwner owner = test.owner();
     owner.begin();
-    EXPECT_EQ(version_at(test.view, owner, PageId{1}).lookup, Lookup::kAbsent);
+    EXPECT_EQ(version_at(test.view, owner, PageId{1}).lookup, PageLookup::kAbsent);
     owner.end();
 }
 
@@ -101,7 +101,8 @@ TEST(PageMap, PageIdBeyondTheMapHasNoVersion) {
     SlotOwner owner = test.owner();
     owner.begin();
     for (std::uint32_t page : {4u, 5u, 1u << 31, ~0u}) {
-        EXPECT_EQ(version_at(test.view, owner, PageId{page}).lookup, Lookup::kNoVersion) << page;
+        EXPECT_EQ(version_at(test.view, owner, PageId{page}).lookup, PageLookup::kNoVersion)
+            << page;
     }
     owner.end();
 }
@@ -113,8 +114,8 @@ TEST(PageMap, FrameNumberBeyondThePoolIsNotFollowed) {
     test.pool.page_map()[2].store(3);
     SlotOwner owner = test.owner();
     owner.begin();
-    EXPECT_EQ(version_at(test.view, owner, PageId{1}).lookup, Lookup::kNoVersion);
-    EXPECT_EQ(version_at(test.view, owner, PageId{2}).lookup, Lookup::kNoVersion);
+    EXPECT_EQ(version_at(test.view, owner, PageId{1}).lookup, PageLookup::kNoVersion);
+    EXPECT_EQ(version_at(test.view, owner, PageId{2}).lookup, PageLookup::kNoVersion);
     owner.end();
 }
 
@@ -125,7 +126,7 @@ TEST(PageMap, WalkInACircleEnds) {
     test.pool.page_map()[2].store(3);
     SlotOwner owner = test.owner();
     owner.begin();
-    EXPECT_EQ(version_at(test.view, owner, PageId{2}).lookup, Lookup::kNoVersion);
+    EXPECT_EQ(version_at(test.view, owner, PageId{2}).lookup, PageLookup::kNoVersion);
     owner.end();
 }
 
@@ -136,7 +137,7 @@ TEST(PageMap, PinnedWalkGivesTheSnapshotBackToTheSlot) {
     SlotOwner owner = test.owner();
     owner.begin();
     const PageVersion found = page_walk::walk_pinned(test.view, owner, PageId{2});
-    EXPECT_EQ(found.lookup, Lookup::kFound);
+    EXPECT_EQ(found.lookup, PageLookup::kFound);
     EXPECT_EQ(test.frame_of(found), 3u);
     EXPECT_EQ(test.slot[0].word.load(), 10u);
     owner.end();
@@ -149,7 +150,7 @@ TEST(PageMap, PinnedWalkOfARevokedSnapshotIsExpired) {
     SlotOwner owner = test.owner();
     owner.begin();
     SlotWatcher::revoke(test.pool.revoked()[0], owner.episode());
-    EXPECT_EQ(page_walk::walk_pinned(test.view, owner, PageId{2}).lookup, Lookup::kExpired);
+    EXPECT_EQ(page_walk::walk_pinned(test.view, owner, PageId{2}).lookup, PageLookup::kExpired);
     EXPECT_NE(test.slot[0].word.load(), kSlotPinAll);
     owner.end();
 }
@@ -200,7 +201,7 @@ TEST(PageMap, DisturbedWalkIsMadeAgainUnderPinAll) {
     const PageVersion found = walk.walk([&] {
         if (walk.words.size() == 1) walk.next_round();
     });
-    EXPECT_EQ(found.lookup, Lookup::kFound);
+    EXPECT_EQ(found.lookup, PageLookup::kFound);
     EXPECT_EQ(walk.test.frame_of(found), 3u);
     EXPECT_EQ(walk.words, (std::vector<std::uint64_t>{10, kSlotPinAll}));
     EXPECT_EQ(walk.test.slot[0].word.load(), 10u) << "the snapshot is held again";
@@ -212,7 +213,7 @@ TEST(PageMap, WalkDisturbedTwiceStaysUnderPinAll) {
     const PageVersion found = walk.walk([&] {
         if (walk.words.size() <= 2) walk.next_round();
     });
-    EXPECT_EQ(found.lookup, Lookup::kFound);
+    EXPECT_EQ(found.lookup, PageLookup::kFound);
     EXPECT_EQ(walk.words, (std::vector<std::uint64_t>{10, kSlotPinAll, kSlotPinAll}));
     EXPECT_EQ(walk.test.slot[0].word.load(), 10u);
 }
@@ -228,7 +229,7 @@ TEST(PageMap, FrameReusedUnderTheWalkIsNotReturned) {
         walk.next_round();
         walk.test.version(5, 6, kNoFrame);  // and reused, with a csn that looks right
     });
-    EXPECT_EQ(found.lookup, Lookup::kFound);
+    EXPECT_EQ(found.lookup, PageLookup::kFound);
     EXPECT_EQ(walk.test.frame_of(found), 3u);
 }
 
@@ -238,7 +239,7 @@ TEST(PageMap, DisturbedWalkEndsWhenTheSnapshotIsRevoked) {
         walk.next_round();
         if (walk.words.size() == 4) walk.revoke();
     });
-    EXPECT_EQ(found.lookup, Lookup::kExpired);
+    EXPECT_EQ(found.lookup, PageLookup::kExpired);
     EXPECT_EQ(found.page, nullptr);
     EXPECT_EQ(walk.words.size(), 4u) << "no try without asking valid() first";
     EXPECT_NE(walk.test.slot[0].word.load(), kSlotPinAll);
@@ -248,7 +249,7 @@ TEST(PageMap, DisturbedWalkOfARevokedSnapshotIsNotMadeAgain) {
     DisturbedWalk walk;
     walk.revoke();
     const PageVersion found = walk.walk([&] { walk.next_round(); });
-    EXPECT_EQ(found.lookup, Lookup::kExpired);
+    EXPECT_EQ(found.lookup, PageLookup::kExpired);
     EXPECT_EQ(walk.words, (std::vector<std::uint64_t>{10})) << "and never in PIN_ALL";
 }
 
@@ -439,8 +440,9 @@ void read_snapshots(TestPool& pool, const MiniEngine& engine, std::uint32_t inde
         for (int i = 0; i < reads && right && !expired; ++i) {
             const auto page = static_cast<std::uint32_t>(random() % kTestPages);
             const PageVersion found = version_at(pool.view, owner, PageId{page});
-            expired = found.lookup == Lookup::kExpired;
-            right = found.lookup == Lookup::kFound && is_right(engine, found.page, page, snapshot);
+            expired = found.lookup == PageLookup::kExpired;
+            right =
+                found.lookup == PageLookup::kFound && is_right(engine, found.page, page, snapshot);
             if (random() % 16 == 0) std::this_thread::yield();
         }
         if (!owner.valid()) {

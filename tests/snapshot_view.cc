@@ -7,13 +7,13 @@ namespace bidstore {
 SeenPage see_page(const PoolView& pool, SlotOwner& slot, PageId page) {
     const PageVersion version = version_at(pool, slot, page);
     switch (version.lookup) {
-        case Lookup::kFound:
+        case PageLookup::kFound:
             return {SeenPage::State::kFound, version.page};
-        case Lookup::kAbsent:
+        case PageLookup::kAbsent:
             return {SeenPage::State::kAbsent, nullptr};
-        case Lookup::kNoVersion:
+        case PageLookup::kNoVersion:
             return {SeenPage::State::kNoVersion, nullptr};
-        case Lookup::kExpired:
+        case PageLookup::kExpired:
             break;
     }
     return {SeenPage::State::kExpired, nullptr};

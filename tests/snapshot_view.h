@@ -1,6 +1,5 @@
-// A client's walk from a page id to the version that a slot's snapshot sees, for tests that also
-// look into the engine: shm/page_map.h and engine/btree.h each have a Lookup of their own, so one
-// source file cannot include both.
+// A client's walk from a page id to the version that a slot's snapshot sees, as a call, for tests of
+// the engine.
 //
 // Who: tests, for the slots of SimClients.
 #pragma once

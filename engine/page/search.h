@@ -65,14 +65,6 @@ inline bool is_leaf_of(const std::byte* page, TableId table) {
     return tree_level(page, table) == 0;
 }
 
-// Brings the cache lines in which the search of a leaf begins.
-inline void prefetch_leaf(const std::byte* page, const LeafLayout& layout) {
-    __builtin_prefetch(page);
-    __builtin_prefetch(page + kPageHeaderBytes);
-    __builtin_prefetch(page + kPageHeaderBytes + kCacheLineBytes);
-    if (!layout.variable) __builtin_prefetch(page + layout.values_offset);
-}
-
 // The leaf that covers `key`; one probe of the source per level.
 template <class Source>
 Landing descend(const TreeShape& shape, PageId root, const std::byte* key, Source&& source) {
@@ -102,6 +94,7 @@ Landing descend(const TreeShape& shape, PageId root, const std::byte* key, Sourc
 template <class Source>
 class PathCursor {
   public:
+    static constexpr std::size_t kLeavesAhead = 2;  // of a scan, on their way to the cache
     struct Step {
         PageId page;
         const std::byte* bytes;
@@ -134,11 +127,14 @@ class PathCursor {
 
     // The leaves that come next under the same parent, nearest first: what a scan reads ahead.
     std::uint32_t upcoming(bool forward, std::span<PageId> to) const;
-    // Starts to load the nearest of them into the processor's cache, if it is resident.
+    // Starts to load the nearest of them into the processor's cache, if the source can do so
+    // without waiting for any of it.
     void prefetch(bool forward) const {
-        PageId next;
-        if (upcoming(forward, {&next, 1}) == 0) return;
-        if (const std::byte* bytes = source_(next)) prefetch_leaf(bytes, shape_->leaf);
+        if constexpr (requires { source_.prefetch(PageId{}); }) {
+            std::array<PageId, kLeavesAhead> next;
+            const std::uint32_t count = upcoming(forward, next);
+            for (std::uint32_t i = 0; i < count; ++i) source_.prefetch(next[i]);
+        }
     }
 
   private:

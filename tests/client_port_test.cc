@@ -1,0 +1,545 @@
+// The hostile border: whatever a client writes into its segment, only its own calls fail. The
+// others' work goes on, their rows are right, and the engine lives.
+#include "engine/client_port.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "shm/stats.h"
+#include "tests/sim.h"
+
+namespace bidstore {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+Schema rows_schema() {
+    auto schema = Schema::make(
+        "rows",
+        {{"id", ColumnType::kU64, 0}, {"n", ColumnType::kI64, 0}, {"t", ColumnType::kText, 0}}, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+Bytes key_of(std::uint64_t id) {
+    Bytes key(8);
+    encode_key_integer(key.data(), id, 8, false);
+    return key;
+}
+
+Bytes row_of(std::int64_t n) {
+    Bytes row(8 + 2);
+    std::memcpy(row.data(), &n, sizeof n);
+    return row;
+}
+
+template <class T>
+Bytes bytes_of(const T& value) {
+    const auto bytes = std::as_bytes(std::span(&value, 1));
+    return {bytes.begin(), bytes.end()};
+}
+
+Bytes joined(Bytes first, const Bytes& second) {
+    first.insert(first.end(), second.begin(), second.end());
+    return first;
+}
+
+// A record as a client might write it that does not use RingProducer.
+struct Record {
+    std::uint32_t length_bytes = 0;  // 0: as the payload needs
+    RecordKind kind = RecordKind::kTransaction;
+    std::uint32_t call_slot = 0;
+    std::uint32_t call_generation = 1;
+    std::uint64_t write_number = 1;
+    std::uint64_t decided_below = 0;
+    Bytes payload;
+};
+
+class ClientPortTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        store = std::make_unique<SimStore>(small_store(), std::make_unique<SimDisk>(), 1);
+        ASSERT_TRUE(store->open().ok());
+        good = &store->connect();
+        table = store->create_table(*good, rows_schema());
+    }
+    void TearDown() override {
+        EXPECT_EQ(store->verify(), "");
+        store->engine->core().storage().pool.check_invariants();
+    }
+
+    // Puts the record where the engine reads next.
+    void plant(SimClient& client, const Record& record) {
+        const std::uint64_t claim = client.segment().ring_control().claim.load();
+        const auto position = static_cast<std::uint32_t>(claim);
+        const std::uint32_t units = client.segment().ring_bytes() / kRingUnitBytes;
+        std::byte* at = client.segment().ring() + std::size_t{position % units} * kRingUnitBytes;
+        const auto put = [at](std::size_t offset, const auto& value) {
+            std::memcpy(at + offset, &value, sizeof value);
+        };
+        put(offsetof(RecordHeader, kind), record.kind);
+        put(offsetof(RecordHeader, call_slot), record.call_slot);
+        put(offsetof(RecordHeader, call_generation), record.call_generation);
+        put(offsetof(RecordHeader, write_number), record.write_number);
+        put(offsetof(RecordHeader, decided_below), record.decided_below);
+        std::copy(record.payload.begin(), record.payload.end(), at + sizeof(RecordHeader));
+        const auto needed =
+            static_cast<std::uint32_t>(sizeof(RecordHeader) + record.payload.size());
+        put(offsetof(RecordHeader, length_bytes),
+            record.length_bytes != 0 ? record.length_bytes : needed);
+        client.segment().ring_control().claim.store((claim & ~std::uint64_t{0xffffffff}) |
+                                                    (position + ring_units(needed)));
+    }
+    bool cut_off(const SimClient& client) {
+        return store->clients.cut_off_clients.contains(client.id());
+    }
+    // The others go on, and the one is let go as the daemon does it.
+    void expect_cut_off(SimClient& client, const std::string& what) {
+        store->run_until([&] { return cut_off(client); }, 50);
+        EXPECT_TRUE(cut_off(client)) << what;
+        expect_work_goes_on();
+        store->disconnect(client);
+    }
+    void expect_work_goes_on() {
+        TransactionBytes bytes;
+        AddBody add{};
+        add.column = 1;
+        add.delta = 1;
+        bytes.add(table, key_of(7), add, kWantResult | kCreate);
+        const Answer answer = store->commit(*good, bytes);
+        ASSERT_EQ(answer.error, Error::kOk);
+        ASSERT_EQ(answer.result_count, 1u);
+        EXPECT_EQ(answer.result[0], ++sum_);
+    }
+    Answer answer_of(SimClient& client, const Record& record) {
+        plant(client, record);
+        const CallSlot& slot = client.segment().calls()[record.call_slot];
+        EXPECT_TRUE(
+            store->run_until([&] { return is_answered(slot, record.call_generation); }, 500));
+        return read_answer(slot);
+    }
+    std::uint64_t counter(Counter counter) {
+        return store->pool->stats().counter[static_cast<std::uint32_t>(counter)].load();
+    }
+    Bytes put_transaction(std::uint64_t id, std::int64_t n) {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kPut, table, key_of(id), row_of(n));
+        return bytes.bytes();
+    }
+
+    std::unique_ptr<SimStore> store;
+    SimClient* good = nullptr;
+    TableId table;
+
+  private:
+    std::int64_t sum_ = 0;
+};
+
+TEST_F(ClientPortTest, ImpossibleLengthsCutTheClientOff) {
+    const std::uint32_t ring = good->segment().ring_bytes();
+    for (const std::uint32_t length : {1u, 31u, ring / 8 + 1, ring, ring + 64, 0x7fffffffu, ~0u}) {
+        SimClient& bad = store->connect();
+        Record record;
+        record.length_bytes = length;
+        record.payload = put_transaction(1, 1);
+        plant(bad, record);
+        expect_cut_off(bad, "length " + std::to_string(length));
+    }
+    EXPECT_TRUE(store->rows(table).size() == 1);
+    EXPECT_EQ(counter(Counter::kClientsDropped), 7u);
+}
+
+TEST_F(ClientPortTest, RecordBeyondTheRingsEndCutsTheClientOff) {
+    SimClient& bad = store->connect();
+    const std::uint32_t units = bad.segment().ring_bytes() / kRingUnitBytes;
+    // Page requests up to the last unit but one; then a record of three units.
+    Record small;
+    small.kind = RecordKind::kPageRequest;
+    small.payload = bytes_of(std::array<std::uint32_t, 2>{1, 0});
+    for (std::uint32_t i = 0; i < units - 2; ++i) {
+        small.call_generation = i + 1;
+        plant(bad, small);
+        if (i % 64 == 0) store->run_until([] { return false; }, 4);
+    }
+    store->run_until([] { return false; }, 200);
+    ASSERT_FALSE(cut_off(bad));
+    Record record;
+    record.length_bytes = 3 * kRingUnitBytes;
+    plant(bad, record);
+    expect_cut_off(bad, "beyond the end");
+}
+
+TEST_F(ClientPortTest, UnknownKindsAndMisplacedPaddingCutTheClientOff) {
+    for (const std::uint16_t kind : std::array<std::uint16_t, 5>{0, 1, 5, 77, 0xffff}) {
+        SimClient& bad = store->connect();
+        Record record;
+        record.kind = static_cast<RecordKind>(kind);
+        plant(bad, record);
+        expect_cut_off(bad, "kind " + std::to_string(kind));
+    }
+}
+
+TEST_F(ClientPortTest, CallSlotsOutOfRangeCutTheClientOff) {
+    for (const std::uint32_t slot : {64u, 65u, 0x01000000u, ~0u}) {
+        SimClient& bad = store->connect();
+        Record record;
+        record.call_slot = slot;
+        record.payload = put_transaction(1, 1);
+        plant(bad, record);
+        expect_cut_off(bad, "call slot " + std::to_string(slot));
+    }
+    EXPECT_EQ(store->rows(table).size(), 1u);
+}
+
+TEST_F(ClientPortTest, MalformedPageRequestsCutTheClientOff) {
+    const std::pair<std::uint32_t, std::size_t> cases[] = {
+        {0, 0}, {65, 65}, {~0u, 64}, {3, 1}, {64, 63}};
+    for (const auto& [count, ids] : cases) {
+        SimClient& bad = store->connect();
+        Record record;
+        record.kind = RecordKind::kPageRequest;
+        record.payload = bytes_of(count);
+        record.payload.resize(4 + 4 * ids);
+        plant(bad, record);
+        expect_cut_off(bad, std::to_string(count) + " pages");
+    }
+    for (const std::size_t length : {0u, 1u, 3u}) {
+        SimClient& bad = store->connect();
+        Record record;
+        record.kind = RecordKind::kPageRequest;
+        record.payload.resize(length);
+        plant(bad, record);
+        expect_cut_off(bad, std::to_string(length) + " bytes");
+    }
+}
+
+TEST_F(ClientPortTest, PagesThatAreNotThereAreRefused) {
+    SimClient& client = store->connect(Rights::kReader);
+    Record record;
+    record.kind = RecordKind::kPageRequest;
+    const std::uint32_t limit = store->pool->header().page_count;
+    for (const std::uint32_t page : {0u, 1u, 400u, limit - 1, limit, 0x80000000u, ~0u}) {
+        record.payload = bytes_of(std::array<std::uint32_t, 2>{1, page});
+        EXPECT_EQ(answer_of(client, record).error, Error::kNoSuchPage) << page;
+        ++record.call_generation;
+    }
+    record.payload = bytes_of(std::array<std::uint32_t, 4>{3, 4, 4, 999});
+    const Answer mixed = answer_of(client, record);
+    EXPECT_EQ(mixed.error, Error::kNoSuchPage);
+    EXPECT_EQ(mixed.failed_operation, 2u);
+    EXPECT_FALSE(cut_off(client));
+}
+
+TEST_F(ClientPortTest, WriteNumbersThatAreZeroOrSkipCutTheClientOff) {
+    const std::pair<std::uint64_t, std::uint64_t> cases[] = {
+        {0, 0}, {2, 0}, {2, 1}, {~0ull, 0}, {1ull << 32, 5}, {0, ~0ull}};
+    for (const auto& [number, decided] : cases) {
+        SimClient& bad = store->connect(Rights::kWriter);
+        Record record;
+        record.write_number = number;
+        record.decided_below = decided;
+        record.payload = put_transaction(99, 1);
+        plant(bad, record);
+        expect_cut_off(bad, "number " + std::to_string(number));
+    }
+    EXPECT_FALSE(store->rows(table).contains(key_of(99)));
+}
+
+TEST_F(ClientPortTest, RepeatedWriteNumberIsAnsweredAndNotAppliedAgain) {
+    SimClient& client = store->connect(Rights::kWriter);
+    Record record;
+    record.payload = put_transaction(5, 1);
+    EXPECT_EQ(answer_of(client, record).error, Error::kOk);
+    const auto before = store->rows(table);
+    record.payload = put_transaction(5, 2);
+    ++record.call_generation;
+    EXPECT_EQ(answer_of(client, record).error, Error::kOk);
+    EXPECT_EQ(store->rows(table), before);
+    // A refused one keeps its refusal.
+    record.payload = put_transaction(5, 3);
+    record.payload.resize(sizeof(TransactionHeader));
+    record.write_number = 2;
+    ++record.call_generation;
+    EXPECT_EQ(answer_of(client, record).error, Error::kProtocol);
+    record.payload = put_transaction(5, 4);
+    ++record.call_generation;
+    EXPECT_EQ(answer_of(client, record).error, Error::kProtocol);
+    EXPECT_EQ(store->rows(table), before);
+    EXPECT_FALSE(cut_off(client));
+    expect_work_goes_on();
+}
+
+TEST_F(ClientPortTest, ClientThatCallsEverythingDecidedHarmsItselfAlone) {
+    SimClient& client = store->connect(Rights::kWriter);
+    Record record;
+    record.decided_below = ~0ull;
+    for (const std::uint64_t number : {5ull, 6ull, 1ull << 40, 3ull, ~0ull - 1}) {
+        record.write_number = number;
+        record.payload = put_transaction(number, 1);
+        EXPECT_EQ(answer_of(client, record).error, Error::kOk) << number;
+        ++record.call_generation;
+    }
+    EXPECT_FALSE(store->rows(table).contains(key_of(3)));
+    expect_work_goes_on();
+    auto next = store->disk->power_loss(3);
+    SimStore again(small_store(), std::move(next), 2);
+    ASSERT_TRUE(again.open().ok());
+    EXPECT_EQ(again.rows(table), store->rows(table));
+}
+
+struct Refusal {
+    const char* what;
+    Bytes payload;
+    Error error;
+};
+
+TEST_F(ClientPortTest, MalformedTransactionsAreRefusedAndChangeNothing) {
+    expect_work_goes_on();
+    const auto operation = [](OperationKind kind, std::uint32_t table_id, std::uint16_t key_bytes,
+                              std::uint32_t body_bytes) {
+        OperationHeader header{};
+        header.kind = kind;
+        header.key_bytes = key_bytes;
+        header.table_id = table_id;
+        header.body_bytes = body_bytes;
+        return bytes_of(header);
+    };
+    const auto one = [](const Bytes& rest) {
+        return joined(bytes_of(TransactionHeader{1, Durability::kDurable}), rest);
+    };
+    const auto many = [](std::uint32_t count, const Bytes& rest) {
+        return joined(bytes_of(TransactionHeader{count, Durability::kDurable}), rest);
+    };
+    const std::uint32_t id = table.value;
+    const Bytes key = key_of(7);
+    const auto whole = [&](OperationKind kind, const Bytes& body) {
+        TransactionBytes bytes;
+        bytes.operation(kind, table, key, body);
+        return bytes.bytes();
+    };
+    const auto column = [&](OperationKind kind, std::uint16_t number, std::size_t length) {
+        TransactionBytes bytes;
+        bytes.columns(kind, table, key, number, Bytes(length));
+        return bytes.bytes();
+    };
+    const auto kind = [](int number) { return static_cast<OperationKind>(number); };
+    AddBody to_key{};
+    to_key.column = 0;
+    AddBody to_text{};
+    to_text.column = 2;
+    AddBody to_none{};
+    to_none.column = 0xffff;
+    Bytes lying_column = bytes_of(ColumnValue{1, 0xffff, 0});
+    lying_column.resize(16);
+    const Refusal refusals[] = {
+        {"nothing", {}, Error::kProtocol},
+        {"half a header", Bytes(7), Error::kProtocol},
+        {"no operation", many(0, {}), Error::kTooLarge},
+        {"1025 operations", many(1025, Bytes(64)), Error::kTooLarge},
+        {"very many operations", many(~0u, Bytes(64)), Error::kTooLarge},
+        {"one operation, none sent", many(1, {}), Error::kProtocol},
+        {"half an operation", many(1, Bytes(15)), Error::kProtocol},
+        {"two operations, one sent", many(2, joined(operation(kind(14), id, 8, 0), key)),
+         Error::kNotFound},
+        {"key longer than the rest", one(operation(kind(10), id, 0xffff, 0)), Error::kProtocol},
+        {"body longer than the rest", one(joined(operation(kind(10), id, 8, ~0u), key)),
+         Error::kProtocol},
+        {"lengths that wrap around", one(joined(operation(kind(10), id, 8, ~0u - 23), key)),
+         Error::kProtocol},
+        {"kind 0", whole(kind(0), {}), Error::kProtocol},
+        {"kind 4", whole(kind(4), {}), Error::kProtocol},
+        {"kind 19", whole(kind(19), {}), Error::kProtocol},
+        {"kind 22", whole(kind(22), {}), Error::kProtocol},
+        {"kind 255", whole(kind(255), {}), Error::kProtocol},
+        {"table 0", one(joined(operation(kind(10), 0, 8, 0), key)), Error::kNoSuchTable},
+        {"the catalog", one(joined(operation(kind(14), 1, 8, 0), key)), Error::kDenied},
+        {"the sessions", one(joined(operation(kind(14), 2, 8, 0), key)), Error::kDenied},
+        {"dropping the catalog", one(operation(kind(21), 1, 0, 0)), Error::kDenied},
+        {"table 15", one(joined(operation(kind(10), 15, 8, 0), key)), Error::kNoSuchTable},
+        {"no such table", one(joined(operation(kind(10), ~0u, 8, 0), key)), Error::kNoSuchTable},
+        {"no key", one(operation(kind(14), id, 0, 0)), Error::kInvalid},
+        {"short key", one(joined(operation(kind(14), id, 7, 0), key)), Error::kInvalid},
+        {"long key", one(joined(operation(kind(14), id, 16, 0), joined(key, key))),
+         Error::kInvalid},
+        {"no row", whole(kind(10), {}), Error::kInvalid},
+        {"row of another length", whole(kind(10), Bytes(9)), Error::kInvalid},
+        {"row too long", whole(kind(10), Bytes(5000)), Error::kInvalid},
+        {"text that ends behind the row", whole(kind(10), Bytes(10, std::byte{1})),
+         Error::kInvalid},
+        {"short add", whole(kind(13), Bytes(31)), Error::kProtocol},
+        {"long add", whole(kind(13), Bytes(40)), Error::kProtocol},
+        {"add to the key", whole(kind(13), bytes_of(to_key)), Error::kInvalid},
+        {"add to text", whole(kind(13), bytes_of(to_text)), Error::kInvalid},
+        {"add to no column", whole(kind(13), bytes_of(to_none)), Error::kInvalid},
+        {"update of the key", column(kind(12), 0, 8), Error::kInvalid},
+        {"update of no column", column(kind(12), 3, 8), Error::kInvalid},
+        {"update of wrong width", column(kind(12), 1, 7), Error::kInvalid},
+        {"update longer than a page", column(kind(12), 2, 4500), Error::kInvalid},
+        {"update that lies about its length", whole(kind(12), lying_column), Error::kInvalid},
+        {"half an update", whole(kind(12), Bytes(7)), Error::kInvalid},
+        {"equals of no column", column(kind(3), 999, 8), Error::kInvalid},
+        {"half an equals", whole(kind(3), Bytes(5)), Error::kInvalid},
+        {"upper bound of wrong size", whole(kind(15), Bytes(7)), Error::kInvalid},
+        {"table without a schema", whole(kind(20), {}), Error::kInvalid},
+        {"table of garbage", whole(kind(20), Bytes(300, std::byte{0x5a})), Error::kInvalid},
+    };
+    SimClient& client = store->connect(Rights::kAdmin);
+    const auto before = store->rows(table);
+    Record record;
+    for (const Refusal& refusal : refusals) {
+        record.payload = refusal.payload;
+        const Answer answer = answer_of(client, record);
+        const bool two = std::string_view(refusal.what).starts_with("two operations");
+        // The one that was sent is fine; the one that was not is not.
+        EXPECT_EQ(answer.error, two ? Error::kProtocol : refusal.error) << refusal.what;
+        EXPECT_EQ(store->rows(table), before) << refusal.what;
+        ++record.write_number;
+        ++record.call_generation;
+    }
+    EXPECT_FALSE(cut_off(client));
+    expect_work_goes_on();
+}
+
+TEST_F(ClientPortTest, TooManyResultsAreRefused) {
+    AddBody add{};
+    add.column = 1;
+    add.delta = 1;
+    TransactionBytes bytes;
+    for (std::uint32_t i = 0; i <= kCallResults; ++i) {
+        bytes.add(table, key_of(i), add, kWantResult | kCreate);
+    }
+    EXPECT_EQ(store->commit(*good, bytes).error, Error::kTooLarge);
+    EXPECT_TRUE(store->rows(table).empty());
+}
+
+TEST_F(ClientPortTest, RightsAreThoseOfTheConnection) {
+    SimClient& reader = store->connect(Rights::kReader);
+    SimClient& writer = store->connect(Rights::kWriter);
+    // What the segment says of rights is the client's word.
+    reader.segment().header().rights = static_cast<std::uint32_t>(Rights::kAdmin);
+    writer.segment().header().rights = static_cast<std::uint32_t>(Rights::kAdmin);
+    TransactionBytes put;
+    put.operation(OperationKind::kPut, table, key_of(1), row_of(1));
+    TransactionBytes check;
+    check.operation(OperationKind::kCheckAbsent, table, key_of(1), {});
+    const std::string schema =
+        Schema::make("other", {{"id", ColumnType::kU64, 0}, {"n", ColumnType::kI64, 0}}, 1)
+            ->encode();
+    TransactionBytes create;
+    create.operation(OperationKind::kCreateTable, TableId{}, {},
+                     std::as_bytes(std::span(schema.data(), schema.size())));
+    TransactionBytes drop;
+    drop.operation(OperationKind::kDropTable, table, {}, {});
+    for (const TransactionBytes* denied : {&put, &check, &create, &drop}) {
+        EXPECT_EQ(store->commit(reader, *denied).error, Error::kDenied);
+    }
+    EXPECT_EQ(store->commit(writer, create).error, Error::kDenied);
+    EXPECT_EQ(store->commit(writer, drop).error, Error::kDenied);
+    EXPECT_TRUE(store->rows(table).empty());
+    EXPECT_EQ(store->commit(writer, put).error, Error::kOk);
+    EXPECT_EQ(store->commit(*good, create).error, Error::kOk);
+    EXPECT_EQ(store->commit(*good, create).error, Error::kTableExists);
+    const PageId root = store->engine->core().storage().catalog->find(table)->tree.root();
+    const auto token = reader.request_pages({&root, 1});
+    std::optional<Answer> answer;
+    store->run_until([&] { return (answer = reader.answer(*token)).has_value(); });
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->error, Error::kOk);
+}
+
+// One bit or byte of a good transaction at a time.
+TEST_F(ClientPortTest, DamagedTransactionsAreAppliedWholeOrRefused) {
+    SimClient& client = store->connect(Rights::kWriter);
+    AddBody add{};
+    add.column = 1;
+    add.delta = 3;
+    Record record;
+    std::mt19937_64 random(11);
+    for (int round = 0; round < 1500; ++round) {
+        TransactionBytes bytes;
+        const auto key = [&] { return key_of(1'000'000 + random() % 20); };
+        bytes.operation(OperationKind::kPut, table, key(), row_of(5));
+        bytes.add(table, key(), add, kWantResult | kCreate);
+        bytes.columns(OperationKind::kUpdate, table, key(), 2, Bytes(9));
+        bytes.operation(OperationKind::kDelete, table, key(), {}, kIfPresent);
+        record.payload = bytes.bytes();
+        for (std::uint64_t i = 0; i <= random() % 3; ++i) {
+            std::byte& byte = record.payload[random() % record.payload.size()];
+            byte = random() % 2 ? static_cast<std::byte>(random())
+                                : byte ^ static_cast<std::byte>(1u << random() % 8);
+        }
+        if (random() % 8 == 0) record.payload.resize(random() % record.payload.size());
+        const Answer answer = answer_of(client, record);
+        EXPECT_LT(static_cast<std::uint32_t>(answer.error), kErrorCount);
+        ++record.write_number;
+        ++record.call_generation;
+        record.call_slot = static_cast<std::uint32_t>(random() % 64);
+        ASSERT_FALSE(HasFailure()) << "round " << round;
+    }
+    EXPECT_FALSE(cut_off(client));
+    for (const auto& [key, value] : store->rows(table)) {
+        EXPECT_TRUE(rows_schema().valid_value(value));
+    }
+    expect_work_goes_on();
+}
+
+// Nonsense anywhere in the segment, between any two rounds.
+TEST_F(ClientPortTest, NonsenseInEveryFieldOfTheSegmentHarmsNobodyElse) {
+    for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+        SCOPED_TRACE("seed " + std::to_string(seed));
+        std::mt19937_64 random(seed);
+        SimClient& bad = store->connect(Rights::kWriter);
+        ClientSegment& segment = bad.segment();
+        std::byte* const end = segment.base() + segment.header().segment_bytes;
+        for (int step = 0; step < 40 && !HasFailure(); ++step) {
+            if (!cut_off(bad) && step % 3 == 0) {
+                Record record;
+                record.write_number = static_cast<std::uint64_t>(step) / 3 + 1;
+                record.payload = put_transaction(1000 + random() % 5, 1);
+                if (step < 20) plant(bad, record);
+            }
+            std::byte* const areas[] = {
+                segment.base(), static_cast<std::byte*>(static_cast<void*>(segment.slots())),
+                static_cast<std::byte*>(static_cast<void*>(&segment.ring_control())),
+                segment.ring(), static_cast<std::byte*>(static_cast<void*>(segment.calls()))};
+            std::byte* at = areas[random() % 5] + 8 * (random() % 48);
+            if (random() % 8 == 0) at = segment.base() + 8 * (random() % 4096);
+            if (random() % 4 == 0) {  // where the engine reads next, as long as claim is right
+                const std::uint64_t units = segment.ring_bytes() / kRingUnitBytes;
+                const auto claim = segment.ring_control().claim.load() & 0xffffffff;
+                at = segment.ring() + claim % units * kRingUnitBytes + 8 * (random() % 4);
+            }
+            const std::uint64_t values[] = {0, 1, ~0ull, random(), random() % 4096, 1ull << 63};
+            const std::uint64_t value = values[random() % 6];
+            if (at + sizeof value <= end) std::memcpy(at, &value, sizeof value);
+            expect_work_goes_on();
+        }
+        store->disconnect(bad);
+        expect_work_goes_on();
+    }
+    EXPECT_GT(counter(Counter::kClientsDropped), 5u);
+    EXPECT_FALSE(cut_off(*good));
+}
+
+// One that is cut off with work under way: it is let go, whatever was on its way for it.
+TEST_F(ClientPortTest, ClientThatLeavesWithCallsUnderWayIsForgotten) {
+    for (int round = 0; round < 20; ++round) {
+        SimClient& client = store->connect();
+        for (int i = 0; i < 10; ++i) {
+            const auto token = client.submit(put_transaction(static_cast<std::uint64_t>(i), round));
+            ASSERT_TRUE(token.has_value());
+        }
+        const PageId pages[] = {PageId{4}, PageId{5}, PageId{6}};
+        ASSERT_TRUE(client.request_pages(pages).has_value());
+        for (int i = 0; i < round % 4; ++i) store->round();
+        store->disconnect(client);
+        expect_work_goes_on();
+    }
+    EXPECT_EQ(store->clients.detached_clients.size(), 20u);
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,163 @@
+// A snapshot in a slot of a SimClient, read the way a client reads: page map, version chains,
+// shared search, and page requests for what is not in the pool.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/page/search.h"
+#include "shm/reader_slot.h"
+#include "tests/sim.h"
+#include "tests/snapshot_view.h"
+
+namespace bidstore {
+
+// Taken when it is made, let go when it is destroyed. The engine is run while it waits for pages.
+class Snapshot {
+    auto source() {
+        return [this](PageId page) { return see_page(view_, slot_, page).page; };
+    }
+
+  public:
+    Snapshot(SimStore& store, const PoolView& view, SimClient& client, std::uint32_t slot)
+        : store_(store),
+          view_(view),
+          client_(client),
+          slot_index_(slot),
+          slot_(client.segment().slots()[slot], view.published(),
+                view.revoked()[client.segment().first_slot() + slot]) {
+        slot_.begin();
+    }
+    ~Snapshot() { slot_.end(); }
+    Snapshot(const Snapshot&) = delete;
+    Snapshot& operator=(const Snapshot&) = delete;
+
+    std::uint64_t csn() const { return slot_.snapshot().value; }
+    bool valid() const { return slot_.valid(); }
+    const SimClient& client() const { return client_; }
+    std::uint32_t slot_index() const { return slot_index_; }
+    std::uint64_t misses() const { return misses_; }
+    const std::string& trouble() const { return trouble_; }
+
+    // Nothing when the lease ended, or with trouble() said.
+    std::optional<std::optional<std::vector<std::byte>>> get(const TreeShape& shape, PageId root,
+                                                             const std::vector<std::byte>& key) {
+        for (;;) {
+            const Landing landing = descend(shape, root, key.data(), source());
+            if (landing.state == Landed::kMissing) {
+                if (!bring_in(landing.page)) return std::nullopt;
+                continue;
+            }
+            if (!believe(landing)) return std::nullopt;
+            const LeafView rows(landing.bytes, shape.leaf);
+            const int row = rows.find(key.data());
+            std::optional<std::vector<std::byte>> value;
+            if (row >= 0) {
+                const auto bytes = rows.value(static_cast<std::uint32_t>(row));
+                value.emplace(bytes.begin(), bytes.end());
+            }
+            if (!valid()) return std::nullopt;
+            return std::optional<std::optional<std::vector<std::byte>>>(std::in_place,
+                                                                        std::move(value));
+        }
+    }
+
+    // The rows from `from` on, up to `to` (empty: all), leaf by leaf, as long as `between`, which
+    // runs after each, says so.
+    std::optional<std::map<std::vector<std::byte>, std::vector<std::byte>>> range(
+        const TreeShape& shape, PageId root, const std::vector<std::byte>& from,
+        const std::vector<std::byte>& to, const std::function<bool()>& between) {
+        std::map<std::vector<std::byte>, std::vector<std::byte>> found;
+        auto cursor = PathCursor(shape, root, source());
+        bool begun = false;
+        for (;;) {
+            const Landing landing = begun ? cursor.next_leaf() : cursor.seek(from.data());
+            if (landing.state == Landed::kMissing) {
+                if (!bring_in(landing.page)) return std::nullopt;
+                continue;
+            }
+            if (landing.state == Landed::kEnd) break;
+            if (!believe(landing)) return std::nullopt;
+            begun = true;
+            if (!collect(cursor.leaf(), shape, from, to, found) || !between()) break;
+        }
+        if (!valid()) return std::nullopt;
+        return found;
+    }
+
+    // All leaves backwards: the rows of the whole table.
+    std::optional<std::map<std::vector<std::byte>, std::vector<std::byte>>> backwards(
+        const TreeShape& shape, PageId root) {
+        std::map<std::vector<std::byte>, std::vector<std::byte>> found;
+        auto cursor = PathCursor(shape, root, source());
+        bool begun = false;
+        for (;;) {
+            const Landing landing = begun ? cursor.previous_leaf() : cursor.seek_last();
+            if (landing.state == Landed::kMissing) {
+                if (!bring_in(landing.page)) return std::nullopt;
+                continue;
+            }
+            if (landing.state == Landed::kEnd) break;
+            if (!believe(landing)) return std::nullopt;
+            begun = true;
+            collect(cursor.leaf(), shape, {}, {}, found);
+        }
+        if (!valid()) return std::nullopt;
+        return found;
+    }
+
+  private:
+    static bool collect(const LeafView& rows, const TreeShape& shape,
+                        const std::vector<std::byte>& from, const std::vector<std::byte>& to,
+                        std::map<std::vector<std::byte>, std::vector<std::byte>>& found) {
+        for (std::uint32_t row = 0; row < rows.count(); ++row) {
+            const std::vector<std::byte> key(rows.key(row), rows.key(row) + shape.leaf.key_bytes);
+            if (key < from) continue;
+            if (!to.empty() && key >= to) return false;
+            const auto value = rows.value(row);
+            found[key] = std::vector<std::byte>(value.begin(), value.end());
+        }
+        return true;
+    }
+
+    bool believe(const Landing& landing) {
+        if (landing.state == Landed::kLeaf) return true;
+        if (valid()) trouble_ = "page " + std::to_string(landing.page.value) + " looks corrupt";
+        return false;
+    }
+
+    bool bring_in(PageId page) {
+        if (!valid()) return false;
+        const SeenPage::State state = see_page(view_, slot_, page).state;
+        if (state != SeenPage::State::kAbsent) {
+            if (state == SeenPage::State::kFound) return true;
+            if (valid()) trouble_ = "page " + std::to_string(page.value) + " has no version";
+            return false;
+        }
+        ++misses_;
+        const auto token = client_.request_pages({&page, 1});
+        CHECK(token.has_value());
+        std::optional<Answer> answer;
+        store_.run_until([&] { return (answer = client_.answer(*token)).has_value(); });
+        if (!answer) {
+            trouble_ = "no answer to a request for page " + std::to_string(page.value);
+        } else if (answer->error != Error::kOk && valid()) {
+            trouble_ = "page " + std::to_string(page.value) + ": " +
+                       std::string(error_name(answer->error));
+        }
+        return trouble_.empty() && valid();
+    }
+
+    SimStore& store_;
+    const PoolView& view_;
+    SimClient& client_;
+    std::uint32_t slot_index_;
+    SlotOwner slot_;
+    std::uint64_t misses_ = 0;
+    std::string trouble_;
+};
+
+}  // namespace bidstore
