@@ -36,6 +36,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/measure.h"
 #include "clientlib/bidstore.h"
 #include "shm/stats.h"
 
@@ -87,11 +88,6 @@ struct Options {
     double seconds = 5;
 };
 
-[[noreturn]] void fail(const std::string& what) {
-    std::fprintf(stderr, "bench_driver: %s\n", what.c_str());
-    std::exit(EXIT_FAILURE);
-}
-
 template <class T>
 T must(bidstore::Result<T> result) {
     if (!result.ok()) fail(result.failure().what);
@@ -100,26 +96,6 @@ T must(bidstore::Result<T> result) {
 void must(const Status& status) {
     if (!status.ok()) fail(status.failure().what);
 }
-
-std::uint64_t now_ns() {
-    return static_cast<std::uint64_t>(
-        std::chrono::nanoseconds(Clock::now().time_since_epoch()).count());
-}
-
-// xorshift: a nanosecond a number, and the same numbers in each run.
-class Random {
-  public:
-    explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15 + 1) {}
-    std::uint64_t below(std::uint64_t bound) {
-        state_ ^= state_ << 13;
-        state_ ^= state_ >> 7;
-        state_ ^= state_ << 17;
-        return (state_ >> 11) % bound;
-    }
-
-  private:
-    std::uint64_t state_;
-};
 
 // ---- results ------------------------------------------------------------------------------------
 
@@ -133,20 +109,6 @@ class Results {
   private:
     std::ofstream file_;
 };
-
-double median(std::vector<double> values) {
-    if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-}
-
-// The value below which `share` of the samples lie, in µs. Sorts them.
-double quantile_us(std::vector<std::uint32_t>& samples_ns, double share) {
-    if (samples_ns.empty()) return 0;
-    std::sort(samples_ns.begin(), samples_ns.end());
-    const auto last = static_cast<double>(samples_ns.size() - 1);
-    return samples_ns[static_cast<std::size_t>(share * last)] / 1e3;
-}
 
 // ---- the table ----------------------------------------------------------------------------------
 
@@ -389,7 +351,7 @@ void reader(const Options& options) {
 
 // ---- writes -------------------------------------------------------------------------------------
 
-// Rows newer than all that were loaded, each of another entity.
+// Rows newer than all that were loaded or written before, of random entities.
 void write_rows(Store& store, const Table& table, const Shape& shape, std::uint64_t writer,
                 Clock::time_point end, std::vector<std::uint32_t>& samples_ns) {
     Random random(writer + 100);
@@ -398,10 +360,9 @@ void write_rows(Store& store, const Table& table, const Shape& shape, std::uint6
     for (std::uint64_t i = 0;; ++i) {
         const std::uint64_t start = now_ns();
         if (Clock::time_point(std::chrono::nanoseconds(start)) >= end) return;
-        const std::uint64_t time = kFirstTime + kHour + i * 1000 + writer;
-        fill(row, random.below(shape.entities()), time, i);
+        fill(row, random.below(shape.entities()), now_us(), i);
         transaction.clear();
-        transaction.insert(table, row);
+        transaction.put(table, row);
         must(store.commit(transaction, in(kPatience)));
         samples_ns.push_back(static_cast<std::uint32_t>(now_ns() - start));
     }
@@ -446,7 +407,7 @@ void write(const Options& options) {
     const Table table = must(store.open<Row>(in(kPatience)));
     const Shape shape{options.rows};
     Results results(options.results);
-    std::uint64_t first_writer = 0;  // no two writers of the run make the same row
+    std::uint64_t first_writer = 0;
     const auto run = [&](const std::string& name, std::uint32_t threads, double seconds) {
         const Commits commits = time_writers(store, table, shape, threads, first_writer, seconds);
         first_writer += threads;

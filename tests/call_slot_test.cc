@@ -51,6 +51,15 @@ TEST(CallSlot, AnswerOfAnotherGenerationIsNotOurs) {
     EXPECT_FALSE(calls.wait(3, 2, after_ns(1'000'000)));
 }
 
+// Another thread collected our answer and used the slot again before we came to look.
+TEST(CallSlot, AnswerOfALaterCallEndsTheWaitForAnEarlierOne) {
+    TestCalls calls;
+    calls.answers.give(calls.slots.data(), 3, 2, Error::kOk);
+    EXPECT_TRUE(calls.wait(3, 1, after_ns(1'000'000)));
+    calls.answers.give(calls.slots.data(), 3, 1, Error::kOk);
+    EXPECT_TRUE(calls.wait(3, ~0u, after_ns(1'000'000)));  // generations wrap
+}
+
 TEST(CallSlot, ResultsBeyondTheSlotAreCutOff) {
     TestCalls calls;
     const std::vector<std::int64_t> results(100, 1);

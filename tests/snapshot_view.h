@@ -1,5 +1,5 @@
-// A client's walk from a page id to the version that a slot's snapshot sees, as a call, for tests of
-// the engine.
+// A client's walk from a page id to the version that a snapshot sees, as a call, for tests of the
+// engine.
 //
 // Who: tests, for the slots of SimClients.
 #pragma once

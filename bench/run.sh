@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# Builds bidstore (Release), starts a daemon of its own, and measures it.
+#
+#   bash bench/run.sh first-look [--rows N] [--seconds S] [--json FILE] [--binaries DIR]
+#
+#   first-look      gets, scans and durable writes as a bidder makes them, the system calls of a
+#                   second of reads, and the bare machine beside them, with the targets
+#   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages)
+#   --seconds S     how long the writers write (default 5)
+#   --json FILE     all values, for programs
+#   --binaries DIR  use these programs instead of installing packages and building
+#
+# The store lies in a directory of its own below $TMPDIR (default /var/tmp: the store wants a disk);
+# it and every process started here are gone at the end, also after a failure. bench/README.md says
+# what a fair run is.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+rows=10000000
+seconds=5
+json=""
+binaries=""
+
+usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
+fail_usage() {
+    echo "bench: $1 (--help says what there is)" >&2
+    exit 2
+}
+
+workload="${1:-}"
+case "$workload" in
+    first-look) shift ;;
+    --help | -h) usage; exit 0 ;;
+    *) fail_usage "unknown workload \"$workload\"; there is: first-look" ;;
+esac
+while [[ $# -gt 0 ]]; do
+    case "$1" in
+        --rows) rows="${2:-}"; shift ;;
+        --seconds) seconds="${2:-}"; shift ;;
+        --json) json="${2:-}"; shift ;;
+        --binaries) binaries="${2:-}"; shift ;;
+        --help | -h) usage; exit 0 ;;
+        *) fail_usage "unknown option $1" ;;
+    esac
+    shift || fail_usage "the last option lacks its value"
+done
+if ! [[ "$rows" =~ ^[0-9]{4,9}$ ]] || ((10#$rows < 1000)); then
+    fail_usage "--rows wants 1000 to 999999999, not \"$rows\""
+fi
+if ! [[ "$seconds" =~ ^[0-9]{1,4}$ ]] || ((10#$seconds < 1)); then
+    fail_usage "--seconds wants a whole number from 1 up, not \"$seconds\""
+fi
+rows=$((10#$rows))
+seconds=$((10#$seconds))
+
+# ---- programs ----------------------------------------------------------------------------------
+
+if [[ -z "$binaries" ]]; then
+    bash "$root/daemon/install_packages.sh"
+    echo "building (Release) in build-bench ..."
+    mkdir -p "$root/build-bench"
+    build_log="$root/build-bench/bench-build.log"
+    if ! { cmake -S "$root" -B "$root/build-bench" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+        -DBIDSTORE_TESTS=OFF -DBIDSTORE_BENCH=ON &&
+        cmake --build "$root/build-bench" -j "${JOBS:-$(nproc)}"; } \
+        </dev/null >"$build_log" 2>&1; then
+        tail -30 "$build_log" >&2
+        echo "bench: the build failed" >&2
+        exit 1
+    fi
+    binaries="$root/build-bench/bin"
+fi
+driver="$binaries/bench_driver"
+[[ -x "$driver" && -x "$binaries/bidstored" ]] ||
+    fail_usage "--binaries $binaries: bidstored or bench_driver is not there"
+
+work="$(mktemp -d "${TMPDIR:-/var/tmp}/bidstore-bench.XXXXXX")"
+export BIDSTORE_SOCKET="$work/store/bidstore.sock"
+results="$work/results"
+daemon=""
+child=""  # the driver, or strace with the driver below it
+
+# ---- processes ---------------------------------------------------------------------------------
+
+running() { [[ -n "$1" ]] && kill -0 "$1" 2>/dev/null; }
+
+# Ends the process, and with SIGKILL when it does not go within some seconds.
+end_process() {
+    local pid="$1"
+    running "$pid" || return 0
+    kill -TERM "$pid" 2>/dev/null || true
+    for _ in {1..300}; do
+        running "$pid" || break
+        sleep 0.1
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+}
+clean_up() {
+    local code=$?
+    trap - EXIT
+    end_process "$child"
+    # Its data are thrown away: a final checkpoint would be for nothing.
+    if running "$daemon"; then
+        kill -KILL "$daemon" 2>/dev/null || true
+        wait "$daemon" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+    exit "$code"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+fail() {
+    echo "bench: $1" >&2
+    tail -n 20 "$work/daemon.log" >&2 2>/dev/null || true
+    exit 1
+}
+
+# run COMMAND...: in the background, so that a signal ends it at once.
+run() {
+    "$@" &
+    child=$!
+    local code=0
+    wait "$child" || code=$?
+    child=""
+    return "$code"
+}
+
+# driver_mode MODE: appends to the results.
+driver_mode() {
+    run "$driver" --mode "$1" --rows "$rows" --seconds "$seconds" --results "$results" \
+        --directory "$work" || fail "mode $1 of the driver failed"
+}
+
+# A pool for the rows at the fill that splits leave behind, for the versions of one batch beside
+# another, and for what the writers add.
+start_daemon() {
+    local pool=$((rows * 272 * 17 / 10 / 1048576 + 512))
+    local journal=$((pool / 2 < 2048 ? pool / 2 : 2048))
+    "$binaries/bidstored" --dev "$work/store" --set "pool_bytes=${pool}MiB" \
+        --set "max_data_bytes=$((pool * 2))MiB" --set "journal_bytes=${journal}MiB" \
+        --set log_segment_bytes=64MiB --set log_segment_count=32 >"$work/daemon.log" 2>&1 &
+    daemon=$!
+    for _ in {1..1200}; do
+        [[ -S "$BIDSTORE_SOCKET" ]] && return
+        running "$daemon" || fail "the daemon did not start"
+        sleep 0.1
+    done
+    fail "the daemon does not listen"
+}
+
+# The share of processor time, in percent, that somebody else takes while nothing of ours runs.
+busy_percent() {
+    local before after
+    before=($(head -n 1 /proc/stat))
+    sleep 1
+    after=($(head -n 1 /proc/stat))
+    local total=0 field
+    for field in {1..8}; do total=$((total + after[field] - before[field])); done
+    local idle=$((after[4] + after[5] - before[4] - before[5]))
+    echo $((total > 0 ? 100 - 100 * idle / total : 0))
+}
+
+# System calls of a reading process between the two markers that it writes.
+count_system_calls() {
+    local trace="$work/trace"
+    run strace -f -e trace=all -o "$trace" "$driver" --mode reader --rows "$rows" --seconds 1 \
+        --results "$results" 2>/dev/null ||
+        fail "the reader under strace failed (may this user trace its own processes?)"
+    awk '/reading ended/ { ended = 1; exit } begun { calls++ } /reading begins/ { begun = 1 }
+        END { if (!begun || !ended) exit 1; print calls + 0 }' "$trace" ||
+        fail "the reader's markers are not in the trace"
+}
+
+# ---- the run -----------------------------------------------------------------------------------
+
+busy="$(busy_percent)"
+echo "other_load_percent $busy" >"$results"
+if ((busy > 10)); then
+    echo "bench: others use $busy % of this machine: this run is not a fair one" >&2
+fi
+echo "the bare machine"
+driver_mode machine
+start_daemon
+echo "loading $rows rows"
+driver_mode load
+echo "one reader"
+driver_mode read
+echo "durable writers of single rows"
+driver_mode write
+echo "system calls of a reader"
+calls="$(count_system_calls)"
+echo "reader_system_calls $calls" >>"$results"
+echo "  $calls in a second"
+driver_report=("$driver" --mode report --results "$results")
+if [[ -n "$json" ]]; then driver_report+=(--json "$json"); fi
+"${driver_report[@]}"
+if ((busy > 10)); then echo "(not a fair run: others used $busy % of the machine)"; fi

@@ -1,0 +1,340 @@
+// A client that means harm: what it holds of the daemon's memory it can read, and nothing else.
+//
+// The daemon runs as the test's user; the hostile client as another one, which takes root.
+
+#include <fcntl.h>
+#include <grp.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "tests/real_store.h"
+
+namespace bidstore {
+namespace {
+
+constexpr uid_t kNobody = 65534;
+constexpr uid_t kStranger = 65533;
+const bool kRoot = ::geteuid() == 0;
+const char* const kNeedsRoot = "needs root, to be another user than the daemon";
+
+// For the rest of this process's life, without any right of root.
+bool become(uid_t user) {
+    const gid_t group = user;
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(group, group, group) != 0 ||
+        ::setresuid(user, user, user) != 0) {
+        return false;
+    }
+    // It was lost with the user; and this process stays traceable, as a plain client would be.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::prctl(PR_SET_DUMPABLE, 1);
+    return ::geteuid() == user;
+}
+
+// A list of attempts, each of which has to fail; what succeeded is told.
+class Attempts {
+  public:
+    void must_fail(const char* what, bool succeeded) {
+        const int error = errno;
+        ++count_;
+        if (!succeeded && error != 0) return;
+        ::dprintf(2, "this worked, or failed without an errno: %s\n", what);
+        ++worked_;
+    }
+    // As the exit code of a child: 0 when nothing worked, and at least `least` things were tried.
+    int verdict(int least) const { return worked_ == 0 && count_ >= least ? 0 : 1; }
+
+  private:
+    int count_ = 0;
+    int worked_ = 0;
+};
+
+std::uint64_t size_of(int descriptor) {
+    struct stat facts {};
+    return ::fstat(descriptor, &facts) == 0 ? static_cast<std::uint64_t>(facts.st_size) : 0;
+}
+
+bool opens(const std::string& path, int flags) {
+    errno = 0;
+    const Descriptor opened(::open(path.c_str(), flags | O_CLOEXEC));
+    return static_cast<bool>(opened);
+}
+
+bool maps(int descriptor, int protection) {
+    errno = 0;
+    void* memory = ::mmap(nullptr, kPageBytes, protection, MAP_SHARED, descriptor, 0);
+    if (memory == MAP_FAILED) return false;
+    ::munmap(memory, kPageBytes);
+    return true;
+}
+
+// Everything that changes a file by its descriptor.
+void try_to_change(Attempts& attempts, int descriptor) {
+    const auto size = static_cast<off_t>(size_of(descriptor));
+    const auto call = [&](const char* what, auto attempt) {
+        errno = 0;
+        attempts.must_fail(what, attempt() == 0);
+    };
+    call("truncating", [&] { return ::ftruncate(descriptor, 0); });
+    call("extending", [&] { return ::ftruncate(descriptor, size + 4096); });
+    call("punching a hole", [&] {
+        return ::fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096);
+    });
+    call("allocating", [&] { return ::fallocate(descriptor, 0, 0, size + 4096); });
+    call("sealing", [&] { return ::fcntl(descriptor, F_ADD_SEALS, F_SEAL_WRITE); });
+    call("opening to all", [&] { return ::fchmod(descriptor, 0666); });
+    call("owning", [&] { return ::fchown(descriptor, ::geteuid(), ::getegid()); });
+    errno = 0;
+    attempts.must_fail("writing", ::pwrite(descriptor, "x", 1, 0) == 1);
+}
+
+// By mappings: new ones, and ones that were made to be read.
+void try_to_map(Attempts& attempts, int descriptor) {
+    attempts.must_fail("mapping writable", maps(descriptor, PROT_READ | PROT_WRITE));
+    attempts.must_fail("mapping write-only", maps(descriptor, PROT_WRITE));
+    void* memory = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (memory == MAP_FAILED) return attempts.must_fail("reading, which is allowed", true);
+    errno = 0;
+    attempts.must_fail("making its mapping writable",
+                       ::mprotect(memory, kPageBytes, PROT_READ | PROT_WRITE) == 0);
+    errno = 0;
+    attempts.must_fail("punching through its mapping",
+                       ::madvise(memory, kPageBytes, MADV_REMOVE) == 0);
+    ::munmap(memory, kPageBytes);
+}
+
+void try_to_reopen(Attempts& attempts, const std::string& path) {
+    attempts.must_fail(path.c_str(), opens(path, O_RDWR));
+    attempts.must_fail(path.c_str(), opens(path, O_WRONLY));
+    attempts.must_fail(path.c_str(), opens(path, O_WRONLY | O_TRUNC));
+}
+
+// Another process: its descriptors, its memory, its control.
+void try_to_reach(Attempts& attempts, pid_t process) {
+    const std::string place = "/proc/" + std::to_string(process);
+    for (int number = 0; number < 32; ++number) {
+        attempts.must_fail("a descriptor of another process",
+                           opens(place + "/fd/" + std::to_string(number), O_RDONLY));
+    }
+    attempts.must_fail("the memory of another process", opens(place + "/mem", O_RDWR));
+    attempts.must_fail("a mapping of another process", opens(place + "/maps", O_RDONLY));
+    char byte = 0;
+    iovec ours{&byte, 1};
+    iovec theirs{&byte, 1};
+    errno = 0;
+    attempts.must_fail("reading another process's memory",
+                       ::process_vm_readv(process, &ours, 1, &theirs, 1, 0) == 1);
+    errno = 0;
+    attempts.must_fail("writing another process's memory",
+                       ::process_vm_writev(process, &ours, 1, &theirs, 1, 0) == 1);
+    errno = 0;
+    attempts.must_fail("tracing another process",
+                       ::ptrace(PTRACE_SEIZE, process, nullptr, nullptr) == 0);
+    errno = 0;
+    attempts.must_fail("stopping another process", ::kill(process, SIGSTOP) == 0);
+}
+
+class Isolation : public testing::Test {
+  protected:
+    // As the service is set up: other users connect, the pool is not sealed against its own user.
+    void begin(const std::vector<std::string>& settings) {
+        for (const std::string& setting : settings) daemon_.set(setting);
+        if (!daemon_.start()) throw std::runtime_error("no daemon");
+        store_.emplace(attach(daemon_));
+        table_.emplace(make_table<Counted>(*store_));
+        Transaction put;
+        put.put(*table_, {.id = 1, .amount = 42});
+        need(store_->commit(put, soon()));
+    }
+    // The store, and who attached before, are as they were.
+    void expect_unharmed() {
+        EXPECT_TRUE(daemon_.running());
+        const auto rows = all_rows(*store_, *table_);
+        ASSERT_EQ(rows.size(), 1u);
+        EXPECT_EQ(rows[0].amount, 42);
+        EXPECT_EQ(store_->reconnects(), 0u);
+        Transaction add;
+        add.add<&Counted::round>(*table_, table_->key(1u), 1);
+        EXPECT_TRUE(is_ok(store_->commit(add, soon())));
+    }
+
+    RealDaemon daemon_;
+    std::optional<Store> store_;
+    std::optional<Table<Counted>> table_;
+};
+
+const std::vector<std::string> kService = {"socket_mode=\"0666\"", "seal_pool_writes=false",
+                                           "readers=[\"nobody\"]"};
+
+TEST_F(Isolation, ClientOfAnotherUserCannotWriteThePoolByAnyWay) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin(kService);
+    Process hostile = Process::fork([&] {
+        if (!become(kNobody)) return 2;
+        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+        if (greeting.descriptors.size() != 3) return 3;
+        const int pool = greeting.descriptors[0].number();
+        Attempts attempts;
+        try_to_change(attempts, pool);
+        try_to_map(attempts, pool);
+        try_to_reopen(attempts, "/proc/self/fd/" + std::to_string(pool));
+        try_to_reopen(attempts, "/dev/fd/" + std::to_string(pool));
+        // One that was opened again to be read is no better.
+        const std::string path = "/proc/self/fd/" + std::to_string(pool);
+        const Descriptor again(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (again) try_to_map(attempts, again.number());
+        return attempts.verdict(18);
+    });
+    EXPECT_EQ(hostile.wait(), 0);
+    expect_unharmed();
+}
+
+TEST_F(Isolation, ClientOfAnotherUserCannotReachDaemonFilesOrOtherClients) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin(kService);
+    const pid_t test = ::getpid();  // a client, too
+    const char* const kFiles[] = {"/data", "/log", "/journal"};
+    for (const char* name : kFiles) EXPECT_TRUE(opens(daemon_.data_directory() + name, O_RDONLY));
+    Process hostile = Process::fork([&] {
+        if (!become(kNobody)) return 2;
+        Attempts attempts;
+        try_to_reach(attempts, daemon_.pid());
+        try_to_reach(attempts, test);
+        for (const char* name : kFiles) {
+            attempts.must_fail("a file of the store",
+                               opens(daemon_.data_directory() + name, O_RDONLY));
+        }
+        errno = 0;
+        attempts.must_fail("removing the socket", ::unlink(daemon_.socket().c_str()) == 0);
+        return attempts.verdict(70);
+    });
+    EXPECT_EQ(hostile.wait(), 0);
+    expect_unharmed();
+}
+
+// Its own segment is the client's to write, but not to cut: the daemon reads from it.
+TEST_F(Isolation, ClientCannotCutItsOwnSegmentUnderTheDaemon) {
+    begin({});
+    const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+    ASSERT_EQ(greeting.descriptors.size(), 3u);
+    const int segment = greeting.descriptors[1].number();
+    const auto size = static_cast<off_t>(size_of(segment));
+    EXPECT_EQ(::ftruncate(segment, 0), -1);
+    EXPECT_EQ(errno, EPERM);
+    EXPECT_EQ(::ftruncate(segment, size + 4096), -1);
+    EXPECT_EQ(errno, EPERM);
+    for (const int seal : {F_SEAL_WRITE, F_SEAL_FUTURE_WRITE, F_SEAL_SEAL}) {
+        EXPECT_EQ(::fcntl(segment, F_ADD_SEALS, seal), -1);
+        EXPECT_EQ(errno, EPERM);
+    }
+    // Filled with nonsense and full of holes it harms its owner alone.
+    const std::vector<char> nonsense(static_cast<std::size_t>(size), '\xa5');
+    EXPECT_EQ(::pwrite(segment, nonsense.data(), nonsense.size(), 0), size);
+    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 1; }));
+    EXPECT_EQ(::fallocate(segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size), 0);
+    EXPECT_GE(counter(*store_, Counter::kHostileEvents), 1u);
+    EXPECT_TRUE(daemon_.logged("cut off")) << daemon_.log();
+    expect_unharmed();
+}
+
+// For development daemon and client are one user: then the seal keeps the pool from being mapped
+// writable, even by a descriptor that was opened again.
+TEST_F(Isolation, SealKeepsTheSameUserFromMappingThePoolWritable) {
+    begin({"seal_pool_writes=true"});
+    const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+    ASSERT_EQ(greeting.descriptors.size(), 3u);
+    const int pool = greeting.descriptors[0].number();
+    EXPECT_FALSE(maps(pool, PROT_READ | PROT_WRITE));
+    const std::string path = "/proc/self/fd/" + std::to_string(pool);
+    const Descriptor again(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (again) {
+        EXPECT_FALSE(maps(again.number(), PROT_READ | PROT_WRITE));
+        EXPECT_EQ(errno, EPERM);
+        EXPECT_EQ(::pwrite(again.number(), "x", 1, 0), -1);
+        EXPECT_EQ(errno, EPERM);
+        EXPECT_EQ(::ftruncate(again.number(), 0), -1);
+    }
+    void* memory = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, pool, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    EXPECT_EQ(::mprotect(memory, kPageBytes, PROT_READ | PROT_WRITE), -1);
+    EXPECT_EQ(errno, EACCES);
+    ::munmap(memory, kPageBytes);
+    expect_unharmed();
+}
+
+// ---- rights -------------------------------------------------------------------------------------
+
+// In a child that is somebody else: the exit code is the error that attaching ends with.
+ExitStatus attach_as(const RealDaemon& daemon, uid_t user, Rights rights, std::string& message) {
+    WorkDirectory place;
+    const std::string file = place.file("message");
+    const Descriptor out(::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    Process child = Process::fork([&] {
+        if (!become(user)) return 255;
+        const auto store = Store::attach({.socket = daemon.socket(), .rights = rights}, soon());
+        if (!store.ok()) ::dprintf(out.number(), "%s", store.failure().what.c_str());
+        return static_cast<int>(store.error());
+    });
+    const ExitStatus status = child.wait().value_or(-1);
+    message = read_whole_file(file);
+    return status;
+}
+
+TEST_F(Isolation, OnlyWhoTheConfigNamesConnectsAndWithItsRightsAlone) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin({"socket_mode=\"0666\"", "readers=[\"nobody\"]", "writers=[65532]"});
+    constexpr uid_t kWriter = 65532;
+    constexpr auto kDenied = static_cast<ExitStatus>(Error::kDenied);
+    std::string message;
+    EXPECT_EQ(attach_as(daemon_, kNobody, Rights::kReader, message), 0) << message;
+    EXPECT_EQ(attach_as(daemon_, kNobody, Rights::kWriter, message), kDenied);
+    EXPECT_NE(message.find("add it to \"writers\""), std::string::npos) << message;
+    EXPECT_EQ(attach_as(daemon_, kWriter, Rights::kWriter, message), 0) << message;
+    EXPECT_EQ(attach_as(daemon_, kWriter, Rights::kAdmin, message), kDenied);
+    EXPECT_NE(message.find("add it to \"admins\""), std::string::npos) << message;
+    EXPECT_EQ(attach_as(daemon_, kStranger, Rights::kReader, message), kDenied);
+    EXPECT_NE(message.find("user 65533 may not be reader"), std::string::npos) << message;
+    EXPECT_TRUE(daemon_.logged("(user 65533) refused")) << daemon_.log();
+    expect_unharmed();
+}
+
+TEST_F(Isolation, SocketThatIsClosedToAUserSaysSo) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin({"socket_mode=\"0600\"", "readers=[\"nobody\"]"});
+    std::string message;
+    EXPECT_EQ(attach_as(daemon_, kNobody, Rights::kReader, message),
+              static_cast<ExitStatus>(Error::kDenied));
+    EXPECT_NE(message.find("permission denied"), std::string::npos) << message;
+    EXPECT_NE(message.find(daemon_.socket()), std::string::npos) << message;
+}
+
+TEST_F(Isolation, ReaderOfAnotherUserReadsInPlaceAndCannotWrite) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin(kService);
+    Process client = Process::fork([&] {
+        if (!become(kNobody)) return 2;
+        Store store = need(Store::attach({.socket = daemon_.socket()}, soon()));
+        Reader reader = need(store.reader());
+        const auto table = need(store.open<Counted>(soon()));
+        const Snapshot snapshot = need(reader.snapshot(soon()));
+        const auto row = need(table.peek(snapshot, 1u));
+        if (!row || row->get<&Counted::amount>() != 42 || !snapshot.valid()) return 3;
+        Transaction put;
+        put.put(table, {.id = 1});
+        if (store.commit(put, soon()).error() != Error::kDenied) return 4;
+        return store.create_table<Event>(soon()).error() == Error::kDenied ? 0 : 5;
+    });
+    EXPECT_EQ(client.wait(), 0);
+    expect_unharmed();
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,511 @@
+// SIGKILL and SIGSTOP at any moment, of the daemon and of its clients: nothing acknowledged is
+// lost, every write counts once, and the others go on.
+//
+// BIDSTORE_KILLS=N kills N times instead of 8. Moments are random; the seed is part of a failure.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <new>
+#include <random>
+#include <thread>
+
+#include "tests/real_store.h"
+
+namespace bidstore {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kShared = 1'000'000;  // id of the counter that all writers add to
+constexpr std::uint32_t kInFlight = 4;        // of a writer's writes: one waits, the rest fly
+
+int kills_wanted() {
+    const char* text = std::getenv("BIDSTORE_KILLS");
+    return text != nullptr ? std::max(1, std::atoi(text)) : 8;
+}
+
+// Seen by the test and by what it forked.
+struct Shared {
+    std::atomic<bool> stop{false};
+    std::atomic<std::uint64_t> acknowledged{0};
+    std::atomic<std::uint64_t> looks{0};
+};
+
+class SharedMemory {
+  public:
+    SharedMemory()
+        : memory_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+        if (memory_ == MAP_FAILED) throw std::bad_alloc();
+        shared_ = new (memory_) Shared;
+    }
+    ~SharedMemory() { ::munmap(memory_, sizeof(Shared)); }
+    SharedMemory(const SharedMemory&) = delete;
+    SharedMemory& operator=(const SharedMemory&) = delete;
+    Shared* operator->() const { return shared_; }
+    Shared& operator*() const { return *shared_; }
+
+  private:
+    void* memory_;
+    Shared* shared_ = nullptr;
+};
+
+// The numbers of the writes that were acknowledged to one writer, kept outside of the store. Each
+// is one write(2), so what is in it survives the writer, too.
+class AckJournal {
+  public:
+    explicit AckJournal(const std::string& path)
+        : descriptor_(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {}
+    void note(std::uint64_t number) const {
+        if (::write(descriptor_.number(), &number, sizeof number) != sizeof number) ::abort();
+    }
+    static std::vector<std::uint64_t> read(const std::string& path) {
+        const std::string bytes = read_whole_file(path);
+        std::vector<std::uint64_t> numbers(bytes.size() / sizeof(std::uint64_t));
+        std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof(std::uint64_t));
+        return numbers;
+    }
+
+  private:
+    Descriptor descriptor_;
+};
+
+// The write with number n of a writer: a row of its own, its counter, and the one of all.
+Transaction numbered_write(const Table<Counted>& counters, const Table<Event>& events,
+                           std::uint32_t writer, std::uint64_t number) {
+    Transaction transaction;
+    const std::string text = "write " + std::to_string(number) + std::string(number % 200, '.');
+    transaction.insert(events, {.time = number, .source = writer, .kind = 1, .text = text});
+    transaction.add<&Counted::amount>(counters, counters.key(writer), 1, {.create = true});
+    transaction.add<&Counted::amount>(counters, counters.key(kShared), 1, {.create = true});
+    return transaction;
+}
+
+// Writes until told to stop; every write must be acknowledged in the end. Says why not.
+std::string write_on(Store& store, Shared& shared, const std::string& journal_path,
+                     std::uint32_t writer) {
+    const AckJournal journal(journal_path);
+    const auto counters = need(store.open<Counted>(soon()));
+    const auto events = need(store.open<Event>(soon()));
+    std::deque<std::pair<std::uint64_t, Pending>> flying;
+    const auto settle = [&](std::size_t left) -> std::string {
+        while (flying.size() > left) {
+            const auto result = flying.front().second.wait(soon());
+            if (!result.ok()) return result.failure().what;
+            journal.note(flying.front().first);
+            ++shared.acknowledged;
+            flying.pop_front();
+        }
+        return "";
+    };
+    for (std::uint64_t number = 0; !shared.stop; ++number) {
+        const Transaction write = numbered_write(counters, events, writer, number);
+        auto pending = store.submit(write, soon());
+        if (!pending.ok()) return pending.failure().what;
+        flying.emplace_back(number, std::move(*pending));
+        if (std::string why = settle(kInFlight); !why.empty()) return why;
+    }
+    return settle(0);
+}
+
+// A process with two writers on one store.
+int writer_process(const std::string& socket, Shared& shared, const std::string& journals,
+                   std::uint32_t first_writer) {
+    Store store = need(Store::attach(
+        {.socket = socket, .rights = Rights::kWriter, .wait_for_daemon = true}, soon()));
+    std::array<std::string, 2> failures;
+    std::vector<std::thread> threads;
+    for (std::uint32_t i = 0; i < 2; ++i) {
+        threads.emplace_back([&, i] {
+            const std::uint32_t writer = first_writer + i;
+            failures[i] = write_on(store, shared, journals + std::to_string(writer), writer);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const std::string& failure : failures) {
+        if (!failure.empty()) ::dprintf(2, "a writer gave up: %s\n", failure.c_str());
+    }
+    return failures[0].empty() && failures[1].empty() ? 0 : 1;
+}
+
+// What is in the store against what was acknowledged before the snapshot was taken.
+class Audit {
+  public:
+    Audit(Store& store, std::string journals, std::uint32_t writers)
+        : store_(store),
+          reader_(need(store.reader())),
+          counters_(need(store.open<Counted>(soon()))),
+          events_(need(store.open<Event>(soon()))),
+          journals_(std::move(journals)),
+          writers_(writers) {}
+
+    // complete: the writers are done, so there is nothing but what was acknowledged.
+    void run(bool complete) {
+        std::vector<std::vector<std::uint64_t>> acknowledged;
+        for (std::uint32_t writer = 0; writer < writers_; ++writer) {
+            acknowledged.push_back(AckJournal::read(journals_ + std::to_string(writer)));
+        }
+        // Readers go on reading the pool of a daemon that was killed until they notice, a little
+        // later; asked for statistics, the store looks at once.
+        need(store_.stats(soon()));
+        const auto seen = need(
+            read_once(reader_, soon(), [&](const Snapshot& snapshot) { return look(snapshot); }));
+        std::uint64_t sum = 0;
+        for (std::uint32_t writer = 0; writer < writers_; ++writer) {
+            SCOPED_TRACE("writer " + std::to_string(writer));
+            check(seen.numbers[writer], acknowledged[writer], complete);
+            EXPECT_EQ(seen.counters[writer], seen.numbers[writer].size());
+            sum += seen.numbers[writer].size();
+        }
+        EXPECT_EQ(seen.shared, sum);
+    }
+
+  private:
+    struct Seen {
+        std::vector<std::vector<std::uint64_t>> numbers;  // of the rows, per writer
+        std::vector<std::uint64_t> counters;
+        std::uint64_t shared = 0;
+    };
+
+    Result<Seen> look(const Snapshot& snapshot) const {
+        Seen seen;
+        seen.numbers.resize(writers_);
+        auto cursor = events_.scan(snapshot);
+        while (cursor.next()) {
+            const auto row = cursor.copy();
+            if (!row.ok()) return row.failure();
+            EXPECT_EQ(row->text.size(), 6 + std::to_string(row->time).size() + row->time % 200);
+            seen.numbers.at(row->source).push_back(row->time);
+        }
+        if (Status status = cursor.status(); !status.ok()) return status.failure();
+        for (std::uint64_t writer = 0; writer < writers_; ++writer) {
+            const auto row = counters_.get(snapshot, writer);
+            if (!row.ok()) return row.failure();
+            seen.counters.push_back(*row ? static_cast<std::uint64_t>((*row)->amount) : 0);
+        }
+        const auto row = counters_.get(snapshot, kShared);
+        if (!row.ok()) return row.failure();
+        seen.shared = *row ? static_cast<std::uint64_t>((*row)->amount) : 0;
+        return seen;
+    }
+
+    // Rows come in the order of their numbers, and a writer's writes are applied in order: what is
+    // there is 0 to some number without a gap.
+    static void check(const std::vector<std::uint64_t>& rows,
+                      const std::vector<std::uint64_t>& acknowledged, bool complete) {
+        for (std::uint64_t i = 0; i < rows.size(); ++i) ASSERT_EQ(rows[i], i);
+        for (const std::uint64_t number : acknowledged) {
+            ASSERT_LT(number, rows.size()) << "an acknowledged write is lost";
+        }
+        EXPECT_TRUE(!complete || rows.size() == acknowledged.size());
+    }
+
+    Store& store_;
+    Reader reader_;
+    Table<Counted> counters_;
+    Table<Event> events_;
+    std::string journals_;
+    std::uint32_t writers_;
+};
+
+class Kill : public testing::Test {
+  protected:
+    Kill() : seed_(std::random_device{}()), random_(seed_), trace_(__FILE__, __LINE__, seed()) {}
+
+    std::string seed() const { return "seed " + std::to_string(seed_); }
+    std::chrono::milliseconds some_time(int least_ms, int most_ms) {
+        return std::chrono::milliseconds(
+            std::uniform_int_distribution<int>(least_ms, most_ms)(random_));
+    }
+    void begin(const std::vector<std::string>& settings) {
+        for (const std::string& setting : settings) daemon_.set(setting);
+        if (!daemon_.start()) throw std::runtime_error("no daemon");
+        store_.emplace(attach(daemon_));
+        make_table<Counted>(*store_);
+        make_table<Event>(*store_);
+    }
+    std::string journals() const { return directory_.file("journal-"); }
+    // Once nobody but us is left, nothing of the others is left either.
+    void expect_rest() {
+        EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 1; }))
+            << counter(*store_, Counter::kClients) << " clients";
+        EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }))
+            << counter(*store_, Counter::kHeldVersions) << " versions are held";
+        EXPECT_TRUE(
+            eventually([&] { return counter(*store_, Counter::kParkedTransactions) == 0; }));
+    }
+
+    std::uint64_t seed_;
+    std::mt19937_64 random_;
+    testing::ScopedTrace trace_;
+    WorkDirectory directory_;
+    SharedMemory shared_;
+    RealDaemon daemon_;
+    std::optional<Store> store_;
+};
+
+// ---- the daemon is killed -----------------------------------------------------------------------
+
+TEST_F(Kill, DaemonLosesNothingAcknowledgedAndCountsEveryWriteOnce) {
+    // The audit reads all that there is under one snapshot, and what it has read stays in the pool.
+    const int pool_mib = std::min(4096, 32 + 2 * kills_wanted());
+    begin({"checkpoint_interval=100ms", "pool_bytes=" + std::to_string(pool_mib) + "MiB"});
+    std::vector<Process> writers;
+    for (std::uint32_t first : {0u, 2u}) {
+        writers.push_back(Process::fork(
+            [&] { return writer_process(daemon_.socket(), *shared_, journals(), first); }));
+    }
+    Audit audit(*store_, journals(), 4);
+    for (int kill = 0; kill < kills_wanted(); ++kill) {
+        SCOPED_TRACE("kill " + std::to_string(kill));
+        // The writers go on by themselves, or this never comes.
+        const std::uint64_t before = shared_->acknowledged;
+        ASSERT_TRUE(eventually([&] { return shared_->acknowledged > before; }));
+        std::this_thread::sleep_for(some_time(1, 400));
+        daemon_.kill();
+        ASSERT_TRUE(daemon_.start());
+        audit.run(false);
+        if (HasFatalFailure()) return;
+    }
+    shared_->stop = true;
+    for (Process& writer : writers) EXPECT_EQ(writer.wait(), 0);
+    audit.run(true);
+    EXPECT_GT(shared_->acknowledged, 100u);
+    EXPECT_EQ(daemon_.stop(), 0);
+    ASSERT_TRUE(daemon_.start());
+    audit.run(true);
+    expect_rest();
+}
+
+TEST_F(Kill, DaemonKilledDuringItsRecoveryRecoversAllTheSame) {
+    begin({"checkpoint_interval=1h"});
+    Process writer =
+        Process::fork([&] { return writer_process(daemon_.socket(), *shared_, journals(), 0); });
+    ASSERT_TRUE(eventually([&] { return shared_->acknowledged > 500; }));
+    daemon_.kill();
+    for (int kill = 0; kill < 10; ++kill) {
+        Process again = Process::run(daemon_.command(), directory_.file("log"));
+        std::this_thread::sleep_for(some_time(0, 60));
+        again.kill();
+    }
+    ASSERT_TRUE(daemon_.start());
+    Audit audit(*store_, journals(), 2);
+    audit.run(false);
+    shared_->stop = true;
+    EXPECT_EQ(writer.wait(), 0);
+    audit.run(true);
+}
+
+// ---- clients are killed -------------------------------------------------------------------------
+
+constexpr std::uint64_t kRows = 40;
+
+// Sees all of one round in all rows, or nothing; a snapshot that expired does not count.
+int read_on(const std::string& socket, Shared& shared) {
+    Store store = need(Store::attach({.socket = socket}, soon()));
+    Reader reader = need(store.reader());
+    const auto counters = need(store.open<Counted>(soon()));
+    while (!shared.stop) {
+        auto snapshot = reader.snapshot(soon());
+        if (!snapshot.ok()) return 2;
+        const auto rows =
+            rows_between<Counted>(*snapshot, counters, counters.prefix(0u), counters.prefix(kRows));
+        if (!rows.ok() && rows.error() == Error::kSnapshotExpired) continue;
+        if (!rows.ok()) return 3;
+        if (!snapshot->valid()) continue;
+        for (const Counted& row : *rows) {
+            if (row.round != rows->front().round) return 4;
+            if (row.amount != static_cast<std::int64_t>(row.id + row.round)) return 5;
+        }
+        ++shared.looks;
+    }
+    return 0;
+}
+
+// All rows of one round, in one transaction.
+Transaction write_round(const Table<Counted>& counters, std::uint64_t round) {
+    Transaction transaction;
+    for (std::uint64_t id = 0; id < kRows; ++id) {
+        transaction.put(
+            counters, {.id = id, .amount = static_cast<std::int64_t>(id + round), .round = round});
+    }
+    return transaction;
+}
+
+// A writer of rounds in this process: the one who must not be disturbed.
+class Undisturbed {
+  public:
+    explicit Undisturbed(Store& store)
+        : store_(store), counters_(need(store.open<Counted>(soon()))) {
+        thread_ = std::thread([this] {
+            while (!stop_) {
+                const auto began = Clock::now();
+                const auto result = store_.commit(write_round(counters_, rounds_ + 1), soon());
+                EXPECT_TRUE(is_ok(result));
+                slowest_ = std::max(slowest_, Clock::now() - began);
+                ++rounds_;
+            }
+        });
+    }
+    ~Undisturbed() { end(); }
+    void end() {
+        stop_ = true;
+        if (thread_.joinable()) thread_.join();
+        EXPECT_LT(slowest_, 10s) << "others were held up";
+    }
+    std::uint64_t rounds() const { return rounds_; }
+
+  private:
+    Store& store_;
+    Table<Counted> counters_;
+    std::atomic<bool> stop_{false};
+    std::atomic<std::uint64_t> rounds_{0};
+    Clock::duration slowest_{0};
+    std::thread thread_;
+};
+
+TEST_F(Kill, ClientsKilledWhileTheyWriteAndReadLeaveNothingBehind) {
+    begin({"max_clients=4"});
+    {
+        Undisturbed undisturbed(*store_);
+        for (int round = 0; round < kills_wanted(); ++round) {
+            SharedMemory nobody_stops;
+            // With max_clients = 4, a place that did not come back would be missed at once.
+            Process writer = Process::fork([&] {
+                return writer_process(daemon_.socket(), *nobody_stops, journals(),
+                                      static_cast<std::uint32_t>(100 + 2 * round));
+            });
+            Process reader =
+                Process::fork([&] { return read_on(daemon_.socket(), *nobody_stops); });
+            ASSERT_TRUE(eventually(
+                [&] { return nobody_stops->acknowledged > 0 && nobody_stops->looks > 0; }));
+            std::this_thread::sleep_for(some_time(0, 100));
+            EXPECT_TRUE(writer.running() && reader.running())
+                << writer.wait(0ms).value_or(-1) << " " << reader.wait(0ms).value_or(-1);
+            writer.kill();
+            reader.kill();
+            ASSERT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 1; }));
+        }
+        EXPECT_GT(undisturbed.rounds(), 10u);
+    }
+    expect_rest();
+    EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
+    // What the dead were told is there; what they were not told is there whole or not at all.
+    const auto counters = need(store_->open<Counted>(soon()));
+    const auto events = all_rows(*store_, need(store_->open<Event>(soon())));
+    for (const Counted& row : all_rows(*store_, counters, 100, kShared)) {
+        const auto rows = std::count_if(events.begin(), events.end(),
+                                        [&](const auto& event) { return event.source == row.id; });
+        EXPECT_EQ(rows, row.amount);
+        const auto told = AckJournal::read(journals() + std::to_string(row.id));
+        EXPECT_LE(told.size(), static_cast<std::size_t>(row.amount));
+    }
+}
+
+// ---- clients are stopped ------------------------------------------------------------------------
+
+void wait_until_stopped(const Process& process) {
+    siginfo_t info{};
+    EXPECT_EQ(::waitid(P_PID, static_cast<id_t>(process.pid()), &info, WSTOPPED), 0);
+}
+
+// Takes a snapshot, stops with it in hand, and says what it got afterwards.
+int hold_while_stopped(const std::string& socket) {
+    Store store = need(Store::attach({.socket = socket}, soon()));
+    Reader reader = need(store.reader());
+    const auto counters = need(store.open<Counted>(soon()));
+    {
+        Snapshot snapshot = need(reader.snapshot(soon()));
+        const auto row = counters.peek(snapshot, 0u);
+        if (!row.ok() || !*row || !snapshot.valid()) return 2;
+        ::raise(SIGSTOP);
+        if (snapshot.valid()) return 3;
+        if (counters.get(snapshot, 0u).error() != Error::kSnapshotExpired) return 4;
+        if (rows_between<Counted>(snapshot, counters, {}, {}).error() != Error::kSnapshotExpired) {
+            return 5;
+        }
+        if (counters.count(snapshot).error() != Error::kSnapshotExpired) return 6;
+    }
+    // The next one is as good as any.
+    const auto row = counters.get(reader, soon(), 0u);
+    return row.ok() && *row ? 0 : 7;
+}
+
+TEST_F(Kill, SnapshotOfAStoppedReaderExpiresAndHoldsNothing) {
+    begin({"max_snapshot_age=200ms"});
+    const auto counters = need(store_->open<Counted>(soon()));
+    need(store_->commit(write_round(counters, 1), soon()));
+    Undisturbed undisturbed(*store_);
+    Process reader = Process::fork([&] { return hold_while_stopped(daemon_.socket()); });
+    wait_until_stopped(reader);
+    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kRevokedSnapshots) >= 1; }));
+    const std::uint64_t rounds = undisturbed.rounds();
+    EXPECT_TRUE(eventually([&] { return undisturbed.rounds() > rounds + 5; }));
+    undisturbed.end();
+    // It is still stopped, and nothing is kept for it any more.
+    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }));
+    reader.signal(SIGCONT);
+    EXPECT_EQ(reader.wait(), 0);
+    expect_rest();
+}
+
+TEST_F(Kill, ReadersStoppedAnywhereNeverSeeWrongBytes) {
+    begin({"max_snapshot_age=60ms"});
+    const auto counters = need(store_->open<Counted>(soon()));
+    need(store_->commit(write_round(counters, 0), soon()));
+    Undisturbed undisturbed(*store_);
+    std::vector<Process> readers;
+    for (int i = 0; i < 2; ++i) {
+        readers.push_back(Process::fork([&] { return read_on(daemon_.socket(), *shared_); }));
+    }
+    ASSERT_TRUE(eventually([&] { return shared_->looks > 20; }));
+    for (int i = 0; i < 30; ++i) {
+        Process& reader = readers[random_() % readers.size()];
+        reader.signal(SIGSTOP);
+        std::this_thread::sleep_for(i % 3 == 0 ? some_time(100, 200) : some_time(0, 10));
+        reader.signal(SIGCONT);
+        std::this_thread::sleep_for(some_time(0, 10));
+    }
+    const std::uint64_t looks = shared_->looks;
+    EXPECT_TRUE(eventually([&] { return shared_->looks > looks + 20; }));
+    shared_->stop = true;
+    for (Process& reader : readers) EXPECT_EQ(reader.wait(), 0);
+    undisturbed.end();
+    EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
+    expect_rest();
+}
+
+TEST_F(Kill, StoppedWriterHoldsUpNobodyAndGoesOn) {
+    begin({});
+    Process writer =
+        Process::fork([&] { return writer_process(daemon_.socket(), *shared_, journals(), 100); });
+    ASSERT_TRUE(eventually([&] { return shared_->acknowledged > 10; }));
+    for (int i = 0; i < 10; ++i) {
+        writer.signal(SIGSTOP);
+        Undisturbed undisturbed(*store_);
+        EXPECT_TRUE(eventually([&] { return undisturbed.rounds() > 5; }));
+        undisturbed.end();
+        const std::uint64_t before = shared_->acknowledged;
+        writer.signal(SIGCONT);
+        ASSERT_TRUE(eventually([&] { return shared_->acknowledged > before + 10; }));
+        std::this_thread::sleep_for(some_time(0, 5));
+    }
+    shared_->stop = true;
+    EXPECT_EQ(writer.wait(), 0);
+    expect_rest();
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,112 @@
+// What tests against a real daemon share: two small tables, attaching, and looking at statistics.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "clientlib/bidstore.h"
+#include "shm/stats.h"
+#include "tests/processes.h"
+
+namespace bidstore {
+
+struct Counted {
+    std::uint64_t id = 0;
+    std::int64_t amount = 0;
+    std::uint64_t round = 0;
+};
+
+struct Event {
+    std::uint64_t time = 0;
+    std::uint32_t source = 0;
+    std::uint32_t kind = 0;
+    std::string_view text;
+};
+
+template <>
+struct Describe<Counted> {
+    static constexpr auto table = bidstore::table<Counted>(
+        "counted", keys(column<&Counted::id>("id")),
+        values(column<&Counted::amount>("amount"), column<&Counted::round>("round")));
+};
+
+template <>
+struct Describe<Event> {
+    static constexpr auto table = bidstore::table<Event>(
+        "events", keys(column<&Event::time>("time", timestamp), column<&Event::source>("source")),
+        values(column<&Event::kind>("kind"), column<&Event::text>("text")), time_column("time"));
+};
+
+// EXPECT_TRUE(is_ok(result)) shows what failed.
+template <class Result>
+testing::AssertionResult is_ok(const Result& result) {
+    if (result.ok()) return testing::AssertionSuccess();
+    return testing::AssertionFailure()
+           << error_name(result.error()) << ": " << result.failure().what;
+}
+
+inline Deadline soon() { return in(kPatience); }
+
+inline Result<Store> try_attach(const RealDaemon& daemon, Rights rights = Rights::kAdmin) {
+    return Store::attach({.socket = daemon.socket(), .rights = rights, .wait_for_daemon = true},
+                         soon());
+}
+
+// Of something that the test cannot go on without: the exception ends the test, with the reason.
+template <class T>
+T need(Result<T> result) {
+    if (!result.ok()) throw std::runtime_error(result.failure().what);
+    return std::move(*result);
+}
+inline void need(const Status& status) {
+    if (!status.ok()) throw std::runtime_error(status.failure().what);
+}
+
+inline Store attach(const RealDaemon& daemon, Rights rights = Rights::kAdmin) {
+    return need(try_attach(daemon, rights));
+}
+
+template <class T>
+Table<T> make_table(Store& store) {
+    need(store.create_table<T>(soon()));
+    return need(store.open<T>(soon()));
+}
+
+inline std::uint64_t counter(Store& store, Counter which) {
+    return need(store.stats(soon())).counter[static_cast<std::size_t>(which)];
+}
+
+// The rows between two bounds, in order, under one snapshot; without bounds, all.
+template <class T>
+Result<std::vector<Copy<T>>> rows_between(const Snapshot& snapshot, const Table<T>& table,
+                                          const Prefix<T>& lower, const Prefix<T>& upper) {
+    std::vector<Copy<T>> rows;
+    auto cursor = table.scan(snapshot, lower, upper);
+    while (cursor.next()) {
+        auto row = cursor.copy();
+        if (!row.ok()) return row.failure();
+        rows.push_back(std::move(*row));
+    }
+    if (Status status = cursor.status(); !status.ok()) return status.failure();
+    return rows;
+}
+template <class T>
+std::vector<Copy<T>> all_rows(Store& store, const Table<T>& table) {
+    Reader reader = need(store.reader());
+    return need(read_once(reader, soon(), [&](const Snapshot& snapshot) {
+        return rows_between<T>(snapshot, table, {}, {});
+    }));
+}
+template <class T>
+std::vector<Copy<T>> all_rows(Store& store, const Table<T>& table, std::uint64_t from,
+                              std::uint64_t to) {
+    Reader reader = need(store.reader());
+    return need(read_once(reader, soon(), [&](const Snapshot& snapshot) {
+        return rows_between<T>(snapshot, table, table.prefix(from), table.prefix(to));
+    }));
+}
+
+}  // namespace bidstore
