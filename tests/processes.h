@@ -69,7 +69,7 @@ class Process {
     // A program with its output and errors appended to a file.
     static Process run(const std::vector<std::string>& command, const std::string& output);
     // A copy of this process that runs `body` and exits with what it returns. It must not use what
-    // it inherited of stores and daemons.
+    // it inherited of stores and daemons. An exception ends it, with code 120.
     static Process fork(const std::function<int()>& body);
     Process(Process&& other) noexcept;
     Process& operator=(Process&& other) noexcept;
