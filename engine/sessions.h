@@ -12,9 +12,9 @@
 // A refusal alone changes no row: lost in a crash, the write is evaluated anew.
 //
 // Who:    the engine thread alone.
-// Bounds: kRefusedMax refusals without a confirmed answer; older ones are then answered as
-// applied...
-//         no client has so many calls (its call slots are fewer), so only a hostile one gets there.
+// Bounds: kRefusedMax refusals without a confirmed answer. Of more, the oldest are forgotten; one
+//         that is sent again after a crash is then answered as applied; more call slots a client
+//         than kRefusedMax allow that.
 #pragma once
 
 #include <cstdint>
