@@ -153,6 +153,11 @@ bool StoreState::try_send_new(const std::shared_ptr<KeptWrite>& write) {
     if (!kept_.empty()) collect(*kept_.front());
     drop_decided();
     if (!send_unsent()) return false;
+    // So many answers the daemon remembers, and no more: the oldest has to come first.
+    if (kept_.size() >= kUndecidedWritesMax) {
+        collect_all();
+        if (leaving_ || kept_.size() >= kUndecidedWritesMax) return false;
+    }
     write->number = next_number_;
     if (!send(*write)) {
         collect_all();
@@ -199,8 +204,9 @@ Status StoreState::wait_for_room(Deadline deadline) {
     }
     if (Clock::now() >= deadline) {
         return {Error::kBusy,
-                "the ring or the call slots of this process were full until the deadline; the "
-                "transaction was not sent"};
+                "the ring, the call slots or the " + std::to_string(kUndecidedWritesMax) +
+                    " places for undecided writes of this process were full until the deadline; "
+                    "the transaction was not sent"};
     }
     if (oldest) {
         connection->wait_slice(*oldest, deadline);

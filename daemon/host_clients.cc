@@ -58,9 +58,10 @@ void HostClients::detached(std::uint64_t client_id) {
     tell({.kind = ClientEvent::Kind::kDetached, .client_id = client_id, .reason = {}});
 }
 
-void HostClients::cut_off(std::uint64_t client_id, std::string_view reason) {
+void HostClients::cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) {
     tell({.kind = ClientEvent::Kind::kCutOff,
           .client_id = client_id,
+          .why = why,
           .reason = std::string(reason)});
 }
 

@@ -27,6 +27,7 @@ struct ClientEvent {
     std::uint64_t client_id = 0;
     Error error = Error::kOk;       // kAttached
     std::uint64_t last_number = 0;  // kAttached
+    CutOff why = CutOff::kHostile;  // kCutOff
     std::string reason;             // kCutOff
 };
 
@@ -39,7 +40,7 @@ class HostClients final : public Clients {
     bool take(ClientCommand& command) override;
     void attached(std::uint64_t client_id, Error error, std::uint64_t last_number) override;
     void detached(std::uint64_t client_id) override;
-    void cut_off(std::uint64_t client_id, std::string_view reason) override;
+    void cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) override;
     void wake(std::atomic<std::uint32_t>& word, std::uint32_t bits) override;
     void drain_doorbell() override;
 

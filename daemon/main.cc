@@ -1,6 +1,9 @@
 // bidstored: the command line.
 #include <CLI/CLI.hpp>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -62,6 +65,24 @@ ExitCode fail(const Failure& failure) {
     return exit_code_of(failure.code);
 }
 
+// The data are their owner's alone, whatever the umask; the directory above, with the socket, is as
+// the umask says. One of ours that is there already becomes private too.
+Status make_private(const std::string& directory) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    fs::create_directories(fs::path(directory).parent_path(), error);
+    if (!error && ::mkdir(directory.c_str(), S_IRWXU) != 0 && errno != EEXIST) {
+        error.assign(errno, std::generic_category());
+    }
+    struct stat found {};
+    if (!error && ::stat(directory.c_str(), &found) == 0 && found.st_uid == ::geteuid()) {
+        fs::permissions(directory, fs::perms::owner_all, error);
+    }
+    if (!error) return {};
+    return {Error::kIoError, directory + ": cannot be made, or made private (mode 0700): " +
+                                 error.message() + " (choose another --dev DIR)"};
+}
+
 ExitCode run(const Arguments& arguments) {
     const Result<Config> config = read_settings(arguments);
     if (!config) return fail(config.failure());
@@ -72,12 +93,7 @@ ExitCode run(const Arguments& arguments) {
         return ExitCode::kClean;
     }
     if (!arguments.dev_directory.empty()) {
-        std::error_code error;
-        std::filesystem::create_directories(config->directory, error);
-        if (error) {
-            return fail({Error::kIoError, config->directory + ": cannot be made: " +
-                                              error.message() + " (choose another --dev DIR)"});
-        }
+        if (Status made = make_private(config->directory); !made) return fail(made.failure());
     }
     return run_service(*config);
 }

@@ -153,7 +153,7 @@ Server::Server(const ServerOptions& options, AccessRules rules, PoolSegment& poo
       rules_(std::move(rules)),
       pool_(pool),
       clients_(clients),
-      stats_(pool.stats()),
+      stats_(pool.stats(), StatsThread::kServer),
       next_id_(kFirstConnection),
       block_taken_(options.max_clients, false) {}
 
@@ -414,7 +414,7 @@ void Server::on_engine_events() {
                 log_line(kLogWarning, "client " + std::to_string(connection.process) + " (user " +
                                           std::to_string(connection.user) +
                                           ") cut off: " + event.reason);
-                stats_.add(Counter::kClientsDropped);
+                if (event.why == CutOff::kHostile) stats_.add(Counter::kClientsDropped);
                 close(connection);
                 break;
         }

@@ -36,7 +36,6 @@ void ClientPort::attach(const ClientCommand& command, std::uint64_t last_number)
     buffer_.resize(std::max<std::size_t>(buffer_.size(), client->ring->record_bytes_max()));
     by_id_[client->id] = client.get();
     clients_.push_back(std::move(client));
-    stats_.set(Counter::kClients, clients_.size());
 }
 
 void ClientPort::revoke(Client& client, std::uint32_t slot, std::uint64_t episode) {
@@ -58,7 +57,6 @@ void ClientPort::detach(std::uint64_t client_id) {
     by_id_.erase(client_id);
     std::erase_if(clients_, [&](const auto& other) { return other.get() == client; });
     next_client_ = 0;
-    stats_.set(Counter::kClients, clients_.size());
 }
 
 void ClientPort::pause(std::uint64_t client_id, bool paused) {
@@ -114,16 +112,14 @@ void ClientPort::answer(const CallAddress& to, Error error, Csn csn, std::uint32
 
 void ClientPort::hostile(std::uint64_t client_id, const std::string& reason) {
     stats_.add(Counter::kHostileEvents);
-    const Client* client = find(client_id);
-    if (client != nullptr && !client->cut_off) stats_.add(Counter::kClientsDropped);
-    cut_off(client_id, reason);
+    cut_off(client_id, CutOff::kHostile, reason);
 }
 
-void ClientPort::cut_off(std::uint64_t client_id, const std::string& reason) {
+void ClientPort::cut_off(std::uint64_t client_id, CutOff why, const std::string& reason) {
     Client* client = find(client_id);
     if (client == nullptr || client->cut_off) return;
     client->cut_off = true;
-    seam_.cut_off(client_id, reason);
+    seam_.cut_off(client_id, why, reason);
 }
 
 void ClientPort::offend(Client& client, const char* reason) {

@@ -75,7 +75,7 @@ class ClientPort {
                 std::uint32_t failed_operation = kNoOperation,
                 std::span<const std::int64_t> results = {});
     // Has the connection closed; nothing more is taken from its ring.
-    void cut_off(std::uint64_t client_id, const std::string& reason);
+    void cut_off(std::uint64_t client_id, CutOff why, const std::string& reason);
     // The client broke a rule that only the engine could check.
     void hostile(std::uint64_t client_id, const std::string& reason);
     // Ends a round: gives ring space back and wakes the clients that were answered.

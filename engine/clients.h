@@ -48,6 +48,12 @@ struct ClientCommand {
     AttachedSegment segment;
 };
 
+// Why the engine wants a client gone.
+enum class CutOff : std::uint8_t {
+    kHostile,   // it broke the protocol
+    kReplaced,  // a new connection took its session over
+};
+
 class Clients {
   public:
     virtual ~Clients() = default;
@@ -60,8 +66,8 @@ class Clients {
     virtual void attached(std::uint64_t client_id, Error error, std::uint64_t last_number) = 0;
     // The engine has let go of the segment.
     virtual void detached(std::uint64_t client_id) = 0;
-    // The client broke the protocol: close its connection. kDetach follows.
-    virtual void cut_off(std::uint64_t client_id, std::string_view reason) = 0;
+    // Close the client's connection. kDetach follows.
+    virtual void cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) = 0;
 
     // Wakes the threads that wait on `word` with a bit of `bits` (futex, shared mapping).
     virtual void wake(std::atomic<std::uint32_t>& word, std::uint32_t bits) = 0;

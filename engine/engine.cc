@@ -208,7 +208,8 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
             clients_.attached(command.client_id, Error::kDenied, 0);
             return true;
         }
-        port_.cut_off(client_id, "its session was taken over by a new connection");
+        port_.cut_off(client_id, CutOff::kReplaced,
+                      "its session was taken over by a new connection");
         return false;
     }
     const auto key = std::as_bytes(std::span(command.session.bytes));

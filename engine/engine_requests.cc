@@ -97,6 +97,10 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
         case Session::Verdict::kGap:
             port_.hostile(request.from.client_id, "a write number was skipped");
             return Wait::kNone;
+        case Session::Verdict::kTooFar:
+            port_.hostile(request.from.client_id,
+                          "more writes without a confirmed answer than a session remembers");
+            return Wait::kNone;
         case Session::Verdict::kApplied:
             commit_->answer_later(request.from, Error::kOk, kNoOperation);
             return Wait::kNone;

@@ -30,7 +30,7 @@ auto retried(Call call) {
 
 int open_file(const std::string& path, bool direct) {
     const int flags = O_RDWR | O_CREAT | O_CLOEXEC | (direct ? O_DIRECT : 0);
-    return retried([&] { return ::open(path.c_str(), flags, 0640); });
+    return retried([&] { return ::open(path.c_str(), flags, 0600); });
 }
 
 }  // namespace

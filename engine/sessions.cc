@@ -3,15 +3,25 @@
 #include <algorithm>
 #include <cstring>
 
+#include "shm/call_slot.h"
+
 namespace bidstore {
 namespace {
 
-struct StoredRefusal {
-    std::uint32_t below;  // the row's number minus this one
-    std::uint16_t error;
-    std::uint16_t operation;
-};
-static_assert(sizeof(StoredRefusal) == 8);
+StoredRefusal packed(const Refusal& refusal, std::uint64_t row_number) {
+    const std::uint64_t age = row_number - refusal.number;
+    CHECK_OP(age, <, kUndecidedWritesMax);  // judge() went before
+    const std::uint32_t operation =
+        refusal.operation == kNoOperation ? StoredRefusal::kNoOperationStored : refusal.operation;
+    return {static_cast<std::uint32_t>(age) | operation << 12 |
+            static_cast<std::uint32_t>(refusal.error) << 24};
+}
+
+Refusal unpacked(const StoredRefusal& stored, std::uint64_t row_number) {
+    const std::uint32_t operation = (stored.bits >> 12) & 4095;
+    return {row_number - (stored.bits & 4095), static_cast<Error>(stored.bits >> 24),
+            operation == StoredRefusal::kNoOperationStored ? kNoOperation : operation};
+}
 
 }  // namespace
 
@@ -24,7 +34,11 @@ Session::Verdict Session::judge(std::uint64_t number, std::uint64_t decided_belo
     }
     while (!refused_.empty() && refused_.front().number < decided_below) refused_.pop_front();
     if (number > decided_ + 1) return Verdict::kGap;
-    if (number == decided_ + 1) return Verdict::kNew;
+    if (number == decided_ + 1) {
+        const bool old =
+            !refused_.empty() && number - refused_.front().number >= kUndecidedWritesMax;
+        return old ? Verdict::kTooFar : Verdict::kNew;
+    }
     const auto found = std::find_if(refused_.begin(), refused_.end(), [&](const Refusal& refusal) {
         return refusal.number == number;
     });
@@ -35,14 +49,14 @@ Session::Verdict Session::judge(std::uint64_t number, std::uint64_t decided_belo
 
 void Session::refused(std::uint64_t number, Error error, std::uint32_t operation) {
     decided_ = number;
-    refused_.push_back({number, error, static_cast<std::uint16_t>(operation)});
-    if (refused_.size() > kRefusedMax) refused_.pop_front();
+    refused_.push_back({number, error, operation});
+    CHECK_OP(refused_.size(), <=, kUndecidedWritesMax);
 }
 
 std::span<const std::byte> Session::row(std::uint64_t number, std::uint64_t now_us,
                                         Arena& arena) const {
     const std::size_t refused_bytes = refused_.size() * sizeof(StoredRefusal);
-    const std::size_t length = 8 + 8 + 4 + 2 + refused_bytes;
+    const std::size_t length = row_bytes();
     std::byte* row = arena.take(length);
     std::memset(row, 0, length);
     std::memcpy(row, &number, 8);
@@ -52,8 +66,7 @@ std::span<const std::byte> Session::row(std::uint64_t number, std::uint64_t now_
     std::memcpy(row + 20, &end, 2);
     std::byte* to = row + 22;
     for (const Refusal& refusal : refused_) {
-        const StoredRefusal stored{static_cast<std::uint32_t>(number - refusal.number),
-                                   static_cast<std::uint16_t>(refusal.error), refusal.operation};
+        const StoredRefusal stored = packed(refusal, number);
         std::memcpy(to, &stored, sizeof stored);
         to += sizeof stored;
     }
@@ -69,8 +82,7 @@ void Session::load(const std::byte* key, std::span<const std::byte> value) {
         StoredRefusal stored;
         std::memcpy(&stored, stored_bytes.data(), sizeof stored);
         stored_bytes = stored_bytes.subspan(sizeof stored);
-        refused_.push_back(
-            {decided_ - stored.below, static_cast<Error>(stored.error), stored.operation});
+        refused_.push_back(unpacked(stored, decided_));
     }
 }
 

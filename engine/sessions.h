@@ -7,14 +7,18 @@
 // may not have arrived ride along in the row (column `refused`), so that "sent again" gets the same
 // answer:
 //
-//   refused   entries of 8 bytes: u32 number - n (n: the row's number), u16 error, u16 operation
+//   refused   entries of 4 bytes, ascending by number; bits from the lowest:
+//             12  n - number (n: the row's number)
+//             12  operation, 4095 for none
+//             8   error
 //
 // A refusal alone changes no row: lost in a crash, the write is evaluated anew.
 //
 // Who:    the engine thread alone.
-// Bounds: kRefusedMax refusals without a confirmed answer. Of more, the oldest are forgotten; one
-//         that is sent again after a crash is then answered as applied; more call slots a client
-//         than kRefusedMax allow that.
+// Bounds: a client has at most kUndecidedWritesMax writes from the oldest without a confirmed
+// answer
+//         to its newest, so the row has a place for each refusal among them. A client that goes
+//         further while a refusal of its own is that old is hostile.
 #pragma once
 
 #include <cstdint>
@@ -27,15 +31,24 @@
 #include "engine/catalog.h"
 #include "engine/clients.h"
 #include "engine/executor.h"
+#include "shm/message.h"
 
 namespace bidstore {
 
-inline constexpr std::uint32_t kRefusedMax = 448;
+struct StoredRefusal {
+    std::uint32_t bits;
+
+    static constexpr std::uint32_t kAgeMax = 4095;
+    static constexpr std::uint32_t kNoOperationStored = 4095;
+};
+static_assert(sizeof(StoredRefusal) == 4);
+static_assert(kUndecidedWritesMax <= StoredRefusal::kAgeMax);
+static_assert(kOperationsMax < StoredRefusal::kNoOperationStored && kErrorCount <= 256);
 
 struct Refusal {
     std::uint64_t number = 0;
     Error error = Error::kOk;
-    std::uint16_t operation = 0;
+    std::uint32_t operation = 0;  // or kNoOperation
 };
 
 class Session {
@@ -52,6 +65,7 @@ class Session {
         kApplied,  // seen before and applied: say so when it is durable
         kRefused,  // seen before and refused: refusal() says how
         kGap,      // a number was skipped
+        kTooFar,   // too many writes behind a refusal without a confirmed answer
     };
     // decided_below: the client has all answers to smaller numbers.
     Verdict judge(std::uint64_t number, std::uint64_t decided_below);
@@ -62,7 +76,12 @@ class Session {
 
     // The row as it should be after `number` was applied at `now_us`, in the arena.
     std::span<const std::byte> row(std::uint64_t number, std::uint64_t now_us, Arena& arena) const;
-    static constexpr std::uint32_t kRowBytesAtMost = 8 + 8 + 4 + 2 + 8 * kRefusedMax;
+    std::size_t row_bytes() const {
+        return 8 + 8 + 4 + 2 + refused_.size() * sizeof(StoredRefusal);
+    }
+    static constexpr std::uint32_t kRowBytesAtMost =
+        8 + 8 + 4 + 2 + sizeof(StoredRefusal) * kUndecidedWritesMax;
+    static_assert(sizeof(SessionId) + kRowBytesAtMost <= kRowBytesMax);
     // Takes number and refusals from a row.
     void load(const std::byte* key, std::span<const std::byte> value);
 

@@ -17,6 +17,9 @@ namespace bidstore {
 inline constexpr std::uint32_t kTransactionBytesMax = 64u << 10;  // header and operations
 inline constexpr std::uint32_t kOperationsMax = 1024;             // per transaction
 inline constexpr std::uint32_t kPagesPerRequest = 64;
+// Writes of a session from the oldest without a confirmed answer (RecordHeader::decided_below) to
+// the newest: a session's row remembers how each of them was refused.
+inline constexpr std::uint32_t kUndecidedWritesMax = 960;
 
 // Asks for pages to be brought into the pool; answered when all of them are there, or with the
 // first error (failed_operation = index of the page).

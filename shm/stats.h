@@ -1,7 +1,8 @@
 // The stats page: named 64-bit counters and latency histograms that any process can read.
 //
 // Who:    one thread of the daemon writes each counter and histogram: the engine thread, but for
-//         clients and clients_refused, which are the second thread's. Anyone reads.
+//         those that kCounterNames gives to the second thread. A debug build checks it. Anyone
+//         reads.
 // Order:  none: values are independent of each other, each is right by itself, all accesses are
 //         relaxed. A histogram read while it is written may miss the newest values.
 // ABI:    the numbers of names never change; new names go to the end.
@@ -64,14 +65,22 @@ enum class CounterKind : std::uint8_t {
     kLevel,  // how many there are now
 };
 
+// Who writes a counter.
+enum class StatsThread : std::uint8_t {
+    kEngine,
+    kServer,  // the second thread: connections
+};
+
 struct CounterName {
     std::string_view name;
     CounterKind kind;
     std::string_view help;
+    StatsThread writer = StatsThread::kEngine;
 };
 
 inline constexpr auto kCounterNames = [] {
     using enum CounterKind;
+    using enum StatsThread;
     return std::array{
         CounterName{"csn_visible", kLevel, "csn of the newest published batch"},
         CounterName{"batches", kTotal, "batches published"},
@@ -95,9 +104,10 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"checkpoints", kTotal, "checkpoints finished"},
         CounterName{"checkpoint_pages", kTotal, "page images written by checkpoints"},
         CounterName{"journal_pages", kTotal, "page images that went through the journal"},
-        CounterName{"clients", kLevel, "clients connected"},
-        CounterName{"clients_refused", kTotal, "connections refused"},
-        CounterName{"clients_dropped", kTotal, "clients cut off for breaking the protocol"},
+        CounterName{"clients", kLevel, "clients connected", kServer},
+        CounterName{"clients_refused", kTotal, "connections refused", kServer},
+        CounterName{"clients_dropped", kTotal, "clients cut off for breaking the protocol",
+                    kServer},
         CounterName{"revoked_snapshots", kTotal, "snapshots revoked"},
         CounterName{"hostile_events", kTotal, "nonsense seen in client segments"},
         CounterName{"sessions", kLevel, "sessions whose write numbers are kept"},
@@ -149,7 +159,8 @@ static_assert(histogram_bucket(~std::uint64_t{0}) == kHistogramBuckets - 1);
 
 class StatsWriter {
   public:
-    explicit StatsWriter(StatsPage& page) : page_(&page) {}
+    explicit StatsWriter(StatsPage& page, StatsThread thread = StatsThread::kEngine)
+        : page_(&page), thread_(thread) {}
 
     // The one writer of the counter calls these: load and store, no locked instruction.
     void add(Counter counter, std::uint64_t amount = 1) { bump(at(counter), amount); }
@@ -166,12 +177,15 @@ class StatsWriter {
 
   private:
     std::atomic<std::uint64_t>& at(Counter counter) {
+        // A second writer would lose counts: neither of them locks.
+        DCHECK(kCounterNames[static_cast<std::size_t>(counter)].writer == thread_);
         return page_->counter[static_cast<std::uint32_t>(counter)];
     }
     static void bump(std::atomic<std::uint64_t>& word, std::uint64_t amount) {
         word.store(word.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
     }
     StatsPage* page_;
+    StatsThread thread_;
 };
 
 inline std::uint64_t counter_value(const StatsPage& page, Counter counter) {

@@ -264,6 +264,26 @@ TEST_F(ClientSession, FullCallSlotsAreBackPressure) {
     EXPECT_EQ(spent(), up_to(17));
 }
 
+// More call slots than the daemon remembers answers: the oldest answer has to come first.
+TEST_F(ClientSession, UndecidedWritesAreBoundedWhateverTheCallSlots) {
+    daemon_->stop();
+    daemon_ = make_daemon({.call_slots = 2048});
+    daemon_->start();
+    attach();
+    daemon_->serve_rings(false);
+    std::vector<Pending> pending;
+    for (std::uint32_t i = 0; i < kUndecidedWritesMax; ++i) {
+        auto sent = store_->submit(spend(1), in(5s));
+        ASSERT_TRUE(sent.ok()) << sent.failure().what;
+        pending.push_back(std::move(*sent));
+    }
+    EXPECT_EQ(store_->submit(spend(1), in(30ms)).error(), Error::kBusy);
+    daemon_->serve_rings(true);
+    EXPECT_TRUE(store_->commit(spend(17), in(5s)).ok());
+    for (Pending& write : pending) EXPECT_TRUE(write.wait(in(5s)).ok());
+    EXPECT_EQ(spent().size(), kUndecidedWritesMax + 1u);
+}
+
 // Long records in a ring that nobody reads: the ring is full before the call slots are.
 TEST_F(ClientSession, AFullRingIsBackPressure) {
     daemon_->stop();

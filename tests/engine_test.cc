@@ -218,6 +218,54 @@ TEST_F(EngineTest, WriteSentAgainAfterACrashIsAppliedOnce) {
     EXPECT_EQ(column_integer(users_schema(), 1, nullptr, rows.begin()->second), 2u);
 }
 
+// A session forgot refusals beyond its 448th, which a client with more call slots got to hear as
+// "applied" when it sent them again after a crash.
+TEST_F(EngineTest, EveryRefusedWriteOfAFullWindowIsRefusedAgainAfterACrash) {
+    start();
+    SessionId session;
+    session.bytes[0] = 43;
+    SimClient* writer = &store->connect(Rights::kWriter, session, 1024);
+    AddBody plus{};
+    plus.column = 1;
+    plus.delta = 1;
+    TransactionBytes add_one;
+    add_one.add(users, key_of(1), plus, kWantResult | kCreate);
+    TransactionBytes refused;  // by its second operation
+    refused.operation(OperationKind::kCheckAbsent, users, key_of(998), {});
+    refused.operation(OperationKind::kCheckPresent, users, key_of(999), {});
+    // No answer is confirmed: all but the last are refused, and the last, applied, stores that.
+    const auto send_all = [&] {
+        writer->set_decided_below(1);
+        std::vector<std::uint32_t> tokens;
+        for (std::uint32_t i = 1; i < kUndecidedWritesMax; ++i) {
+            const auto token = writer->submit(refused.bytes());
+            ASSERT_TRUE(token.has_value()) << i;
+            tokens.push_back(*token);
+        }
+        tokens.push_back(writer->submit(add_one.bytes()).value());
+        for (std::uint32_t i = 0; i < tokens.size(); ++i) {
+            std::optional<Answer> answer;
+            ASSERT_TRUE(
+                store->run_until([&] { return (answer = writer->answer(tokens[i])).has_value(); }));
+            const bool last = i + 1 == tokens.size();
+            ASSERT_EQ(answer->error, last ? Error::kOk : Error::kPrecondition) << i;
+            ASSERT_EQ(answer->failed_operation, last ? kNoOperation : 1u) << i;
+        }
+    };
+    send_all();
+    restart(true);
+    writer = &store->connect(Rights::kWriter, session, 1024);
+    ASSERT_EQ(writer->last_number(), kUndecidedWritesMax);
+    init_ring(writer->segment().ring_control(), 0);
+    writer->welcomed(0);
+    send_all();
+    EXPECT_EQ(column_integer(users_schema(), 1, nullptr, store->rows(users).begin()->second), 1u);
+    // Further than the row reaches: only once answers are confirmed.
+    writer->submit(refused.bytes());
+    ASSERT_TRUE(
+        store->run_until([&] { return store->clients.cut_off_clients.contains(writer->id()); }));
+}
+
 TEST_F(EngineTest, DroppedTableGivesItsPagesBackAndItsIdIsNotUsedAgain) {
     start();
     for (std::uint64_t id = 0; id < 1000; ++id) ASSERT_EQ(put(id, 1), Error::kOk);

@@ -241,6 +241,7 @@ TEST_F(Isolation, ClientCannotCutItsOwnSegmentUnderTheDaemon) {
     EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 1; }));
     EXPECT_EQ(::fallocate(segment, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size), 0);
     EXPECT_GE(counter(*store_, Counter::kHostileEvents), 1u);
+    EXPECT_EQ(counter(*store_, Counter::kClientsDropped), 1u);
     EXPECT_TRUE(daemon_.logged("cut off")) << daemon_.log();
     expect_unharmed();
 }

@@ -391,7 +391,7 @@ TEST_F(ServerTest, CutsOffAClientWhenTheEngineSaysSo) {
     start();
     RawClient client(options_.socket);
     handshake(client, good_hello());
-    clients_->cut_off(engine_->seen().back().client_id, "nonsense in its ring");
+    clients_->cut_off(engine_->seen().back().client_id, CutOff::kHostile, "nonsense in its ring");
     EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
     EXPECT_TRUE(client.readable());  // its end of the connection is closed
     EXPECT_EQ(counter_value(pool_->stats(), Counter::kClientsDropped), 1u);

@@ -61,11 +61,11 @@ TransactionBytes& TransactionBytes::columns(OperationKind kind, TableId table,
 // ---- client ----
 
 SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session,
-                     Rights rights)
+                     Rights rights, std::uint32_t call_slots)
     : id_(id), session_(session), rights_(rights), segment_([&] {
           ClientShape shape;
           shape.slot_count = kSlotsPerClient;
-          shape.call_slot_count = 64;
+          shape.call_slot_count = call_slots;
           shape.ring_bytes = 1u << 20;
           shape.first_slot = first_slot;
           shape.rights = rights;
@@ -77,6 +77,7 @@ SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId
       }()) {
     generations_.resize(segment_.call_slot_count(), 0);
     busy_.resize(segment_.call_slot_count(), false);
+    numbers_.resize(segment_.call_slot_count(), 0);
 }
 
 ClientCommand SimClient::attach_command() {
@@ -114,13 +115,18 @@ std::optional<std::uint32_t> SimClient::push(RecordKind kind, std::span<const st
     request.call_slot = slot;
     request.call_generation = ++generations_[slot];
     request.number_reference = last_number_;
-    request.decided_below = decided_below_;
+    std::uint64_t oldest = last_number_ + 1;
+    for (const std::uint64_t number : numbers_) {
+        if (number != 0) oldest = std::min(oldest, number);
+    }
+    request.decided_below = decided_below_.value_or(oldest);
     const RingClaim claim = producer_->try_claim(request);
     if (!claim) return std::nullopt;
     std::memcpy(claim.payload, payload.data(), payload.size());
     if (kind == RecordKind::kTransaction) last_number_ = claim.write_number;
     producer_->commit(claim);
     busy_[slot] = true;
+    numbers_[slot] = kind == RecordKind::kTransaction ? claim.write_number : 0;
     return slot;
 }
 
@@ -140,6 +146,7 @@ std::optional<Answer> SimClient::answer(std::uint32_t token) {
     CHECK(busy_[token]);
     if (!is_answered(segment_.calls()[token], generations_[token])) return std::nullopt;
     busy_[token] = false;
+    numbers_[token] = 0;
     return read_answer(segment_.calls()[token]);
 }
 
@@ -190,11 +197,12 @@ bool SimStore::run_until(const std::function<bool()>& done, std::uint32_t rounds
     return done();
 }
 
-SimClient& SimStore::connect(Rights rights, std::optional<SessionId> session) {
+SimClient& SimStore::connect(Rights rights, std::optional<SessionId> session,
+                             std::uint32_t call_slots) {
     SessionId id;
     for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random_());
-    sim_clients_.push_back(
-        std::make_unique<SimClient>(next_client_++, next_slot_, session.value_or(id), rights));
+    sim_clients_.push_back(std::make_unique<SimClient>(next_client_++, next_slot_,
+                                                       session.value_or(id), rights, call_slots));
     next_slot_ += kSlotsPerClient;
     SimClient& client = *sim_clients_.back();
     clients.commands.push_back(client.attach_command());

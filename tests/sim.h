@@ -38,8 +38,9 @@ class SimClients final : public Clients {
         attach_answers[client_id] = {error, last_number};
     }
     void detached(std::uint64_t client_id) override { detached_clients.push_back(client_id); }
-    void cut_off(std::uint64_t client_id, std::string_view reason) override {
+    void cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) override {
         cut_off_clients[client_id] = std::string(reason);
+        hostile_clients += why == CutOff::kHostile;
     }
     void wake(std::atomic<std::uint32_t>&, std::uint32_t) override { ++wakes; }
     void drain_doorbell() override {}
@@ -48,6 +49,7 @@ class SimClients final : public Clients {
     std::map<std::uint64_t, std::pair<Error, std::uint64_t>> attach_answers;
     std::vector<std::uint64_t> detached_clients;
     std::map<std::uint64_t, std::string> cut_off_clients;
+    std::uint64_t hostile_clients = 0;  // of cut_off_clients
     std::uint64_t wakes = 0;
 };
 
@@ -69,7 +71,8 @@ class TransactionBytes {
 
 class SimClient {
   public:
-    SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session, Rights rights);
+    SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session, Rights rights,
+              std::uint32_t call_slots = 64);
 
     ClientCommand attach_command();
     std::uint64_t id() const { return id_; }
@@ -83,6 +86,7 @@ class SimClient {
     // The answer, once; frees the call slot.
     std::optional<Answer> answer(std::uint32_t token);
     std::uint64_t last_number() const { return last_number_; }
+    // Until it is called, all answers that answer() gave out count as decided.
     void set_decided_below(std::uint64_t number) { decided_below_ = number; }
 
   private:
@@ -94,8 +98,9 @@ class SimClient {
     std::unique_ptr<RingProducer> producer_;
     std::vector<std::uint32_t> generations_;
     std::vector<bool> busy_;
+    std::vector<std::uint64_t> numbers_;  // by call slot; 0: no write
     std::uint64_t last_number_ = 0;
-    std::uint64_t decided_below_ = 0;
+    std::optional<std::uint64_t> decided_below_;
 };
 
 struct SimStoreOptions {
@@ -121,7 +126,8 @@ class SimStore {
     // Rounds until `done` or the limit; false at the limit (or when the engine stopped or fenced).
     bool run_until(const std::function<bool()>& done, std::uint32_t rounds = 20'000);
     SimClient& connect(Rights rights = Rights::kAdmin,
-                       std::optional<SessionId> session = std::nullopt);
+                       std::optional<SessionId> session = std::nullopt,
+                       std::uint32_t call_slots = 64);
     void disconnect(SimClient& client);
 
     // Submits and runs until the answer is there.

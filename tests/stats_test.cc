@@ -29,12 +29,28 @@ TEST(Stats, CountersAreAddedToSubtractedFromAndSet) {
     StatsWriter writer{*page};
     writer.add(Counter::kBatches);
     writer.add(Counter::kBatches, 41);
-    writer.set(Counter::kClients, 5);
-    writer.subtract(Counter::kClients, 2);
+    writer.set(Counter::kFrames, 5);
+    writer.subtract(Counter::kFrames, 2);
     EXPECT_EQ(counter_value(*page, Counter::kBatches), 42u);
-    EXPECT_EQ(counter_value(*page, Counter::kClients), 3u);
+    EXPECT_EQ(counter_value(*page, Counter::kFrames), 3u);
     EXPECT_EQ(counter_value(*page, Counter::kLogBytes), 0u);
 }
+
+#ifndef NDEBUG
+// Two threads wrote clients and clients_dropped, so that a client that was cut off counted twice.
+TEST(StatsDeathTest, ACounterHasOneWriter) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    auto page = std::make_unique<StatsPage>();
+    StatsWriter engine{*page};
+    StatsWriter server{*page, StatsThread::kServer};
+    server.add(Counter::kClientsDropped);
+    engine.add(Counter::kBatches);
+    EXPECT_EQ(counter_value(*page, Counter::kClientsDropped), 1u);
+    EXPECT_DEATH(engine.add(Counter::kClientsDropped), "writer");
+    EXPECT_DEATH(engine.set(Counter::kClients, 1), "writer");
+    EXPECT_DEATH(server.add(Counter::kBatches), "writer");
+}
+#endif
 
 TEST(Stats, EveryValueLiesInItsBucket) {
     const auto check = [](std::uint64_t value) {

@@ -214,6 +214,27 @@ TEST_F(WrongFile, ThatLostItsLogIsRefused) {
 
 // ---- rights -------------------------------------------------------------------------------------
 
+// With the umask of most shells --dev made its data readable for everybody on the host.
+TEST(DevDirectory, KeepsItsDataPrivateWhateverTheUmask) {
+    const mode_t before = ::umask(0);
+    {
+        RealDaemon daemon;
+        ASSERT_TRUE(daemon.start());
+        const auto mode = [](const fs::path& path) {
+            return static_cast<unsigned>(fs::status(path).permissions());
+        };
+        EXPECT_EQ(mode(daemon.data_directory()), 0700u);
+        for (const char* name : {"data", "log", "journal"}) {
+            EXPECT_EQ(mode(daemon.data_directory() + "/" + name), 0600u) << name;
+        }
+        ASSERT_EQ(daemon.stop(), 0);
+        fs::permissions(daemon.data_directory(), fs::perms(0755));
+        ASSERT_TRUE(daemon.start());
+        EXPECT_EQ(mode(daemon.data_directory()), 0700u);
+    }
+    ::umask(before);
+}
+
 TEST(WrongRights, DirectoryThatIsNotOursIsNamed) {
     if (!kRoot) GTEST_SKIP() << "needs root, to be another user";
     RealDaemon owner;
