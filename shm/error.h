@@ -4,11 +4,12 @@
 // shared memory travel as the number, so the numbers never change meaning.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 #include "shm/base.h"
 
@@ -58,26 +59,73 @@ struct Failure {
     std::string what;  // names the thing and the remedy, for people
 };
 
-// A value or a failure. Not for hot paths that fail often: the message may allocate.
+// A value or a failure. Not for hot paths that fail often: the message may allocate. Asking for the
+// one that is not there ends the process.
+//
+// A plain union: std::variant does the same, and half of a debug build went into instantiating it
+// for every T.
 template <class T>
 class [[nodiscard]] Result {
   public:
-    Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-    Result(Failure failure) : state_(std::in_place_index<1>, std::move(failure)) {}
-    Result(Error code, std::string what)
-        : state_(std::in_place_index<1>, Failure{code, std::move(what)}) {}
+    Result(T value) : ok_(true) { std::construct_at(&value_, std::move(value)); }
+    Result(Failure failure) : ok_(false) { std::construct_at(&failure_, std::move(failure)); }
+    Result(Error code, std::string what) : Result(Failure{code, std::move(what)}) {}
+    Result(Result&& other) noexcept : ok_(other.ok_) { construct_from(std::move(other)); }
+    Result(const Result& other) requires std::copy_constructible<T> : ok_(other.ok_) {
+        construct_from(other);
+    }
+    Result& operator=(Result&& other) noexcept {
+        if (this == &other) return *this;
+        destroy();
+        ok_ = other.ok_;
+        construct_from(std::move(other));
+        return *this;
+    }
+    Result& operator=(const Result& other) requires std::copy_constructible<T> {
+        return *this = Result(other);
+    }
+    ~Result() { destroy(); }
 
-    bool ok() const { return state_.index() == 0; }
-    explicit operator bool() const { return ok(); }
-    T& operator*() { return std::get<0>(state_); }
-    const T& operator*() const { return std::get<0>(state_); }
-    T* operator->() { return &std::get<0>(state_); }
-    const T* operator->() const { return &std::get<0>(state_); }
-    Error error() const { return ok() ? Error::kOk : std::get<1>(state_).code; }
-    const Failure& failure() const { return std::get<1>(state_); }
+    bool ok() const { return ok_; }
+    explicit operator bool() const { return ok_; }
+    T& operator*() {
+        CHECK(ok_);
+        return value_;
+    }
+    const T& operator*() const {
+        CHECK(ok_);
+        return value_;
+    }
+    T* operator->() { return &**this; }
+    const T* operator->() const { return &**this; }
+    Error error() const { return ok_ ? Error::kOk : failure_.code; }
+    const Failure& failure() const {
+        CHECK(!ok_);
+        return failure_;
+    }
 
   private:
-    std::variant<T, Failure> state_;
+    template <class Other>
+    void construct_from(Other&& other) {
+        if (ok_) {
+            std::construct_at(&value_, std::forward<Other>(other).value_);
+        } else {
+            std::construct_at(&failure_, std::forward<Other>(other).failure_);
+        }
+    }
+    void destroy() {
+        if (ok_) {
+            std::destroy_at(&value_);
+        } else {
+            std::destroy_at(&failure_);
+        }
+    }
+
+    union {
+        T value_;
+        Failure failure_;
+    };
+    bool ok_;
 };
 
 template <>
