@@ -19,6 +19,8 @@ const char* operation_name(DiskRequest::Kind kind) {
             return "writing ";
         case DiskRequest::Kind::kSync:
             return "syncing ";
+        case DiskRequest::Kind::kGrow:
+            return "growing ";
     }
     return "";
 }

@@ -30,7 +30,15 @@ inline constexpr std::uint32_t kStoreFileCount = 3;
 const char* store_file_name(StoreFile file);
 
 struct DiskRequest {
-    enum class Kind : std::uint8_t { kRead, kWrite, kSync };
+    enum class Kind : std::uint8_t {
+        kRead,
+        kWrite,  // inside the file
+        kSync,
+        // A write of zeros that begins at or before the end of the file and makes it longer. Other
+        // requests go on meanwhile. A full file system: -ENOSPC, and the file may have grown by a
+        // part. The new size is durable with the next kSync.
+        kGrow,
+    };
     Kind kind = Kind::kRead;
     StoreFile file = StoreFile::kData;
     bool durable = false;             // of a write: on stable storage when it completes (RWF_DSYNC)
@@ -67,12 +75,12 @@ class Disk {
     // The caller keeps and drains it.
     virtual void set_wake_descriptor(int descriptor) = 0;
 
-    // Size of the file. Synchronous: open, growth and recovery only.
+    // Size of the file. Synchronous: open and recovery only.
     virtual Result<std::uint64_t> size_bytes(StoreFile file) = 0;
 
     // Makes the file exactly this long and the new size durable; what is added reads as zeros and
-    // is physically written (so that later writes need no allocation). Synchronous: done at format,
-    // at growth, never for a commit. kNoSpace leaves the file as it was.
+    // is physically written (so that later writes need no allocation). Synchronous: done at format
+    // and when a free tail is cut, never for growth. kNoSpace leaves the file as it was.
     virtual Status resize(StoreFile file, std::uint64_t size_bytes) = 0;
 
     // For messages: where the file is.

@@ -101,6 +101,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     worked |= retry_parked();
     worked |= take_requests();
     worked |= relieve_pool();
+    worked |= pump_growth();
     worked |= drop_tables();
     worked |= expire_sessions();
     worked |= commit_->pump();
@@ -305,6 +306,7 @@ bool Engine::Core::stopped() {
     commit_->hurry();
     Checkpointer& checkpointer = *storage_.checkpointer;
     if (!commit_->quiet() || checkpointer.running()) return false;
+    if (storage_.space.growth().running()) return false;
     const bool covered = storage_.superblock.log_position == commit_->published_end().position;
     if (covered && storage_.pool.changed_pages().empty()) return true;
     if (final_checkpoint_done_) return true;

@@ -64,6 +64,7 @@ class Engine::Core {
     bool pump_checkpoint();
     bool after_publication();
     bool relieve_pool();
+    bool pump_growth();
     bool drop_tables();
     bool expire_sessions();
     void tick();
@@ -90,6 +91,9 @@ class Engine::Core {
     Wait secure(std::uint64_t frames, std::uint64_t pages, std::uint32_t log_bytes, Error& refusal,
                 std::uint64_t reserve = 0);
     Wait secure_space(std::uint64_t pages, Error& refusal);
+    std::string limit_reached() const;
+    void serve_again();
+    bool grow();
     void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);
     void on_loaded(PageId page, Error error, const std::string& message);
@@ -137,7 +141,9 @@ class Engine::Core {
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;
     std::uint64_t last_tick_ns_ = 0;
-    std::uint64_t last_growth_failure_ns_ = 0;
+    std::uint64_t growth_failed_ns_ = 0;  // the file system was full; 0 when the last one succeeded
+    std::string growth_failure_;
+    std::uint64_t wanted_pages_ = 0;  // the greatest need that was not met since the last growth
     std::uint64_t no_eviction_before_ns_ = 0;
     std::uint64_t starved_since_ns_ = 0;  // no frame could be had since
     bool stopping_ = false;

@@ -18,7 +18,7 @@ Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t page
                                         std::uint32_t log_bytes, Error& refusal,
                                         std::uint64_t reserve) {
     // Each page taken or freed may change another chunk's metadata.
-    frames = 2 * frames + pages + Space::grow_frames();
+    frames = 2 * frames + pages + Space::grow_frames(pages + reserve);
     const Pool& pool = storage_.pool;
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const std::uint64_t journal_half = checkpointer.journal_capacity() / 2;
@@ -42,31 +42,22 @@ Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t page
     return secure_space(pages + reserve, refusal);
 }
 
+// Chunks that are ready are taken into use as they are needed; a true shortage waits for growth,
+// and only when there is none to be had is the store full.
 Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusal) {
-    const std::uint64_t now_ns = clock_.monotonic_ns();
-    const bool just_failed = last_growth_failure_ns_ != 0 &&
-                             now_ns - last_growth_failure_ns_ < kGrowthRetryNs &&
-                             storage_.space.available() < pages;
-    Status secured;
-    const std::uint32_t chunks = storage_.space.chunk_count();
-    if (!just_failed) secured = storage_.space.secure(static_cast<std::uint32_t>(pages));
-    if (storage_.space.chunk_count() != chunks) commit_->touch();
-    if (!just_failed && secured) {
-        if (mode_ == EngineMode::kReadOnly) {
-            set_mode(EngineMode::kServing);
-            say(5, "there is room again: serving writes");
-        }
-        last_growth_failure_ns_ = 0;
+    Space& space = storage_.space;
+    const std::uint32_t chunks = space.chunk_count();
+    const bool secured = space.secure(static_cast<std::uint32_t>(pages));
+    if (space.chunk_count() != chunks) commit_->touch();
+    if (secured) {
+        if (pages >= wanted_pages_) wanted_pages_ = 0;
+        serve_again();
         return Wait::kNone;
     }
-    if (!just_failed) last_growth_failure_ns_ = now_ns;
-    if (!just_failed && secured.error() != Error::kNoSpace) {
-        // A device that fails to grow a file may have failed other writes, too.
-        fence("growth: " + secured.failure().what);
-        return Wait::kRoom;
-    }
+    wanted_pages_ = std::max(wanted_pages_, pages);
+    if (space.growth().running() || grow()) return Wait::kRoom;
     // Freed pages come back with a checkpoint: tried before "full" is said.
-    if (storage_.space.quarantined() > pages && mode_ == EngineMode::kServing &&
+    if (space.quarantined() > pages && mode_ == EngineMode::kServing &&
         storage_.pool.visible() > storage_.checkpointer->covered().value) {
         checkpoint_wanted_ = true;
         commit_->touch();
@@ -75,10 +66,53 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusa
     }
     if (mode_ == EngineMode::kServing) {
         set_mode(EngineMode::kReadOnly);
-        say(3, "read-only: " + (secured ? std::string("no space") : secured.failure().what));
+        say(3, "read-only: " + (space.at_limit() ? limit_reached() : growth_failure_));
     }
     refusal = Error::kNoSpace;
     return Wait::kNone;
+}
+
+std::string Engine::Core::limit_reached() const {
+    return "data file is at its limit of " + std::to_string(storage_.pool.page_count() / 256) +
+           " MiB: raise max_data_bytes or delete rows";
+}
+
+void Engine::Core::serve_again() {
+    if (mode_ != EngineMode::kReadOnly) return;
+    set_mode(EngineMode::kServing);
+    say(5, "there is room again: serving writes");
+}
+
+// Begins growth when the free space is below its mark; not at once again after a full file system.
+bool Engine::Core::grow() {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (stopping_ || storage_.space.growth().running()) return false;
+    if (growth_failed_ns_ != 0 && now_ns - growth_failed_ns_ < kGrowthRetryNs) return false;
+    const std::uint32_t chunks = storage_.space.growth_wanted(wanted_pages_);
+    if (chunks == 0) return false;
+    storage_.space.growth().start(chunks);
+    return true;
+}
+
+// Growth ahead of need, beside the commits; and what came of the last one.
+bool Engine::Core::pump_growth() {
+    Growth& growth = storage_.space.growth();
+    if (stopping_) growth.wind_down();
+    Status grown;
+    const bool ended = growth.take_result(grown);
+    if (ended && !grown && grown.error() != Error::kNoSpace) {
+        fence("growth: " + grown.failure().what);
+        return true;
+    }
+    if (ended) {
+        growth_failed_ns_ = grown ? 0 : clock_.monotonic_ns();
+        growth_failure_ = grown ? "" : grown.failure().what;
+        if (grown && storage_.space.in_reach() > wanted_pages_) {
+            serve_again();
+            wanted_pages_ = 0;
+        }
+    }
+    return grow() || ended;
 }
 
 // Versions nobody needs, and pages whose quarantine is over.

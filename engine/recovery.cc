@@ -418,7 +418,7 @@ Status Recovery::replay_record(const LogRecordView& record) {
                              record.type != RecordType::kDeleteRange &&
                              record.type != RecordType::kExpireSession;
     if (takes_pages) {
-        if (Status secured = storage_.space.secure(kPagesAtLeast); !secured) return secured;
+        if (Status secured = storage_.secure_space(kPagesAtLeast); !secured) return secured;
     }
     Effect effect;
     effect.type = record.type;

@@ -24,7 +24,7 @@ const std::uint64_t* meta_bitmap(const std::byte* page) {
     return static_cast<const std::uint64_t*>(static_cast<const void*>(page + kPageHeaderBytes));
 }
 
-Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk) {}
+Space::Space(Pool& pool, Disk& disk) : pool_(pool), growth_(disk) {}
 
 bool Space::fixed(PageId page) {
     const std::uint32_t chunk = chunk_of(page);
@@ -113,32 +113,28 @@ void Space::free(PageId page) {
     quarantine_.push_back({page, pool_.open_csn()});
 }
 
-Status Space::secure(std::uint32_t pages) {
-    while (available_total_ < pages) {
-        if (Status grown = grow(); !grown) return grown;
-    }
-    return {};
+bool Space::secure(std::uint32_t pages) {
+    while (available_total_ < pages && chunk_count_ < growth_.chunks()) add_chunk(chunk_count_);
+    return available_total_ >= pages;
 }
 
-// One eighth of the file more, so that the number of growths stays small; 1 to kGrowChunksMax.
-Status Space::grow() {
+// One eighth of the file, so that the number of growths stays small; 1 to kGrowChunksMax.
+std::uint32_t Space::ahead_chunks() const {
+    return std::clamp(growth_.chunks() / 8, 1u, kGrowChunksMax);
+}
+
+std::uint64_t Space::in_reach() const {
+    const std::uint64_t ready = growth_.chunks() - chunk_count_;
+    return available_total_ + ready * (kChunkPages - 2);
+}
+
+std::uint32_t Space::growth_wanted(std::uint64_t pages) const {
     const std::uint32_t limit = pool_.page_count() / kChunkPages;
-    const std::uint32_t want = std::clamp(chunk_count_ / 8, 1u, kGrowChunksMax);
-    const std::uint32_t chunks = std::min(want, limit - std::min(limit, chunk_count_));
-    if (chunks == 0) {
-        return {Error::kNoSpace, "data file is at its limit of " +
-                                     std::to_string(pool_.page_count() / 256) +
-                                     " MiB: raise max_data_bytes or delete rows"};
-    }
-    Status resized;
-    for (std::uint32_t step = chunks; step > 0; step /= 2) {
-        const std::uint64_t size = (chunk_count_ + std::uint64_t{step}) * kChunkBytes;
-        resized = disk_.resize(StoreFile::kData, size);
-        if (!resized && resized.error() == Error::kNoSpace) continue;  // there may be room for less
-        for (std::uint32_t i = 0; resized && i < step; ++i) add_chunk(chunk_count_);
-        return resized;
-    }
-    return resized;
+    const std::uint32_t ahead = ahead_chunks();
+    const std::uint64_t mark = std::uint64_t{ahead} * kChunkPages / 2;
+    if (at_limit() || in_reach() >= pages + mark) return 0;
+    const std::uint64_t missing = pages - std::min(pages, in_reach());
+    return std::min(limit, growth_.chunks() + std::max(ahead, grow_frames(missing)));
 }
 
 void Space::add_chunk(std::uint32_t chunk) {
@@ -156,7 +152,10 @@ void Space::add_chunk(std::uint32_t chunk) {
     }
 }
 
-void Space::format_first_chunk() { add_chunk(0); }
+void Space::format_first_chunk() {
+    growth_.set_chunks(1);
+    add_chunk(0);
+}
 
 void Space::make_available(PageId page) {
     set_bit(available_.data(), page.value, true);
@@ -194,6 +193,7 @@ void Space::settle_chunk(std::uint32_t chunk, const std::uint64_t* used) {
 void Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
     resize_tables(chunk + 1);
     chunk_count_ = std::max(chunk_count_, chunk + 1);
+    growth_.set_chunks(chunk_count_);
     std::memcpy(&crc_[std::size_t{chunk} * kChunkPages], meta.page_crc, sizeof meta.page_crc);
     settle_chunk(chunk, meta.used);
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {

@@ -11,7 +11,7 @@
 // snapshot below that csn is left: before that the file, or a reader, may still need its place.
 //
 // Who:    the engine thread alone.
-// Errors: secure() says kNoSpace; allocate() after it cannot fail.
+// Errors: secure() says when there is no room; allocate() after it cannot fail.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@
 
 #include "engine/disk.h"
 #include "engine/format.h"
+#include "engine/growth.h"
 #include "engine/pages.h"
 #include "engine/pool.h"
 #include "shm/error.h"
@@ -37,12 +38,21 @@ class Space final : public Pages {
     void free(PageId page) override;
 
     // ---- room ----
-    // Makes sure that `pages` allocations of the open batch will find a page, growing the file by
-    // whole chunks (zeroed and durable before a page of them is used). Needs an open batch and
-    // frames for grow_frames() metadata pages.
-    Status secure(std::uint32_t pages);
-    static constexpr std::uint32_t grow_frames() { return kGrowChunksMax; }
+    // Makes sure that `pages` allocations of the open batch will find a page, with chunks that
+    // growth has made ready; false when these are too few. Needs an open batch and frames for
+    // grow_frames() metadata pages.
+    bool secure(std::uint32_t pages);
+    static constexpr std::uint32_t grow_frames(std::uint64_t pages) {
+        return static_cast<std::uint32_t>(pages / (kChunkPages - 2) + 1);
+    }
     std::uint64_t available() const { return available_total_; }
+    // With the pages of chunks that are ready, but not taken into use.
+    std::uint64_t in_reach() const;
+    // The number of chunks that the file should grow to now, so that `pages` and what comes next
+    // are there before they are needed; 0 when there is enough, or when the file is at its limit.
+    std::uint32_t growth_wanted(std::uint64_t pages) const;
+    bool at_limit() const { return growth_.chunks() >= pool_.page_count() / kChunkPages; }
+    Growth& growth() { return growth_; }
     std::uint64_t quarantined() const { return quarantine_.size(); }
     std::uint32_t chunk_count() const { return chunk_count_; }
 
@@ -80,18 +90,18 @@ class Space final : public Pages {
   private:
     static constexpr std::uint32_t kGrowChunksMax = 16;
 
+    std::uint32_t ahead_chunks() const;
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
     }
     void set_used(PageId page, bool used);
     void add_chunk(std::uint32_t chunk);
-    Status grow();
     void resize_tables(std::uint32_t chunks);
     bool take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page);
     PageId take_near(PageId near);
 
     Pool& pool_;
-    Disk& disk_;
+    Growth growth_;
     std::uint32_t chunk_count_ = 0;  // newest
     std::uint32_t hint_chunk_ = 0;   // where the last search found something
     std::uint64_t available_total_ = 0;

@@ -67,6 +67,29 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     return {};
 }
 
+Status Storage::secure_space(std::uint32_t pages) {
+    while (!space.secure(pages)) {
+        const std::uint32_t chunks = space.growth_wanted(pages);
+        if (chunks == 0) {
+            return {Error::kNoSpace, disk.path(StoreFile::kData) +
+                                         " is at its limit: raise max_data_bytes"};
+        }
+        const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
+        space.growth().start(chunks);
+        while (space.growth().running()) {
+            disk.poll(1'000'000);
+            if (clock.monotonic_ns() > deadline) {
+                return {Error::kIoError,
+                        "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
+            }
+        }
+        Status grown;
+        space.growth().take_result(grown);
+        if (!grown && !space.secure(pages)) return grown;
+    }
+    return {};
+}
+
 void Storage::make_frames(std::uint64_t frames) {
     if (pool.free_frames() >= frames) return;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());

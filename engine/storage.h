@@ -53,6 +53,9 @@ class Storage {
     // A whole checkpoint.
     Status checkpoint(const CheckpointTarget& target);
 
+    // Space::secure(), waiting for growth where that is needed.
+    Status secure_space(std::uint32_t pages);
+
     // While recovering: makes at least so many frames free, as far as cold pages go.
     void make_frames(std::uint64_t frames);
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).

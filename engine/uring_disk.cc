@@ -184,6 +184,7 @@ void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
             ::io_uring_prep_read(&entry, file, rest, length, offset);
             break;
         case DiskRequest::Kind::kWrite:
+        case DiskRequest::Kind::kGrow:  // the kernel hands it to a thread of its own
             ::io_uring_prep_write(&entry, file, rest, length, offset);
             if (request.durable) entry.rw_flags = RWF_DSYNC;
             break;

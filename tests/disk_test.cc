@@ -203,6 +203,33 @@ TEST_P(DiskContract, GrowthReadsAsZerosAndKeepsWhatWasThere) {
     }
 }
 
+TEST_P(DiskContract, GrowthBesideOtherRequestsMakesTheFileLonger) {
+    grow(StoreFile::kData, 4 * kPageBytes);
+    AlignedBuffer out(4 * kPageBytes);
+    AlignedBuffer in(4 * kPageBytes);
+    AlignedBuffer zeros(64 * kPageBytes);
+    fill(out, 21);
+    Request write(Kind::kWrite, StoreFile::kData, 0, out.data(), 4 * kPageBytes);
+    // Over the end, and without an end of its own in sight: as growth goes on after a crash.
+    Request first(Kind::kGrow, StoreFile::kData, 4 * kPageBytes, zeros.data(), 64 * kPageBytes);
+    disk_->submit(write);
+    disk_->submit(first);
+    EXPECT_EQ(finish(first), 64 * kPageBytes);
+    EXPECT_EQ(finish(write), 4 * kPageBytes);
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 68 * kPageBytes);
+    Request over(Kind::kGrow, StoreFile::kData, 60 * kPageBytes, zeros.data(), 64 * kPageBytes);
+    EXPECT_EQ(run(over), 64 * kPageBytes);
+    Request sync(Kind::kSync, StoreFile::kData, 0, nullptr, 0);
+    EXPECT_EQ(run(sync), 0);
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 124 * kPageBytes);
+    Request read(Kind::kRead, StoreFile::kData, 0, in.data(), 4 * kPageBytes);
+    EXPECT_EQ(run(read), 4 * kPageBytes);
+    EXPECT_TRUE(same(out, in));
+    Request added(Kind::kRead, StoreFile::kData, 120 * kPageBytes, in.data(), 4 * kPageBytes);
+    EXPECT_EQ(run(added), 4 * kPageBytes);
+    EXPECT_TRUE(same(AlignedBuffer(4 * kPageBytes), in));
+}
+
 TEST_P(DiskContract, CutFileEndsThereAndGrowsWithZeros) {
     grow(StoreFile::kJournal, 8 * kPageBytes);
     AlignedBuffer out(8 * kPageBytes);

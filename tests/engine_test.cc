@@ -362,7 +362,7 @@ TEST_F(EngineTest, DirectoryOfManyChunksSurvivesCheckpointsThatTouchOneGroup) {
     start(options);
     Engine::Core& core = store->engine->core();
     ASSERT_TRUE(store->run_until([&] { return core.commit().open(); }));
-    ASSERT_TRUE(core.storage().space.secure(130 * 512).ok());
+    ASSERT_TRUE(core.storage().secure_space(130 * 512).ok());
     core.commit().touch();
     ASSERT_EQ(put(1, 1), Error::kOk);
     for (std::uint64_t life = 2; life < 5; ++life) {

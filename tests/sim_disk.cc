@@ -60,24 +60,31 @@ void SimDisk::check_request(const DiskRequest& request) const {
     void* aligned = request.buffer;
     std::size_t space = kPageBytes;
     CHECK(std::align(kPageBytes, 1, aligned, space) == request.buffer);
-    // Growth is resize(); a write behind the end is a mistake of ours.
+    // Growth is kGrow, without a gap; a plain write behind the end is a mistake of ours.
     const bool write = request.kind == DiskRequest::Kind::kWrite;
     const std::uint64_t end = request.offset_bytes + request.length_bytes;
     if (write && !crashed_) CHECK_OP(end, <=, file_of(request.file).size_bytes);
+    if (request.kind != DiskRequest::Kind::kGrow || crashed_) return;
+    CHECK_OP(request.offset_bytes, <=, file_of(request.file).size_bytes);
+    const auto* bytes = static_cast<const std::byte*>(request.buffer);
+    CHECK(std::all_of(bytes, bytes + request.length_bytes,
+                      [](std::byte byte) { return byte == std::byte{0}; }));
 }
 
 void SimDisk::submit(DiskRequest& request) {
     check_request(request);
-    const SimStep kind = request.kind == DiskRequest::Kind::kRead    ? SimStep::kSubmitRead
-                         : request.kind == DiskRequest::Kind::kWrite ? SimStep::kSubmitWrite
-                                                                     : SimStep::kSubmitSync;
+    const bool writes = request.kind == DiskRequest::Kind::kWrite ||
+                        request.kind == DiskRequest::Kind::kGrow;
+    const SimStep kind = request.kind == DiskRequest::Kind::kRead ? SimStep::kSubmitRead
+                         : writes                                 ? SimStep::kSubmitWrite
+                                                                  : SimStep::kSubmitSync;
     const bool alive = step(kind);
     request.in_flight = true;
     Flight flight;
     flight.request = &request;
     flight.file = request.file;
     flight.order = order_;
-    if (request.kind == DiskRequest::Kind::kWrite) capture(flight);
+    if (writes) capture(flight);
     if (request.kind == DiskRequest::Kind::kRead) {
         std::memset(request.buffer, kGarbage, request.length_bytes);
     }
@@ -96,7 +103,15 @@ void SimDisk::capture(Flight& flight) {
         flight.first_sector = place->second / kSectorBytes;
     }
     const auto* bytes = static_cast<const std::byte*>(request.buffer);
+    static const auto zeros = std::make_shared<Sector>();  // of growth, the same for all
+    if (request.kind == DiskRequest::Kind::kGrow) {
+        flight.grows_to_bytes = request.offset_bytes + request.length_bytes;
+    }
     for (std::uint32_t at = 0; at < request.length_bytes; at += kSectorBytes) {
+        if (request.kind == DiskRequest::Kind::kGrow) {
+            flight.values.push_back(zeros);
+            continue;
+        }
         auto sector = std::make_shared<Sector>();
         std::memcpy(sector->data(), bytes + at, kSectorBytes);
         flight.values.push_back(std::move(sector));
@@ -161,8 +176,40 @@ std::int64_t SimDisk::effect(Flight& flight) {
         write_in_part(flight);
         return -flight.error_number;
     }
+    if (!grow(flight)) return -ENOSPC;
     if (!flight.lost) apply_write(flight, request.durable);
     return request.length_bytes;
+}
+
+// Makes the file as long as a growth needs; false when the disk is full before that.
+bool SimDisk::grow(const Flight& flight) {
+    File& file = file_of(flight.file);
+    const std::uint64_t end = flight.grows_to_bytes;
+    if (end <= file.size_bytes) return true;
+    std::uint64_t others = 0;
+    for (const File& each : files_) others += &each == &file ? 0 : each.size_bytes;
+    const std::uint64_t room = options_.capacity_bytes - std::min(options_.capacity_bytes, others);
+    const std::uint64_t room_blocks = room / kPageBytes * kPageBytes;
+    file.size_bytes = std::max(file.size_bytes, std::min(end, room_blocks));
+    file.grown.push_back({++order_, file.size_bytes});
+    return file.size_bytes == end;
+}
+
+void SimDisk::set_size(File& file, std::uint64_t bytes) {
+    file.size_bytes = file.durable_size_bytes = bytes;
+    file.grown.clear();
+    const std::uint64_t sectors = bytes / kSectorBytes;
+    if (file.durable.size() > sectors) file.durable.resize(sectors);
+    file.cached.erase(file.cached.lower_bound(sectors), file.cached.end());
+}
+
+// After power loss a file has a size between the durable one and the newest.
+void SimDisk::lose_unsynced_growth(SimDisk& next) const {
+    for (File& file : next.files_) {
+        if (file.grown.empty()) continue;
+        const std::uint64_t blocks = (file.size_bytes - file.durable_size_bytes) / kPageBytes;
+        set_size(file, file.durable_size_bytes + next.random(blocks + 1) * kPageBytes);
+    }
 }
 
 std::int64_t SimDisk::read(const Flight& flight) {
@@ -213,6 +260,11 @@ void SimDisk::write_in_part(const Flight& flight) {
 
 void SimDisk::apply_sync(const Flight& flight) {
     File& file = file_of(flight.file);
+    std::erase_if(file.grown, [&](const GrownSize& grown) {
+        if (grown.order > flight.order) return false;
+        file.durable_size_bytes = std::max(file.durable_size_bytes, grown.size_bytes);
+        return true;
+    });
     for (auto at = file.cached.begin(); at != file.cached.end();) {
         std::vector<Version>& versions = at->second;
         const auto later = std::find_if(versions.begin(), versions.end(), [&](const Version& v) {
@@ -256,18 +308,12 @@ Status SimDisk::resize(StoreFile name, std::uint64_t size_bytes) {
     if (size_bytes > file.size_bytes && others + size_bytes > options_.capacity_bytes) {
         return {Error::kNoSpace, "growing " + path(name) + ": no space left on device"};
     }
-    const auto set_size = [&file](std::uint64_t bytes) {
-        file.size_bytes = bytes;
-        const std::uint64_t sectors = bytes / kSectorBytes;
-        if (file.durable.size() > sectors) file.durable.resize(sectors);
-        file.cached.erase(file.cached.lower_bound(sectors), file.cached.end());
-    };
     const std::uint64_t old = file.size_bytes;
     const std::uint64_t low = std::min(old, size_bytes);
     const std::uint64_t blocks = (std::max(old, size_bytes) - low) / kPageBytes;
-    set_size(low + random(blocks + 1) * kPageBytes);
+    set_size(file, low + random(blocks + 1) * kPageBytes);
     if (!step(SimStep::kResize)) return dead;
-    set_size(size_bytes);
+    set_size(file, size_bytes);
     return {};
 }
 
@@ -412,6 +458,7 @@ std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
             if (kept[version.write]) disk->store(file, candidate.sector, version.value);
         }
     }
+    lose_unsynced_growth(*disk);
     return disk;
 }
 
@@ -424,6 +471,7 @@ std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed,
         disk->store(disk->file_of(candidate.file), candidate.sector,
                     candidate.versions.back().value);
     }
+    lose_unsynced_growth(*disk);
     return disk;
 }
 
@@ -432,6 +480,7 @@ std::unique_ptr<SimDisk> SimDisk::process_crash(std::uint64_t seed) const {
     for (const Flight& flight : crashed_ ? cut_off_ : flights_) {
         if (flight.values.empty() || flight.lost) continue;
         const std::uint64_t fate = disk->random(3);
+        if (fate > 0) static_cast<void>(disk->grow(flight));
         if (fate == 1) disk->apply_write(flight, false);
         if (fate == 2) disk->write_in_part(flight);
     }

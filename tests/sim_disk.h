@@ -11,6 +11,9 @@
 //   order     poll() delivers completions in any order, and late.
 //   resize    is durable when it returns; cut off, the file has the old size, the new one, or one
 //             between (whole blocks), and what was added is zeros. kNoSpace beyond capacity_bytes.
+//   grow      makes the file longer when it completes, and durably so with a kSync submitted after
+//             that; before, power loss leaves any size between (whole blocks). Beyond
+//             capacity_bytes it grows by what there is and fails with -ENOSPC.
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.
 //   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
@@ -115,8 +118,14 @@ class SimDisk final : public Disk {
         std::uint64_t write;  // which write
         SectorPtr value;
     };
+    struct GrownSize {
+        std::uint64_t order;  // of completion
+        std::uint64_t size_bytes;
+    };
     struct File {
         std::uint64_t size_bytes = 0;
+        std::uint64_t durable_size_bytes = 0;
+        std::vector<GrownSize> grown;  // since the size was last made durable
         std::vector<SectorPtr> durable;
         // Completed since they were last made durable, oldest first; read sees the last.
         std::map<std::uint64_t, std::vector<Version>> cached;
@@ -127,6 +136,7 @@ class SimDisk final : public Disk {
         StoreFile file = StoreFile::kData;
         std::uint64_t first_sector = 0;
         std::vector<SectorPtr> values;  // of a write
+        std::uint64_t grows_to_bytes = 0;  // of a growth, else 0
         std::uint64_t order = 0;        // of a sync: completions up to here are covered
         int error_number = 0;
         bool lost = false;
@@ -152,6 +162,9 @@ class SimDisk final : public Disk {
     void capture(Flight& flight);
     void deliver(std::size_t index);
     std::int64_t effect(Flight& flight);
+    bool grow(const Flight& flight);
+    static void set_size(File& file, std::uint64_t bytes);
+    void lose_unsynced_growth(SimDisk& next) const;
     std::int64_t read(const Flight& flight);
     void write_in_part(const Flight& flight);
     void apply_write(const Flight& flight, bool durable);

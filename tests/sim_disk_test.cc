@@ -226,6 +226,34 @@ TEST_F(SimDiskTest, ResizeCutOffLeavesASizeBetween) {
     EXPECT_EQ(sizes, (std::set<std::uint64_t>{16, 17, 18, 19, 20}));
 }
 
+TEST_F(SimDiskTest, GrowthIsDurableWithTheNextSyncAndNotBefore) {
+    Write zeros(16, 0);
+    zeros.request.kind = Kind::kGrow;
+    disk_.submit(zeros.request);
+    while (disk_.in_flight() > 0) disk_.poll(1);
+    EXPECT_EQ(*disk_.size_bytes(StoreFile::kData), 17 * kPageBytes);
+    std::set<std::uint64_t> sizes;
+    for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        sizes.insert(*disk_.power_loss(seed)->size_bytes(StoreFile::kData) / kPageBytes);
+    }
+    EXPECT_EQ(sizes, (std::set<std::uint64_t>{16, 17}));
+    EXPECT_TRUE(io_.sync(StoreFile::kData).ok());
+    EXPECT_EQ(*disk_.power_loss(1)->size_bytes(StoreFile::kData), 17 * kPageBytes);
+}
+
+TEST_F(SimDiskTest, GrowthOnAFullDiskTakesWhatThereIsAndFails) {
+    disk_.set_capacity_bytes(17 * kPageBytes);
+    AlignedBuffer zeros(4 * kPageBytes);
+    Write write(16, 0);
+    write.request.kind = Kind::kGrow;
+    write.request.buffer = zeros.data();
+    write.request.length_bytes = 4 * kPageBytes;
+    disk_.submit(write.request);
+    while (disk_.in_flight() > 0) disk_.poll(1);
+    EXPECT_EQ(write.request.result, -ENOSPC);
+    EXPECT_EQ(*disk_.size_bytes(StoreFile::kData), 17 * kPageBytes);
+}
+
 TEST_F(SimDiskTest, SameSeedGivesTheSameRun) {
     const auto trace = [](std::uint64_t seed) {
         SimClock clock;

@@ -1,0 +1,76 @@
+#include "engine/growth.h"
+
+#include "engine/blocking_io.h"
+
+namespace bidstore {
+
+void Growth::set_chunks(std::uint32_t chunks) {
+    CHECK(!running());
+    chunks_ = chunks;
+}
+
+void Growth::start(std::uint32_t to_chunks) {
+    CHECK(!running());
+    CHECK_OP(to_chunks, >, chunks_);
+    if (zeros_.size_bytes() == 0) zeros_ = AlignedBuffer(kPieceBytes);
+    target_ = to_chunks;
+    zeroed_bytes_ = chunks_ * kChunkBytes;
+    status_ = Status();
+    result_ = false;
+    phase_ = Phase::kZeroing;
+    write_piece();
+}
+
+void Growth::write_piece() {
+    request_ = DiskRequest{};
+    request_.kind = DiskRequest::Kind::kGrow;
+    request_.file = StoreFile::kData;
+    request_.offset_bytes = zeroed_bytes_;
+    request_.length_bytes = kPieceBytes;
+    request_.buffer = zeros_.data();
+    request_.context = this;
+    request_.completed = [](DiskRequest&, void* self) {
+        static_cast<Growth*>(self)->on_completed();
+    };
+    disk_.submit(request_);
+}
+
+void Growth::sync() {
+    phase_ = Phase::kSyncing;
+    request_ = DiskRequest{};
+    request_.kind = DiskRequest::Kind::kSync;
+    request_.file = StoreFile::kData;
+    request_.context = this;
+    request_.completed = [](DiskRequest&, void* self) {
+        static_cast<Growth*>(self)->on_completed();
+    };
+    disk_.submit(request_);
+}
+
+void Growth::on_completed() {
+    if (request_.result < 0) status_ = io_failure(disk_, request_);
+    if (phase_ == Phase::kSyncing) {
+        if (request_.result >= 0) chunks_ = static_cast<std::uint32_t>(zeroed_bytes_ / kChunkBytes);
+        return finish();
+    }
+    if (request_.result >= 0) zeroed_bytes_ += kPieceBytes;
+    const bool more = status_.ok() && zeroed_bytes_ < target_ * kChunkBytes;
+    if (more) return write_piece();
+    const bool some = zeroed_bytes_ / kChunkBytes > chunks_;
+    const bool usable = status_.ok() || status_.error() == Error::kNoSpace;
+    return some && usable ? sync() : finish();
+}
+
+void Growth::finish() {
+    phase_ = Phase::kIdle;
+    result_ = true;
+}
+
+bool Growth::take_result(Status& status) {
+    if (!result_) return false;
+    result_ = false;
+    status = status_;
+    return true;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,202 @@
+// The data file grows beside the commits: ahead of need, durable before use, and a full file system
+// is met at every piece of it.
+#include "engine/growth.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "tests/sim.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kPieceBytes = 256u << 10;
+constexpr std::uint32_t kRows = 8;  // of a transaction
+
+Schema rows_schema() {
+    auto schema = Schema::make(
+        "rows", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 1200}}, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+class GrowthTest : public ::testing::Test {
+  protected:
+    void start(std::uint64_t seed = 1) {
+        SimDiskOptions disk_options;
+        disk_options.seed = seed;
+        store = std::make_unique<SimStore>(shape(), std::make_unique<SimDisk>(disk_options), seed);
+        ASSERT_TRUE(store->open().ok());
+        client = &store->connect();
+        table = store->create_table(*client, rows_schema());
+    }
+    static SimStoreOptions shape() {
+        SimStoreOptions options = small_store();
+        options.engine.checkpoint_interval_ns = 3'000'000;
+        return options;
+    }
+    // Transaction number n: kRows rows of its own.
+    TransactionBytes rows(std::uint32_t number) const {
+        TransactionBytes bytes;
+        for (std::uint32_t i = 0; i < kRows; ++i) {
+            std::vector<std::byte> key(4);
+            encode_key_integer(key.data(), number * kRows + i, 4, false);
+            const std::vector<std::byte> value(1200, static_cast<std::byte>(number));
+            bytes.operation(OperationKind::kPut, table, key, value);
+        }
+        return bytes;
+    }
+    std::uint32_t stored(SimStore& in) const {
+        const std::size_t found = in.rows(table).size();
+        EXPECT_EQ(found % kRows, 0u);
+        return static_cast<std::uint32_t>(found / kRows);
+    }
+    Error put(std::uint32_t id) { return store->commit(*client, rows(id)).error; }
+    Space& space() { return store->engine->core().storage().space; }
+    std::uint64_t file_bytes() { return *store->disk->size_bytes(StoreFile::kData); }
+    // Puts rows until one is refused; the number of the first that is not there.
+    std::uint32_t put_until_refused(std::uint32_t id, Error& refusal) {
+        for (refusal = Error::kOk; refusal == Error::kOk; ++id) refusal = put(id);
+        return id - 1;
+    }
+    void set_room(std::uint64_t data_bytes) {
+        store->disk->set_capacity_bytes(data_bytes + *store->disk->size_bytes(StoreFile::kLog) +
+                                        *store->disk->size_bytes(StoreFile::kJournal));
+    }
+
+    std::unique_ptr<SimStore> store;
+    SimClient* client = nullptr;
+    TableId table;
+};
+
+TEST_F(GrowthTest, FileGrowsAheadOfNeedWithoutASynchronousResize) {
+    start();
+    std::uint64_t resizes = 0;
+    store->disk->observe([&](std::uint64_t, SimStep kind) { resizes += kind == SimStep::kResize; });
+    std::uint32_t id = 0;
+    std::uint64_t during = 0;  // commits that were answered while the file was growing
+    for (; id < 500; ++id) {
+        const bool grows = space().growth().running();
+        ASSERT_EQ(put(id), Error::kOk) << id;
+        during += grows && space().growth().running();
+        ASSERT_GE(file_bytes(), space().chunk_count() * kChunkBytes);
+        ASSERT_GE(space().growth().chunks(), space().chunk_count());
+    }
+    EXPECT_GT(space().chunk_count(), 2u);
+    EXPECT_GT(during, 5u) << "commits went on meanwhile";
+    EXPECT_EQ(resizes, 0u);
+    EXPECT_EQ(store->verify(), "");
+}
+
+// Somebody who writes faster than the device zeroes waits for it, and nobody else does.
+TEST_F(GrowthTest, OnlyATrueShortageWaitsForGrowth) {
+    start();
+    Growth& growth = space().growth();
+    SimClient& other = store->connect();
+    ASSERT_TRUE(store->run_until([&] { return store->engine->core().commit().open(); }));
+    while (space().available() > 40) space().allocate(PageType::kLeaf, TableId{99}, PageId{0});
+    ASSERT_EQ(growth.chunks(), 1u);
+    const auto token = client->submit(rows(1).bytes());
+    ASSERT_TRUE(token.has_value());
+    std::vector<std::byte> key(4);
+    TransactionBytes nothing;
+    nothing.operation(OperationKind::kDelete, table, key, {}, kIfPresent);
+    EXPECT_EQ(store->commit(other, nothing).error, Error::kOk);
+    EXPECT_TRUE(growth.running());
+    EXPECT_FALSE(client->answer(*token).has_value());
+    std::optional<Answer> answer;
+    EXPECT_TRUE(store->run_until([&] { return (answer = client->answer(*token)).has_value(); }));
+    EXPECT_EQ(answer->error, Error::kOk);
+    EXPECT_GT(growth.chunks(), 1u);
+}
+
+TEST_F(GrowthTest, FullFileSystemAtEveryStepRefusesClearlyAndServesAgainByItself) {
+    for (std::uint64_t pieces = 0; pieces <= 2 * kChunkBytes / kPieceBytes; ++pieces) {
+        SCOPED_TRACE("room for " + std::to_string(pieces) + " pieces");
+        start(pieces + 1);
+        set_room(file_bytes() + pieces * kPieceBytes + (pieces % 3) * kPageBytes);
+        Error refusal = Error::kOk;
+        const std::uint32_t taken = put_until_refused(0, refusal);
+        EXPECT_EQ(refusal, Error::kNoSpace);
+        EXPECT_GT(taken, 100u);
+        EXPECT_EQ(store->pool->header().engine.mode.load(), EngineMode::kReadOnly);
+        EXPECT_TRUE(std::any_of(store->log_lines.begin(), store->log_lines.end(), [](auto& line) {
+            return line.find("read-only: growing sim:/data") != std::string::npos;
+        }));
+        EXPECT_EQ(stored(*store), taken) << "reads go on";
+        EXPECT_EQ(store->verify(), "");
+        // Whole chunks that fitted are in use, and none beyond.
+        EXPECT_EQ(space().growth().chunks(), 1 + pieces * kPieceBytes / kChunkBytes);
+
+        // A crash meanwhile changes nothing of that.
+        auto left = pieces % 2 ? store->disk->power_loss(pieces) : store->disk->process_crash(1);
+        SimStore after(shape(), std::move(left), pieces);
+        const Status opened = after.open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        EXPECT_EQ(stored(after), taken);
+        EXPECT_EQ(after.verify(), "");
+
+        store->disk->set_capacity_bytes(1ull << 40);
+        EXPECT_TRUE(store->run_until([&] {
+            store->clock.advance_ns(1'000'000);
+            return store->pool->header().engine.mode.load() == EngineMode::kServing;
+        })) << "nobody has to write for that";
+        EXPECT_EQ(put(taken), Error::kOk);
+        EXPECT_EQ(store->verify(), "");
+        if (HasFailure()) return;
+    }
+}
+
+TEST_F(GrowthTest, FailureOtherThanAFullFileSystemFences) {
+    start();
+    store->disk->observe([this](std::uint64_t step, SimStep kind) {
+        if (kind == SimStep::kComplete && space().growth().running()) {
+            store->disk->fail_at(step, EIO);
+        }
+    });
+    Error error = Error::kOk;
+    for (std::uint32_t id = 0; id < 300 && error == Error::kOk; ++id) error = put(id);
+    EXPECT_NE(error, Error::kOk);
+    EXPECT_EQ(store->round(), EngineRound::kFenced);
+}
+
+// Power is lost, or the process dies, at each disk operation while the file grows by several
+// chunks.
+TEST_F(GrowthTest, CrashAtEveryStepOfGrowthLosesNothingAndLeaksNothing) {
+    start();
+    constexpr std::uint32_t kTransactions = 110;
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+    store->disk->observe([&](std::uint64_t step, SimStep) {
+        if (!space().growth().running()) return;
+        if (first == 0) first = step;
+        last = step;
+    });
+    for (std::uint32_t id = 0; id < kTransactions; ++id) ASSERT_EQ(put(id), Error::kOk);
+    ASSERT_GT(first, 0u);
+    const std::uint64_t stride = std::max<std::uint64_t>(1, (last - first) / 30);
+    for (std::uint64_t step = first; step <= last; step += stride) {
+        SCOPED_TRACE("crash at step " + std::to_string(step));
+        start();
+        store->disk->crash_at(step);
+        std::uint32_t taken = 0;
+        while (taken < kTransactions && put(taken) == Error::kOk) ++taken;
+        for (const bool power : {true, false}) {
+            SimStore after(shape(),
+                           power ? store->disk->power_loss(step) : store->disk->process_crash(step),
+                           step);
+            const Status opened = after.open();
+            ASSERT_TRUE(opened.ok()) << opened.failure().what;
+            EXPECT_EQ(after.verify(), "");
+            const std::uint32_t found = stored(after);
+            EXPECT_GE(found, taken);
+            EXPECT_LE(found, taken + 1);
+        }
+        if (HasFailure()) return;
+    }
+}
+
+}  // namespace
+}  // namespace bidstore
