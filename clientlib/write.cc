@@ -59,13 +59,43 @@ std::string_view meaning(Error error) {
         case Error::kBusy: return "the daemon has no room for it now: try again";
         case Error::kDenied: return "this connection does not have the rights: attach with more, "
                                     "and see the daemon's config";
-        case Error::kTooLarge: return "too large";
+        case Error::kTooLarge: return "too large: split the transaction";
         case Error::kNoSuchTable: return "the table is not there: open it again";
         case Error::kTableExists: return "a table of that name is there";
         case Error::kNoSpace: return "the data file is full";
         case Error::kReadOnly: return "the store accepts no writes now (disk full?): see the "
                                       "daemon's log";
         default: return error_name(error);
+    }
+}
+
+// Of a transaction as a whole, which is within the limits of the interface.
+std::string_view too_large(std::uint32_t limit) {
+    switch (limit) {
+        case kLimitPool:
+            return "it reads or changes more pages than two fifths of the pool hold: split it (a "
+                   "range into smaller ones), or raise pool_bytes in the daemon's config";
+        case kLimitJournal:
+            return "its pages may fill more than half of the checkpoint's journal: split it, or "
+                   "raise journal_bytes in the daemon's config";
+        case kLimitLog:
+            return "its records fill more than half of what a batch of the log takes: split it, "
+                   "or raise log_segment_bytes in the daemon's config";
+        default:
+            return "it has more operations or asks for more results than a transaction may: split "
+                   "it";
+    }
+}
+
+// Of one operation.
+std::string_view too_large(OperationKind kind) {
+    switch (kind) {
+        case OperationKind::kDeleteRange:
+            return "the ranges of this transaction have more than 200000 rows: erase smaller ones";
+        case OperationKind::kCreateTable:
+            return "the schema does not fit a row of the catalog: fewer columns, or shorter names";
+        default:
+            return "too large: split the transaction";
     }
 }
 
@@ -290,11 +320,14 @@ Result<Committed> StoreState::outcome(const KeptWrite& write) {
     if (answer.error == Error::kOk) {
         return Committed{Csn{answer.csn}, {answer.result, answer.result + answer.result_count}};
     }
-    const std::string why(meaning(answer.error));
-    if (answer.failed_operation == kNoOperation) {
+    std::string why(meaning(answer.error));
+    const bool too_much = answer.error == Error::kTooLarge;
+    if (answer.failed_operation >= kOperationsMax) {
+        if (too_much) why = too_large(answer.failed_operation);
         return {answer.error, "transaction refused: " + why};
     }
     const OperationHeader operation = operation_at(write.bytes, answer.failed_operation);
+    if (too_much) why = too_large(operation.kind);
     const bool has_table = operation.kind != OperationKind::kCreateTable;
     return {answer.error,
             "operation " + std::to_string(answer.failed_operation) + " (" +

@@ -39,14 +39,30 @@ const std::byte* Tree::resident(PageId page) const {
     return bytes;
 }
 
-std::uint32_t Tree::frames_needed() const {
+std::uint32_t Tree::depth() const {
     const std::byte* root = newest(root_);
     const int level = root == nullptr ? -1 : tree_level(root, shape_.table);
-    const std::uint32_t depth = level < 0 ? kDepthMax : static_cast<std::uint32_t>(level) + 1;
+    return level < 0 ? kDepthMax : static_cast<std::uint32_t>(level) + 1;
+}
+
+std::uint32_t Tree::frames_needed() const {
     // put: three leaves (a long row between two), so two new children for their parent, which may
     // split for each, and so on; one page more for the content of a full root. erase is cheaper:
     // per level a node and the neighbour it merges with.
-    return 3 * depth + 1;
+    return 3 * depth() + 1;
+}
+
+Tree::Way Tree::way_to(const std::byte* key) const {
+    Way way;
+    PathCursor cursor(shape_, root_, source());
+    CHECK(cursor.seek(key).state == Landed::kLeaf);
+    way.depth = cursor.depth();
+    for (std::uint32_t i = 0; i < way.depth; ++i) {
+        const bool is_inner = i + 1 < way.depth;
+        way.step[i] = {cursor.step(i).page,
+                       is_inner ? page_header(cursor.step(i).bytes).count : 0u};
+    }
+    return way;
 }
 
 // ---- reading ----
@@ -58,6 +74,8 @@ Lookup Tree::get(const std::byte* key) const {
     if (!lookup.ok()) return lookup;
     const LeafView rows(landing.bytes, shape_.leaf);
     const int row = rows.find(key);
+    lookup.leaf = landing.page;
+    lookup.leaf_bytes = landing.bytes;
     lookup.found = row >= 0;
     if (lookup.found) lookup.value = rows.value(static_cast<std::uint32_t>(row));
     return lookup;

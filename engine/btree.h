@@ -36,7 +36,9 @@ struct TreeAccess {
 
 struct Lookup : TreeAccess {
     bool found = false;
-    std::span<const std::byte> value;  // in the page: until the tree is changed
+    PageId leaf;                            // that has the row, or would get it
+    const std::byte* leaf_bytes = nullptr;  // until the tree is changed
+    std::span<const std::byte> value;       // in the page: until the tree is changed
 };
 
 struct MutableLookup : TreeAccess {
@@ -90,9 +92,21 @@ class Tree {
     template <class Visit>
     TreeAccess visit_pages(Visit visit) const;
 
-    // The most page versions that one put or erase can make. The depth is the root's; the highest
-    // possible when the root is not resident.
+    // The most page versions that one put or erase can make (engine/room_estimate.h counts what
+    // many can). The depth is the root's; the highest possible when the root is not resident.
     std::uint32_t frames_needed() const;
+    // Levels, leaves included; kDepthMax when the root is not resident.
+    std::uint32_t depth() const;
+    // The pages on the way to a key, root first, leaf last. All of them are resident.
+    struct Way {
+        struct Step {
+            PageId page;
+            std::uint32_t children = 0;  // of an inner node
+        };
+        std::uint32_t depth = 0;
+        std::array<Step, kDepthMax + 1> step;
+    };
+    Way way_to(const std::byte* key) const;
 
     const TreeShape& shape() const { return shape_; }
     PageId root() const { return root_; }

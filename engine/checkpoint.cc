@@ -42,11 +42,15 @@ std::uint64_t Checkpointer::journal_capacity() const {
     return images;
 }
 
-bool Checkpointer::journal_room(std::uint64_t more) const {
-    const std::uint64_t changed = pool_.changed_pages().size() + more;
-    const std::uint64_t metadata = std::min<std::uint64_t>(changed, space_.chunk_count());
-    const std::uint64_t directory = groups_of(space_.chunk_count());
-    return space_.known_changed() + more + metadata + directory <= journal_capacity();
+std::uint64_t Checkpointer::journal_need(std::uint64_t known, std::uint64_t pages) const {
+    const std::uint64_t chunks = space_.chunk_count() + Space::grow_frames(pages);
+    const std::uint64_t metadata = std::min(pages, chunks);
+    const std::uint64_t groups = groups_of(static_cast<std::uint32_t>(chunks));
+    return known + metadata + std::min(metadata, groups);
+}
+
+std::uint64_t Checkpointer::journal_use(std::uint64_t known, std::uint64_t pages) const {
+    return journal_need(space_.known_changed() + known, pool_.changed_pages().size() + pages);
 }
 
 void Checkpointer::start(const CheckpointTarget& target) {

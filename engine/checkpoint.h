@@ -81,8 +81,11 @@ class Checkpointer {
     // Submits what can go now; true when something was submitted or finished.
     bool pump();
 
-    // Whether the journal has room for the pages changed so far and `more` further ones.
-    bool journal_room(std::uint64_t more) const;
+    // Places of the journal that a checkpoint may take of the pages changed so far and `pages`
+    // further ones, of which the last checkpoint knows `known`; and of these alone. Chunks whose
+    // pages change, and the directory above them, count once each.
+    std::uint64_t journal_use(std::uint64_t known, std::uint64_t pages) const;
+    std::uint64_t journal_need(std::uint64_t known, std::uint64_t pages) const;
     std::uint64_t journal_capacity() const;
 
     const std::string& failure() const { return failure_; }

@@ -269,9 +269,8 @@ bool Engine::Core::checkpoint_due() const {
     }
     if (pool.changed_pages().empty()) return false;
     if (pool.changed_pages().size() > pool.frame_count() * std::uint64_t{2} / 5) return true;
-    if (!storage_.checkpointer->journal_room(storage_.checkpointer->journal_capacity() / 2)) {
-        return true;
-    }
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    if (checkpointer.journal_use(0, 0) > checkpointer.journal_capacity() / 2) return true;
     return clock_.monotonic_ns() - last_checkpoint_ns_ > options_.checkpoint_interval_ns;
 }
 

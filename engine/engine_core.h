@@ -87,13 +87,20 @@ class Engine::Core {
                PageId& page);
     void refuse(const ClientRequest& request, Session& session, Error error,
                 std::uint32_t operation);
+    // Why a change cannot be made, now or ever.
+    struct Refused {
+        Error error = Error::kOk;
+        std::uint32_t limit = kNoOperation;  // kTooLarge: kLimitPool, ...
+    };
     // reserve: pages of the file that have to be left behind.
-    Wait secure(std::uint64_t frames, std::uint64_t pages, std::uint32_t log_bytes, Error& refusal,
+    Wait secure(const Room& room, std::uint32_t log_bytes, Refused& refused,
                 std::uint64_t reserve = 0);
     Wait secure_space(std::uint64_t pages, Error& refusal);
     std::string limit_reached() const;
     void serve_again();
     bool grow();
+    std::uint64_t frames_of(const Room& room) const;
+    std::uint64_t frames_at_most() const;
     void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);
     void on_loaded(PageId page, Error error, const std::string& message);
@@ -120,6 +127,7 @@ class Engine::Core {
     ClientPort port_;
     std::unique_ptr<Commit> commit_;  // after open()
     std::unique_ptr<Executor> transaction_;
+    RoomEstimate housekeeping_room_;
     EngineSleep sleep_;
     Engine::Recovery recovery_;
     EngineMode mode_ = EngineMode::kStarting;

@@ -34,17 +34,24 @@ bool Engine::Core::drop_tables() {
     const std::byte* bound = end.empty() ? nullptr : end.data();
     RangeCost cost;
     if (seen.ok()) cost = table.tree.range_cost(nullptr, bound, kDropRowsPerRound);
-    const PageId missing = seen.missing ? seen.missing : cost.missing;
-    if (missing) {
+    const Tree& catalog = storage_.catalog->catalog().tree;
+    std::byte key[4];
+    encode_key_integer(key, table.id.value, 4, false);
+    const Lookup row = catalog.get(key);
+    for (const PageId missing : {seen.missing, cost.missing, row.missing}) {
+        if (!missing) continue;
         storage_.loader.want(missing);
         return false;
     }
-    if (seen.corrupt || cost.corrupt) return false;  // verify tells; its pages stay as they are
-    Error refusal = Error::kOk;
-    const Tree& catalog = storage_.catalog->catalog().tree;
-    const Wait wait = secure(cost.pages + table.tree.frames_needed() + catalog.frames_needed() + 8,
-                             4, 0, refusal);
-    if (wait != Wait::kNone || refusal != Error::kOk) return false;
+    // verify tells; its pages stay as they are
+    if (seen.corrupt || cost.corrupt || row.corrupt) return false;
+    housekeeping_room_.reset();
+    housekeeping_room_.erase_range(table.tree, cost);
+    housekeeping_room_.put(catalog, key, row.value.size(), row);
+    housekeeping_room_.add({1, 0, 1});  // its root
+    Refused refused;
+    const Wait wait = secure(housekeeping_room_.total(), 0, refused);
+    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
     CHECK(table.tree.erase_range(nullptr, bound).ok());
     if (bound == nullptr) storage_.catalog->finish_drop(table);
     commit_->touch();
@@ -92,10 +99,14 @@ bool Engine::Core::in_use(const std::vector<std::byte>& session_key) const {
 }
 
 bool Engine::Core::expire_session(TableEntry& table, const std::vector<std::byte>& key) {
-    Error refusal = Error::kOk;
+    const Lookup stored = table.tree.get(key.data());
+    if (!stored.ok()) return false;
+    housekeeping_room_.reset();
+    housekeeping_room_.erase(table.tree, key.data(), stored);
+    Refused refused;
     const std::uint32_t log_bytes = Wal::record_bytes(key.size(), 0);
-    const Wait wait = secure(table.tree.frames_needed(), 3, log_bytes, refusal);
-    if (wait != Wait::kNone || refusal != Error::kOk) return false;
+    const Wait wait = secure(housekeeping_room_.total(), log_bytes, refused);
+    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
     commit_->wal().append(RecordType::kExpireSession, table.id, key, {});
     CHECK(table.tree.erase(key.data()).ok());
     return true;

@@ -114,6 +114,11 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
     const PagesInUse looked_at(storage_.pool);  // making room must not evict what was looked at
     switch (transaction_->evaluate(request.payload, request.rights)) {
         case Executor::State::kMissing:
+            // What it reads has to be in the pool at one time: else it would never be.
+            if (storage_.pool.looked_at() > frames_at_most()) {
+                refuse(request, *session, Error::kTooLarge, kLimitPool);
+                return Wait::kNone;
+            }
             page = transaction_->missing();
             return Wait::kPage;
         case Executor::State::kRefused:
@@ -131,20 +136,25 @@ Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& se
     const Lookup row = sessions.get(std::as_bytes(std::span(session.id().bytes)).data());
     page = row.missing;
     if (row.missing) return Wait::kPage;
-    Error refusal = Error::kOk;
+    transaction_->room().put(sessions, std::as_bytes(std::span(session.id().bytes)).data(),
+                             session.row_bytes(), row);
+    const Room room = transaction_->room().total();
+    Refused refused;
     const std::uint64_t reserve = transaction_->only_deletes() ? 0 : kReservePages;
-    const Wait wait =
-        secure(transaction_->frames_needed() + sessions.frames_needed(),
-               transaction_->pages_needed() + 3, transaction_->log_bytes(), refusal, reserve);
-    if (refusal != Error::kOk) {
-        refuse(request, session, refusal, kNoOperation);
+    const Wait wait = secure(room, transaction_->log_bytes(), refused, reserve);
+    if (refused.error != Error::kOk) {
+        refuse(request, session, refused.error, refused.limit);
         return Wait::kNone;
     }
     if (wait != Wait::kNone) return wait;
+    [[maybe_unused]] const std::uint64_t versions = storage_.pool.open_versions();
+    [[maybe_unused]] const std::uint64_t available = storage_.space.available();
     const EffectCounts counts = transaction_->apply(commit_->wal());
     stats_.add(Counter::kRowsPut, counts.rows_put);
     stats_.add(Counter::kRowsDeleted, counts.rows_deleted);
     commit_->applied(session, request.write_number, request.from, *transaction_, taken_ns);
+    DCHECK(storage_.pool.open_versions() - versions <= frames_of(room));
+    DCHECK(available - storage_.space.available() <= room.fresh);
     return Wait::kNone;
 }
 

@@ -13,33 +13,55 @@ constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found no
 
 }  // namespace
 
-// Everything that the change may need, before the first byte of it.
-Engine::Core::Wait Engine::Core::secure(std::uint64_t frames, std::uint64_t pages,
-                                        std::uint32_t log_bytes, Error& refusal,
-                                        std::uint64_t reserve) {
+// The most frames that one change may take: it also reads so many pages, which stay until it is
+// made, and the metadata of all chunks stay always. The rest is for those who read meanwhile.
+std::uint64_t Engine::Core::frames_at_most() const {
+    const std::uint64_t frames = storage_.pool.frame_count();
+    return (frames - std::min<std::uint64_t>(frames, storage_.space.chunk_count())) * 2 / 5;
+}
+
+// Without those of new chunks.
+std::uint64_t Engine::Core::frames_of(const Room& room) const {
     // Each page taken or freed may change another chunk's metadata.
-    frames = 2 * frames + pages + Space::grow_frames(pages + reserve);
-    const Pool& pool = storage_.pool;
+    const std::uint64_t metadata =
+        std::min<std::uint64_t>(room.fresh + room.freed, storage_.space.chunk_count());
+    return room.changed + room.fresh + metadata;
+}
+
+// Everything that the change may need, before the first byte of it. What fits here alone is never
+// held for ever: a checkpoint is made as soon as half of the journal is in use, and a batch goes
+// out before it needs the other half.
+Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_bytes, Refused& refused,
+                                        std::uint64_t reserve) {
+    const std::uint64_t pages = room.fresh + reserve;
+    const std::uint64_t frames = frames_of(room) + storage_.space.new_chunk_frames(pages);
+    const std::uint64_t known = frames_of(room) - room.fresh;
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const std::uint64_t journal_half = checkpointer.journal_capacity() / 2;
-    if (frames > pool.frame_count() / 2 || frames > journal_half ||
-        log_bytes > commit_->wal().records_bytes_max() / 2) {
-        refusal = Error::kTooLarge;
-        return Wait::kNone;
+    if (frames_of(room) > frames_at_most()) refused = {Error::kTooLarge, kLimitPool};
+    if (checkpointer.journal_need(known, frames) > journal_half) {
+        refused = {Error::kTooLarge, kLimitJournal};
     }
-    if (commit_->is_open() && !commit_->fits(log_bytes)) {
+    if (log_bytes > commit_->wal().records_bytes_max() / 2) refused = {Error::kTooLarge, kLimitLog};
+    if (refused.error != Error::kOk) return Wait::kNone;
+    const std::uint64_t open = storage_.pool.open_versions();
+    const bool batch_full =
+        open > 0 && (open + frames > storage_.pool.frame_count() / 2 ||
+                     checkpointer.journal_need(open + known, open + frames) > journal_half);
+    if (batch_full || (commit_->is_open() && !commit_->fits(log_bytes))) {
+        commit_->touch();
         commit_->hurry();
         return Wait::kRoom;
     }
     if (!commit_->log_room(log_bytes, checkpointer.log_start()) ||
-        !checkpointer.journal_room(frames)) {
+        checkpointer.journal_use(known, frames) > checkpointer.journal_capacity()) {
         checkpoint_wanted_ = true;
         commit_->hurry();
         return Wait::kRoom;
     }
     if (!make_frames(frames)) return Wait::kRoom;
     if (!commit_->open()) return Wait::kRoom;
-    return secure_space(pages + reserve, refusal);
+    return secure_space(pages, refused.error);
 }
 
 // Chunks that are ready are taken into use as they are needed; a true shortage waits for growth,
@@ -73,6 +95,13 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusa
 }
 
 std::string Engine::Core::limit_reached() const {
+    const Space& space = storage_.space;
+    if (space.pool_chunks() < space.page_map_chunks()) {
+        return "data file: the metadata of its " + std::to_string(space.chunk_count()) +
+               " chunks (2 MiB each) fill half of the pool's " +
+               std::to_string(storage_.pool.frame_count()) +
+               " frames: raise pool_bytes or delete rows";
+    }
     return "data file is at its limit of " + std::to_string(storage_.pool.page_count() / 256) +
            " MiB: raise max_data_bytes or delete rows";
 }

@@ -11,7 +11,8 @@ namespace {
 
 // More rows in the ranges of one transaction take too long for one round of the engine.
 constexpr std::uint64_t kRangeRowsMax = 200'000;
-constexpr std::uint32_t kNewTableFrames = 64;  // a catalog row and a root, with splits
+
+constexpr std::size_t kCatalogRowFixed = 64;  // of a row of the catalog, without name and schema
 
 template <class T>
 T load(const std::byte* from) {
@@ -181,7 +182,9 @@ Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights ri
     heads_.resize(kBuckets, -1);
     for (const std::uint32_t bucket : used_buckets_) heads_[bucket] = -1;
     used_buckets_.clear();
-    frames_needed_ = pages_needed_ = range_rows_ = 0;
+    room_.reset();
+    only_deletes_ = true;
+    range_rows_ = 0;
     log_bytes_ = 0;
     operation_ = 0;
     operation_count_ = 0;
@@ -275,8 +278,8 @@ bool Executor::from_overlay(const Operation& operation, Row& row) const {
 }
 
 // kReady with the row as this transaction would see it now.
-Executor::State Executor::look_up(const Operation& operation, Row& row) {
-    const Lookup stored = operation.table->tree.get(operation.key.data());
+Executor::State Executor::look_up(const Operation& operation, Row& row, Lookup& stored) {
+    stored = operation.table->tree.get(operation.key.data());
     if (stored.missing) return need(stored.missing);
     if (stored.corrupt) return refuse(Error::kCorruption);
     if (from_overlay(operation, row)) return State::kReady;
@@ -315,15 +318,25 @@ void Executor::push(Effect effect) {
         ranges_.push_back(added_at);
     } else if (effect.table != nullptr && effect.type != RecordType::kDropTable) {
         index(added_at);
-        frames_needed_ += effect.table->tree.frames_needed();
-        // A split leaf and its share of split inner nodes; a whole cascade is in the reserve.
-        if (effect.type != RecordType::kDeleteRow) pages_needed_ += 3;
     }
+}
+
+// An effect on one row, of which `stored` says where it is now.
+void Executor::change(const Effect& effect, const Lookup& stored) {
+    push(effect);
+    const Tree& tree = effect.table->tree;
+    if (effect.type == RecordType::kDeleteRow) {
+        room_.erase(tree, effect.key.data(), stored);
+        return;
+    }
+    only_deletes_ = false;
+    room_.put(tree, effect.key.data(), effect.value.size(), stored);
 }
 
 Executor::State Executor::check(const Operation& operation) {
     Row row;
-    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    Lookup stored;
+    if (const State state = look_up(operation, row, stored); state != State::kReady) return state;
     if (operation.header.kind == OperationKind::kCheckPresent) {
         return row.found ? State::kReady : refuse(Error::kPrecondition);
     }
@@ -345,25 +358,27 @@ Executor::State Executor::check(const Operation& operation) {
 
 Executor::State Executor::put(const Operation& operation) {
     Row row;
-    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    Lookup stored;
+    if (const State state = look_up(operation, row, stored); state != State::kReady) return state;
     if (operation.header.kind == OperationKind::kInsert && row.found) {
         return refuse(Error::kExists);
     }
     if (!operation.table->schema.valid_value(operation.body)) return refuse(Error::kInvalid);
-    push(row_effect(RecordType::kPutRow, operation, operation.body, operation.body));
+    change(row_effect(RecordType::kPutRow, operation, operation.body, operation.body), stored);
     return State::kReady;
 }
 
 Executor::State Executor::update(const Operation& operation) {
     Row row;
-    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    Lookup stored;
+    if (const State state = look_up(operation, row, stored); state != State::kReady) return state;
     if (!row.found) return refuse(Error::kNotFound);
     const auto value =
         patched_row(operation.table->schema, operation.key, row.value, operation.body, arena_);
     if (value.empty() || !operation.table->schema.valid_value(value)) {
         return refuse(Error::kInvalid);
     }
-    push(row_effect(RecordType::kUpdateColumns, operation, operation.body, value));
+    change(row_effect(RecordType::kUpdateColumns, operation, operation.body, value), stored);
     return State::kReady;
 }
 
@@ -376,7 +391,8 @@ Executor::State Executor::add(const Operation& operation) {
         return refuse(Error::kInvalid);
     }
     Row row;
-    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    Lookup stored;
+    if (const State state = look_up(operation, row, stored); state != State::kReady) return state;
     if (!row.found) {
         if (!(operation.header.flags & kCreate)) return refuse(Error::kNotFound);
         // Zeros are a valid row: every variable-length column ends at 0.
@@ -404,15 +420,17 @@ Executor::State Executor::add(const Operation& operation) {
     // A row that is made is logged whole: replay of an add finds the old value.
     const auto logged_bytes = arena_.copy(std::as_bytes(std::span(&logged, 1)));
     const bool made = !row.found;
-    push(row_effect(made ? RecordType::kPutRow : RecordType::kAddColumn, operation,
-                    made ? value : logged_bytes, value));
+    change(row_effect(made ? RecordType::kPutRow : RecordType::kAddColumn, operation,
+                      made ? value : logged_bytes, value),
+           stored);
     if (operation.wants_result()) results_.push_back(static_cast<std::int64_t>(*sum));
     return State::kReady;
 }
 
 Executor::State Executor::erase(const Operation& operation) {
     Row row;
-    if (const State state = look_up(operation, row); state != State::kReady) return state;
+    Lookup stored;
+    if (const State state = look_up(operation, row, stored); state != State::kReady) return state;
     if (!row.found) {
         return operation.header.flags & kIfPresent ? State::kReady : refuse(Error::kNotFound);
     }
@@ -420,7 +438,7 @@ Executor::State Executor::erase(const Operation& operation) {
         state != State::kReady) {
         return state;
     }
-    push(row_effect(RecordType::kDeleteRow, operation, {}, {}));
+    change(row_effect(RecordType::kDeleteRow, operation, {}, {}), stored);
     return State::kReady;
 }
 
@@ -446,7 +464,7 @@ Executor::State Executor::erase_range(const Operation& operation) {
     }
     push(effect);
     // Rows that this transaction put before may lie in the range: their pages are counted there.
-    frames_needed_ += cost.pages + tree.frames_needed();
+    room_.erase_range(tree, cost);
     return State::kReady;
 }
 
@@ -457,7 +475,7 @@ Executor::State Executor::create_table(const Operation& operation) {
     if (catalog_.find(std::string_view(schema->name())) != nullptr) {
         return refuse(Error::kTableExists);
     }
-    if (schema->encode().size() + kNameBytesMax + 64 > kRowBytesMax)
+    if (schema->encode().size() + kNameBytesMax + kCatalogRowFixed > kRowBytesMax)
         return refuse(Error::kTooLarge);
     // The row of the catalog will be the last one: its place has to be resident.
     const TableId id = catalog_.next_id();
@@ -471,8 +489,10 @@ Executor::State Executor::create_table(const Operation& operation) {
     effect.table_id = id;
     effect.body = operation.body;
     push(effect);
-    frames_needed_ += kNewTableFrames;
-    pages_needed_ += 8;
+    only_deletes_ = false;
+    room_.add({0, 1, 0});  // its root
+    room_.put(catalog_.catalog().tree, key,
+              kCatalogRowFixed + operation.body.size() + kNameBytesMax, place);
     results_.push_back(id.value);
     return State::kReady;
 }
@@ -488,8 +508,8 @@ Executor::State Executor::drop_table(const Operation& operation) {
     effect.type = RecordType::kDropTable;
     effect.table = operation.table;
     push(effect);
-    frames_needed_ += kNewTableFrames;
-    pages_needed_ += 8;
+    only_deletes_ = false;
+    room_.put(catalog_.catalog().tree, key, place.value.size(), place);
     return State::kReady;
 }
 

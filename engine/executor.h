@@ -20,6 +20,7 @@
 
 #include "engine/catalog.h"
 #include "engine/format.h"
+#include "engine/room_estimate.h"
 #include "engine/wal.h"
 #include "shm/layout.h"
 #include "shm/message.h"
@@ -79,11 +80,10 @@ class Executor {
     Durability durability() const { return durability_; }
     std::uint32_t operation_count() const { return operation_count_; }
 
-    // What apply() may need at most.
-    std::uint64_t frames_needed() const { return frames_needed_; }
-    std::uint64_t pages_needed() const { return pages_needed_; }
+    // What apply() may need at most; the caller adds what it changes beside.
+    RoomEstimate& room() { return room_; }
     // It only takes away: may use the reserve of a full file.
-    bool only_deletes() const { return pages_needed_ == 0; }
+    bool only_deletes() const { return only_deletes_; }
     std::uint32_t log_bytes() const { return log_bytes_; }
 
     // Changes the trees in the open batch and appends the records; results are complete then.
@@ -110,7 +110,8 @@ class Executor {
     State erase_range(const Operation& operation);
     State create_table(const Operation& operation);
     State drop_table(const Operation& operation);
-    State look_up(const Operation& operation, Row& row);
+    State look_up(const Operation& operation, Row& row, Lookup& stored);
+    void change(const Effect& effect, const Lookup& stored);
     State look_beside(const Operation& operation, const std::byte* hi, std::uint64_t rows);
     bool from_overlay(const Operation& operation, Row& row) const;
     void push(Effect effect);
@@ -133,8 +134,8 @@ class Executor {
     std::uint32_t operation_count_ = 0;
     PageId missing_;
     Durability durability_ = Durability::kDurable;
-    std::uint64_t frames_needed_ = 0;
-    std::uint64_t pages_needed_ = 0;
+    RoomEstimate room_;
+    bool only_deletes_ = true;
     std::uint64_t range_rows_ = 0;  // of all delete ranges so far
     std::uint32_t log_bytes_ = 0;
 };

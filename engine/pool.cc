@@ -39,6 +39,7 @@ const std::byte* Pool::newest(PageId page) {
     const std::uint32_t frame = newest_[page.value];
     if (frame == kNoFrame) return nullptr;
     info_[frame].referenced = true;
+    looked_at_ += info_[frame].used != use_;
     info_[frame].used = use_;
     return segment_.frame(FrameId{frame});
 }

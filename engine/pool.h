@@ -65,8 +65,11 @@ class Pool {
     void begin_use() {
         ++use_;
         in_use_ = true;
+        looked_at_ = 0;
     }
     void end_use() { in_use_ = false; }
+    // Different pages that newest() gave out since begin_use().
+    std::uint32_t looked_at() const { return looked_at_; }
 
     // ---- the open batch ----
     void begin_batch(Csn csn);
@@ -75,6 +78,8 @@ class Pool {
     std::byte* writable(PageId page);
     // A zeroed first version of a page that has none; header id, csn and uuid are set.
     std::byte* first_version(PageId page);
+    // Page versions of the open batch so far.
+    std::uint64_t open_versions() const { return open_.frames.size(); }
     // Closes the open batch: it joins the unpublished ones.
     void end_batch();
     bool has_unpublished() const { return open_csn_ != 0 || !unpublished_.empty(); }
@@ -160,6 +165,7 @@ class Pool {
     std::vector<bool> changed_bits_;
     std::uint32_t hand_ = 1;
     std::uint32_t use_ = 0;
+    std::uint32_t looked_at_ = 0;
     bool in_use_ = false;
 };
 

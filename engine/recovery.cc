@@ -361,8 +361,13 @@ Status Recovery::replay(Engine::Recovery& found, WalStart& start) {
 // Frames and journal for what the batch may touch: eviction first, else a checkpoint in between.
 Status Recovery::make_room(std::uint64_t frames) {
     Pool& pool = storage_.pool;
+    // A batch never needs more than half of the journal (Engine::Core::secure).
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    const auto journal_half_free = [&] {
+        return checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
+    };
     const auto short_of = [&] {
-        return pool.free_frames() < frames || !storage_.checkpointer->journal_room(frames) ||
+        return pool.free_frames() < frames || !journal_half_free() ||
                storage_.space.available() < kPagesAtLeast;
     };
     storage_.reclaim({}, true);
@@ -377,7 +382,7 @@ Status Recovery::make_room(std::uint64_t frames) {
         storage_.make_frames(frames);
     }
     // Without pages to spare the file may grow, or be full: the records say which.
-    if (pool.free_frames() >= frames && storage_.checkpointer->journal_room(frames)) return {};
+    if (pool.free_frames() >= frames && journal_half_free()) return {};
     return {Error::kTooLarge,
             "recovery: the pool or the journal is too small for the log: raise "
             "pool_bytes or journal_bytes"};
@@ -386,8 +391,7 @@ Status Recovery::make_room(std::uint64_t frames) {
 Status Recovery::replay_batch(const LogBatch& batch) {
     // The batch had room when it was made, so half of everything is enough for it.
     const std::uint64_t frames = std::min({kFramesPerBatch + kFramesPerRecord * batch.record_count,
-                                           std::uint64_t{storage_.pool.frame_count()} / 2,
-                                           storage_.checkpointer->journal_capacity() / 2});
+                                           std::uint64_t{storage_.pool.frame_count()} / 2});
     if (Status room = make_room(frames); !room) return room;
     batch_csn_ = batch.csn;
     storage_.pool.begin_batch(batch.csn);

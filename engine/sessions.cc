@@ -11,16 +11,15 @@ namespace {
 StoredRefusal packed(const Refusal& refusal, std::uint64_t row_number) {
     const std::uint64_t age = row_number - refusal.number;
     CHECK_OP(age, <, kUndecidedWritesMax);  // judge() went before
-    const std::uint32_t operation =
-        refusal.operation == kNoOperation ? StoredRefusal::kNoOperationStored : refusal.operation;
+    const std::uint32_t operation = refusal.operation & 4095;
     return {static_cast<std::uint32_t>(age) | operation << 12 |
             static_cast<std::uint32_t>(refusal.error) << 24};
 }
 
 Refusal unpacked(const StoredRefusal& stored, std::uint64_t row_number) {
-    const std::uint32_t operation = (stored.bits >> 12) & 4095;
-    return {row_number - (stored.bits & 4095), static_cast<Error>(stored.bits >> 24),
-            operation == StoredRefusal::kNoOperationStored ? kNoOperation : operation};
+    std::uint32_t operation = (stored.bits >> 12) & 4095;
+    if (operation >= StoredRefusal::kNotAnOperation) operation |= ~std::uint32_t{4095};
+    return {row_number - (stored.bits & 4095), static_cast<Error>(stored.bits >> 24), operation};
 }
 
 }  // namespace

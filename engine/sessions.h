@@ -9,7 +9,7 @@
 //
 //   refused   entries of 4 bytes, ascending by number; bits from the lowest:
 //             12  n - number (n: the row's number)
-//             12  operation, 4095 for none
+//             12  operation, or the lowest bits of kLimitLog to kNoOperation
 //             8   error
 //
 // A refusal alone changes no row: lost in a crash, the write is evaluated anew.
@@ -31,6 +31,7 @@
 #include "engine/catalog.h"
 #include "engine/clients.h"
 #include "engine/executor.h"
+#include "shm/call_slot.h"
 #include "shm/message.h"
 
 namespace bidstore {
@@ -39,11 +40,12 @@ struct StoredRefusal {
     std::uint32_t bits;
 
     static constexpr std::uint32_t kAgeMax = 4095;
-    static constexpr std::uint32_t kNoOperationStored = 4095;
+    // From here on the lowest bits of kLimitLog to kNoOperation.
+    static constexpr std::uint32_t kNotAnOperation = kLimitLog & 4095;
 };
 static_assert(sizeof(StoredRefusal) == 4);
 static_assert(kUndecidedWritesMax <= StoredRefusal::kAgeMax);
-static_assert(kOperationsMax < StoredRefusal::kNoOperationStored && kErrorCount <= 256);
+static_assert(kOperationsMax < StoredRefusal::kNotAnOperation && kErrorCount <= 256);
 
 struct Refusal {
     std::uint64_t number = 0;

@@ -129,7 +129,7 @@ std::uint64_t Space::in_reach() const {
 }
 
 std::uint32_t Space::growth_wanted(std::uint64_t pages) const {
-    const std::uint32_t limit = pool_.page_count() / kChunkPages;
+    const std::uint32_t limit = chunks_limit();
     const std::uint32_t ahead = ahead_chunks();
     const std::uint64_t mark = std::uint64_t{ahead} * kChunkPages / 2;
     if (at_limit() || in_reach() >= pages + mark) return 0;

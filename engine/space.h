@@ -14,6 +14,7 @@
 // Errors: secure() says when there is no room; allocate() after it cannot fail.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <vector>
@@ -45,13 +46,22 @@ class Space final : public Pages {
     static constexpr std::uint32_t grow_frames(std::uint64_t pages) {
         return static_cast<std::uint32_t>(pages / (kChunkPages - 2) + 1);
     }
+    // Of these, how many secure(pages) would take now.
+    std::uint64_t new_chunk_frames(std::uint64_t pages) const {
+        return available_total_ >= pages ? 0 : grow_frames(pages - available_total_);
+    }
+    // The most chunks: as many as the page map has entries for, and metadata pages, which stay in
+    // the pool, may fill no more than half of it.
+    std::uint32_t chunks_limit() const { return std::min(page_map_chunks(), pool_chunks()); }
+    std::uint32_t page_map_chunks() const { return pool_.page_count() / kChunkPages; }
+    std::uint32_t pool_chunks() const { return pool_.frame_count() / 2; }
     std::uint64_t available() const { return available_total_; }
     // With the pages of chunks that are ready, but not taken into use.
     std::uint64_t in_reach() const;
     // The number of chunks that the file should grow to now, so that `pages` and what comes next
     // are there before they are needed; 0 when there is enough, or when the file is at its limit.
     std::uint32_t growth_wanted(std::uint64_t pages) const;
-    bool at_limit() const { return growth_.chunks() >= pool_.page_count() / kChunkPages; }
+    bool at_limit() const { return growth_.chunks() >= chunks_limit(); }
     Growth& growth() { return growth_; }
     std::uint64_t quarantined() const { return quarantine_.size(); }
     std::uint32_t chunk_count() const { return chunk_count_; }

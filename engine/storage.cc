@@ -72,7 +72,7 @@ Status Storage::secure_space(std::uint32_t pages) {
         const std::uint32_t chunks = space.growth_wanted(pages);
         if (chunks == 0) {
             return {Error::kNoSpace, disk.path(StoreFile::kData) +
-                                         " is at its limit: raise max_data_bytes"};
+                                         " is at its limit: raise max_data_bytes or pool_bytes"};
         }
         const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
         space.growth().start(chunks);

@@ -42,6 +42,10 @@ namespace bidstore {
 
 inline constexpr std::uint64_t kNoDeadline = ~std::uint64_t{0};
 inline constexpr std::uint32_t kNoOperation = ~std::uint32_t{0};
+// In its place with kTooLarge: which limit of the store the transaction as a whole passes.
+inline constexpr std::uint32_t kLimitPool = kNoOperation - 1;
+inline constexpr std::uint32_t kLimitJournal = kNoOperation - 2;
+inline constexpr std::uint32_t kLimitLog = kNoOperation - 3;
 
 constexpr std::uint32_t call_bit(std::uint32_t slot_index) { return 1u << (slot_index % 32); }
 

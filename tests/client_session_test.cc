@@ -231,6 +231,27 @@ TEST_F(ClientSession, AFailureNamesTheOperation) {
               "operation 1 (add to budgets): the sum would be below the floor");
 }
 
+// "Too large" said neither what nor what to do.
+TEST_F(ClientSession, ATooLargeTransactionIsToldItsLimitAndTheRemedy) {
+    const std::pair<std::uint32_t, const char*> limits[] = {
+        {kLimitPool, "pool_bytes"},
+        {kLimitJournal, "journal_bytes"},
+        {kLimitLog, "log_segment_bytes"}};
+    for (const auto& [limit, setting] : limits) {
+        daemon_->judge([which = limit](std::uint64_t, std::span<const std::byte>) {
+            Answer answer;
+            answer.error = Error::kTooLarge;
+            answer.failed_operation = which;
+            return answer;
+        });
+        const auto refused = store_->commit(spend(1), in(5s));
+        EXPECT_EQ(refused.error(), Error::kTooLarge);
+        EXPECT_NE(refused.failure().what.find("split it"), std::string::npos);
+        EXPECT_NE(refused.failure().what.find(setting), std::string::npos)
+            << refused.failure().what;
+    }
+}
+
 TEST_F(ClientSession, ManyThreadsShareTheRing) {
     std::vector<std::thread> threads;
     for (int t = 0; t < 8; ++t) {
