@@ -98,10 +98,7 @@ Journals read_journals(const std::string& directory) {
 
 // The tables, and what was counted so far.
 struct Auditor {
-    bidstore::Table<Bid> bids;
-    bidstore::Table<User> users;
-    bidstore::Table<Advertiser> advertisers;
-    bidstore::Table<Win> wins;
+    Tables tables;
     const Journals& journals;
     Audited audited{};
     std::map<Id, Counted> by_user{};
@@ -115,7 +112,7 @@ struct Auditor {
 };
 
 Status Auditor::count_bids(const Snapshot& snapshot) {
-    auto cursor = bids.scan(snapshot);
+    auto cursor = tables.bids.scan(snapshot);
     while (cursor.next()) {
         ++audited.bids;
         const Id user = cursor.row().get<&Bid::user>();
@@ -126,7 +123,7 @@ Status Auditor::count_bids(const Snapshot& snapshot) {
 
 Status Auditor::count_wins(const Snapshot& snapshot) {
     std::uint64_t found = 0;
-    auto cursor = wins.scan(snapshot);
+    auto cursor = tables.wins.scan(snapshot);
     while (cursor.next()) {
         const Win win = cursor.row().copy();
         ++audited.wins;
@@ -151,7 +148,7 @@ Status Auditor::count_wins(const Snapshot& snapshot) {
 
 Status Auditor::check_requests(const Snapshot& snapshot) {
     for (const auto& [time, auction] : journals.requests) {
-        auto row = bids.peek(snapshot, time, auction);
+        auto row = tables.bids.peek(snapshot, time, auction);
         if (!row) return row.failure();
         audited.findings.lost_requests += *row ? 0 : 1;
     }
@@ -160,7 +157,7 @@ Status Auditor::check_requests(const Snapshot& snapshot) {
 
 Status Auditor::check_users(const Snapshot& snapshot) {
     std::uint64_t seen = 0;
-    auto cursor = users.scan(snapshot);
+    auto cursor = tables.users.scan(snapshot);
     while (cursor.next()) {
         ++audited.users;
         const auto counted = by_user.find(cursor.row().get<&User::id>());
@@ -176,7 +173,7 @@ Status Auditor::check_users(const Snapshot& snapshot) {
 
 Status Auditor::check_advertisers(const Snapshot& snapshot) {
     std::uint64_t seen = 0;
-    auto cursor = advertisers.scan(snapshot);
+    auto cursor = tables.advertisers.scan(snapshot);
     while (cursor.next()) {
         const Advertiser row = cursor.row().copy();
         ++audited.advertisers;
@@ -210,16 +207,10 @@ Result<Audited> audit_store(const Options& options, const Journals& journals) {
     if (!store) return store.failure();
     auto reader = store->reader();
     if (!reader) return reader.failure();
-    auto bids = store->open<Bid>(in(kPatience));
-    if (!bids) return bids.failure();
-    auto users = store->open<User>(in(kPatience));
-    if (!users) return users.failure();
-    auto advertisers = store->open<Advertiser>(in(kPatience));
-    if (!advertisers) return advertisers.failure();
-    auto wins = store->open<Win>(in(kPatience));
-    if (!wins) return wins.failure();
+    auto tables = open_tables(*store);
+    if (!tables) return tables.failure();
     return bidstore::read_once(*reader, in(kPatience), [&](const Snapshot& snapshot) {
-        return audit_at(Auditor{*bids, *users, *advertisers, *wins, journals}, snapshot);
+        return audit_at(Auditor{*tables, journals}, snapshot);
     });
 }
 

@@ -26,10 +26,7 @@ constexpr std::size_t kSampleMax = 50'000;       // requests that the auctions a
 struct Bidder {
     bidstore::Store store;
     bidstore::Reader reader;
-    bidstore::Table<Bid> bids;
-    bidstore::Table<User> users;
-    bidstore::Table<Advertiser> advertisers;
-    bidstore::Table<Win> wins;
+    Tables tables;
     Options options;
     Random random;
     std::vector<Id> sample;     // users of earlier requests, as often as they came
@@ -49,12 +46,13 @@ bidstore::Result<Knowledge> look(Bidder& bidder, const bidstore::Snapshot& snaps
                                  const Id& user) {
     Knowledge known;
     const std::uint64_t start = now_ns();
-    auto row = bidder.users.peek(snapshot, user);
+    auto row = bidder.tables.users.peek(snapshot, user);
     if (!row) return row.failure();
     if (*row) known.wins = (*row)->get<&User::wins>();
     const std::uint64_t got = now_ns();
 
-    auto recent = bidder.bids.scan(snapshot, bidder.bids.prefix(now_us() - kWindowUs));
+    const auto& bids = bidder.tables.bids;
+    auto recent = bids.scan(snapshot, bids.prefix(now_us() - kWindowUs));
     while (recent.next()) {
         ++known.recent;
         known.same_user += recent.row().get<&Bid::user>() == user ? 1 : 0;
@@ -72,14 +70,14 @@ bidstore::Result<bidstore::Committed> win(Bidder& bidder, const Win& won) {
     create.create = true;
     bidstore::AddOptions not_below_zero;
     not_below_zero.floor = 0;
-    const auto user = bidder.users.key(won.user);
-    const auto advertiser = bidder.advertisers.key(won.advertiser);
+    const auto user = bidder.tables.users.key(won.user);
+    const auto advertiser = bidder.tables.advertisers.key(won.advertiser);
     bidstore::Transaction transaction;
-    transaction.add<&User::wins>(bidder.users, user, 1, create);
-    transaction.add<&Advertiser::budget>(bidder.advertisers, advertiser,
+    transaction.add<&User::wins>(bidder.tables.users, user, 1, create);
+    transaction.add<&Advertiser::budget>(bidder.tables.advertisers, advertiser,
                                          -static_cast<std::int64_t>(won.price), not_below_zero);
-    transaction.add<&Advertiser::wins>(bidder.advertisers, advertiser, 1);
-    transaction.insert(bidder.wins, won);
+    transaction.add<&Advertiser::wins>(bidder.tables.advertisers, advertiser, 1);
+    transaction.insert(bidder.tables.wins, won);
     return bidder.store.commit(transaction, in(kPatience));
 }
 
@@ -135,7 +133,7 @@ bidstore::Result<std::vector<Id>> draw_sample(Bidder& bidder) {
         bidder.reader, in(kPatience),
         [&](const bidstore::Snapshot& snapshot) -> bidstore::Result<std::vector<Id>> {
             std::vector<Id> users;
-            auto newest = bidder.bids.newest(snapshot, kSampleMax);
+            auto newest = bidder.tables.bids.newest(snapshot, kSampleMax);
             while (newest.next()) {
                 const Id user = newest.row().get<&Bid::user>();
                 if (user != Id{}) users.push_back(user);
@@ -150,16 +148,9 @@ bidstore::Result<Bidder> make_bidder(const Options& options) {
     if (!store) return store.failure();
     auto reader = store->reader();
     if (!reader) return reader.failure();
-    auto bids = store->open<Bid>(in(kPatience));
-    if (!bids) return bids.failure();
-    auto users = store->open<User>(in(kPatience));
-    if (!users) return users.failure();
-    auto advertisers = store->open<Advertiser>(in(kPatience));
-    if (!advertisers) return advertisers.failure();
-    auto wins = store->open<Win>(in(kPatience));
-    if (!wins) return wins.failure();
-    return Bidder{std::move(*store), std::move(*reader), *bids, *users, *advertisers,
-                  *wins, options, seeded(), {}, 0, {}};
+    auto tables = open_tables(*store);
+    if (!tables) return tables.failure();
+    return Bidder{std::move(*store), std::move(*reader), *tables, options, seeded(), {}, 0, {}};
 }
 
 }  // namespace
@@ -222,6 +213,18 @@ bidstore::Result<bidstore::Store> attach(const Options& options, bidstore::Right
     attach_options.rights = rights;
     attach_options.wait_for_daemon = true;
     return bidstore::Store::attach(attach_options, in(kPatience));
+}
+
+bidstore::Result<Tables> open_tables(bidstore::Store& store) {
+    auto bids = store.open<Bid>(in(kPatience));
+    if (!bids) return bids.failure();
+    auto users = store.open<User>(in(kPatience));
+    if (!users) return users.failure();
+    auto advertisers = store.open<Advertiser>(in(kPatience));
+    if (!advertisers) return advertisers.failure();
+    auto wins = store.open<Win>(in(kPatience));
+    if (!wins) return wins.failure();
+    return Tables{*bids, *users, *advertisers, *wins};
 }
 
 std::uint64_t now_us() {

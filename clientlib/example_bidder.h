@@ -30,6 +30,13 @@ int audit(const Options& options);
 
 int fail(const bidstore::Failure& failure);
 bidstore::Result<bidstore::Store> attach(const Options& options, bidstore::Rights rights);
+struct Tables {
+    bidstore::Table<Bid> bids;
+    bidstore::Table<User> users;
+    bidstore::Table<Advertiser> advertisers;
+    bidstore::Table<Win> wins;
+};
+bidstore::Result<Tables> open_tables(bidstore::Store& store);
 std::uint64_t now_us();  // of the wall clock
 std::uint64_t now_ns();  // for measuring
 

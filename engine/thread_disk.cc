@@ -114,15 +114,7 @@ int ThreadDiskImpl::run_completions() {
         const std::lock_guard lock(mutex_);
         std::swap(done, done_);
     }
-    int run = 0;
-    while (!done.empty()) {
-        DiskRequest& request = done.pop();
-        request.in_flight = false;
-        --in_flight_;
-        ++run;
-        request.completed(request, request.context);
-    }
-    return run;
+    return complete_all(done, in_flight_);
 }
 
 void ThreadDiskImpl::wait(std::uint64_t timeout_ns) {

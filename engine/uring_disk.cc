@@ -258,14 +258,7 @@ int UringDiskImpl::run_completions() {
     start_waiting();
     RequestQueue done;
     std::swap(done, done_);
-    int run = 0;
-    while (!done.empty()) {
-        DiskRequest& request = done.pop();
-        request.in_flight = false;
-        --in_flight_;
-        ++run;
-        request.completed(request, request.context);
-    }
+    const int run = complete_all(done, in_flight_);
     if (::io_uring_sq_ready(&ring_) > 0) flush();
     return run;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/format.h"
+#include "tests/golden_dump.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -45,14 +46,6 @@ inline Bytes row_of(std::int64_t n) {
     std::memcpy(row.data() + 8, &end, sizeof end);
     return row;
 }
-
-struct Field {
-    const char* name;
-    std::uint64_t offset;
-    std::uint64_t length_bytes;
-};
-#define FIELD(Type, field) \
-    Field { #field, offsetof(Type, field), sizeof(Type::field) }
 
 inline const Field kSuperblockFields[] = {FIELD(Superblock, magic),
                                           FIELD(Superblock, format_version),
@@ -115,7 +108,7 @@ inline void spoil(SimDisk& disk, StoreFile file, std::uint64_t offset, std::uint
     disk.poke(file, offset, bytes.data(), bytes.size());
 }
 inline void spoil(SimDisk& disk, StoreFile file, std::uint64_t base, const Field& field) {
-    spoil(disk, file, base + field.offset, field.length_bytes);
+    spoil(disk, file, base + field.offset, field.size_bytes);
 }
 inline void copy_page(SimDisk& disk, PageId from, PageId to) {
     const Bytes bytes = disk.peek(StoreFile::kData, from.value * kPageBytes, kPageBytes);

@@ -6,9 +6,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <iomanip>
 #include <regex>
 #include <sstream>
@@ -16,25 +14,17 @@
 #include <vector>
 
 #include "engine/wal.h"
+#include "tests/golden_dump.h"
 #include "tests/sim_disk.h"
 
 namespace bidstore {
 namespace {
-
-struct Field {
-    std::string name;
-    std::size_t offset;
-    std::size_t size;
-};
 
 struct Struct {
     std::string name;
     std::size_t size;
     std::vector<Field> fields;
 };
-
-#define FIELD(Type, field) \
-    Field { #field, offsetof(Type, field), sizeof(Type::field) }
 
 std::vector<Struct> data_structs() {
     return {
@@ -220,36 +210,18 @@ std::string dump() {
     }
     for (const Struct& each : all_structs()) {
         out << "\n" << each.name << " size " << each.size << "\n";
-        for (const Field& field : each.fields) {
-            out << "  " << field.offset << " " << field.name << " " << field.size << "\n";
-        }
+        out << dump_fields(each.fields);
     }
     out << "\n" << log_image();
     return out.str();
 }
 
-std::string read_text(const std::string& path) {
-    std::ifstream file(path);
-    EXPECT_TRUE(file.good()) << path;
-    std::ostringstream text;
-    text << file.rdbuf();
-    return text.str();
-}
-
-const std::string kRoot = BIDSTORE_SOURCE_DIR;
-
-TEST(Format, IsThatOfTheGoldenFile) {
-    const std::string path = kRoot + "/tests/golden/format.txt";
-    if (std::getenv("BIDSTORE_UPDATE_GOLDEN") != nullptr) std::ofstream(path) << dump();
-    EXPECT_EQ(read_text(path), dump())
-        << "the on-disk format changed; if that is meant, run this test once with "
-           "BIDSTORE_UPDATE_GOLDEN=1";
-}
+TEST(Format, IsThatOfTheGoldenFile) { expect_golden("format.txt", dump()); }
 
 // A struct or record type that is not in the dump could change unseen.
 TEST(Format, DumpNamesEveryStructAndRecordTypeOfTheHeader) {
     const std::string printed = dump();
-    const std::string text = read_text(kRoot + "/engine/format.h");
+    const std::string text = read_text(kSourceRoot + "/engine/format.h");
     const std::regex structs("\nstruct ([A-Za-z]+) \\{");
     std::size_t found = 0;
     for (std::sregex_iterator it(text.begin(), text.end(), structs), end; it != end; ++it) {
@@ -269,12 +241,7 @@ TEST(Format, DumpNamesEveryStructAndRecordTypeOfTheHeader) {
 
 TEST(Format, FieldsFollowEachOtherWithoutGaps) {
     for (const Struct& each : all_structs()) {
-        std::size_t end = 0;
-        for (const Field& field : each.fields) {
-            EXPECT_EQ(field.offset, end) << each.name << "." << field.name;
-            end = field.offset + field.size;
-        }
-        EXPECT_EQ(end, each.size) << each.name;
+        EXPECT_EQ(end_without_gaps(each.name, each.fields), each.size) << each.name;
     }
 }
 

@@ -3,8 +3,6 @@
 // kAbiVersion when the meaning of a field changed, and bring shm/ABI.md up to date.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -14,15 +12,10 @@
 #include "shm/layout.h"
 #include "shm/message.h"
 #include "shm/stats.h"
+#include "tests/golden_dump.h"
 
 namespace bidstore {
 namespace {
-
-struct Field {
-    std::string name;
-    std::size_t offset;
-    std::size_t size;
-};
 
 struct Struct {
     std::string name;
@@ -30,9 +23,6 @@ struct Struct {
     std::size_t alignment;
     std::vector<Field> fields;
 };
-
-#define FIELD(Type, field) \
-    Field { #field, offsetof(Type, field), sizeof(Type::field) }
 
 std::vector<Struct> pool_structs() {
     return {
@@ -246,9 +236,7 @@ std::string dump() {
     }
     for (const Struct& each : all_structs()) {
         out << "\n" << each.name << " size " << each.size << " align " << each.alignment << "\n";
-        for (const Field& field : each.fields) {
-            out << "  " << field.offset << " " << field.name << " " << field.size << "\n";
-        }
+        out << dump_fields(each.fields);
     }
     out << "\ncounters\n";
     for (std::size_t i = 0; i < kCounterNames.size(); ++i) {
@@ -265,23 +253,7 @@ std::string dump() {
     return out.str();
 }
 
-std::string read_text(const std::string& path) {
-    std::ifstream file(path);
-    EXPECT_TRUE(file.good()) << path;
-    std::ostringstream text;
-    text << file.rdbuf();
-    return text.str();
-}
-
-const std::string kRoot = BIDSTORE_SOURCE_DIR;
-
-TEST(Layout, IsThatOfTheGoldenFile) {
-    const std::string path = kRoot + "/tests/golden/layout.txt";
-    if (std::getenv("BIDSTORE_UPDATE_GOLDEN") != nullptr) std::ofstream(path) << dump();
-    EXPECT_EQ(read_text(path), dump())
-        << "the shared layout changed; if that is meant, run this test once with "
-           "BIDSTORE_UPDATE_GOLDEN=1";
-}
+TEST(Layout, IsThatOfTheGoldenFile) { expect_golden("layout.txt", dump()); }
 
 // The names of the structs that a header defines, one line each: "struct alignas(...) Name {".
 std::vector<std::string> struct_names(const std::string& path) {
@@ -299,7 +271,7 @@ std::vector<std::string> struct_names(const std::string& path) {
 TEST(Layout, DumpNamesEveryStructOfTheHeaders) {
     const std::string printed = dump();
     for (const char* header : {"/shm/layout.h", "/shm/message.h"}) {
-        const std::vector<std::string> names = struct_names(kRoot + header);
+        const std::vector<std::string> names = struct_names(kSourceRoot + header);
         EXPECT_GT(names.size(), 4u) << header;
         for (const std::string& name : names) {
             EXPECT_NE(printed.find("\n" + name + " size "), std::string::npos) << name;
@@ -309,11 +281,7 @@ TEST(Layout, DumpNamesEveryStructOfTheHeaders) {
 
 TEST(Layout, FieldsFollowEachOtherWithoutGaps) {
     for (const Struct& each : all_structs()) {
-        std::size_t end = 0;
-        for (const Field& field : each.fields) {
-            EXPECT_EQ(field.offset, end) << each.name << "." << field.name;
-            end = field.offset + field.size;
-        }
+        const std::size_t end = end_without_gaps(each.name, each.fields);
         EXPECT_LE(end, each.size) << each.name;
         EXPECT_LT(each.size - end, each.alignment) << each.name << ": a field is not listed";
     }

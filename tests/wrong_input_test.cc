@@ -308,10 +308,16 @@ std::uint64_t write_until_refused(Store& store, const Table<Event>& table, Failu
     return 0;
 }
 
-TEST(FullDisk, TurnsTheStoreReadOnlyUntilThereIsRoomAgain) {
-    if (!kRoot) GTEST_SKIP() << "needs root, to mount a small file system";
-    SmallFileSystem small(24 * kMiB);
-    if (!small.mounted()) GTEST_SKIP() << small.why();
+class FullDisk : public testing::Test {
+  protected:
+    void SetUp() override {
+        if (!kRoot) GTEST_SKIP() << "needs root, to mount a small file system";
+        if (!small.mounted()) GTEST_SKIP() << small.why();
+    }
+    SmallFileSystem small{24 * kMiB};
+};
+
+TEST_F(FullDisk, TurnsTheStoreReadOnlyUntilThereIsRoomAgain) {
     RealDaemon daemon(small.path(), kSmall);
     ASSERT_TRUE(daemon.start());
     Store store = attach(daemon);
@@ -343,10 +349,7 @@ TEST(FullDisk, TurnsTheStoreReadOnlyUntilThereIsRoomAgain) {
     EXPECT_EQ(all_rows(store, table).size(), 4 * taken + 3);
 }
 
-TEST(FullDisk, KilledAndStartedAgainServesReads) {
-    if (!kRoot) GTEST_SKIP() << "needs root, to mount a small file system";
-    SmallFileSystem small(24 * kMiB);
-    if (!small.mounted()) GTEST_SKIP() << small.why();
+TEST_F(FullDisk, KilledAndStartedAgainServesReads) {
     RealDaemon daemon(small.path(), kSmall);
     ASSERT_TRUE(daemon.start());
     Store store = attach(daemon);
@@ -361,7 +364,7 @@ TEST(FullDisk, KilledAndStartedAgainServesReads) {
     EXPECT_EQ(daemon.stop(), 0);
 }
 
-TEST(FullDisk, ConfiguredLimitIsNamedWithItsSetting) {
+TEST(FullStore, ConfiguredLimitIsNamedWithItsSetting) {
     RealDaemon daemon({"pool_bytes=16MiB", "max_data_bytes=8MiB"});
     ASSERT_TRUE(daemon.start());
     Store store = attach(daemon);
@@ -373,10 +376,8 @@ TEST(FullDisk, ConfiguredLimitIsNamedWithItsSetting) {
     EXPECT_EQ(all_rows(store, table).size(), 4 * taken);
 }
 
-TEST(FullDisk, WithoutRoomForANewStoreNamesFileAndReason) {
-    if (!kRoot) GTEST_SKIP() << "needs root, to mount a small file system";
-    SmallFileSystem small(3 * kMiB);
-    if (!small.mounted()) GTEST_SKIP() << small.why();
+TEST_F(FullDisk, WithoutRoomForANewStoreNamesFileAndReason) {
+    small.resize(3 * kMiB);
     RealDaemon daemon(small.path(), kSmall);
     EXPECT_EQ(daemon.start_and_fail(), kEnvironment);
     expect_words(error_lines(daemon), {daemon.data_directory() + "/log", "No space left"});
