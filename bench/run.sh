@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Builds bidstore (Release), starts a daemon of its own, and measures it.
 #
-#   bash bench/run.sh first-look [--rows N] [--seconds S] [--json FILE] [--binaries DIR]
+#   bash bench/run.sh first-look [--huge-pages] [--rows N] [--seconds S] [--json FILE]
+#                                [--binaries DIR]
 #
 #   first-look      gets, scans and durable writes as a bidder makes them, the system calls of a
 #                   second of reads, and the bare machine beside them, with the targets
+#   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
+#                   without it the pool takes those that are free, if they suffice
 #   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages)
 #   --seconds S     how long the writers write (default 5)
 #   --json FILE     all values, for programs
@@ -18,6 +21,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 rows=10000000
 seconds=5
+reserve_huge_pages=""
 json=""
 binaries=""
 
@@ -35,6 +39,7 @@ case "$workload" in
 esac
 while [[ $# -gt 0 ]]; do
     case "$1" in
+        --huge-pages) reserve_huge_pages=yes ;;
         --rows) rows="${2:-}"; shift ;;
         --seconds) seconds="${2:-}"; shift ;;
         --json) json="${2:-}"; shift ;;
@@ -77,6 +82,7 @@ driver="$binaries/bench_driver"
 work="$(mktemp -d "${TMPDIR:-/var/tmp}/bidstore-bench.XXXXXX")"
 export BIDSTORE_SOCKET="$work/store/bidstore.sock"
 results="$work/results"
+huge_pages_added=0
 daemon=""
 child=""  # the driver, or strace with the driver below it
 
@@ -106,6 +112,7 @@ clean_up() {
         wait "$daemon" 2>/dev/null || true
     fi
     rm -rf "$work"
+    give_back_huge_pages || code=1
     exit "$code"
 }
 trap clean_up EXIT
@@ -134,14 +141,18 @@ driver_mode() {
         --directory "$work" || fail "mode $1 of the driver failed"
 }
 
-# A pool for the rows at the fill that splits leave behind, for the versions of one batch beside
-# another, and for what the writers add.
+# Room in MiB for the rows at the fill that splits leave behind, for the versions of one batch
+# beside another, and for what the writers add.
+pool=$((rows * 272 * 17 / 10 / 1048576 + 512))
+# The same in huge pages of 2 MiB, with the tables in front: 3 KiB to a MiB, and a little.
+pool_huge_pages=$((pool / 2 + pool * 3 / 2048 + 4))
+
 start_daemon() {
-    local pool=$((rows * 272 * 17 / 10 / 1048576 + 512))
     local journal=$((pool / 2 < 2048 ? pool / 2 : 2048))
     "$binaries/bidstored" --dev "$work/store" --set "pool_bytes=${pool}MiB" \
         --set "max_data_bytes=$((pool * 2))MiB" --set "journal_bytes=${journal}MiB" \
-        --set log_segment_bytes=64MiB --set log_segment_count=32 >"$work/daemon.log" 2>&1 &
+        --set log_segment_bytes=64MiB --set log_segment_count=32 --set huge_pages=try \
+        >"$work/daemon.log" 2>&1 &
     daemon=$!
     for _ in {1..1200}; do
         [[ -S "$BIDSTORE_SOCKET" ]] && return
@@ -149,6 +160,51 @@ start_daemon() {
         sleep 0.1
     done
     fail "the daemon does not listen"
+}
+
+# ---- huge pages --------------------------------------------------------------------------------
+
+huge_pages_file=/proc/sys/vm/nr_hugepages
+
+# Adds to those of the machine what the pool needs and is not free.
+reserve_huge_pages() {
+    local free before after
+    free="$(awk '/^HugePages_Free/ { print $2 }' /proc/meminfo)"
+    before="$(cat "$huge_pages_file")"
+    local missing=$((pool_huge_pages - free))
+    ((missing > 0)) || return 0
+    [[ -w "$huge_pages_file" ]] ||
+        fail_usage "--huge-pages: only root may reserve them; $pool_huge_pages must be free"
+    # Pages that lie scattered make none: moved together first, where the kernel can.
+    echo 1 >/proc/sys/vm/compact_memory 2>/dev/null || true
+    huge_pages_added="$missing"
+    echo $((before + missing)) >"$huge_pages_file"
+    after="$(cat "$huge_pages_file")"
+    huge_pages_added=$((after - before))
+    ((huge_pages_added == missing)) ||
+        fail "only $huge_pages_added of $missing huge pages could be reserved: free some memory"
+}
+
+give_back_huge_pages() {
+    ((huge_pages_added > 0)) || return 0
+    local now
+    now="$(cat "$huge_pages_file")"
+    echo $((now > huge_pages_added ? now - huge_pages_added : 0)) >"$huge_pages_file" || {
+        echo "bench: $huge_pages_added huge pages could not be given back; see $huge_pages_file" >&2
+        return 1
+    }
+    huge_pages_added=0
+}
+
+# How much of the daemon's pool lies on huge pages, in percent: reserved ones, which are the page
+# size of the mapping, or transparent ones, which its map of the pool counts.
+pool_huge_percent() {
+    awk '/bidstore-pool/ { pool = 1 }
+        /^VmFlags/ { pool = 0 }
+        pool && $1 == "Size:" { size = $2 }
+        pool && $1 == "KernelPageSize:" && $2 >= 2048 { huge = size }
+        pool && $1 == "ShmemPmdMapped:" && $2 > 0 { huge = $2 }
+        END { print (size > 0 ? int(100 * huge / size + 0.5) : 0) }' "/proc/$daemon/smaps"
 }
 
 # The share of processor time, in percent, that somebody else takes while nothing of ours runs.
@@ -181,9 +237,16 @@ echo "other_load_percent $busy" >"$results"
 if ((busy > 10)); then
     echo "bench: others use $busy % of this machine: this run is not a fair one" >&2
 fi
+if [[ -n "$reserve_huge_pages" ]]; then reserve_huge_pages; fi
 echo "the bare machine"
 driver_mode machine
 start_daemon
+huge_percent="$(pool_huge_percent)"
+echo "pool_huge_percent $huge_percent" >>"$results"
+if ((huge_percent < 100)); then
+    echo "  the pool lies on small pages ($huge_percent % huge): reads cost up to a half more." \
+        "--huge-pages reserves what it needs, or: sysctl -w vm.nr_hugepages=$pool_huge_pages"
+fi
 echo "loading $rows rows"
 driver_mode load
 echo "one reader"

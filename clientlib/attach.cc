@@ -31,7 +31,6 @@ constexpr int kDescriptorCount = 3;
 struct ForkWatch {
     std::mutex lock;
     std::vector<Connection*> connections;
-    unsigned generation = 0;  // written in the child alone, while it has one thread
 };
 
 ForkWatch& fork_watch() {
@@ -41,7 +40,7 @@ ForkWatch& fork_watch() {
         pthread_atfork([] { fork_watch().lock.lock(); }, [] { fork_watch().lock.unlock(); },
                        [] {
                            ForkWatch& child = fork_watch();
-                           ++child.generation;
+                           ++fork_count;
                            for (Connection* connection : child.connections) {
                                connection->close_in_child();
                            }
@@ -242,7 +241,7 @@ bool passing(Error error) {
 
 }  // namespace
 
-unsigned fork_generation() { return fork_watch().generation; }
+unsigned fork_count = 0;
 
 Failure forked_failure() {
     return {Error::kInvalid, "attached before fork: a child process attaches its own store"};

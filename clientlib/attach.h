@@ -32,7 +32,8 @@ using SessionBytes = std::array<std::uint8_t, 16>;
 
 // How often this process was forked off since its start, as its ancestors count: what was attached
 // under another value belongs to the parent.
-unsigned fork_generation();
+extern unsigned fork_count;  // written in a child alone, while it has one thread
+inline unsigned fork_generation() { return fork_count; }
 Failure forked_failure();
 
 // steady_clock is CLOCK_MONOTONIC, the daemon's clock too.

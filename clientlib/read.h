@@ -123,6 +123,9 @@ class RawTable {
     explicit RawTable(std::shared_ptr<const TableInfo> info) : info_(std::move(info)) {}
 
   private:
+    RawCursor start_scan(const Snapshot& snapshot, std::size_t bound_bytes,
+                         const ScanOptions& options) const;
+
     std::shared_ptr<const TableInfo> info_;
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include "clientlib/snapshot.h"
 
@@ -12,8 +13,9 @@ namespace {
 
 // Leaves asked for together with one that is missing.
 constexpr std::size_t kReadAhead = 16;
-// Rows of a leaf whose values are prefetched when the scan comes to it.
+// Rows of a leaf whose values are prefetched.
 constexpr std::uint32_t kValuesAhead = 16;
+constexpr std::uint64_t kNoLimit = ScanOptions{}.limit;
 
 // A bound as long as a key: zeros behind a prefix make it the least key that begins with it.
 struct Bound {
@@ -24,6 +26,13 @@ struct Bound {
         key.fill(std::byte{0});
         given = !prefix.empty();
         if (given) std::memcpy(key.data(), prefix.data(), prefix.size());
+    }
+    // To the least key above all that begin with `prefix`; no bound when there is none.
+    void set_behind(std::span<const std::byte> prefix) {
+        std::size_t length = prefix.size();
+        while (length > 0 && prefix[length - 1] == std::byte{0xff}) --length;
+        set(prefix.first(length));
+        if (given) key[length - 1] = std::byte(std::to_integer<unsigned>(key[length - 1]) + 1);
     }
 };
 
@@ -47,24 +56,34 @@ struct RawCursor::State {
     std::uint32_t begin = 0;
     std::uint32_t end = 0;
     bool more = false;
+    std::optional<LeafView> leaf;  // that they are in
+    // What is on its way to the processor's cache. Each leaf is fetched twice: its beginning, and,
+    // once that is there and says how many rows the leaf has, their values.
+    std::uint32_t leaves_ahead = 0;  // whose beginnings were prefetched
+    bool values_ahead = false;       // those of the next leaf were prefetched
+    std::uint32_t values_when = 0;   // rows of this leaf are left: time to do so
     Status status;
 
-    bool usable();
+    // An empty scan of everything; the caller sets bounds.
+    void start(ReaderState& its_reader, std::shared_ptr<const TableInfo> its_table,
+               const ScanOptions& options);
+    // The snapshot that the cursor was made under is still the reader's.
+    bool usable() const {
+        return reader->generation == fork_generation() && reader->holding &&
+               reader->slot->episode() == episode;
+    }
     bool fail(Failure failure);
     bool finish();
     bool to_leaf_with_rows();
     Landing go();
     Landing seek();
+    void find_bounds(bool first);
     void enter_leaf();
-    void prefetch_values(const LeafView& leaf) const;
+    void prefetch_values(const LeafView& of, std::uint32_t from, std::uint32_t to) const;
+    void prefetch_next_values();
+    void prefetch_leaves();
     std::size_t missing_ahead(PageId missing, std::span<PageId> pages);
 };
-
-// The snapshot that the cursor was made under is still the reader's.
-bool RawCursor::State::usable() {
-    return reader->generation == fork_generation() && reader->holding &&
-           reader->slot->episode() == episode;
-}
 
 bool RawCursor::State::fail(Failure failure) {
     status = std::move(failure);
@@ -92,24 +111,72 @@ Landing RawCursor::State::go() {
 }
 
 // The rows come one after another, each in cache lines of its own: all of them are on their way
-// before the first is looked at.
-void RawCursor::State::prefetch_values(const LeafView& leaf) const {
-    if (table->shape->leaf.variable) return;
-    const std::uint64_t rows = std::min<std::uint64_t>(left, end - begin);
-    for (std::uint32_t i = 0; i < std::min<std::uint64_t>(rows, kValuesAhead); ++i) {
-        __builtin_prefetch(leaf.value(reverse ? end - 1 - i : begin + i).data());
+// before the first is looked at. Of rows [from, to) as many as the limit lets the scan visit.
+[[gnu::always_inline]] inline void RawCursor::State::prefetch_values(const LeafView& of,
+                                                                     std::uint32_t from,
+                                                                     std::uint32_t to) const {
+    if (table->shape->leaf.variable || from == to) return;
+    const std::uint64_t most = std::min<std::uint64_t>(left, kValuesAhead);
+    const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(most, to - from));
+    const std::size_t stride = table->shape->leaf.value_bytes;
+    const std::byte* at = of.value(reverse ? to - rows : from).data();
+    for (std::uint32_t i = 0; i < rows; ++i) prefetch_line(at + i * stride);
+}
+
+// In the middle of a leaf: by now the beginning of the next one is there, and its count says where
+// the scan will go on.
+void RawCursor::State::prefetch_next_values() {
+    PageId next;
+    if (left <= end - begin || path->upcoming(!reverse, std::span(&next, 1)) == 0) return;
+    const std::byte* bytes = PageSource(*reader, last).hint(next);
+    if (bytes == nullptr) return;
+    const LeafView following(bytes, table->shape->leaf);
+    prefetch_values(following, 0, following.count());
+    values_ahead = true;
+}
+
+// The leaves that the limit needs, should they have as many rows as this one.
+void RawCursor::State::prefetch_leaves() {
+    using Path = PathCursor<PageSource>;
+    const std::uint32_t rows_here = end - begin;
+    if (!more || left <= rows_here) return;
+    std::uint32_t wanted = Path::kLeavesAhead;
+    if (left != kNoLimit) {
+        const std::uint64_t leaves = (left - rows_here - 1) / std::max(leaf->count(), 1u) + 1;
+        wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(leaves, Path::kLeavesAheadMax));
     }
+    if (wanted <= leaves_ahead) return;
+    path->prefetch(!reverse, leaves_ahead, wanted);
+    leaves_ahead = wanted;
+}
+
+// The bound that the scan comes from was looked for in its first leaf: all rows of later ones lie
+// behind it. The bound that it goes to lies beyond most leaves, as one comparison says.
+void RawCursor::State::find_bounds(bool first) {
+    const std::uint32_t count = leaf->count();
+    const std::uint32_t key_bytes = table->shape->leaf.key_bytes;
+    const auto below = [&](std::uint32_t row, const Bound& bound) {
+        return compare_keys(leaf->key(row), bound.key.data(), key_bytes) < 0;
+    };
+    begin = 0;
+    end = count;
+    if (count != 0 && lower.given && (first || reverse) && below(0, lower)) {
+        begin = leaf->lower_bound(lower.key.data());
+    }
+    if (count != 0 && upper.given && (first || !reverse) && !below(count - 1, upper)) {
+        end = leaf->lower_bound(upper.key.data());
+    }
+    more = reverse ? begin == 0 : end == count;
+    if (begin > end) begin = end;
 }
 
 void RawCursor::State::enter_leaf() {
-    on_leaf = true;
-    const LeafView leaf = path->leaf();
-    begin = lower.given ? leaf.lower_bound(lower.key.data()) : 0;
-    end = upper.given ? leaf.lower_bound(upper.key.data()) : leaf.count();
-    more = reverse ? begin == 0 : end == leaf.count();
-    if (begin > end) begin = end;
-    prefetch_values(leaf);
-    if (more) path->prefetch(!reverse);
+    leaf.emplace(path->leaf());
+    find_bounds(!std::exchange(on_leaf, true));
+    if (!std::exchange(values_ahead, false)) prefetch_values(*leaf, begin, end);
+    values_when = (end - begin) / 2;
+    if (leaves_ahead > 0) --leaves_ahead;
+    prefetch_leaves();
 }
 
 // The leaves behind a missing page that are missing too.
@@ -173,11 +240,11 @@ bool RawCursor::next() {
     if (state.left == 0) return state.finish();
     if (state.begin == state.end && !state.to_leaf_with_rows()) return false;
     --state.left;
-    const LeafView leaf = state.path->leaf();
     const std::uint32_t row = state.reverse ? --state.end : state.begin++;
+    if (state.more && state.end - state.begin == state.values_when) state.prefetch_next_values();
     // Under a dead lease the leaf may have shrunk meanwhile; the views are inside the page anyway.
-    row_.key = {leaf.key(row), state.table->shape->leaf.key_bytes};
-    row_.value = leaf.value(row);
+    row_.key = {state.leaf->key(row), state.table->shape->leaf.key_bytes};
+    row_.value = state.leaf->value(row);
     return true;
 }
 
@@ -188,8 +255,23 @@ Status RawCursor::status() const {
     return {};
 }
 
-RawCursor RawTable::scan(const Snapshot& snapshot, std::span<const std::byte> lower,
-                         std::span<const std::byte> upper, ScanOptions options) const {
+void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const TableInfo> its_table,
+                             const ScanOptions& options) {
+    reader = &its_reader;
+    episode = its_reader.slot->episode();
+    table = std::move(its_table);
+    lower.given = upper.given = false;
+    reverse = options.reverse;
+    left = options.limit;
+    on_leaf = false;
+    begin = end = 0;
+    leaves_ahead = 0;
+    values_ahead = false;
+}
+
+// A cursor whose bounds, of these sizes, are still to be set, or one that has failed.
+RawCursor RawTable::start_scan(const Snapshot& snapshot, std::size_t bound_bytes,
+                               const ScanOptions& options) const {
     Result<ReaderState*> reader = ReaderState::live(snapshot);
     RawCursor::StatePointer state;
     if (reader.ok() && !(*reader)->spare_cursors.empty()) {
@@ -200,30 +282,34 @@ RawCursor RawTable::scan(const Snapshot& snapshot, std::span<const std::byte> lo
     }
     state->ended = false;
     state->status = {};
-    state->table = info_;
     if (!reader.ok()) {
         state->fail(reader.failure());
         return RawCursor(std::move(state));
     }
-    state->reader = *reader;
-    state->episode = (*reader)->slot->episode();
-    state->reverse = options.reverse;
-    state->left = options.limit;
-    state->on_leaf = false;
-    state->begin = state->end = 0;
-    if (lower.size() > schema().key_bytes() || upper.size() > schema().key_bytes()) {
+    state->start(**reader, info_, options);
+    if (bound_bytes > schema().key_bytes()) {
         state->fail({Error::kInvalid, "table " + name() + ": a bound has at most " +
                                           std::to_string(schema().key_bytes()) + " bytes"});
-        return RawCursor(std::move(state));
     }
-    state->lower.set(lower);
-    state->upper.set(upper);
     return RawCursor(std::move(state));
+}
+
+RawCursor RawTable::scan(const Snapshot& snapshot, std::span<const std::byte> lower,
+                         std::span<const std::byte> upper, ScanOptions options) const {
+    RawCursor cursor = start_scan(snapshot, std::max(lower.size(), upper.size()), options);
+    if (cursor.state_->ended) return cursor;
+    cursor.state_->lower.set(lower);
+    cursor.state_->upper.set(upper);
+    return cursor;
 }
 
 RawCursor RawTable::newest(const Snapshot& snapshot, std::uint64_t n,
                            std::span<const std::byte> prefix) const {
-    return scan(snapshot, prefix, prefix_end(prefix), {.limit = n, .reverse = true});
+    RawCursor cursor = start_scan(snapshot, prefix.size(), {.limit = n, .reverse = true});
+    if (cursor.state_->ended) return cursor;
+    cursor.state_->lower.set(prefix);
+    cursor.state_->upper.set_behind(prefix);
+    return cursor;
 }
 
 Result<std::uint64_t> RawTable::count(const Snapshot& snapshot, std::span<const std::byte> lower,

@@ -76,7 +76,13 @@ class PageSource {
         *last_ = version.lookup;
         return version.page;
     }
-    void prefetch(PageId page) const { prefetch_newest(state_->connection->pool(), page); }
+    [[gnu::always_inline]] void prefetch(PageId page) const {
+        prefetch_newest(state_->connection->pool(), page);
+    }
+    // Bytes to prefetch by, never to believe; nullptr when the page is not in the pool.
+    const std::byte* hint(PageId page) const {
+        return newest_hint(state_->connection->pool(), page);
+    }
 
   private:
     ReaderState* state_;

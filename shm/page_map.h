@@ -55,10 +55,10 @@ struct Step {
 
 // A search begins right behind the header, in leaves as in inner nodes: those lines come together
 // with the header's instead of after it.
-inline void prefetch_behind_header(const std::byte* frame) {
+[[gnu::always_inline]] inline void prefetch_behind_header(const std::byte* frame) {
     constexpr std::size_t kLines = 4;
     for (std::size_t line = 1; line <= kLines; ++line) {
-        __builtin_prefetch(frame + line * kCacheLineBytes);
+        prefetch_line(frame + line * kCacheLineBytes);
     }
 }
 
@@ -117,15 +117,23 @@ inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page) {
     return page_walk::walk_pinned(pool, slot, page);
 }
 
-// Starts to load the beginning of the page's newest version into the processor's cache; waits for
-// nothing and promises nothing, not even that the snapshot sees this version.
+// The frame of the page's newest version, or nullptr: for those who prefetch, which may be of a
+// version that the snapshot does not see. Nothing that is read there is to be believed.
 template <class Pool>
-inline void prefetch_newest(const Pool& pool, PageId page) {
-    if (page.value >= pool.page_count()) return;
+inline const std::byte* newest_hint(const Pool& pool, PageId page) {
+    if (page.value >= pool.page_count()) return nullptr;
     const std::uint32_t frame = pool.page_map()[page.value].load(std::memory_order_relaxed);
-    if (frame == kNoFrame || frame >= pool.frame_count()) return;
-    const std::byte* bytes = pool.frame(frame);
-    __builtin_prefetch(bytes);
+    if (frame == kNoFrame || frame >= pool.frame_count()) return nullptr;
+    return pool.frame(frame);
+}
+
+// Starts to load the beginning of the page's newest version into the processor's cache; waits for
+// the page map's entry alone and promises nothing, not even that the snapshot sees this version.
+template <class Pool>
+[[gnu::always_inline]] inline void prefetch_newest(const Pool& pool, PageId page) {
+    const std::byte* bytes = newest_hint(pool, page);
+    if (bytes == nullptr) return;
+    prefetch_line(bytes);
     page_walk::prefetch_behind_header(bytes);
 }
 

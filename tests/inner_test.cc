@@ -131,6 +131,36 @@ TEST(Inner, AFullNodeOfEqualHeadsIsDecidedByItsTails) {
     EXPECT_EQ(edit.view().child_for(as_bytes("prefiy..00000000")).value, layout.capacity);
 }
 
+// Runs begin and end anywhere among the sixteens of heads, which the search counts by.
+TEST(Inner, RunsOfEqualHeadsOfAnyLengthAreDecidedByTheirTails) {
+    for (const std::uint32_t key_bytes : {9u, 16u, 24u}) {
+        const InnerLayout layout = InnerLayout::of(key_bytes);
+        for (std::uint32_t run = 1; run <= 50; ++run) {
+            auto page = std::make_unique<Page>();
+            InnerEdit edit(page->bytes, layout);
+            edit.init(1);
+            const auto key = [&](std::uint32_t head, std::uint32_t tail) {
+                std::string text(key_bytes, '\0');
+                text[7] = static_cast<char>(head);
+                text[8] = static_cast<char>(tail);
+                return text;
+            };
+            std::vector<std::pair<std::string, std::uint32_t>> model;
+            for (std::uint32_t i = 0; i < layout.capacity - run % 16; ++i) {
+                model.emplace_back(key(2 * (i / run), 2 * (i % run)), i);
+                edit.insert(i, as_bytes(model.back().first), PageId{i + 1});
+            }
+            for (std::uint32_t i = 0; i < model.size(); ++i) {
+                for (const auto& [head, tail] : {std::pair{0u, 0u}, {0u, 1u}, {1u, 0u}}) {
+                    const std::string sought = key(2 * (i / run) + head, 2 * (i % run) + tail);
+                    ASSERT_EQ(edit.view().index_for(as_bytes(sought)), index_by_rule(model, sought))
+                        << "run of " << run << ", child " << i << ", " << key_bytes << " bytes";
+                }
+            }
+        }
+    }
+}
+
 TEST(Inner, AppendGivesTheFirstChildTheBoundOfTheParent) {
     const InnerLayout layout = InnerLayout::of(1);
     auto left = std::make_unique<Page>();

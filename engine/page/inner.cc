@@ -29,13 +29,17 @@ void InnerView::copy_key(std::uint32_t index, std::byte* to) const {
     racy_copy(to + head_bytes, tail(index), layout_->tail_bytes);
 }
 
-// Among the keys from `from` on that share the head: the first that is above (head, tail). Equal
-// heads are rare with good keys and the rule with a constant prefix, so both searches are binary.
-std::uint32_t InnerView::first_above(std::uint32_t from, std::uint64_t head,
+// Among the keys [from, to), which share the head: the first whose tail is above, or `to`. Such
+// runs are short with good keys and the rule with a constant prefix, so the search is binary.
+std::uint32_t InnerView::first_above(std::uint32_t from, std::uint32_t to,
                                      const std::byte* tail) const {
-    const std::uint32_t equal = first_not_less(
-        count_ - from, [&](std::uint32_t i) { return this->head(from + i) <= head; });
-    return from + first_not_less(equal, [&](std::uint32_t i) {
+    if (layout_->tail_bytes == 8) {
+        const std::uint64_t wanted = load_big_endian(tail);
+        return from + first_not_less(to - from, [&](std::uint32_t i) {
+                   return load_big_endian(this->tail(from + i)) <= wanted;
+               });
+    }
+    return from + first_not_less(to - from, [&](std::uint32_t i) {
                return compare_keys(this->tail(from + i), tail, layout_->tail_bytes) <= 0;
            });
 }

@@ -72,37 +72,77 @@ class InnerView {
         racy_copy(&loaded, page_ + offset, sizeof loaded);
         return loaded;
     }
-    std::uint32_t heads_below(std::uint64_t wanted) const;
-    std::uint32_t first_above(std::uint32_t from, std::uint64_t head, const std::byte* tail) const;
+    // The sixteen heads, counted from a sample's, in which a search ends.
+    struct Blocks {
+        std::uint32_t below;      // holds the last head below the one wanted
+        std::uint32_t not_above;  // holds the last head not above it; at least `below`
+    };
+    Blocks blocks_for(std::uint64_t wanted) const;
+    void prefetch_block(std::uint32_t block) const;
+    // How many heads fulfil `counts`, those before `block` and its first one included.
+    template <class Counts>
+    std::uint32_t count_heads(std::uint32_t block, Counts counts) const;
+    std::uint32_t first_above(std::uint32_t from, std::uint32_t to, const std::byte* tail) const;
 
     const std::byte* page_;
     const InnerLayout* layout_;
     std::uint32_t count_;
 };
 
-// How many heads are below `wanted`, head 0 always counted. The samples choose sixteen heads, so
-// four cache lines of the 24 that hold heads are touched; the counting loops have no branch that
-// depends on the data. The first of the sixteen is below `wanted`, as its sample is (or is head 0).
-inline std::uint32_t InnerView::heads_below(std::uint64_t wanted) const {
-    const std::uint32_t samples = (count_ + kHeadsPerSample - 1) / kHeadsPerSample;
-    std::uint32_t block = 0;
-    for (std::uint32_t i = 1; i < samples; ++i) {
-        block += word(kSamplesOffset + 8 * i) < wanted ? 1u : 0u;
+// The last of up to sixteen numbers, in order, that fulfils `counts`; number 0 counts whatever it
+// is. Four steps without a branch: how often a loop runs would be guessed wrong at many a node.
+template <class Counts>
+inline std::uint32_t last_of_sixteen(std::uint32_t numbers, Counts counts) {
+    std::uint32_t last = 0;
+    for (std::uint32_t step : {8u, 4u, 2u, 1u}) {
+        const std::uint32_t probe = last + step;
+        const auto there = static_cast<unsigned>(probe < numbers);
+        last += step * (there & static_cast<unsigned>(counts(probe)));
     }
-    const std::uint32_t first = block * kHeadsPerSample;
-    const std::uint32_t left = count_ - first;
-    const std::uint32_t heads = left < kHeadsPerSample ? left : kHeadsPerSample;
-    std::uint32_t below = first + 1;
-    for (std::uint32_t i = 1; i < heads; ++i) below += head(first + i) < wanted ? 1u : 0u;
-    return below;
+    return last;
+}
+static_assert(kSamples == 16 && kHeadsPerSample == 16);
+
+inline InnerView::Blocks InnerView::blocks_for(std::uint64_t wanted) const {
+    const std::uint32_t samples = (count_ + kHeadsPerSample - 1) / kHeadsPerSample;
+    const auto sample = [this](std::uint32_t i) { return word(kSamplesOffset + 8 * i); };
+    return {last_of_sixteen(samples, [&](std::uint32_t i) { return sample(i) < wanted; }),
+            last_of_sixteen(samples, [&](std::uint32_t i) { return sample(i) <= wanted; })};
 }
 
+// What a search may look at once it knows the block, all on its way at the same time: without this
+// heads, tails and children are three misses, one after another.
+[[gnu::always_inline]] inline void InnerView::prefetch_block(std::uint32_t block) const {
+    const std::uint32_t first = block * kHeadsPerSample;
+    prefetch_bytes(page_ + kHeadsOffset + 8 * first, 8 * kHeadsPerSample);
+    prefetch_bytes(page_ + layout_->children_offset + 4 * first, 4 * kHeadsPerSample);
+    if (layout_->tail_bytes != 8) return;
+    prefetch_bytes(page_ + layout_->tails_offset + 8 * first, 8 * kHeadsPerSample);
+}
+
+template <class Counts>
+inline std::uint32_t InnerView::count_heads(std::uint32_t block, Counts counts) const {
+    const std::uint32_t first = block * kHeadsPerSample;
+    return first + 1 + last_of_sixteen(count_ - first, [&](std::uint32_t i) {
+               return counts(head(first + i));
+           });
+}
+
+// The samples choose the sixteen heads where those below `wanted` end, and the sixteen where those
+// equal to it end: mostly the same. So a search waits for samples, then for one block or two of
+// heads with their tails and children. No branch depends on the data.
 inline std::uint32_t InnerView::index_for(const std::byte* key) const {
+    if (count_ == 0) return 0;
     const std::uint64_t wanted = key_head(key, layout_->key_bytes);
-    std::uint32_t above = heads_below(wanted);  // becomes the first child whose key is above
-    if (above < count_ && head(above) == wanted) {
-        above = layout_->tail_bytes == 0 ? above + 1 : first_above(above, wanted, key + 8);
-    }
+    const Blocks blocks = blocks_for(wanted);
+    prefetch_block(blocks.below);
+    if (blocks.not_above != blocks.below) prefetch_block(blocks.not_above);
+    // From `equal` to `above` the heads are equal to the one wanted; then they are above it.
+    const std::uint32_t equal =
+        count_heads(blocks.below, [wanted](std::uint64_t head) { return head < wanted; });
+    std::uint32_t above =
+        count_heads(blocks.not_above, [wanted](std::uint64_t head) { return head <= wanted; });
+    if (above > equal && layout_->tail_bytes != 0) above = first_above(equal, above, key + 8);
     return above - 1;
 }
 

@@ -77,6 +77,7 @@ class LeafView {
     std::uint64_t load(std::size_t offset) const {
         return load_once<std::uint64_t>(page_ + offset);
     }
+    // Of fixed-size rows with keys of so many bytes.
     std::uint32_t lower_bound_8(const std::byte* key) const;
     std::uint32_t lower_bound_16(const std::byte* key) const;
 
@@ -113,16 +114,19 @@ inline std::span<const std::byte> LeafView::value(std::uint32_t row) const {
 }
 
 inline std::uint32_t LeafView::lower_bound_8(const std::byte* key) const {
+    const std::byte* keys = page_ + kPageHeaderBytes;
     const std::uint64_t wanted = load_big_endian(key);
-    return first_not_less(
-        count_, [&](std::uint32_t row) { return load_big_endian(this->key(row)) < wanted; });
+    return first_not_less(count_, [&](std::uint32_t row) {
+        return load_big_endian(keys + std::size_t{row} * 8) < wanted;
+    });
 }
 
 inline std::uint32_t LeafView::lower_bound_16(const std::byte* key) const {
+    const std::byte* keys = page_ + kPageHeaderBytes;
     const std::uint64_t wanted = load_big_endian(key);
     const std::uint64_t wanted_tail = load_big_endian(key + 8);
     return first_not_less(count_, [&](std::uint32_t row) {
-        const std::byte* at = this->key(row);
+        const std::byte* at = keys + std::size_t{row} * 16;
         const std::uint64_t head = load_big_endian(at);
         const std::uint64_t tail = load_big_endian(at + 8);
         // Without short circuits: a mispredicted branch costs more than the second compare.
@@ -133,8 +137,8 @@ inline std::uint32_t LeafView::lower_bound_16(const std::byte* key) const {
 }
 
 inline std::uint32_t LeafView::lower_bound(const std::byte* key) const {
-    if (layout_->key_bytes == 16) return lower_bound_16(key);
-    if (layout_->key_bytes == 8) return lower_bound_8(key);
+    if (!layout_->variable && layout_->key_bytes == 16) return lower_bound_16(key);
+    if (!layout_->variable && layout_->key_bytes == 8) return lower_bound_8(key);
     return first_not_less(count_, [&](std::uint32_t row) {
         return compare_keys(this->key(row), key, layout_->key_bytes) < 0;
     });

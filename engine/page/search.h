@@ -94,7 +94,10 @@ Landing descend(const TreeShape& shape, PageId root, const std::byte* key, Sourc
 template <class Source>
 class PathCursor {
   public:
-    static constexpr std::size_t kLeavesAhead = 2;  // of a scan, on their way to the cache
+    // Leaves of a scan that are on their way to the cache: of one that does not say how far it
+    // goes, and at most.
+    static constexpr std::uint32_t kLeavesAhead = 2;
+    static constexpr std::uint32_t kLeavesAheadMax = 8;
     struct Step {
         PageId page;
         const std::byte* bytes;
@@ -127,13 +130,15 @@ class PathCursor {
 
     // The leaves that come next under the same parent, nearest first: what a scan reads ahead.
     std::uint32_t upcoming(bool forward, std::span<PageId> to) const;
-    // Starts to load the nearest of them into the processor's cache, if the source can do so
-    // without waiting for any of it.
-    void prefetch(bool forward) const {
+    // Starts to load some of them into the processor's cache, if the source can do so without
+    // waiting for any of it: those numbered `from` (0: the nearest) to `to`, exclusive.
+    [[gnu::always_inline]] void prefetch(bool forward, std::uint32_t from = 0,
+                                         std::uint32_t to = kLeavesAhead) const {
         if constexpr (requires { source_.prefetch(PageId{}); }) {
-            std::array<PageId, kLeavesAhead> next;
-            const std::uint32_t count = upcoming(forward, next);
-            for (std::uint32_t i = 0; i < count; ++i) source_.prefetch(next[i]);
+            std::array<PageId, kLeavesAheadMax> next;
+            const std::uint32_t wanted = to < kLeavesAheadMax ? to : kLeavesAheadMax;
+            const std::uint32_t count = upcoming(forward, std::span(next).first(wanted));
+            for (std::uint32_t i = from; i < count; ++i) source_.prefetch(next[i]);
         }
     }
 
