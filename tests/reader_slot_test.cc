@@ -315,8 +315,10 @@ constexpr std::uint64_t kNeverEnough = ~std::uint64_t{0};
 // Sanitizers make a round many times slower.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr std::uint64_t kRoundsFewer = 20;
+constexpr bool kSanitized = true;
 #else
 constexpr std::uint64_t kRoundsFewer = 1;
+constexpr bool kSanitized = false;
 #endif
 
 TEST(ReaderSlotLitmus, ExchangeNeverMissesAReader) {
@@ -332,6 +334,10 @@ TEST(ReaderSlotLitmus, ReleaseAndAcquireIsSeenToMissAReader) {
     SKIP_WITHOUT_TWO_CORES();
     const LitmusEnd end = run_litmus<ReleaseAcquireBegin>(
         {.rounds = kNeverEnough, .violations = 1, .time = std::chrono::seconds(20)});
+    if (kSanitized && end.violations == 0) {
+        GTEST_SKIP() << "the sanitizer's own work at each access hides the race: the plain builds "
+                        "must show it";
+    }
     EXPECT_EQ(end.violations, 1u)
         << "the weaker variant did not fail in " << end.rounds << " rounds, of which "
         << end.overlaps << " overlapped: this litmus would not see a failure of ours either";
