@@ -34,7 +34,7 @@ Result<std::vector<RawTable>> catalog_tables(StoreState& store, const Snapshot& 
     while (cursor.next()) {
         Result<Copy<CatalogRow>> row = cursor.copy();
         if (!row.ok()) return row.failure();
-        if ((row->flags & kDroppedTableFlag) != 0) continue;
+        if ((row->flags & (kDroppedTableFlag | kHiddenTableFlag)) != 0) continue;
         if (!name.empty() && row->name != name) continue;
         Result<RawTable> table = table_of(store, *row);
         if (!table.ok()) return table.failure();

@@ -220,7 +220,8 @@ Status find_root(ReaderState& state, const TableInfo& table) {
     if (there) {
         using Catalog = Description<CatalogRow>;
         root.value = Catalog::member<&CatalogRow::root>(row.key, row.value);
-        there = (Catalog::member<&CatalogRow::flags>(row.key, row.value) & kDroppedTableFlag) == 0;
+        there = (Catalog::member<&CatalogRow::flags>(row.key, row.value) &
+                 (kDroppedTableFlag | kHiddenTableFlag)) == 0;
     }
     if (!state.valid()) return expired_failure();
     if (!there) {

@@ -54,7 +54,7 @@ TableEntry* Catalog::find(TableId id) {
 
 TableEntry* Catalog::find(std::string_view name) {
     for (TableEntry* table : all()) {
-        if (table->schema.name() == name) return table;
+        if (!table->hidden() && table->schema.name() == name) return table;
     }
     return nullptr;
 }
@@ -77,6 +77,11 @@ std::vector<TableEntry*> Catalog::dropping() {
         if (table->dropped() && table->tree.root()) tables.push_back(table.get());
     }
     return tables;
+}
+
+std::uint32_t catalog_row_bytes(const Schema& schema) {
+    constexpr std::uint32_t kFixedColumns = 64;  // more than they take, the key included
+    return static_cast<std::uint32_t>(schema.encode().size()) + kNameBytesMax + kFixedColumns;
 }
 
 Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder) {
@@ -111,6 +116,12 @@ void Catalog::create(TableId id, const Schema& schema, std::uint32_t flags) {
 void Catalog::drop(TableId id) {
     TableEntry& table = *tables_.at(id.value);
     table.flags |= kDroppedTableFlag;
+    put_row(table, table.tree.root());
+}
+
+void Catalog::show(TableId id) {
+    TableEntry& table = *tables_.at(id.value);
+    table.flags &= ~kHiddenTableFlag;
     put_row(table, table.tree.root());
 }
 

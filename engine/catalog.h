@@ -31,6 +31,7 @@ struct TableEntry {
           tree(pages, schema, table, root) {}
     bool dropped() const { return flags & kDroppedTableFlag; }
     bool system() const { return flags & kSystemTableFlag; }
+    bool hidden() const { return flags & kHiddenTableFlag; }
 };
 
 class Catalog {
@@ -40,17 +41,19 @@ class Catalog {
     // Reads all rows. A missing page is named: bring it in, call again.
     Result<TreeAccess> load();
 
-    TableEntry* find(TableId id);  // nullptr: none, or dropped
-    TableEntry* find(std::string_view name);
+    TableEntry* find(TableId id);           // nullptr: none, or dropped; hidden ones too
+    TableEntry* find(std::string_view name);  // hidden ones not
     TableEntry& catalog() { return *tables_.at(kCatalogTable.value); }
     TableEntry& sessions() { return *tables_.at(kSessionsTable.value); }
     TableId next_id() const;
-    std::vector<TableEntry*> all();       // system tables included, dropped ones not
+    std::vector<TableEntry*> all();       // system and hidden tables included, dropped ones not
     std::vector<TableEntry*> dropping();  // dropped, with pages left
 
     // ---- in the open batch; room was secured ----
     void create(TableId id, const Schema& schema, std::uint32_t flags);
     void drop(TableId id);
+    // The hidden table is loaded: everybody's from now on.
+    void show(TableId id);
     // The dropped table's tree is empty: frees its root.
     void finish_drop(TableEntry& table);
 
@@ -61,6 +64,8 @@ class Catalog {
     std::map<std::uint32_t, std::unique_ptr<TableEntry>> tables_;
 };
 
+// As many bytes as the catalog's row of a table with this schema may have.
+std::uint32_t catalog_row_bytes(const Schema& schema);
 // The row of a table in the catalog, as key and value.
 Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder);
 

@@ -124,7 +124,8 @@ bool Checkpointer::step() {
             if (submit_images(direct_, StoreFile::kData, true)) return true;
             if (in_flight_ > 0) return false;
             enter(Phase::kDirectSync);
-            if (direct_.empty()) return true;
+            // A file that Disk::extend() made longer is so for good only with this sync.
+            if (direct_.empty() && chunks_ == superblock_.chunk_count) return true;
             submit_sync(StoreFile::kData);
             return true;
         case Phase::kDirectSync:

@@ -83,6 +83,11 @@ class Disk {
     // and when a free tail is cut, never for growth. kNoSpace leaves the file as it was.
     virtual Status resize(StoreFile file, std::uint64_t size_bytes) = 0;
 
+    // Makes the file longer, with room on the device, without writing there: what is added reads as
+    // zeros. For pages that are about to be written whole. Durable with the next sync of the file;
+    // until then a crash may leave the old size. Synchronous. kNoSpace leaves the file as it was.
+    virtual Status extend(StoreFile file, std::uint64_t size_bytes) = 0;
+
     // For messages: where the file is.
     virtual std::string path(StoreFile file) const = 0;
 };

@@ -99,6 +99,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     bool worked = disk_.poll(0) > 0;
     worked |= take_commands();
     worked |= retry_parked();
+    worked |= pump_loads();
     worked |= take_requests();
     worked |= relieve_pool();
     worked |= pump_growth();
@@ -128,7 +129,7 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
         return;
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
-    if (!parked_.empty()) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
+    if (!parked_.empty() || !loads_.empty()) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
     sleep_.announce();
     if (!port_.any_news()) disk_.poll(max_sleep_ns);
     sleep_.cancel();
@@ -247,6 +248,10 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
 void Engine::Core::detach(std::uint64_t client_id) {
     std::erase_if(attaching_, [&](const auto& waiting) { return waiting.client_id == client_id; });
     parked_.erase(client_id);
+    if (BulkLoad* load = load_of(client_id)) {
+        load->abandon();
+        orphans_ = true;
+    }
     session_of_client_.erase(client_id);
     port_.detach(client_id);
     clients_.detached(client_id);
@@ -305,7 +310,7 @@ bool Engine::Core::stopped() {
     commit_->hurry();
     Checkpointer& checkpointer = *storage_.checkpointer;
     if (!commit_->quiet() || checkpointer.running()) return false;
-    if (storage_.space.growth().running()) return false;
+    if (storage_.space.growth().running() || !loads_.empty()) return false;
     const bool covered = storage_.superblock.log_position == commit_->published_end().position;
     if (covered && storage_.pool.changed_pages().empty()) return true;
     if (final_checkpoint_done_) return true;

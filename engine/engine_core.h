@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/bulk_load.h"
 #include "engine/client_port.h"
 #include "engine/commit.h"
 #include "engine/engine.h"
@@ -82,6 +83,7 @@ class Engine::Core {
 
     // ---- requests ----
     void handle(const ClientRequest& request);
+    Wait attempt(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
     Wait handle_transaction(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
     Wait apply(const ClientRequest& request, Session& session, std::uint64_t taken_ns,
                PageId& page);
@@ -106,6 +108,29 @@ class Engine::Core {
     void on_loaded(PageId page, Error error, const std::string& message);
     void finish_wait(std::uint32_t index, std::uint32_t position, Error error);
 
+    // ---- bulk loads ----
+    struct Replaced {
+        TableEntry* table = nullptr;
+        PageId missing;
+        Error error = Error::kOk;  // it cannot be replaced
+    };
+    Wait handle_load(const ClientRequest& request, PageId& page);
+    Wait begin_load(const ClientRequest& request, std::span<const std::byte> body, PageId& page);
+    Wait load_rows(const ClientRequest& request, std::span<const std::byte> body,
+                   std::uint64_t rows);
+    void finish_load(const ClientRequest& request, std::uint64_t rows);
+    Wait refuse_load(const ClientRequest& request, Error error);
+    void fail_load(BulkLoad& load, Error error);
+    BulkLoad* load_of(std::uint64_t client_id);
+    Replaced replaced_by(const Schema& schema);
+    PageId add_catalog_row(TableId id, std::uint32_t row_bytes);
+    bool pump_loads();
+    bool advance(BulkLoad& load);
+    bool find_pages(BulkLoad& load);
+    bool attach_load(BulkLoad& load);
+    bool show_load(BulkLoad& load);
+    bool drop_orphans();
+
     // ---- room ----
     bool make_frames(std::uint64_t frames);
     bool evict_and_reclaim(std::uint32_t count);
@@ -128,6 +153,7 @@ class Engine::Core {
     std::unique_ptr<Commit> commit_;  // after open()
     std::unique_ptr<Executor> transaction_;
     RoomEstimate housekeeping_room_;
+    RoomEstimate load_room_;
     EngineSleep sleep_;
     Engine::Recovery recovery_;
     EngineMode mode_ = EngineMode::kStarting;
@@ -136,6 +162,9 @@ class Engine::Core {
     std::unordered_map<std::uint64_t, Session*> session_of_client_;
     std::vector<std::unique_ptr<Session>> sessions_;
     std::unordered_map<std::uint64_t, Parked> parked_;  // by client
+    std::vector<std::unique_ptr<BulkLoad>> loads_;
+    std::uint32_t load_records_ = 0;  // taken in this round
+    bool orphans_ = true;             // there may be hidden tables that nobody loads
     std::vector<PageWait> page_waits_;
     std::vector<std::uint32_t> free_page_waits_;
     // Page id to (index of a PageWait, position of the page in its request).

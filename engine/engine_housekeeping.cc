@@ -8,6 +8,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kDropRowsPerRound = 2'000;
+constexpr std::uint32_t kDropFrames = 4'096;  // free ones that a round wants before it starts
 constexpr std::uint32_t kSessionsPerRound = 64;
 constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // between two walks over all sessions
 
@@ -18,22 +19,27 @@ constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // between two walks 
 bool Engine::Core::drop_tables() {
     if (stopping_ || !parked_.empty()) return false;
     const auto dropping = storage_.catalog->dropping();
-    if (dropping.empty() || storage_.pool.free_frames() < storage_.pool.frame_count() / 4) {
-        return false;
+    if (dropping.empty()) return false;
+    // A pool is full of pages most of the time: cold ones make room for those that go.
+    const std::uint32_t frames = std::min(storage_.pool.frame_count() / 4, kDropFrames);
+    if (storage_.pool.free_frames() < frames) {
+        return evict_and_reclaim(frames - storage_.pool.free_frames());
     }
+    // Of the longest rows, one fills a page: what a small pool has room for counts, too.
+    const std::uint32_t most = std::min(kDropRowsPerRound, storage_.pool.frame_count() / 16);
     TableEntry& table = *dropping.front();
     const PagesInUse looked_at(storage_.pool);
     std::uint32_t rows = 0;
     std::vector<std::byte> end;
     const TreeAccess seen = table.tree.visit_range(
         nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte>) {
-            if (++rows <= kDropRowsPerRound) return true;
+            if (++rows <= most) return true;
             end.assign(key, key + table.schema.key_bytes());
             return false;
         });
     const std::byte* bound = end.empty() ? nullptr : end.data();
     RangeCost cost;
-    if (seen.ok()) cost = table.tree.range_cost(nullptr, bound, kDropRowsPerRound);
+    if (seen.ok()) cost = table.tree.range_cost(nullptr, bound, most);
     const Tree& catalog = storage_.catalog->catalog().tree;
     std::byte key[4];
     encode_key_integer(key, table.id.value, 4, false);

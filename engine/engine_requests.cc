@@ -30,8 +30,14 @@ void Engine::Core::handle(const ClientRequest& request) {
     if (request.kind == RecordKind::kPageRequest) return handle_page_request(request);
     const std::uint64_t taken_ns = clock_.monotonic_ns();
     PageId page;
-    const Wait wait = handle_transaction(request, taken_ns, page);
+    const Wait wait = attempt(request, taken_ns, page);
     if (wait != Wait::kNone) park(request, wait, page, taken_ns);
+}
+
+Engine::Core::Wait Engine::Core::attempt(const ClientRequest& request, std::uint64_t taken_ns,
+                                         PageId& page) {
+    if (request.kind == RecordKind::kLoad) return handle_load(request, page);
+    return handle_transaction(request, taken_ns, page);
 }
 
 void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
@@ -67,10 +73,13 @@ bool Engine::Core::retry_parked() {
         PageId page;
         const auto failed = failed_pages_.find(parked.page.value);
         Wait wait = Wait::kNone;
-        if (parked.wait == Wait::kPage && failed != failed_pages_.end()) {
+        if (parked.wait == Wait::kPage && failed != failed_pages_.end() &&
+            parked.request.kind == RecordKind::kLoad) {
+            port_.answer(parked.request.from, failed->second);
+        } else if (parked.wait == Wait::kPage && failed != failed_pages_.end()) {
             refuse(parked.request, *session_of(client_id), failed->second, 0);
         } else {
-            wait = handle_transaction(parked.request, parked.taken_ns, page);
+            wait = attempt(parked.request, parked.taken_ns, page);
         }
         if (wait != Wait::kNone) {
             park(parked.request, wait, page, parked.taken_ns);

@@ -12,7 +12,6 @@ namespace {
 // More rows in the ranges of one transaction take too long for one round of the engine.
 constexpr std::uint64_t kRangeRowsMax = 200'000;
 
-constexpr std::size_t kCatalogRowFixed = 64;  // of a row of the catalog, without name and schema
 
 template <class T>
 T load(const std::byte* from) {
@@ -221,7 +220,9 @@ Executor::State Executor::run(const Operation& wanted) {
     Operation operation = wanted;
     if (operation.header.kind == OperationKind::kCreateTable) return create_table(operation);
     operation.table = catalog_.find(TableId{operation.header.table_id});
-    if (operation.table == nullptr) return refuse(Error::kNoSuchTable);
+    if (operation.table == nullptr || operation.table->hidden()) {
+        return refuse(Error::kNoSuchTable);
+    }
     if (operation.table->system()) return refuse(Error::kDenied);
     if (operation.header.kind == OperationKind::kDropTable) return drop_table(operation);
     if (operation.key.size() != operation.table->schema.key_bytes()) {
@@ -475,8 +476,7 @@ Executor::State Executor::create_table(const Operation& operation) {
     if (catalog_.find(std::string_view(schema->name())) != nullptr) {
         return refuse(Error::kTableExists);
     }
-    if (schema->encode().size() + kNameBytesMax + kCatalogRowFixed > kRowBytesMax)
-        return refuse(Error::kTooLarge);
+    if (catalog_row_bytes(*schema) > kRowBytesMax) return refuse(Error::kTooLarge);
     // The row of the catalog will be the last one: its place has to be resident.
     const TableId id = catalog_.next_id();
     std::byte key[4];
@@ -491,8 +491,7 @@ Executor::State Executor::create_table(const Operation& operation) {
     push(effect);
     only_deletes_ = false;
     room_.add({0, 1, 0});  // its root
-    room_.put(catalog_.catalog().tree, key,
-              kCatalogRowFixed + operation.body.size() + kNameBytesMax, place);
+    room_.put(catalog_.catalog().tree, key, catalog_row_bytes(*schema), place);
     results_.push_back(id.value);
     return State::kReady;
 }
@@ -543,6 +542,15 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
         }
         case RecordType::kDropTable:
             catalog.drop(effect.table_id);
+            return 0;
+        case RecordType::kBeginLoad: {
+            const Result<Schema> schema = Schema::decode(effect.body);
+            CHECK(schema.ok());
+            catalog.create(effect.table_id, *schema, kHiddenTableFlag);
+            return 0;
+        }
+        case RecordType::kFinishLoad:
+            catalog.show(effect.table_id);
             return 0;
     }
     return 0;

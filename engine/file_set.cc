@@ -142,6 +142,24 @@ Status FileSet::resize(StoreFile file, std::uint64_t size_bytes) const {
     return sync_directory();
 }
 
+Status FileSet::extend(StoreFile file, std::uint64_t size_bytes) const {
+    CHECK(size_bytes % kPageBytes == 0);
+    const Result<std::uint64_t> old = this->size_bytes(file);
+    if (!old) return old.failure();
+    if (size_bytes <= *old) return {};
+    const int made = retried([&] {
+        return ::fallocate(descriptor(file), 0, static_cast<off_t>(*old),
+                           static_cast<off_t>(size_bytes - *old));
+    });
+    if (made == 0) return {};
+    // A file system that cannot promise room takes the zeros.
+    if (errno == EOPNOTSUPP || errno == ENOSYS) return resize(file, size_bytes);
+    const Status refused = failure(file, "growing", errno);
+    static_cast<void>(
+        retried([&] { return ::ftruncate(descriptor(file), static_cast<off_t>(*old)); }));
+    return refused;
+}
+
 Status FileSet::fill_with_zeros(StoreFile file, std::uint64_t from, std::uint64_t to) const {
     // Asks for the room first: in one piece where the file system can, and refused before anything
     // is written where there is none. File systems without it just take the writes.

@@ -44,6 +44,7 @@ class FileSet {
     // As Disk::size_bytes and Disk::resize.
     Result<std::uint64_t> size_bytes(StoreFile file) const;
     Status resize(StoreFile file, std::uint64_t size_bytes) const;
+    Status extend(StoreFile file, std::uint64_t size_bytes) const;
 
   private:
     FileSet() = default;

@@ -186,6 +186,8 @@ enum class RecordType : std::uint16_t {
     kDropTable = 7,      // table
     kSession = 8,        // table, key = session id, body = its row: newest number, refusals
     kExpireSession = 9,  // table, key = session id
+    kBeginLoad = 10,     // table, body = encoded schema: made, but hidden
+    kFinishLoad = 11,    // table, body = LoggedLoad: full on disk, and no longer hidden
 };
 
 // Then key_bytes of key and body_bytes of body, padded with zeros to 8 bytes.
@@ -209,6 +211,15 @@ struct LoggedAdd {
 };
 static_assert(sizeof(LoggedAdd) == 24);
 
+// The log does not hold the rows: a checkpoint before this record does.
+struct LoggedLoad {
+    std::uint64_t rows;
+    std::uint32_t checksum;  // CRC-32C over the crc fields of all leaves, in order; 0: no rows, or
+                             // few enough for the root alone
+    std::uint32_t reserved;
+};
+static_assert(sizeof(LoggedLoad) == 16);
+
 static_assert(std::has_unique_object_representations_v<Superblock>);
 static_assert(std::has_unique_object_representations_v<ChunkMeta>);
 static_assert(std::has_unique_object_representations_v<DirectoryPage>);
@@ -216,5 +227,6 @@ static_assert(std::has_unique_object_representations_v<JournalHeader>);
 static_assert(std::has_unique_object_representations_v<BatchHeader>);
 static_assert(std::has_unique_object_representations_v<LogRecord>);
 static_assert(std::has_unique_object_representations_v<LoggedAdd>);
+static_assert(std::has_unique_object_representations_v<LoggedLoad>);
 
 }  // namespace bidstore

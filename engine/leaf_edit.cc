@@ -70,6 +70,22 @@ void LeafEdit::insert_fixed(std::uint32_t row, const std::byte* key,
     header().count = static_cast<std::uint16_t>(count() + 1);
 }
 
+void LeafEdit::append_packed(const std::byte* rows, std::uint32_t count) {
+    const std::uint32_t old = this->count();
+    CHECK(!layout_->variable);
+    CHECK_OP(old + count, <=, layout_->capacity);
+    const std::size_t key_bytes = layout_->key_bytes;
+    const std::size_t value_bytes = layout_->value_bytes;
+    std::byte* keys = page_ + kPageHeaderBytes + old * key_bytes;
+    std::byte* values = page_ + layout_->values_offset + old * value_bytes;
+    header().count = static_cast<std::uint16_t>(old + count);
+    for (std::uint32_t i = 0; i < count; ++i, rows += key_bytes + value_bytes) {
+        std::memcpy(keys + i * key_bytes, rows, key_bytes);
+        std::memcpy(values + i * value_bytes, rows + key_bytes, value_bytes);
+    }
+    if (schema_->time_column() != kNoTimeColumn) refresh_times();
+}
+
 void LeafEdit::insert_variable(std::uint32_t row, const std::byte* key,
                                std::span<const std::byte> value) {
     const std::uint32_t length = row_bytes(value.size());

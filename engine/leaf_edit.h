@@ -34,6 +34,9 @@ class LeafEdit {
 
     // The row becomes row number `row`; it fits and belongs there.
     void insert(std::uint32_t row, const std::byte* key, std::span<const std::byte> value);
+    // Rows of fixed size behind the last one: key and value, one after another, packed. They fit,
+    // and are in order.
+    void append_packed(const std::byte* rows, std::uint32_t count);
     // `value` does not lie in this page, unless it has the length of the old one.
     void replace(std::uint32_t row, std::span<const std::byte> value);
     // Erases rows [first, last).

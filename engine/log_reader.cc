@@ -224,7 +224,7 @@ Result<bool> RecordReader::next(LogRecordView& record) {
     std::uint32_t computed = crc32c(&header, sizeof header);
     computed = crc32c(bytes + sizeof header, length - sizeof header, computed);
     if (crc != computed) return corrupt("has a wrong CRC").failure();
-    if (header.type < RecordType::kPutRow || header.type > RecordType::kExpireSession) {
+    if (header.type < RecordType::kPutRow || header.type > RecordType::kFinishLoad) {
         return corrupt("is of a type that this version does not know").failure();
     }
     record.type = header.type;

@@ -436,9 +436,12 @@ Status Recovery::replay_record(const LogRecordView& record) {
 
 Status Recovery::effect_of(const LogRecordView& record, Effect& effect) {
     Catalog& catalog = *storage_.catalog;
-    if (record.type == RecordType::kCreateTable || record.type == RecordType::kDropTable) {
+    const bool makes =
+        record.type == RecordType::kCreateTable || record.type == RecordType::kBeginLoad;
+    if (record.type == RecordType::kFinishLoad) return loaded_table(record);
+    if (makes || record.type == RecordType::kDropTable) {
         const bool exists = catalog.find(record.table) != nullptr;
-        if (exists == (record.type == RecordType::kCreateTable)) {
+        if (exists == makes) {
             return corrupt("table " + std::to_string(record.table.value) +
                            (exists ? " is made twice" : " is dropped, but not there"));
         }
@@ -468,6 +471,31 @@ Status Recovery::effect_of(const LogRecordView& record, Effect& effect) {
         });
     }
     return row_effect(record, effect);
+}
+
+// The checkpoint that this replay began with, or a later one, has to hold the loaded rows.
+Status Recovery::loaded_table(const LogRecordView& record) {
+    Catalog& catalog = *storage_.catalog;
+    const std::string who = "table " + std::to_string(record.table.value);
+    TableEntry* table = catalog.find(record.table);
+    LoggedLoad load{};
+    if (table == nullptr || !table->hidden() || record.body.size() != sizeof load) {
+        return corrupt(who + " was not being loaded, but its load ends");
+    }
+    std::memcpy(&load, record.body.data(), sizeof load);
+    bool empty = true;
+    const Status looked = storage_.complete([&] {
+        return table->tree.visit_range(nullptr, nullptr,
+                                       [&](const std::byte*, std::span<const std::byte>) {
+                                           empty = false;
+                                           return false;
+                                       });
+    });
+    if (!looked) return looked;
+    if (empty != (load.rows == 0)) return corrupt(who + " was loaded, but has no rows");
+    std::byte key[4];
+    encode_key_integer(key, record.table.value, 4, false);
+    return storage_.complete([&] { return catalog.catalog().tree.get(key); });
 }
 
 Status Recovery::row_effect(const LogRecordView& record, Effect& effect) {

@@ -50,6 +50,7 @@ class Recovery {
     Status replay_batch(const LogBatch& batch);
     Status replay_record(const LogRecordView& record);
     Status effect_of(const LogRecordView& record, Effect& effect);
+    Status loaded_table(const LogRecordView& record);
     Status row_effect(const LogRecordView& record, Effect& effect);
     Status make_room(std::uint64_t frames);
     Status begin_new_life(WalStart& start);

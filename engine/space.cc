@@ -24,7 +24,7 @@ const std::uint64_t* meta_bitmap(const std::byte* page) {
     return static_cast<const std::uint64_t*>(static_cast<const void*>(page + kPageHeaderBytes));
 }
 
-Space::Space(Pool& pool, Disk& disk) : pool_(pool), growth_(disk) {}
+Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk), growth_(disk) {}
 
 bool Space::fixed(PageId page) {
     const std::uint32_t chunk = chunk_of(page);
@@ -37,6 +37,7 @@ void Space::resize_tables(std::uint32_t chunks) {
     if (crc_.size() >= pages) return;
     available_.resize(pages / 64, 0);
     known_.resize(pages / 64, 0);
+    loaded_.resize(pages / 64, 0);
     available_count_.resize(chunks, 0);
     crc_.resize(pages, 0);
 }
@@ -110,6 +111,7 @@ void Space::free(PageId page) {
     header.type = PageType::kFree;
     header.count = 0;
     set_used(page, false);
+    set_bit(loaded_.data(), page.value, false);
     quarantine_.push_back({page, pool_.open_csn()});
 }
 
@@ -131,7 +133,7 @@ std::uint64_t Space::in_reach() const {
 std::uint32_t Space::growth_wanted(std::uint64_t pages) const {
     const std::uint32_t limit = chunks_limit();
     const std::uint32_t ahead = ahead_chunks();
-    const std::uint64_t mark = std::uint64_t{ahead} * kChunkPages / 2;
+    const std::uint64_t mark = growth_mark();
     if (at_limit() || in_reach() >= pages + mark) return 0;
     const std::uint64_t missing = pages - std::min(pages, in_reach());
     return std::min(limit, growth_.chunks() + std::max(ahead, grow_frames(missing)));
@@ -150,6 +152,67 @@ void Space::add_chunk(std::uint32_t chunk) {
             make_available(page);
         }
     }
+}
+
+// ---- bulk loads ----
+
+PageRun Space::reserve(std::uint32_t pages, std::uint32_t at_least) {
+    for (std::uint32_t i = 0; i < chunk_count_; ++i) {
+        const std::uint32_t chunk = (reserve_hint_ + i) % chunk_count_;
+        if (available_count_[chunk] < std::max(at_least, 1u)) continue;
+        reserve_hint_ = chunk;
+        PageRun run;
+        if (!take_in_chunk(chunk, 0, run.first)) continue;
+        run.count = 1;
+        while (run.count < pages) {
+            const PageId next{run.first.value + run.count};
+            if (chunk_of(next) != chunk || !bit(available_, next)) break;
+            set_bit(available_.data(), next.value, false);
+            --available_count_[chunk];
+            --available_total_;
+            ++run.count;
+        }
+        return run;
+    }
+    return {};
+}
+
+void Space::give_back(const PageRun& run) {
+    for (std::uint32_t i = 0; i < run.count; ++i) {
+        const PageId page{run.first.value + i};
+        set_bit(loaded_.data(), page.value, false);
+        crc_[page.value] = 0;
+        make_available(page);
+    }
+}
+
+void Space::written(PageId page, std::uint32_t crc) {
+    crc_[page.value] = crc;
+    set_bit(loaded_.data(), page.value, true);
+}
+
+void Space::attach(const PageRun& run) {
+    std::uint64_t* bitmap = meta_bitmap(writable(meta_page(chunk_of(run.first))));
+    for (std::uint32_t i = 0; i < run.count; ++i) {
+        set_bit(bitmap, (run.first.value + i) % kChunkPages, true);
+    }
+}
+
+Status Space::take_chunks(std::uint32_t chunks) {
+    const std::uint32_t ready = growth_.chunks();
+    if (chunk_count_ == ready && growth_.running()) return {Error::kBusy, "growth is under way"};
+    Status extended;
+    if (chunk_count_ == ready) {
+        std::uint32_t step = std::min(chunks, chunks_limit() - std::min(chunks_limit(), ready));
+        extended = {Error::kNoSpace, "data file is at its limit"};
+        for (; step > 0; step /= 2) {  // there may be room for less
+            extended = disk_.extend(StoreFile::kData, (ready + std::uint64_t{step}) * kChunkBytes);
+            if (extended.error() != Error::kNoSpace) break;
+        }
+        if (extended) growth_.set_chunks(ready + step);
+    }
+    for (; chunks > 0 && chunk_count_ < growth_.chunks(); --chunks) add_chunk(chunk_count_);
+    return extended;
 }
 
 void Space::format_first_chunk() {
@@ -186,7 +249,11 @@ void Space::settle_chunk(std::uint32_t chunk, const std::uint64_t* used) {
     std::memcpy(&known_[std::size_t{chunk} * kWordsPerChunk], used, kWordsPerChunk * 8);
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{chunk * kChunkPages + i};
-        if (!known(page)) crc_[page.value] = 0;
+        if (known(page)) {
+            set_bit(loaded_.data(), page.value, false);
+        } else if (!bit(loaded_, page)) {
+            crc_[page.value] = 0;
+        }
     }
 }
 

@@ -28,6 +28,12 @@
 
 namespace bidstore {
 
+// Pages that are neighbours in the file.
+struct PageRun {
+    PageId first;
+    std::uint32_t count = 0;
+};
+
 class Space final : public Pages {
   public:
     Space(Pool& pool, Disk& disk);
@@ -65,6 +71,27 @@ class Space final : public Pages {
     Growth& growth() { return growth_; }
     std::uint64_t quarantined() const { return quarantine_.size(); }
     std::uint32_t chunk_count() const { return chunk_count_; }
+
+    // ---- bulk loads (engine/bulk_load.h) ----
+    // A page goes  available ──reserve──► reserved ──attach──► in use, or back by give_back().
+    // Reserved pages are in no bitmap: after a crash they are free. The caller alone writes them,
+    // and has no write of them under way when it gives them back.
+    // Up to `pages` neighbours of one chunk, of a chunk with at least `at_least` available ones.
+    // Empty: there is no such run.
+    PageRun reserve(std::uint32_t pages, std::uint32_t at_least);
+    void give_back(const PageRun& run);
+    // What was written to the reserved page's place: header.crc of the image.
+    void written(PageId page, std::uint32_t crc);
+    // Puts them into the open batch's bitmap: a page version for each of their chunks.
+    void attach(const PageRun& run);
+    // Takes up to `chunks` chunks into use: ready ones, else new ones, for which the file is made
+    // longer without zeros, since their pages are written whole. Needs an open batch and as many
+    // frames. kBusy: growth is under way. kNoSpace: not even one.
+    Status take_chunks(std::uint32_t chunks);
+    // So many pages in reach are left to others; with fewer, growth begins.
+    std::uint64_t growth_mark() const {
+        return std::uint64_t{ahead_chunks()} * kChunkPages / 2;
+    }
 
     // ---- quarantine ----
     // Pages that may leave it now: the caller drops their free versions out of the pool (a reclaim
@@ -111,9 +138,11 @@ class Space final : public Pages {
     PageId take_near(PageId near);
 
     Pool& pool_;
+    Disk& disk_;
     Growth growth_;
     std::uint32_t chunk_count_ = 0;  // newest
     std::uint32_t hint_chunk_ = 0;   // where the last search found something
+    std::uint32_t reserve_hint_ = 0;  // the same, of reserve()
     std::uint64_t available_total_ = 0;
     std::uint64_t known_changed_ = 0;
     Csn running_csn_;  // of the running checkpoint, 0: none
@@ -121,7 +150,10 @@ class Space final : public Pages {
     std::vector<std::uint64_t> available_;        // bit per page: may be taken now
     std::vector<std::uint16_t> available_count_;  // per chunk
     std::vector<std::uint64_t> known_;            // bit per page: allocated in the last checkpoint
-    std::vector<std::uint32_t> crc_;              // per page: header.crc in the last checkpoint
+    std::vector<std::uint32_t> crc_;              // per page: header.crc in the last checkpoint,
+                                                  // or, of a loaded one, in the next
+    std::vector<std::uint64_t> loaded_;           // bit per page: written by a bulk load, and not
+                                                  // known yet
     struct Quarantined {
         PageId page;
         Csn freed;

@@ -75,6 +75,9 @@ class UringDiskImpl final : public Disk {
     Status resize(StoreFile file, std::uint64_t size_bytes) override {
         return files_.resize(file, size_bytes);
     }
+    Status extend(StoreFile file, std::uint64_t size_bytes) override {
+        return files_.extend(file, size_bytes);
+    }
     std::string path(StoreFile file) const override { return files_.path(file); }
 
   private:

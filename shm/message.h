@@ -96,6 +96,28 @@ struct AddBody {
 };
 static_assert(sizeof(AddBody) == 32);
 
+// ---- bulk load; rights kAdmin, one at a time on a connection ----
+
+// A load is kBegin, any number of kRows, kFinish. The table appears, with all rows, when kFinish is
+// answered with kOk, and otherwise not at all: a load ends with its connection. Every step has an
+// answer of its own; after a step that failed, those behind it fail with the same error.
+enum class LoadStep : std::uint32_t {
+    kBegin = 1,   // behind the LoadRequest: encoded schema. No table of that name may be there but
+                  // an empty one of the same schema, which the new one replaces
+    kRows = 2,    // behind it: `rows` rows in rising order of their keys, which also rise from one
+                  // kRows to the next; failed_operation = index of the row
+    kFinish = 3,  // `rows`: of all kRows together
+};
+
+// Rows of a schema without variable-length columns are key and value, one after another, packed.
+// Otherwise a u32 with the value's length stands in front of each key.
+struct LoadRequest {
+    LoadStep step;
+    std::uint32_t reserved;
+    std::uint64_t rows;
+};
+static_assert(sizeof(LoadRequest) == 16);
+
 static_assert(std::is_trivially_copyable_v<OperationHeader> &&
               std::is_trivially_copyable_v<AddBody>);
 

@@ -530,6 +530,7 @@ class HungDisk final : public Disk {
     void set_wake_descriptor(int) override {}
     Result<std::uint64_t> size_bytes(StoreFile) override { return std::uint64_t{0}; }
     Status resize(StoreFile, std::uint64_t) override { return {}; }
+    Status extend(StoreFile, std::uint64_t) override { return {}; }
     std::string path(StoreFile) const override { return "hung"; }
 
   private:

@@ -99,6 +99,9 @@ std::vector<Struct> log_structs() {
          sizeof(LoggedAdd),
          {FIELD(LoggedAdd, column), FIELD(LoggedAdd, reserved0), FIELD(LoggedAdd, reserved1),
           FIELD(LoggedAdd, delta), FIELD(LoggedAdd, result)}},
+        {"LoggedLoad",
+         sizeof(LoggedLoad),
+         {FIELD(LoggedLoad, rows), FIELD(LoggedLoad, checksum), FIELD(LoggedLoad, reserved)}},
     };
 }
 
@@ -153,6 +156,8 @@ std::vector<Constant> constants() {
         CONSTANT(RecordType::kDropTable),
         CONSTANT(RecordType::kSession),
         CONSTANT(RecordType::kExpireSession),
+        CONSTANT(RecordType::kBeginLoad),
+        CONSTANT(RecordType::kFinishLoad),
     };
 }
 

@@ -160,6 +160,10 @@ std::vector<Struct> message_structs() {
          {FIELD(AddBody, column), FIELD(AddBody, has_floor), FIELD(AddBody, has_ceiling),
           FIELD(AddBody, reserved), FIELD(AddBody, delta), FIELD(AddBody, floor),
           FIELD(AddBody, ceiling)}},
+        {"LoadRequest",
+         sizeof(LoadRequest),
+         alignof(LoadRequest),
+         {FIELD(LoadRequest, step), FIELD(LoadRequest, reserved), FIELD(LoadRequest, rows)}},
     };
 }
 
@@ -206,6 +210,7 @@ std::vector<Constant> constants() {
         CONSTANT(RecordKind::kPageRequest),
         CONSTANT(RecordKind::kTransaction),
         CONSTANT(RecordKind::kAborted),
+        CONSTANT(RecordKind::kLoad),
         CONSTANT(Rights::kReader),
         CONSTANT(Rights::kWriter),
         CONSTANT(Rights::kAdmin),

@@ -134,6 +134,10 @@ std::optional<std::uint32_t> SimClient::submit(std::span<const std::byte> transa
     return push(RecordKind::kTransaction, transaction);
 }
 
+std::optional<std::uint32_t> SimClient::submit_load(std::span<const std::byte> load) {
+    return push(RecordKind::kLoad, load);
+}
+
 std::optional<std::uint32_t> SimClient::request_pages(std::span<const PageId> pages) {
     PageRequest request{};
     request.count = static_cast<std::uint32_t>(pages.size());
@@ -247,9 +251,12 @@ std::map<std::vector<std::byte>, std::vector<std::byte>> SimStore::rows(TableId 
     TableEntry* entry = engine->core().storage().catalog->find(table);
     if (entry == nullptr) return found;
     const Status complete = engine->core().storage().complete([&] {
-        found.clear();
+        // After a miss it goes on with the last row.
+        const std::vector<std::byte> from =
+            found.empty() ? std::vector<std::byte>{} : found.rbegin()->first;
         return entry->tree.visit_range(
-            nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
+            from.empty() ? nullptr : from.data(), nullptr,
+            [&](const std::byte* key, std::span<const std::byte> value) {
                 found[{key, key + entry->schema.key_bytes()}] = {value.begin(), value.end()};
                 return true;
             });

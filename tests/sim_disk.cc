@@ -294,6 +294,18 @@ Result<std::uint64_t> SimDisk::size_bytes(StoreFile file) {
     return file_of(file).size_bytes;
 }
 
+Status SimDisk::extend(StoreFile name, std::uint64_t size_bytes) {
+    File& file = file_of(name);
+    if (size_bytes <= file.size_bytes) return {};
+    const std::uint64_t durable_bytes = file.durable_size_bytes;
+    std::vector<GrownSize> grown = file.grown;
+    const Status resized = resize(name, size_bytes);
+    file.durable_size_bytes = durable_bytes;
+    file.grown = std::move(grown);
+    file.grown.push_back({++order_, file.size_bytes});
+    return resized;
+}
+
 Status SimDisk::resize(StoreFile name, std::uint64_t size_bytes) {
     CHECK(size_bytes % kPageBytes == 0);
     File& file = file_of(name);

@@ -14,6 +14,7 @@
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
 //             that; before, power loss leaves any size between (whole blocks). Beyond
 //             capacity_bytes it grows by what there is and fails with -ENOSPC.
+//   extend    is done when it returns, and durable as grow is. kNoSpace leaves the size.
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.
 //   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
@@ -67,6 +68,7 @@ class SimDisk final : public Disk {
     void set_wake_descriptor(int descriptor) override { wake_ = descriptor; }
     Result<std::uint64_t> size_bytes(StoreFile file) override;
     Status resize(StoreFile file, std::uint64_t size_bytes) override;
+    Status extend(StoreFile file, std::uint64_t size_bytes) override;
     std::string path(StoreFile file) const override;
 
     // ---- faults

@@ -19,6 +19,7 @@ inline constexpr TableId kFirstUserTable{16};  // ids below are the system's
 // Bits of the catalog's column `flags`.
 inline constexpr std::uint32_t kSystemTableFlag = 1;   // hidden, written by the engine alone
 inline constexpr std::uint32_t kDroppedTableFlag = 2;  // gone; the row keeps its id from use
+inline constexpr std::uint32_t kHiddenTableFlag = 4;   // being loaded: nobody's yet
 
 // Columns of the catalog, by index.
 enum CatalogColumn : std::uint16_t {

@@ -1,0 +1,148 @@
+// One bulk load: rows come in, full pages go straight to reserved places of the data file, past log
+// and pool. What makes them the table's is the Core's part (engine/engine_loads.cc):
+//
+//   kRows     rows come; pages are built, placed, written
+//   kEnding   no more rows: the inner nodes up to the root follow, and the last writes
+//   kSync     the data file
+//   kAttach   one batch: the pages come under the hidden root and into the bitmap
+//   kCover    a checkpoint at or above that batch
+//   kShow     the logged record: the table is everybody's
+//   kFailed   writes under way end, then the reserved pages go back; whoever owns it forgets it
+//             crash, or the client's end, before kShow is durable: a hidden table, which is dropped
+//
+// Who:     the engine thread; writes complete in Disk::poll().
+// Owns:    its buffers and, until attach(), the reserved pages. It must be quiet() when it goes.
+// Bounds:  kBuffers * kBufferBytes of memory; pump() seals at most kSealedPerPump buffers, so that
+//          a round of the engine stays short.
+// Errors:  a failed write fails the load; a failed sync is the engine's end (the checkpointer could
+//          not tell later what the kernel had already reported).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/aligned_buffer.h"
+#include "engine/client_port.h"
+#include "engine/disk.h"
+#include "engine/load_builder.h"
+#include "engine/space.h"
+
+namespace bidstore {
+
+class BulkLoad {
+  public:
+    enum class State : std::uint8_t {
+        kRows,    // ──► kEnding
+        kEnding,  // ──► kSync
+        kSync,    // ──► kAttach
+        kAttach,  // ──► kCover
+        kCover,   // ──► kShow
+        kShow,    // ──► kDone
+        kDone,
+        kFailed,  // from any of them but kDone
+    };
+    static constexpr std::uint32_t kBufferPages = 64;
+    static constexpr std::uint32_t kBuffers = 16;
+    static constexpr std::uint32_t kSealedPerPump = 2;
+
+    BulkLoad(const CallAddress& client, const Schema& schema, const LoadIdentity& identity,
+             Space& space, Disk& disk);
+
+    State state() const { return state_; }
+    std::uint64_t client_id() const { return client_.client_id; }
+    TableId table() const { return table_; }
+    const std::string& name() const { return name_; }
+    const LoadBuilder& builder() const { return builder_; }
+
+    // ---- kRows ----
+    // Whether take() may be called: there are buffers for one record more.
+    bool ready() const;
+    Error take(std::span<const std::byte> packed, std::uint64_t rows, std::uint32_t& bad_row);
+    // No more rows; `from` waits for the end.
+    void finish(const CallAddress& from);
+
+    // ---- kRows to kSync ----
+    // Places and writes what is complete, and moves on. True when something was done.
+    bool pump();
+    // pump() stands still: it needs pages of the file.
+    bool needs_pages() const { return needs_pages_; }
+    // There are none in big runs, and no more will come: take what there is, down to `left`.
+    void make_do(std::uint64_t left);
+    bool made_do() const { return at_least_ == 1; }
+    // How many chunks the reserved pages touch: so many page versions has attach().
+    std::uint32_t chunks() const { return chunks_; }
+
+    // ---- kAttach and on ----
+    // In the open batch, for which room was secured; `root` is the root's version in it.
+    void attach(std::byte* root, Csn batch);
+    Csn attached() const { return attached_; }
+    void covered() { state_ = State::kShow; }
+    void shown() { state_ = State::kDone; }
+    // finish() was called, and its call has no answer yet.
+    bool finishing() const { return finishing_ && !abandoned_ && state_ != State::kDone; }
+    const CallAddress& client() const { return client_; }
+
+    // ---- failing ----
+    void fail(Error error);
+    Error error() const { return error_; }
+    // A sync failed; says which. Empty otherwise.
+    const std::string& fatal() const { return fatal_; }
+    // Nobody waits for an answer of it any more.
+    void abandon();
+    bool abandoned() const { return abandoned_; }
+    // No write is under way, and of a failed load what was reserved went back.
+    bool quiet() const { return in_flight_ == 0; }
+
+  private:
+    struct Buffer {
+        AlignedBuffer pages{std::size_t{kBufferPages} * kPageBytes};
+        std::uint32_t count = 0;
+        std::uint32_t placed = 0;  // of them, from the front
+        std::uint32_t in_flight = 0;
+        std::vector<DiskRequest> requests;  // one per run of neighbours
+        BulkLoad* owner = nullptr;
+    };
+
+    std::byte* next_page();
+    bool reserve();
+    bool seal(Buffer& buffer);
+    void write_run(Buffer& buffer, std::uint32_t first, std::uint32_t count, PageId page);
+    bool pump_end();
+    void submit_sync();
+    void on_written(Buffer& buffer, const DiskRequest& request);
+    void give_back();
+
+    CallAddress client_;
+    const TableId table_;
+    const std::string name_;
+    Space& space_;
+    Disk& disk_;
+    LoadBuilder builder_;
+    State state_ = State::kRows;
+    std::vector<std::unique_ptr<Buffer>> buffers_;
+    std::vector<Buffer*> idle_;
+    Buffer* filling_ = nullptr;
+    std::deque<Buffer*> full_;     // oldest first: placed in this order
+    std::vector<PageRun> runs_;    // reserved, all of them
+    PageRun rest_;                 // of the newest, not placed yet
+    std::uint32_t chunks_ = 0;
+    std::vector<bool> touched_;    // by chunk
+    std::uint32_t at_least_ = kBigRun;
+    std::uint64_t leave_ = kLeave;
+    bool needs_pages_ = false;
+    std::uint32_t in_flight_ = 0;
+    DiskRequest sync_;
+    Csn attached_;
+    Error error_ = Error::kOk;
+    bool finishing_ = false;
+    std::string fatal_;
+    bool abandoned_ = false;
+
+    static constexpr std::uint32_t kBigRun = kChunkPages / 2;
+    static constexpr std::uint64_t kLeave = 128;  // pages that commits find, besides growth's mark
+};
+
+}  // namespace bidstore

@@ -1,0 +1,339 @@
+// Bulk loads: what of them is the store's, from a hidden table to one that everybody sees. The
+// pages themselves are BulkLoad's (engine/bulk_load.h, whose states these steps follow).
+#include <algorithm>
+#include <cstring>
+
+#include "engine/engine_core.h"
+#include "shm/message.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::size_t kLoadsMax = 4;                  // each has buffers of its own
+constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wait for no more
+constexpr std::uint32_t kExtendChunksMax = 64;
+constexpr std::uint64_t kReservePages = 64;           // as for transactions
+constexpr std::uint32_t kChunksBeside = 64;           // versions that attaching needs besides
+
+bool is_empty(const std::byte* root) {
+    const PageHeader& header = page_header(root);
+    return header.level == 0 && header.count == 0;
+}
+
+}  // namespace
+
+BulkLoad* Engine::Core::load_of(std::uint64_t client_id) {
+    for (const auto& load : loads_) {
+        if (load->client_id() == client_id && !load->abandoned()) return load.get();
+    }
+    return nullptr;
+}
+
+// ---- what clients say ----
+
+Engine::Core::Wait Engine::Core::handle_load(const ClientRequest& request, PageId& page) {
+    LoadRequest header{};
+    if (request.payload.size() < sizeof header) {
+        port_.hostile(request.from.client_id, "a malformed load request");
+        return Wait::kNone;
+    }
+    std::memcpy(&header, request.payload.data(), sizeof header);
+    const auto body = request.payload.subspan(sizeof header);
+    if (request.rights < Rights::kAdmin) {
+        port_.answer(request.from, Error::kDenied);
+        return Wait::kNone;
+    }
+    switch (header.step) {
+        case LoadStep::kBegin:
+            return begin_load(request, body, page);
+        case LoadStep::kRows:
+            return load_rows(request, body, header.rows);
+        case LoadStep::kFinish:
+            finish_load(request, header.rows);
+            return Wait::kNone;
+    }
+    port_.hostile(request.from.client_id, "a load step that does not exist");
+    return Wait::kNone;
+}
+
+Engine::Core::Wait Engine::Core::refuse_load(const ClientRequest& request, Error error) {
+    commit_->answer_later(request.from, error, kNoOperation);
+    return Wait::kNone;
+}
+
+Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
+                                            std::span<const std::byte> body, PageId& page) {
+    if (BulkLoad* load = load_of(request.from.client_id)) {
+        if (load->state() != BulkLoad::State::kFailed) return refuse_load(request, Error::kBusy);
+        load->abandon();
+    }
+    const Result<Schema> schema = Schema::decode(body);
+    if (!schema) return refuse_load(request, Error::kInvalid);
+    const bool under_way = std::any_of(loads_.begin(), loads_.end(), [&](const auto& load) {
+        return load->name() == schema->name() && load->state() != BulkLoad::State::kFailed;
+    });
+    if (under_way || loads_.size() >= kLoadsMax) return refuse_load(request, Error::kBusy);
+    if (catalog_row_bytes(*schema) > kRowBytesMax) return refuse_load(request, Error::kTooLarge);
+    const PagesInUse looked_at(storage_.pool);
+    const Replaced old = replaced_by(*schema);
+    page = old.missing;
+    if (page) return Wait::kPage;
+    if (old.error != Error::kOk) return refuse_load(request, old.error);
+    const TableId id = storage_.catalog->next_id();
+    load_room_.reset();
+    load_room_.add({0, 1, 0});  // its root
+    page = add_catalog_row(id, catalog_row_bytes(*schema));
+    if (page) return Wait::kPage;
+    Refused refused;
+    const Wait wait = secure(load_room_.total(), Wal::record_bytes(0, body.size()), refused,
+                             kReservePages);
+    if (refused.error != Error::kOk) return refuse_load(request, refused.error);
+    if (wait != Wait::kNone) return wait;
+    commit_->wal().append(RecordType::kBeginLoad, id, {}, body);
+    storage_.catalog->create(id, *schema, kHiddenTableFlag);
+    const LoadIdentity identity{id, storage_.pool.file_uuid(), storage_.checkpointer->covered()};
+    loads_.push_back(std::make_unique<BulkLoad>(request.from, *schema, identity, storage_.space,
+                                                disk_));
+    commit_->answer_later(request.from, Error::kOk, kNoOperation);
+    return Wait::kNone;
+}
+
+// The table whose name the loaded one gets: none, or an empty one of the same schema.
+Engine::Core::Replaced Engine::Core::replaced_by(const Schema& schema) {
+    Replaced replaced;
+    replaced.table = storage_.catalog->find(std::string_view(schema.name()));
+    if (replaced.table == nullptr) return replaced;
+    const std::byte* root = storage_.pool.newest(replaced.table->tree.root());
+    if (replaced.table->system()) {
+        replaced.error = Error::kDenied;
+    } else if (replaced.table->schema.encode() != schema.encode()) {
+        replaced.error = Error::kSchemaMismatch;
+    } else if (root == nullptr) {
+        replaced.missing = replaced.table->tree.root();
+    } else if (!is_empty(root)) {
+        replaced.error = Error::kTableExists;
+    }
+    return replaced;
+}
+
+// Counts a change of the table's row in the catalog, or names the page of the catalog that has to
+// come in first. Longer by `row_bytes` than it is: 0 keeps its length.
+PageId Engine::Core::add_catalog_row(TableId id, std::uint32_t row_bytes) {
+    std::byte key[4];
+    encode_key_integer(key, id.value, 4, false);
+    const Tree& catalog = storage_.catalog->catalog().tree;
+    const Lookup row = catalog.get(key);
+    if (row.ok()) load_room_.put(catalog, key, row_bytes + row.value.size(), row);
+    return row.missing;
+}
+
+Engine::Core::Wait Engine::Core::load_rows(const ClientRequest& request,
+                                           std::span<const std::byte> body, std::uint64_t rows) {
+    BulkLoad* load = load_of(request.from.client_id);
+    if (load != nullptr && load->state() == BulkLoad::State::kFailed) {
+        port_.answer(request.from, load->error());
+        return Wait::kNone;
+    }
+    if (load == nullptr || load->state() != BulkLoad::State::kRows) {
+        port_.answer(request.from, Error::kInvalid);
+        return Wait::kNone;
+    }
+    if (!load->ready()) return Wait::kRoom;
+    std::uint32_t bad_row = 0;
+    const Error error = load->take(body, rows, bad_row);
+    port_.answer(request.from, error, Csn{}, error == Error::kOk ? kNoOperation : bad_row);
+    if (error != Error::kOk) orphans_ = true;
+    if (!load->ready() || ++load_records_ >= kRecordsPerRound) {
+        port_.pause(request.from.client_id, true);  // pump_loads() lets it go on
+    }
+    return Wait::kNone;
+}
+
+void Engine::Core::finish_load(const ClientRequest& request, std::uint64_t rows) {
+    BulkLoad* load = load_of(request.from.client_id);
+    if (load == nullptr) return port_.answer(request.from, Error::kInvalid);
+    if (load->state() == BulkLoad::State::kRows && rows != load->builder().rows()) {
+        fail_load(*load, Error::kProtocol);
+    }
+    if (load->state() == BulkLoad::State::kRows) return load->finish(request.from);
+    const bool failed = load->state() == BulkLoad::State::kFailed;
+    port_.answer(request.from, failed ? load->error() : Error::kInvalid);
+    if (failed) load->abandon();
+}
+
+void Engine::Core::fail_load(BulkLoad& load, Error error) {
+    const bool waits = load.finishing();
+    load.fail(error);
+    orphans_ = true;
+    if (!waits) return;  // the next step that its client sends is told
+    commit_->answer_later(load.client(), error, kNoOperation);
+    load.abandon();
+}
+
+// ---- a little of each in every round ----
+
+bool Engine::Core::pump_loads() {
+    bool worked = false;
+    load_records_ = 0;
+    for (const auto& load : loads_) {
+        if (stopping_ && load->state() != BulkLoad::State::kFailed) {
+            fail_load(*load, Error::kStopping);
+        }
+        worked |= load->pump();
+        if (!load->fatal().empty()) fence(load->fatal());
+        if (load->needs_pages()) worked |= find_pages(*load);
+        worked |= advance(*load);
+        if (load->state() == BulkLoad::State::kFailed) {
+            orphans_ = true;
+            // A write that failed: the answer waits for this place.
+            if (load->finishing()) fail_load(*load, load->error());
+        }
+        if (!parked_.contains(load->client_id())) {
+            const bool waits = load->state() == BulkLoad::State::kRows && !load->ready();
+            port_.pause(load->client_id(), waits);
+        }
+    }
+    std::erase_if(loads_, [this](const auto& load) {
+        const bool over = load->abandoned() || load->state() == BulkLoad::State::kDone || stopping_;
+        return over && load->quiet();
+    });
+    return worked | drop_orphans();
+}
+
+bool Engine::Core::advance(BulkLoad& load) {
+    switch (load.state()) {
+        case BulkLoad::State::kAttach:
+            return attach_load(load);
+        case BulkLoad::State::kCover:
+            if (storage_.checkpointer->covered() >= load.attached()) {
+                load.covered();
+                return true;
+            }
+            checkpoint_wanted_ = storage_.pool.visible() >= load.attached().value;
+            return false;
+        case BulkLoad::State::kShow:
+            return show_load(load);
+        default:
+            return false;
+    }
+}
+
+// Room in the file for the load: more of it, then what is left in small pieces, then none.
+bool Engine::Core::find_pages(BulkLoad& load) {
+    // What attaching all of it will take has to fit pool and journal.
+    const std::uint64_t versions = std::min<std::uint64_t>(
+        frames_at_most(), storage_.checkpointer->journal_capacity() / 4);
+    if (load.chunks() + kChunksBeside > versions) {
+        fail_load(load, Error::kTooLarge);
+        return true;
+    }
+    if (mode_ == EngineMode::kServing && !load.made_do()) {
+        const std::uint32_t chunks =
+            std::clamp(storage_.space.chunk_count() / 8, 1u, kExtendChunksMax);
+        Refused refused;
+        const Wait wait = secure({chunks, 0, 0}, 0, refused);
+        if (refused.error == Error::kOk && wait != Wait::kNone) return false;
+        Status taken(refused.error, "");
+        if (refused.error == Error::kOk) {
+            taken = storage_.space.take_chunks(chunks);
+            commit_->touch();
+        }
+        if (taken.error() == Error::kBusy) return false;
+        if (taken) return true;
+        if (taken.error() == Error::kIoError) fence("growth: " + taken.failure().what);
+    }
+    if (!load.made_do()) {
+        load.make_do(kReservePages);
+        return true;
+    }
+    // Freed pages come back with a checkpoint: tried before "full" is said.
+    if (storage_.space.quarantined() > 0 &&
+        storage_.pool.visible() > storage_.checkpointer->covered().value) {
+        checkpoint_wanted_ = true;
+        return false;
+    }
+    fail_load(load, Error::kNoSpace);
+    return true;
+}
+
+bool Engine::Core::attach_load(BulkLoad& load) {
+    const PageId root = storage_.catalog->find(load.table())->tree.root();
+    const PagesInUse looked_at(storage_.pool);
+    if (storage_.pool.newest(root) == nullptr) {
+        storage_.loader.want(root);
+        return false;
+    }
+    Refused refused;
+    const Wait wait = secure({load.chunks() + 1, 0, 0}, 0, refused);
+    if (refused.error != Error::kOk) {
+        fail_load(load, refused.error);
+        return true;
+    }
+    if (wait != Wait::kNone) return false;
+    load.attach(storage_.space.writable(root), storage_.pool.open_csn());
+    commit_->touch();
+    commit_->hurry();
+    return true;
+}
+
+bool Engine::Core::show_load(BulkLoad& load) {
+    TableEntry& table = *storage_.catalog->find(load.table());
+    const PagesInUse looked_at(storage_.pool);
+    const Replaced old = replaced_by(table.schema);
+    load_room_.reset();
+    PageId missing = old.missing ? old.missing : add_catalog_row(table.id, 0);
+    if (!missing && old.table != nullptr) missing = add_catalog_row(old.table->id, 0);
+    if (missing) {
+        storage_.loader.want(missing);
+        return false;
+    }
+    Refused refused;
+    refused.error = old.error;  // a table of that name was made meanwhile
+    const std::uint32_t bytes =
+        Wal::record_bytes(0, 0) + Wal::record_bytes(0, sizeof(LoggedLoad));
+    Wait wait = Wait::kNone;
+    if (refused.error == Error::kOk) wait = secure(load_room_.total(), bytes, refused);
+    if (refused.error != Error::kOk) {
+        fail_load(load, refused.error);
+        return true;
+    }
+    if (wait != Wait::kNone) return false;
+    if (old.table != nullptr) {
+        commit_->wal().append(RecordType::kDropTable, old.table->id, {}, {});
+        storage_.catalog->drop(old.table->id);
+    }
+    const LoggedLoad logged{load.builder().rows(), load.builder().checksum(), 0};
+    commit_->wal().append(RecordType::kFinishLoad, table.id, {},
+                          std::as_bytes(std::span(&logged, 1)));
+    storage_.catalog->show(table.id);
+    commit_->answer_later(load.client(), Error::kOk, kNoOperation);
+    load.shown();
+    return true;
+}
+
+// Hidden tables that nobody loads: of a load that failed, or of one that a crash cut off.
+bool Engine::Core::drop_orphans() {
+    if (!orphans_ || stopping_ || mode_ == EngineMode::kFenced) return false;
+    for (TableEntry* table : storage_.catalog->all()) {
+        const bool loading = std::any_of(loads_.begin(), loads_.end(), [&](const auto& load) {
+            return load->table() == table->id && load->state() != BulkLoad::State::kFailed;
+        });
+        if (!table->hidden() || loading) continue;
+        const PagesInUse looked_at(storage_.pool);
+        load_room_.reset();
+        if (const PageId missing = add_catalog_row(table->id, 0)) {
+            storage_.loader.want(missing);
+            return false;
+        }
+        Refused refused;
+        const Wait wait = secure(load_room_.total(), Wal::record_bytes(0, 0), refused);
+        if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+        commit_->wal().append(RecordType::kDropTable, table->id, {}, {});
+        storage_.catalog->drop(table->id);
+        return true;
+    }
+    orphans_ = false;
+    return false;
+}
+
+}  // namespace bidstore

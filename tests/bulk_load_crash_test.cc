@@ -1,0 +1,129 @@
+// Power loss and process death at every disk operation of a bulk load with commits beside it. After
+// each: the loaded table is there whole or not at all, and there if the load was acknowledged;
+// every acknowledged commit is there; the verifier finds no page lost and none in use twice.
+#include <gtest/gtest.h>
+
+#include "tests/load_fixture.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kCommits = 40;
+
+SimStoreOptions crash_store() {
+    SimStoreOptions options = small_store();
+    options.frames = 700;
+    options.engine.checkpoint_interval_ns = 400'000;
+    return options;
+}
+
+struct Outcome {
+    bool loaded = false;
+    std::uint32_t commits = 0;  // acknowledged
+    std::unique_ptr<SimDisk> power;
+    std::unique_ptr<SimDisk> process;
+    std::uint64_t steps = 0;
+};
+
+// The load from new files, a commit at a time beside it, with a crash at `step` (0: none).
+Outcome crash_run(const Schema& schema, const LoadRows& rows, const LoadRows& beside,
+                  std::uint64_t step) {
+    SimDiskOptions options;
+    options.seed = 11;
+    SimStore store(crash_store(), std::make_unique<SimDisk>(options), 11);
+    if (step != 0) store.disk->crash_at(step);
+    Outcome outcome;
+    const auto run = [&] {
+        if (!store.open().ok()) return;
+        SimClient& client = store.connect();
+        SimClient& other = store.connect();
+        if (store.disk->crashed()) return;
+        const std::string encoded = load_schema("beside", false).encode();
+        TransactionBytes make;
+        make.operation(OperationKind::kCreateTable, TableId{}, {},
+                       std::as_bytes(std::span(encoded.data(), encoded.size())));
+        if (store.commit(other, make).error != Error::kOk) return;
+        LoadClient load(client, schema, rows);
+        auto row = beside.begin();
+        std::optional<std::uint32_t> token;
+        bool done = false;
+        while (!done && !store.disk->crashed()) {
+            if (!token && row != beside.end()) {
+                TransactionBytes put;
+                put.operation(OperationKind::kPut, kFirstUserTable, row->first, row->second);
+                token = other.submit(put.bytes());
+                if (token) ++row;
+            }
+            done = load.step() && !token;
+            if (store.round() == EngineRound::kFenced) break;
+            if (!token) continue;
+            const auto answer = other.answer(*token);
+            if (!answer) continue;
+            if (answer->error == Error::kOk) ++outcome.commits;
+            token.reset();
+        }
+        outcome.loaded = load.loaded();
+    };
+    run();
+    outcome.steps = store.disk->steps();
+    outcome.power = store.disk->power_loss(step);
+    outcome.process = store.disk->process_crash(step);
+    return outcome;
+}
+
+void check(std::unique_ptr<SimDisk> disk, const Outcome& life, const LoadRows& rows,
+           const LoadRows& beside) {
+    SimStore store(crash_store(), std::move(disk), 5);
+    const Status opened = store.open();
+    ASSERT_TRUE(opened.ok()) << opened.failure().what;
+    EXPECT_EQ(store.verify(), "");
+    const TableEntry* table = table_named(store, "loaded");
+    if (life.loaded) {
+        ASSERT_NE(table, nullptr) << "an acknowledged load is gone";
+    }
+    if (table != nullptr) {
+        EXPECT_EQ(store.rows(table->id), rows);
+    }
+    const TableEntry* other = table_named(store, "beside");
+    const LoadRows found = other != nullptr ? store.rows(other->id) : LoadRows{};
+    EXPECT_GE(found.size(), life.commits) << "an acknowledged commit is missing";
+    auto expected = beside.begin();
+    for (const auto& row : found) EXPECT_EQ(row, *expected++);
+    // What is left of the load goes, and the store works on.
+    EXPECT_TRUE(store.run_until([&] { return unfinished_tables(store) == 0; }));
+    SimClient& client = store.connect();
+    EXPECT_EQ(run_load(store, client, load_schema("again", true),
+                       make_load_rows(load_schema("again", true), 100, 1)),
+              Error::kOk);
+    EXPECT_EQ(store.verify(), "");
+}
+
+std::uint64_t stride() {
+    const char* set = std::getenv("BIDSTORE_CRASH_STRIDE");
+    return set != nullptr ? std::strtoull(set, nullptr, 10) : 1;
+}
+
+TEST(BulkLoadCrash, EveryDiskStepLeavesAllOrNothing) {
+    const Schema schema = load_schema("loaded", false);
+    const LoadRows rows = make_load_rows(schema, 9'000, 1);  // 643 leaves: the file has to grow
+    const LoadRows beside = make_load_rows(load_schema("beside", false), kCommits, 2);
+    const Outcome whole = crash_run(schema, rows, beside, 0);
+    ASSERT_TRUE(whole.loaded);
+    ASSERT_GT(whole.commits, 5u);
+    RecordProperty("steps", static_cast<int>(whole.steps));
+    std::uint32_t loaded = 0;
+    std::uint32_t not_loaded = 0;
+    for (std::uint64_t step = 1; step <= whole.steps; step += stride()) {
+        SCOPED_TRACE("crash at step " + std::to_string(step) + " of " +
+                     std::to_string(whole.steps));
+        Outcome crashed = crash_run(schema, rows, beside, step);
+        check(std::move(crashed.power), crashed, rows, beside);
+        check(std::move(crashed.process), crashed, rows, beside);
+        ++(crashed.loaded ? loaded : not_loaded);
+        if (HasFailure()) break;
+    }
+    EXPECT_GT(not_loaded, 10u);
+}
+
+}  // namespace
+}  // namespace bidstore
