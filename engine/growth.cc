@@ -50,6 +50,9 @@ void Growth::sync() {
 void Growth::on_completed() {
     if (request_.result < 0) status_ = io_failure(disk_, request_);
     if (phase_ == Phase::kSyncing) {
+        // Final whatever it says, "full" too: the kernel tells a lost write to one sync, and it may
+        // be a checkpoint's.
+        if (request_.result < 0) status_ = Status(Error::kIoError, status_.failure().what);
         if (request_.result >= 0) chunks_ = static_cast<std::uint32_t>(zeroed_bytes_ / kChunkBytes);
         return finish();
     }
