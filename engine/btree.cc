@@ -21,6 +21,17 @@ std::uint32_t used_bytes(const std::byte* page, const TreeShape& shape) {
     return leaf_used_bytes(LeafView(page, shape.leaf), shape.leaf);
 }
 
+// The lowest key above `key`, which is not the highest one.
+void key_behind(const std::byte* key, std::uint32_t key_bytes, std::byte* behind) {
+    std::memcpy(behind, key, key_bytes);
+    std::uint32_t at = key_bytes;
+    do {
+        CHECK_OP(at, >, 0u);
+        --at;
+        behind[at] = static_cast<std::byte>(static_cast<unsigned>(behind[at]) + 1);
+    } while (behind[at] == std::byte{0});
+}
+
 // What used_bytes can reach; children for an inner node, bytes for a leaf.
 std::uint32_t space_bytes(const std::byte* page, const TreeShape& shape) {
     if (page_header(page).level > 0) return shape.inner.capacity;
@@ -159,6 +170,10 @@ void Tree::insert_split(Path& path, std::uint32_t row, const std::byte* key,
 
     Key bound;
     std::memcpy(bound.data(), right.view().key(0), shape_.leaf.key_bytes);
+    // A row that goes right alone takes all keys behind the left leaf with it: the next lower ones
+    // would meet the same full leaf, and split it for each.
+    const bool alone = split.place == LeafSplit::Place::kRight && right.count() == 1;
+    if (alone) key_behind(left.view().key(left.count() - 1), shape_.leaf.key_bytes, bound.data());
     insert_child(path, path.depth - 2, bound.data(), right_page);
     if (split.place != LeafSplit::Place::kBetween) return;
 
@@ -193,13 +208,9 @@ PageId Tree::split_inner(PageId page, std::uint32_t index, const std::byte* key,
     const PageId right_page = pages_->allocate(PageType::kInner, shape_.table, page);
     InnerEdit right(pages_->writable(right_page), shape_.inner);
     right.init(level(page));
-    if (index == left.count()) {
-        // At the end the new child alone goes right, as in leaves: ordered data fill their nodes.
-        std::memcpy(right_key, key, shape_.inner.key_bytes);
-        right.insert(0, key, child);
-        return right_page;
-    }
-    const std::uint32_t cut = left.count() / 2;
+    // At the end the new child goes right with its left neighbour alone, as in leaves: ordered data
+    // fill their nodes. The neighbour goes with it because it may split again, for lower keys.
+    const std::uint32_t cut = index == left.count() ? left.count() - 1 : left.count() / 2;
     left.view().copy_key(cut, right_key);
     right.append(left.view(), cut, nullptr);
     left.erase(cut, left.count());

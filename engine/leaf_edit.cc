@@ -233,7 +233,9 @@ LeafSplit plan_split(const LeafView& leaf, const LeafLayout& layout, std::uint32
     const std::uint32_t space = leaf_space_bytes(layout);
     const std::uint32_t added = cost_of(layout, value_bytes);
     const std::uint32_t count = leaf.count();
+    // A row at an end goes alone: ordered data, in either direction, fill their leaves.
     if (row == count) return {count, Place::kRight};
+    if (row == 0) return {0, Place::kLeft};
 
     // Weighs each cut of the rows with the new one among them; `cut` rows of these stay left.
     const bool run = ends_run(leaf, layout, row, key);

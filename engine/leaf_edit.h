@@ -75,9 +75,10 @@ struct LeafSplit {
     Place place;
 };
 
-// At the leaf's end the new row alone goes right, and at the end of a run (rows that share a longer
-// prefix with the new row than its successor does: one entity's rows in time order) the leaf is cut
-// behind it, so that data in time order fill their pages. Elsewhere both sides get equal bytes.
+// At the leaf's end the new row alone goes right, at its beginning the new row alone stays left. At
+// the end of a run (rows that share a longer prefix with the new row than its successor does: one
+// entity's rows in time order) the leaf is cut behind it. So data in order, above all of time, fill
+// their pages. Elsewhere both sides get equal bytes.
 LeafSplit plan_split(const LeafView& leaf, const LeafLayout& layout, std::uint32_t row,
                      const std::byte* key, std::size_t value_bytes);
 

@@ -422,6 +422,29 @@ TEST(Tree, RowsInOrderFillTheirPages) {
     }
 }
 
+// Behind a full leaf, and behind a full inner node: each row that comes below the one before.
+TEST(Tree, RowsInDescendingOrderFillTheirPages) {
+    const Schema schema = make_schema(64, 900);
+    const std::string rest(56, '\xff');  // the next key carries over into the number
+    const std::string value(900, 'v');
+    const LeafLayout leaf = LeafLayout::of(schema);
+    const std::uint64_t children = InnerLayout::of(64).capacity;
+    for (const std::uint64_t leaves_before : {std::uint64_t{0}, std::uint64_t{1}, children}) {
+        Fixture fixture(schema);
+        const std::uint64_t before = leaves_before * leaf.capacity;
+        for (std::uint64_t i = 0; i < before; ++i) fixture.put(big_endian(i) + rest, value);
+        const std::size_t pages_before = fixture.pages.live().size();
+        const std::uint64_t leaves = 4 * children;
+        const std::uint64_t top = before + leaves * leaf.capacity;
+        for (std::uint64_t i = top; i-- > before;) fixture.put(big_endian(i) + rest, value);
+        const std::size_t made = fixture.pages.live().size() - pages_before;
+        std::printf("%zu pages for %zu leaves in descending order\n", made,
+                    static_cast<std::size_t>(leaves));
+        EXPECT_LE(made, leaves + leaves / 10);
+        EXPECT_GE(fixture.fill_percent(), 95.0);
+    }
+}
+
 TEST(Tree, InterleavedRunsOfManyEntitiesFillTheirPages) {
     for (const bool variable : {false, true}) {
         Fixture fixture(make_schema(16, variable ? 0 : 256, variable));

@@ -250,11 +250,19 @@ TEST(LeafSplit, InsertAtTheEndGoesRightAlone) {
     EXPECT_EQ(split.place, Place::kRight);
 }
 
+TEST(LeafSplit, InsertAtTheBeginningStaysLeftAlone) {
+    Leaf leaf(make_schema(1, 400, false));
+    fill(leaf, {"b", "c", "d", "e", "f", "g", "h", "i", "j", "k"}, 400);
+    const LeafSplit split = split_of(leaf, "a", 400);
+    EXPECT_EQ(split.first_right, 0u);
+    EXPECT_EQ(split.place, Place::kLeft);
+}
+
 TEST(LeafSplit, InsertElsewhereCutsInTheMiddle) {
     Leaf leaf(make_schema(1, 400, false));
     fill(leaf, {"b", "d", "f", "h", "j", "l", "n", "p", "r", "t"}, 400);
-    EXPECT_EQ(split_of(leaf, "a", 400).first_right, 4u);
-    EXPECT_EQ(split_of(leaf, "a", 400).place, Place::kLeft);
+    EXPECT_EQ(split_of(leaf, "c", 400).first_right, 4u);
+    EXPECT_EQ(split_of(leaf, "c", 400).place, Place::kLeft);
     EXPECT_EQ(split_of(leaf, "s", 400).first_right, 5u);
     EXPECT_EQ(split_of(leaf, "s", 400).place, Place::kRight);
 }
