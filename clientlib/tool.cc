@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "clientlib/tool_import.h"
 #include "clientlib/tool_options.h"
@@ -38,6 +39,17 @@ Exit codes:
   3  the daemon cannot be reached, or did not answer in time
   4  refused: rights, schema, a precondition, a limit, or lines that are not as the mapping says
   5  I/O error or corruption)help";
+
+// More seconds would not fit the clock.
+const CLI::Validator kSeconds(
+    [](const std::string& word) {
+        constexpr double kSecondsMax = 1e9;
+        double seconds = 0;
+        const bool number = CLI::detail::lexical_cast(word, seconds);
+        if (number && seconds > 0 && seconds <= kSecondsMax) return std::string();
+        return "\"" + word + "\" is not a number of seconds above 0, at most 1000000000";
+    },
+    "", "seconds");
 
 // Where a command leaves what it wants to run; called after the command line was read whole.
 using Action = std::function<int()>;
@@ -169,7 +181,7 @@ void add_import_command(CLI::App& app, const ToolOptions& options, Action& actio
         ->check(CLI::Range(1u, 64u))->capture_default_str();
     import->add_option("--deadline", command->deadline_seconds,
                        "Seconds for the whole import (--timeout is for each answer)")
-        ->check(CLI::PositiveNumber)->type_name("SECONDS");
+        ->check(kSeconds)->type_name("SECONDS");
     import->callback([&action, &options, command] {
         action = [&options, command] { return import_files(options, *command); };
     });
@@ -179,7 +191,7 @@ void add_stats_command(CLI::App& app, const ToolOptions& options, Action& action
     auto watch = std::make_shared<double>(0);
     CLI::App* stats = app.add_subcommand("stats", "Show the daemon's counters and latencies");
     stats->add_option("--watch", *watch, "Again and again, so many seconds apart")
-        ->check(CLI::PositiveNumber)->type_name("SECONDS");
+        ->check(kSeconds)->type_name("SECONDS");
     stats->callback([&action, &options, watch] {
         action = [&options, watch] { return show_stats(options, *watch); };
     });
@@ -194,7 +206,7 @@ int run(int argc, char** argv) {
         ->type_name("PATH")->capture_default_str();
     app.add_flag("--json", options.json, "One JSON object per line, for programs");
     app.add_option("--timeout", options.timeout_seconds, "How long to wait for an answer")
-        ->check(CLI::PositiveNumber)->type_name("SECONDS")->capture_default_str();
+        ->check(kSeconds)->type_name("SECONDS")->capture_default_str();
     app.set_version_flag("--version", "bidstore " BIDSTORE_VERSION);
     app.require_subcommand(1);
     app.fallthrough();  // --json and the others may stand behind the command too
@@ -207,6 +219,13 @@ int run(int argc, char** argv) {
     add_stats_command(app, options, action);
     try {
         app.parse(argc, argv);
+    } catch (const CLI::RequiredError& error) {
+        // What is missing may be there, but misspelt.
+        const std::vector<std::string> unknown = app.remaining(true);
+        if (unknown.empty()) return app.exit(error), kExitUsage;
+        std::fprintf(stderr, "bidstore: no command or option \"%s\": see bidstore --help\n",
+                     unknown.front().c_str());
+        return kExitUsage;
     } catch (const CLI::ParseError& error) {
         return app.exit(error) == 0 ? kExitOk : kExitUsage;
     }

@@ -182,7 +182,13 @@ TEST_F(Tool, ExitCodesSayWhatWentWrong) {
     EXPECT_EQ(tool({"delete", "t", "k=1"}).code, 1);
     EXPECT_EQ(tool({"count", "nothing"}).code, 1);
     EXPECT_EQ(tool({"get", "t", "x=1"}).code, 2);
-    EXPECT_EQ(tool({"frobnicate"}).code, 2);
+    const Ran misspelt = tool({"frobnicate"});
+    EXPECT_EQ(misspelt.code, 2);
+    EXPECT_NE(misspelt.err.find("\"frobnicate\""), std::string::npos) << misspelt.err;
+    const Ran below = tool({"--timeout", "-1", "count", "t"});
+    EXPECT_EQ(below.code, 2);
+    EXPECT_NE(below.err.find("\"-1\" is not a number of seconds above 0"), std::string::npos)
+        << below.err;
     EXPECT_EQ(tool({"put", "t", "k=4294967296"}).code, 4);
     EXPECT_EQ(tool({"table", "create", "t", "--column", "k:u32", "--key", "k"}).code, 4);
     good({"put", "t", "k=1", "--insert"});
