@@ -37,6 +37,7 @@
 //         The library starts no threads, installs no signal handlers, throws nothing.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -227,6 +228,31 @@ class Table {
         if (!found.ok()) return found.failure();
         if (!*found) return std::optional<Row<T>>{};
         return std::optional<Row<T>>{Row<T>(**found)};
+    }
+    // As peek, for many keys at a fraction of the time a key. One entry of `rows`, which has room
+    // for them, a key, in order. Pages that are not in the pool are asked for together, those of
+    // kKeysTogether keys at a time. Check snapshot.valid() after use.
+    static constexpr std::size_t kKeysTogether = 64;
+    Status peek_many(const Snapshot& snapshot, std::span<const Key<T>> keys,
+                     std::span<std::optional<Row<T>>> rows) const {
+        std::array<std::span<const std::byte>, kKeysTogether> spans;
+        std::array<std::optional<RawRow>, kKeysTogether> found;
+        if (rows.size() < keys.size()) {
+            return {Error::kInvalid, "peek_many: there are fewer rows than keys"};
+        }
+        for (std::size_t from = 0; from < keys.size(); from += kKeysTogether) {
+            const std::size_t some = std::min(keys.size() - from, kKeysTogether);
+            for (std::size_t i = 0; i < some; ++i) spans[i] = keys[from + i].span();
+            if (Status status = raw_.peek_many(snapshot, std::span(spans).first(some), found);
+                !status.ok()) {
+                return status;
+            }
+            for (std::size_t i = 0; i < some; ++i) {
+                rows[from + i].reset();
+                if (found[i]) rows[from + i].emplace(*found[i]);
+            }
+        }
+        return {};
     }
     // One entry a key, in order. Pages that are not in the pool are asked for all at once.
     Result<std::vector<std::optional<Copy<T>>>> multi_get(const Snapshot& snapshot,

@@ -25,12 +25,6 @@ std::uint64_t coarse_now_ns() {
            static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-Failure wrong_key(const TableInfo& table, std::size_t size_bytes) {
-    return {Error::kInvalid, "table " + table.schema.name() + ": a key has " +
-                                 std::to_string(table.schema.key_bytes()) + " bytes, not " +
-                                 std::to_string(size_bytes)};
-}
-
 Failure corrupt_page(const TableInfo& table, PageId page) {
     return {Error::kCorruption, "table " + table.schema.name() + ": page " +
                                     std::to_string(page.value) +
@@ -39,6 +33,12 @@ Failure corrupt_page(const TableInfo& table, PageId page) {
 }
 
 }  // namespace
+
+Failure wrong_key(const TableInfo& table, std::size_t size_bytes) {
+    return {Error::kInvalid, "table " + table.schema.name() + ": a key has " +
+                                 std::to_string(table.schema.key_bytes()) + " bytes, not " +
+                                 std::to_string(size_bytes)};
+}
 
 Failure expired_failure() {
     return {Error::kSnapshotExpired,
@@ -176,9 +176,7 @@ Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byt
             const LeafView leaf(landing.bytes, shape.leaf);
             const int found = leaf.find(key);
             if (found < 0) return false;
-            const auto at = static_cast<std::uint32_t>(found);
-            row.key = {leaf.key(at), shape.leaf.key_bytes};
-            row.value = leaf.value(at);
+            row = row_in(state, table, leaf, static_cast<std::uint32_t>(found));
             return true;
         }
         if (Status cleared = obstacle.overcome(landing, last); !cleared.ok()) {
@@ -275,8 +273,6 @@ Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
     return std::optional<RawRow>{};
 }
 
-namespace {
-
 // Not yet to be believed.
 RawCopy copy_of(const RawRow& row) {
     RawCopy copy{std::vector<std::byte>(row.key.size()), std::vector<std::byte>(row.value.size())};
@@ -284,8 +280,6 @@ RawCopy copy_of(const RawRow& row) {
     if (!row.value.empty()) racy_copy(copy.value.data(), row.value.data(), row.value.size());
     return copy;
 }
-
-}  // namespace
 
 Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
@@ -295,97 +289,6 @@ Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
     RawCopy copy = copy_of(**found);
     if (!snapshot.valid()) return expired_failure();
     return std::optional<RawCopy>{std::move(copy)};
-}
-
-// ---- many rows ----------------------------------------------------------------------------------
-
-namespace {
-
-// The rows of a multi_get, pass by pass: each pass takes what is resident and notes the pages that
-// are missing; these are asked for together, and the next pass takes the rest.
-class ManyRows {
-  public:
-    ManyRows(ReaderState& state, const TableInfo& table,
-             std::span<const std::span<const std::byte>> keys)
-        : state_(state), table_(table), keys_(keys), obstacle_(state, table), rows_(keys.size()) {
-        for (std::size_t i = 0; i < keys.size(); ++i) open_.push_back(i);
-    }
-
-    Status run() {
-        while (!open_.empty()) {
-            if (Status pass = take_resident(); !pass.ok()) return pass;
-            if (missing_.empty()) continue;
-            if (Status came = bring_missing(); !came.ok()) return came;
-        }
-        return state_.valid() ? Status{} : Status{expired_failure()};
-    }
-    std::vector<std::optional<RawCopy>> take() { return std::move(rows_); }
-
-  private:
-    Status take_resident() {
-        missing_.clear();
-        std::vector<std::size_t> still_open;
-        PageLookup last = PageLookup::kFound;
-        const PageSource source(state_, last);
-        for (std::size_t i : open_) {
-            Landing landing{Landed::kCorrupt, PageId{}, nullptr};
-            if (const PageId root = state_.root(table_)) {
-                landing = descend(*table_.shape, root, keys_[i].data(), source);
-            }
-            if (landing.state == Landed::kLeaf) {
-                take_row(landing, i);
-                continue;
-            }
-            still_open.push_back(i);
-            if (landing.state == Landed::kMissing && last == PageLookup::kAbsent) {
-                missing_.push_back(landing.page);
-            } else if (Status cleared = obstacle_.overcome(landing, last); !cleared.ok()) {
-                return cleared;
-            }
-        }
-        open_ = std::move(still_open);
-        return {};
-    }
-
-    void take_row(const Landing& landing, std::size_t i) {
-        const LeafView leaf(landing.bytes, table_.shape->leaf);
-        const int found = leaf.find(keys_[i].data());
-        if (found < 0) return;
-        const auto at = static_cast<std::uint32_t>(found);
-        rows_[i] = copy_of({{leaf.key(at), table_.shape->leaf.key_bytes}, leaf.value(at)});
-    }
-
-    Status bring_missing() {
-        if (!state_.valid()) return expired_failure();
-        std::sort(missing_.begin(), missing_.end());
-        missing_.erase(std::unique(missing_.begin(), missing_.end()), missing_.end());
-        Status came = request_pages(state_, table_, missing_);
-        if (came.error() != Error::kNoSuchPage) return came;
-        const Landing wrong{Landed::kCorrupt, missing_.front(), nullptr};
-        return obstacle_.overcome(wrong, PageLookup::kNoVersion);
-    }
-
-    ReaderState& state_;
-    const TableInfo& table_;
-    std::span<const std::span<const std::byte>> keys_;
-    Obstacle obstacle_;
-    std::vector<std::optional<RawCopy>> rows_;
-    std::vector<std::size_t> open_;  // keys without an outcome
-    std::vector<PageId> missing_;
-};
-
-}  // namespace
-
-Result<std::vector<std::optional<RawCopy>>> RawTable::multi_get(
-    const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const {
-    Result<ReaderState*> state = ReaderState::live(snapshot);
-    if (!state.ok()) return state.failure();
-    for (const auto& key : keys) {
-        if (key.size() != schema().key_bytes()) return wrong_key(*info_, key.size());
-    }
-    ManyRows rows(**state, *info_, keys);
-    if (Status got = rows.run(); !got.ok()) return got.failure();
-    return rows.take();
 }
 
 }  // namespace bidstore

@@ -109,7 +109,13 @@ class RawTable {
     // In place: check snapshot.valid() after use.
     Result<std::optional<RawRow>> peek(const Snapshot& snapshot,
                                        std::span<const std::byte> key) const;
-    // Pages that are not in the pool are asked for all at once. One entry a key, in order.
+    // As peek, for many keys, whose searches overlap: a fraction of the time of one after the
+    // other. One entry of `rows`, which has room for them, a key, in order; nothing in it means
+    // anything after a failure. Pages that are not in the pool are asked for all at once. Allocates
+    // only then.
+    Status peek_many(const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
+                     std::span<std::optional<RawRow>> rows) const;
+    // Copies of them.
     Result<std::vector<std::optional<RawCopy>>> multi_get(
         const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const;
     RawCursor scan(const Snapshot& snapshot, std::span<const std::byte> lower,

@@ -79,6 +79,11 @@ class PageSource {
     [[gnu::always_inline]] void prefetch(PageId page) const {
         prefetch_newest(state_->connection->pool(), page);
     }
+    // The same of what prefetch() itself waits for.
+    [[gnu::always_inline]] void prefetch_entry(PageId page) const {
+        const PoolView& pool = state_->connection->pool();
+        if (page.value < pool.page_count()) prefetch_line(pool.page_map() + page.value);
+    }
     // Bytes to prefetch by, never to believe; nullptr when the page is not in the pool.
     const std::byte* hint(PageId page) const {
         return newest_hint(state_->connection->pool(), page);
@@ -105,9 +110,18 @@ class Obstacle {
 };
 
 Failure expired_failure();
+Failure wrong_key(const TableInfo& table, std::size_t size_bytes);
+
+// Not yet to be believed.
+RawCopy copy_of(const RawRow& row);
 
 // Looks the table's root up in the catalog, as the snapshot sees it.
 Status find_root(ReaderState& state, const TableInfo& table);
+
+// Row `at` of a leaf of the table, in place.
+inline RawRow row_in(ReaderState&, const TableInfo& table, const LeafView& leaf, std::uint32_t at) {
+    return {{leaf.key(at), table.shape->leaf.key_bytes}, leaf.value(at)};
+}
 
 // A row by its key: in place, nothing validated, a row that is not there included. `key` has the
 // table's key_bytes.

@@ -376,6 +376,34 @@ TEST_F(ClientRead, MultiGetAsksForAllMissesAtOnce) {
     EXPECT_EQ(daemon_.pages_requested(), 10u);
 }
 
+TEST_F(ClientRead, PeekManyFindsWhatPeekFindsInAnyOrder) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    std::mt19937 random(12);
+    const Snapshot now = snapshot(*own);
+    for (std::size_t count = 0; count < 150; ++count) {
+        // Keys that are there and some that are not, the same one more than once.
+        std::vector<Key<Item>> keys;
+        for (std::size_t i = 0; i < count; ++i) {
+            const auto number = static_cast<std::uint32_t>(random() % 144);
+            keys.push_back(table.key(number / 12, number % 12));
+        }
+        std::vector<std::optional<Row<Item>>> rows(count);
+        ASSERT_TRUE(table.peek_many(now, keys, rows).ok());
+        for (std::size_t i = 0; i < count; ++i) {
+            const auto alone = table.peek(now, keys[i]);
+            ASSERT_TRUE(alone.ok());
+            ASSERT_EQ(rows[i].has_value(), alone->has_value()) << count << " keys, number " << i;
+            if (!rows[i]) continue;
+            EXPECT_EQ(rows[i]->raw().value.data(), (*alone)->raw().value.data());
+            EXPECT_EQ(rows[i]->raw().key.data(), (*alone)->raw().key.data());
+        }
+    }
+    std::vector<Key<Item>> keys(3, table.key(0, 3));
+    std::vector<std::optional<Row<Item>>> rows(2);
+    EXPECT_EQ(table.peek_many(now, keys, rows).error(), Error::kInvalid);
+}
+
 TEST_F(ClientRead, AScanReadsAhead) {
     const Table<Item> table = items();
     const auto own = reader();
@@ -491,7 +519,9 @@ TEST_F(ClientRead, ReaderSlotsRunOutAndComeBack) {
 TEST_F(ClientRead, AStaleRootLeadsBackToTheCatalog) {
     const Table<Item> table = items();
     const auto own = reader();
+    const auto other = reader();
     ASSERT_TRUE(table.get(*own, in(5s), 0, 3).ok());
+    ASSERT_TRUE(table.get(*other, in(5s), 0, 3).ok());
     const PageId moved{400};
     put_items(moved, kFirstCsn + 1, 100);
     put_item_leaf(moved, 0, kFirstCsn + 2, 5000);
@@ -503,6 +533,12 @@ TEST_F(ClientRead, AStaleRootLeadsBackToTheCatalog) {
     const auto row = table.get(*own, in(5s), 0, 3);
     ASSERT_TRUE(row.ok()) << row.failure().what;
     EXPECT_EQ((*row)->amount, 5009u);
+    // All keys of a multi_get meet the old root; it is found again once.
+    std::vector<Key<Item>> keys;
+    for (std::uint32_t i = 0; i < 100; ++i) keys.push_back(table.key(i / 10, i % 10));
+    const auto rows = table.multi_get(*other, in(5s), keys);
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    for (const auto& one : *rows) EXPECT_TRUE(one.has_value());
 }
 
 TEST_F(ClientRead, ADroppedTableIsNamed) {

@@ -12,6 +12,7 @@
 
 #include "engine/inner_edit.h"
 #include "engine/page/search.h"
+#include "engine/page/search_many.h"
 
 namespace bidstore {
 namespace {
@@ -203,12 +204,85 @@ TEST(Inner, ViewsOfRandomBytesStayInsideThePage) {
     }
 }
 
+// A source whose prefetching goes nowhere.
+template <class Source>
+struct Prefetching {
+    Source source;
+    const std::byte* operator()(PageId page) const { return source(page); }
+    void prefetch(PageId) const {}
+    void prefetch_entry(PageId) const {}
+};
+
+// A tree of two levels with fan-outs of their own; some pages are missing, some of another table.
+TEST(Search, ManyDescentsTogetherLandWhereEachLandsAlone) {
+    constexpr std::uint32_t kNodes = 40;
+    constexpr std::uint32_t kLeavesOfNode = 60;
+    const TreeShape shape(LeafLayout::fixed(16, 40), TableId{7});
+    std::unordered_map<std::uint32_t, std::unique_ptr<Page>> pages;
+    const auto inner = [&](std::uint32_t id, std::uint8_t level) {
+        auto& page = pages[id];
+        page = std::make_unique<Page>();
+        InnerEdit edit(page->bytes, shape.inner);
+        edit.init(level);
+        page_header(page->bytes).table_id = 7;
+        return edit;
+    };
+    const auto key_of = [](std::uint32_t node, std::uint32_t leaf) {
+        std::string key(16, '\0');
+        key[7] = static_cast<char>(node / 4);
+        key[8] = static_cast<char>(node % 4);
+        key[9] = static_cast<char>(leaf);
+        return key;
+    };
+    InnerEdit root = inner(1, 2);
+    for (std::uint32_t node = 0; node < kNodes; ++node) {
+        root.insert(node, as_bytes(key_of(node, 0)), PageId{100 + node});
+        InnerEdit parent = inner(100 + node, 1);
+        for (std::uint32_t leaf = 0; leaf < kLeavesOfNode; ++leaf) {
+            const std::uint32_t id = 1000 + node * 100 + leaf;
+            parent.insert(leaf, as_bytes(key_of(node, leaf)), PageId{id});
+            if (id % 17 == 0) continue;
+            auto& page = pages[id];
+            page = std::make_unique<Page>();
+            page_header(page->bytes).type = PageType::kLeaf;
+            page_header(page->bytes).table_id = id % 23 == 0 ? 8 : 7;
+        }
+    }
+    const auto find_page = [&](PageId id) -> const std::byte* {
+        const auto page = pages.find(id.value);
+        return page == pages.end() ? nullptr : page->second->bytes;
+    };
+    const Prefetching source{find_page};
+    std::mt19937 random(8);
+    std::map<Landed, int> seen;
+    for (std::size_t count = 0; count < 100; ++count) {
+        std::vector<std::string> keys(count);
+        std::vector<Descent> together(count);
+        for (std::size_t i = 0; i < count; ++i) {
+            keys[i] = key_of(static_cast<std::uint32_t>(random()) % (kNodes + 1),
+                             static_cast<std::uint32_t>(random()) % (kLeavesOfNode + 5));
+            together[i].key = as_bytes(keys[i]);
+        }
+        descend_many(shape, PageId{1}, together, source);
+        for (std::size_t i = 0; i < count; ++i) {
+            const Landing alone = descend(shape, PageId{1}, as_bytes(keys[i]), source);
+            ++seen[alone.state];
+            ASSERT_EQ(together[i].landing.state, alone.state) << count << " keys, number " << i;
+            ASSERT_EQ(together[i].landing.page, alone.page);
+            ASSERT_EQ(together[i].landing.bytes, alone.bytes);
+        }
+    }
+    EXPECT_GT(seen[Landed::kLeaf], 0);
+    EXPECT_GT(seen[Landed::kMissing], 0);
+    EXPECT_GT(seen[Landed::kCorrupt], 0);
+}
+
 // A store of pages of garbage that all claim to be parts of one tree.
 TEST(Search, DescentsThroughGarbageEnd) {
     std::mt19937 random(6);
     const TreeShape shape(LeafLayout::fixed(16, 40), TableId{7});
     std::unordered_map<std::uint32_t, std::unique_ptr<Page>> pages;
-    const auto source = [&](PageId id) -> const std::byte* {
+    const auto garbage = [&](PageId id) -> const std::byte* {
         if (id.value % 5 == 0) return nullptr;
         auto& page = pages[id.value % 64];
         if (page == nullptr) {
@@ -221,12 +295,19 @@ TEST(Search, DescentsThroughGarbageEnd) {
         }
         return page->bytes;
     };
+    const Prefetching source{garbage};
     std::map<Landed, int> seen;
     for (int round = 0; round < 3000; ++round) {
         if (round % 10 == 0) pages.clear();
         const std::string key = random_key(random, 16, 256);
         const PageId root{static_cast<std::uint32_t>(random())};
-        ++seen[descend(shape, root, as_bytes(key), source).state];
+        const Landing alone = descend(shape, root, as_bytes(key), source);
+        ++seen[alone.state];
+        Descent together;
+        together.key = as_bytes(key);
+        descend_many(shape, root, std::span(&together, 1), source);
+        ASSERT_EQ(together.landing.state, alone.state);
+        ASSERT_EQ(together.landing.page, alone.page);
         PathCursor cursor(shape, root, source);
         Landing landing = round % 2 == 0 ? cursor.seek(as_bytes(key)) : cursor.seek_first();
         for (int i = 0; i < 20 && landing.state == Landed::kLeaf; ++i) {

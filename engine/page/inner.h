@@ -50,6 +50,16 @@ class InnerView {
     std::uint32_t index_for(const std::byte* key) const;
     PageId child_for(const std::byte* key) const { return child(index_for(key)); }
 
+    // The same in two halves, so that the misses of many searches overlap: the sixteen heads where
+    // a search ends, which are fetched with their tails and children; then the search itself. Both
+    // of a node that has children.
+    struct Blocks {
+        std::uint32_t below = 0;      // holds the last head below the one wanted
+        std::uint32_t not_above = 0;  // holds the last head not above it; at least `below`
+    };
+    Blocks aim(const std::byte* key) const;
+    std::uint32_t index_for(const std::byte* key, const Blocks& blocks) const;
+
     // `index` below count().
     PageId child(std::uint32_t index) const {
         return PageId{load_once<std::uint32_t>(page_ + layout_->children_offset + 4 * index)};
@@ -72,11 +82,6 @@ class InnerView {
         racy_copy(&loaded, page_ + offset, sizeof loaded);
         return loaded;
     }
-    // The sixteen heads, counted from a sample's, in which a search ends.
-    struct Blocks {
-        std::uint32_t below;      // holds the last head below the one wanted
-        std::uint32_t not_above;  // holds the last head not above it; at least `below`
-    };
     Blocks blocks_for(std::uint64_t wanted) const;
     void prefetch_block(std::uint32_t block) const;
     // How many heads fulfil `counts`, those before `block` and its first one included.
@@ -128,22 +133,30 @@ inline std::uint32_t InnerView::count_heads(std::uint32_t block, Counts counts) 
            });
 }
 
+inline InnerView::Blocks InnerView::aim(const std::byte* key) const {
+    const Blocks blocks = blocks_for(key_head(key, layout_->key_bytes));
+    prefetch_block(blocks.below);
+    if (blocks.not_above != blocks.below) prefetch_block(blocks.not_above);
+    return blocks;
+}
+
 // The samples choose the sixteen heads where those below `wanted` end, and the sixteen where those
 // equal to it end: mostly the same. So a search waits for samples, then for one block or two of
 // heads with their tails and children. No branch depends on the data.
-inline std::uint32_t InnerView::index_for(const std::byte* key) const {
-    if (count_ == 0) return 0;
+inline std::uint32_t InnerView::index_for(const std::byte* key, const Blocks& blocks) const {
     const std::uint64_t wanted = key_head(key, layout_->key_bytes);
-    const Blocks blocks = blocks_for(wanted);
-    prefetch_block(blocks.below);
-    if (blocks.not_above != blocks.below) prefetch_block(blocks.not_above);
     // From `equal` to `above` the heads are equal to the one wanted; then they are above it.
     const std::uint32_t equal =
         count_heads(blocks.below, [wanted](std::uint64_t head) { return head < wanted; });
     std::uint32_t above =
         count_heads(blocks.not_above, [wanted](std::uint64_t head) { return head <= wanted; });
     if (above > equal && layout_->tail_bytes != 0) above = first_above(equal, above, key + 8);
-    return above - 1;
+    // Blocks of another count (under a dead lease) must not lead outside the node.
+    return above <= count_ ? above - 1 : count_ - 1;
+}
+
+inline std::uint32_t InnerView::index_for(const std::byte* key) const {
+    return count_ == 0 ? 0 : index_for(key, aim(key));
 }
 
 }  // namespace bidstore
