@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "clientlib/tool_import.h"
+#include "clientlib/tool_load.h"
 #include "clientlib/tool_options.h"
 #include "clientlib/tool_rows.h"
 #include "clientlib/tool_stats.h"
@@ -25,6 +26,7 @@ Examples:
   bidstore scan bids --from time=now-30s --limit 10
   bidstore get users id=954c7a0069733319baf9c27e2b65322e --json
   bidstore import --create --mapping bidreq-20120111.toml bidreq-20120111.jsonl.gz
+  bidstore load --create --mapping users.toml users users.jsonl.gz
   bidstore stats --watch 1
 
 Column types: u8 u16 u32 u64 i8 i16 i32 i64 f32 f64 timestamp fixed(N) bytes text
@@ -187,6 +189,41 @@ void add_import_command(CLI::App& app, const ToolOptions& options, Action& actio
     });
 }
 
+void add_load_command(CLI::App& app, const ToolOptions& options, Action& action) {
+    auto command = std::make_shared<LoadCommand>();
+    CLI::App* load = app.add_subcommand(
+        "load", "Fill a new or empty table with many rows at once, past the log: binary rows\n"
+                "(clientlib/load_rows.h), JSON lines or CSV. All rows appear together at the end,\n"
+                "or none of them. An empty table is replaced: programs open it again.");
+    load->add_option("TABLE", command->table)->required();
+    load->add_option("FILES", command->files, "Inputs; - is standard input (JSON lines, CSV)")
+        ->required();
+    load->add_option("--mapping", command->mapping, "Which part of a line goes where (TOML)")
+        ->type_name("FILE");
+    load->add_flag("--create", command->create, "The table is made as the mapping describes it");
+    load->add_option("--format", command->format, "rows, json or csv; by default by the file")
+        ->check(CLI::IsMember({"rows", "json", "csv"}));
+    load->add_flag("--sorted", command->sorted,
+                   "Keys rise through all files: load as they come, without sorting");
+    load->add_flag("--last-wins", command->last_wins,
+                   "Of rows with the same key, load the last (default: an error)");
+    load->add_option("--memory", command->memory_mib, "MiB of memory for sorting")
+        ->check(CLI::Range(1u, 1u << 20))->capture_default_str();
+    load->add_option("--temp-dir", command->temp_dir,
+                     "Where sorting keeps what is more (default $TMPDIR or /var/tmp)")
+        ->type_name("DIR");
+    load->add_option("--errors", command->errors,
+                     "What to do with bad lines: stop, skip, or a file to write them to")
+        ->type_name("stop|skip|FILE")->capture_default_str();
+    load->add_flag("--progress", command->progress, "Show progress also without a terminal");
+    load->callback([&action, &options, command] {
+        if (command->sorted && command->last_wins) {
+            throw CLI::ValidationError("load", "--last-wins needs sorting: leave out --sorted");
+        }
+        action = [&options, command] { return load_files(options, *command); };
+    });
+}
+
 void add_stats_command(CLI::App& app, const ToolOptions& options, Action& action) {
     auto watch = std::make_shared<double>(0);
     CLI::App* stats = app.add_subcommand("stats", "Show the daemon's counters and latencies");
@@ -216,6 +253,7 @@ int run(int argc, char** argv) {
     add_write_commands(app, options, action);
     add_read_commands(app, options, action);
     add_import_command(app, options, action);
+    add_load_command(app, options, action);
     add_stats_command(app, options, action);
     try {
         app.parse(argc, argv);

@@ -8,12 +8,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <thread>
+
+#include "clientlib/load_rows.h"
 
 extern char** environ;
 
@@ -172,6 +176,68 @@ TEST_F(Tool, RowsAreWrittenReadScannedCountedAndDeleted) {
     EXPECT_NE(good({"table", "show", "t", "--json"}).find("\"key\":[\"k\"]"), std::string::npos);
     good({"table", "drop", "t"});
     EXPECT_EQ(tool({"count", "t"}).code, 1);
+}
+
+// A file of binary rows for the table that the next test makes.
+std::string packed_rows(const std::vector<std::uint64_t>& keys) {
+    const auto schema = Schema::make(
+        "t",
+        {{"k", ColumnType::kU64, 0}, {"n", ColumnType::kU64, 0}, {"p", ColumnType::kFixed, 90}}, 1);
+    EXPECT_TRUE(schema.ok());
+    const auto header = rows_header(*schema, keys.size(), false);
+    EXPECT_TRUE(header.ok());
+    std::string file(sizeof *header, '\0');
+    std::memcpy(file.data(), &*header, sizeof *header);
+    for (std::uint64_t i = 0; i < keys.size(); ++i) {
+        std::byte key[8];
+        encode_key_integer(key, keys[i], 8, false);
+        file.append(static_cast<const char*>(static_cast<const void*>(key)), sizeof key);
+        file.append(static_cast<const char*>(static_cast<const void*>(&i)), sizeof i);
+        file.append(90, 'p');
+    }
+    return file;
+}
+
+TEST_F(Tool, LoadsAreWholeOrNotAtAll) {
+    start_daemon();
+    std::vector<std::uint64_t> keys(30'000);
+    for (std::uint64_t i = 0; i < keys.size(); ++i) keys[i] = i;
+    const std::string sorted = directory_.file("sorted.rows", packed_rows(keys));
+    std::reverse(keys.begin(), keys.begin() + 20'000);
+    const std::string mixed = directory_.file("mixed.rows", packed_rows(keys));
+    keys = {5, 7, 5};
+    const std::string twice = directory_.file("twice.rows", packed_rows(keys));
+    const auto make = [&] {
+        good({"table", "create", "t", "--column", "k:u64", "--column", "n:u64", "--column",
+              "p:fixed(90)", "--key", "k"});
+    };
+    EXPECT_EQ(tool({"load", "t", sorted}).code, 1);  // no such table
+    make();
+    EXPECT_EQ(tool({"load", "t", mixed, "--sorted"}).code, 4);
+    const Ran refused = tool({"load", "t", twice});
+    EXPECT_EQ(refused.code, 4);
+    EXPECT_NE(refused.err.find("0000000000000005"), std::string::npos) << refused.err;
+    EXPECT_EQ(good({"count", "t"}), "0\n");
+    // 3 MiB of rows through 1 MiB of memory: runs are merged.
+    EXPECT_NE(good({"load", "t", mixed, "--memory", "1", "--json"}).find("\"rows\":30000"),
+              std::string::npos);
+    EXPECT_EQ(good({"count", "t"}), "30000\n");
+    EXPECT_EQ(good({"scan", "t", "--limit", "1", "--json"}).substr(0, 16),
+              "{\"k\":0,\"n\":19999");
+    const Ran again = tool({"load", "t", sorted, "--sorted"});
+    EXPECT_EQ(again.code, 4);
+    EXPECT_NE(again.err.find("bidstore import"), std::string::npos) << again.err;
+    good({"table", "drop", "t"});
+    make();
+    good({"load", "t", sorted, "--sorted"});
+    EXPECT_EQ(good({"count", "t"}), "30000\n");
+    good({"table", "drop", "t"});
+    make();
+    good({"load", "t", twice, "--last-wins"});
+    EXPECT_EQ(good({"get", "t", "k=5", "--json"}).substr(0, 13), "{\"k\":5,\"n\":2,");
+    const std::string log = generate(500);
+    const std::string lines = good({"load", "bids", log, "--mapping", mapping(), "--create"});
+    EXPECT_NE(lines.find("500 rows loaded into bids"), std::string::npos) << lines;
 }
 
 TEST_F(Tool, ExitCodesSayWhatWentWrong) {

@@ -1,0 +1,197 @@
+#include "clientlib/load.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "clientlib/attach.h"
+#include "shm/message.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::size_t kRecordBytes = 120u << 10;  // as far as the ring allows
+
+std::vector<std::byte> step_bytes(LoadStep step, std::uint64_t rows) {
+    const LoadRequest request{step, 0, rows};
+    std::vector<std::byte> bytes(sizeof request);
+    std::memcpy(bytes.data(), &request, sizeof request);
+    return bytes;
+}
+
+}  // namespace
+
+struct TableLoad::Sent {
+    Call call;
+    std::uint64_t first_row = 0;
+};
+
+TableLoad::TableLoad(std::shared_ptr<Connection> connection, const Schema& schema)
+    : connection_(std::move(connection)),
+      name_(schema.name()),
+      variable_(schema.has_variable()),
+      row_bytes_(schema.key_bytes() + schema.fixed_bytes()) {
+    const std::size_t most = connection_->ring().payload_bytes_max();
+    record_bytes_ = std::min(most, kRecordBytes);
+    packed_ = step_bytes(LoadStep::kRows, 0);
+}
+TableLoad::TableLoad(TableLoad&&) noexcept = default;
+TableLoad& TableLoad::operator=(TableLoad&&) noexcept = default;
+TableLoad::~TableLoad() = default;
+
+Result<TableLoad> TableLoad::begin(const AttachOptions& options, const Schema& schema,
+                                   Deadline deadline) {
+    AttachOptions as_admin = options;
+    as_admin.rights = Rights::kAdmin;
+    auto connection =
+        connect_to_daemon(as_admin, SessionBytes{}, options.wait_for_daemon, deadline);
+    if (!connection.ok()) return connection.failure();
+    TableLoad load(std::move(*connection), schema);
+    const std::string encoded = schema.encode();
+    std::vector<std::byte> record = step_bytes(LoadStep::kBegin, 0);
+    const auto bytes = std::as_bytes(std::span(encoded.data(), encoded.size()));
+    record.insert(record.end(), bytes.begin(), bytes.end());
+    if (Status sent = load.send(record, 0, deadline); !sent) return sent.failure();
+    while (!load.sent_.empty()) {
+        if (Status waited = load.wait_for_oldest(deadline); !waited) return waited.failure();
+    }
+    return load;
+}
+
+// ---- rows ---------------------------------------------------------------------------------------
+
+Status TableLoad::add(std::span<const std::byte> key, std::span<const std::byte> value,
+                      Deadline deadline) {
+    const std::size_t length = key.size() + value.size() + (variable_ ? sizeof(std::uint32_t) : 0);
+    if (length + sizeof(LoadRequest) > record_bytes_) {
+        return {Error::kTooLarge, "row " + std::to_string(rows_ + 1) + " has " +
+                                      std::to_string(length) +
+                                      " bytes, more than a load takes: use `bidstore import`"};
+    }
+    if (packed_.size() + length > record_bytes_) {
+        if (Status sent = send_packed(deadline); !sent) return sent;
+    }
+    if (variable_) {
+        const auto value_bytes = static_cast<std::uint32_t>(value.size());
+        const auto bytes = std::as_bytes(std::span(&value_bytes, 1));
+        packed_.insert(packed_.end(), bytes.begin(), bytes.end());
+    }
+    packed_.insert(packed_.end(), key.begin(), key.end());
+    packed_.insert(packed_.end(), value.begin(), value.end());
+    ++packed_rows_;
+    ++rows_;
+    return {};
+}
+
+Status TableLoad::add_packed(std::span<const std::byte> rows, Deadline deadline) {
+    if (variable_ || rows.size() % row_bytes_ != 0) {
+        return {Error::kInvalid, name_ + ": not packed rows of " + std::to_string(row_bytes_) +
+                                     " bytes each"};
+    }
+    while (!rows.empty()) {
+        const std::size_t room = (record_bytes_ - packed_.size()) / row_bytes_ * row_bytes_;
+        const auto part = rows.first(std::min(room, rows.size()));
+        packed_.insert(packed_.end(), part.begin(), part.end());
+        packed_rows_ += part.size() / row_bytes_;
+        rows_ += part.size() / row_bytes_;
+        rows = rows.subspan(part.size());
+        if (rows.empty()) break;
+        if (Status sent = send_packed(deadline); !sent) return sent;
+    }
+    return {};
+}
+
+Status TableLoad::send_packed(Deadline deadline) {
+    if (packed_rows_ == 0) return {};
+    const LoadRequest request{LoadStep::kRows, 0, packed_rows_};
+    std::memcpy(packed_.data(), &request, sizeof request);
+    Status sent = send(packed_, packed_rows_, deadline);
+    packed_.resize(sizeof request);
+    packed_rows_ = 0;
+    return sent;
+}
+
+Status TableLoad::finish(Deadline deadline) {
+    if (Status sent = send_packed(deadline); !sent) return sent;
+    if (Status sent = send(step_bytes(LoadStep::kFinish, rows_), 0, deadline); !sent) return sent;
+    while (!sent_.empty()) {
+        if (Status waited = wait_for_oldest(deadline); !waited) return waited;
+    }
+    return {};
+}
+
+// ---- records and answers ------------------------------------------------------------------------
+
+Status TableLoad::send(std::span<const std::byte> record, std::uint64_t rows, Deadline deadline) {
+    for (;;) {
+        if (Status collected = collect(); !collected) return collected;
+        const std::optional<Call> call = connection_->claim_call();
+        if (call && connection_->post(RecordKind::kLoad, record, *call, 0, 0)) {
+            sent_.push_back({*call, rows_ - rows});
+            return {};
+        }
+        if (call) connection_->release_call(*call);
+        if (Status waited = wait_for_oldest(deadline); !waited) return waited;
+    }
+}
+
+// Takes the answers that are there.
+Status TableLoad::collect() {
+    while (!sent_.empty() && connection_->answered(sent_.front().call)) {
+        const Sent sent = sent_.front();
+        const Answer answer = connection_->answer(sent.call);
+        connection_->release_call(sent.call);
+        sent_.pop_front();
+        if (answer.error == Error::kOk) continue;
+        const bool of_a_row = answer.failed_operation != kNoOperation;
+        return failure(answer.error, of_a_row ? sent.first_row + answer.failed_operation + 1 : 0);
+    }
+    return {};
+}
+
+Status TableLoad::wait_for_oldest(Deadline deadline) {
+    if (sent_.empty()) return {Error::kBusy, name_ + ": no room in the ring of this process"};
+    if (connection_->wait_slice(sent_.front().call, deadline)) return collect();
+    if (connection_->hung_up()) {
+        return {Error::kDisconnected,
+                name_ + ": the daemon ended the connection; nothing was loaded: load again"};
+    }
+    if (std::chrono::steady_clock::now() < deadline) return {};
+    return {Error::kTimedOut, name_ + ": the load had no answer before the deadline; nothing is "
+                                      "loaded once this process ends"};
+}
+
+// `row`: counted from 1; 0: none.
+Failure TableLoad::failure(Error error, std::uint64_t row) const {
+    const std::string who = name_ + ": ";
+    const std::string at = row == 0 ? "a row" : "row " + std::to_string(row);
+    switch (error) {
+        case Error::kTableExists:
+            return {error, who + "the table has rows, and a load makes a new table or fills an "
+                                 "empty one: use `bidstore import` to add rows to it"};
+        case Error::kSchemaMismatch:
+            return {error, who + "the table that is there has other columns: drop it, or load "
+                                 "into another one"};
+        case Error::kBusy:
+            return {error, who + "it is being loaded already, or as many loads are under way as "
+                                 "there may be: try again later"};
+        case Error::kDenied:
+            return {error, who + "loading needs the rights of an admin, and a table of users"};
+        case Error::kNoSpace:
+            return {error, who + "there is no room: nothing was loaded; free some, or raise "
+                                 "max_data_bytes"};
+        case Error::kInvalid:
+            return {Error::kPrecondition,
+                    who + at + " is not above the one before, or is not of this table; rows that "
+                               "are not in order are loaded without --sorted"};
+        case Error::kTooLarge:
+            return {error, who + at + " is too long for a load (use `bidstore import`), or all "
+                                      "rows touch more chunks than pool_bytes and journal_bytes "
+                                      "have room for"};
+        default:
+            return {error, who + "the load was refused: " + std::string(error_name(error))};
+    }
+}
+
+}  // namespace bidstore

@@ -1,0 +1,248 @@
+#include "clientlib/load_sort.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <queue>
+#include <utility>
+
+#include "engine/page/key.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::size_t kWriteBytes = 1u << 20;
+constexpr std::size_t kReadBytes = 256u << 10;
+constexpr std::size_t kLengthBytes = sizeof(std::uint32_t);
+
+std::uint32_t value_length(const std::byte* row) {
+    std::uint32_t length = 0;
+    std::memcpy(&length, row, sizeof length);
+    return length;
+}
+
+Failure file_failure(const std::string& directory, const char* what) {
+    const int number = errno;
+    return {number == ENOSPC ? Error::kNoSpace : Error::kIoError,
+            "sorting: " + std::string(what) + " a temporary file in " + directory + ": " +
+                std::strerror(number) + "; name another directory with --temp-dir"};
+}
+
+}  // namespace
+
+// A sorted run: written once, then read once from its beginning.
+class RowSorter::Run {
+  public:
+    explicit Run(int descriptor) : descriptor_(descriptor) {}
+    ~Run() { ::close(descriptor_); }
+    Run(const Run&) = delete;
+    Run& operator=(const Run&) = delete;
+
+    bool write(std::span<const std::byte> bytes) {
+        while (!bytes.empty()) {
+            const ssize_t done = ::write(descriptor_, bytes.data(), bytes.size());
+            if (done < 0 && errno == EINTR) continue;
+            if (done < 0) return false;
+            bytes = bytes.subspan(static_cast<std::size_t>(done));
+        }
+        return true;
+    }
+    bool rewind() { return ::lseek(descriptor_, 0, SEEK_SET) == 0; }
+
+    // The next row (length, key, value), valid until the next call; nullptr at the end, or with
+    // failed() set.
+    const std::byte* next(std::uint32_t key_bytes) {
+        position_ += row_bytes_;
+        row_bytes_ = 0;
+        if (!have(kLengthBytes + key_bytes)) return nullptr;
+        const std::size_t whole = kLengthBytes + key_bytes + value_length(at());
+        if (!have(whole)) return nullptr;
+        row_bytes_ = whole;
+        return at();
+    }
+    const std::byte* at() const { return buffer_.data() + position_; }
+    bool failed() const { return failed_; }
+
+  private:
+    // Whether so many bytes are in the buffer from position_ on, after reading more.
+    bool have(std::size_t bytes) {
+        if (end_ - position_ >= bytes) return true;
+        std::memmove(buffer_.data(), buffer_.data() + position_, end_ - position_);
+        end_ -= position_;
+        position_ = 0;
+        if (buffer_.size() < std::max(kReadBytes, bytes)) {
+            buffer_.resize(std::max(kReadBytes, bytes));
+        }
+        while (end_ < bytes) {
+            const ssize_t got = ::read(descriptor_, buffer_.data() + end_, buffer_.size() - end_);
+            if (got < 0 && errno == EINTR) continue;
+            if (got <= 0) {
+                failed_ = got < 0;
+                return false;
+            }
+            end_ += static_cast<std::size_t>(got);
+        }
+        return true;
+    }
+
+    const int descriptor_;
+    std::vector<std::byte> buffer_;
+    std::size_t position_ = 0;
+    std::size_t end_ = 0;
+    std::size_t row_bytes_ = 0;
+    bool failed_ = false;
+};
+
+RowSorter::RowSorter(std::uint32_t key_bytes, std::uint64_t memory_bytes, std::string directory,
+                     bool last_wins)
+    : key_bytes_(key_bytes),
+      memory_bytes_(std::max<std::uint64_t>(memory_bytes, 1u << 20)),
+      directory_(std::move(directory)),
+      last_wins_(last_wins) {}
+RowSorter::~RowSorter() = default;
+
+Status RowSorter::add(std::span<const std::byte> key, std::span<const std::byte> value) {
+    const std::size_t bytes = kLengthBytes + key.size() + value.size();
+    const std::uint64_t used = rows_.size() + index_.size() * sizeof(Row);
+    if (!index_.empty() && used + bytes + sizeof(Row) > memory_bytes_) {
+        if (Status spilled = spill(); !spilled) return spilled;
+    }
+    // Reserved once, so that growing never holds the rows twice.
+    if (rows_.capacity() == 0) {
+        rows_.reserve(memory_bytes_);
+        index_.reserve(memory_bytes_ / 64);
+    }
+    index_.push_back({key_head(key.data(), key_bytes_), rows_.size()});
+    const auto length = static_cast<std::uint32_t>(value.size());
+    const auto length_bytes = std::as_bytes(std::span(&length, 1));
+    rows_.insert(rows_.end(), length_bytes.begin(), length_bytes.end());
+    rows_.insert(rows_.end(), key.begin(), key.end());
+    rows_.insert(rows_.end(), value.begin(), value.end());
+    return {};
+}
+
+// By key, then by arrival: the last of equal ones came last.
+bool RowSorter::less(const Row& left, const Row& right) const {
+    if (left.head != right.head) return left.head < right.head;
+    if (key_bytes_ > 8) {
+        const int order = compare_keys(rows_.data() + left.offset + kLengthBytes + 8,
+                                       rows_.data() + right.offset + kLengthBytes + 8,
+                                       key_bytes_ - 8);
+        if (order != 0) return order < 0;
+    }
+    return left.offset < right.offset;
+}
+
+void RowSorter::sort() {
+    const auto in_order = [this](const Row& left, const Row& right) { return less(left, right); };
+    if (!std::is_sorted(index_.begin(), index_.end(), in_order)) {
+        std::sort(index_.begin(), index_.end(), in_order);
+    }
+}
+
+Status RowSorter::spill() {
+    const int descriptor = ::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (descriptor < 0) return file_failure(directory_, "making");
+    runs_.push_back(std::make_unique<Run>(descriptor));
+    Run& run = *runs_.back();
+    sort();
+    std::vector<std::byte> out;
+    out.reserve(kWriteBytes + kReadBytes);
+    for (const Row& row : index_) {
+        const std::byte* from = rows_.data() + row.offset;
+        out.insert(out.end(), from, from + kLengthBytes + key_bytes_ + value_length(from));
+        if (out.size() < kWriteBytes) continue;
+        if (!run.write(out)) return file_failure(directory_, "writing");
+        out.clear();
+    }
+    if (!run.write(out) || !run.rewind()) return file_failure(directory_, "writing");
+    rows_.clear();
+    index_.clear();
+    return {};
+}
+
+Failure RowSorter::twice(const std::byte* key) const {
+    static constexpr char kDigits[] = "0123456789abcdef";
+    std::string text;
+    for (std::uint32_t i = 0; i < key_bytes_; ++i) {
+        const auto byte = static_cast<unsigned>(key[i]);
+        text += {kDigits[byte >> 4], kDigits[byte & 15]};
+    }
+    return {Error::kExists, "the key " + text + " is there twice; with --last-wins the last row of "
+                            "a key is loaded"};
+}
+
+Status RowSorter::drain(const Take& take) {
+    if (runs_.empty()) return drain_memory(take);
+    if (!index_.empty()) {
+        if (Status spilled = spill(); !spilled) return spilled;
+    }
+    rows_ = {};
+    index_ = {};
+    return merge(take);
+}
+
+Status RowSorter::drain_memory(const Take& take) {
+    sort();
+    for (std::size_t i = 0; i < index_.size(); ++i) {
+        const std::byte* row = rows_.data() + index_[i].offset;
+        const std::byte* key = row + kLengthBytes;
+        if (i + 1 < index_.size()) {
+            const std::byte* next = rows_.data() + index_[i + 1].offset + kLengthBytes;
+            if (keys_equal(key, next, key_bytes_)) {
+                if (!last_wins_) return twice(key);
+                continue;
+            }
+        }
+        if (Status taken = take({key, key_bytes_}, {key + key_bytes_, value_length(row)}); !taken) {
+            return taken;
+        }
+    }
+    return {};
+}
+
+Status RowSorter::merge(const Take& take) {
+    using Entry = std::pair<const std::byte*, std::size_t>;  // row, index of its run
+    const auto later = [this](const Entry& left, const Entry& right) {
+        const int order = compare_keys(left.first + kLengthBytes, right.first + kLengthBytes,
+                                       key_bytes_);
+        return order != 0 ? order > 0 : left.second > right.second;
+    };
+    std::priority_queue<Entry, std::vector<Entry>, decltype(later)> heads(later);
+    const auto push = [&](std::size_t run) -> Status {
+        if (const std::byte* row = runs_[run]->next(key_bytes_)) {
+            heads.emplace(row, run);
+        } else if (runs_[run]->failed()) {
+            return file_failure(directory_, "reading");
+        }
+        return {};
+    };
+    for (std::size_t run = 0; run < runs_.size(); ++run) {
+        if (Status pushed = push(run); !pushed) return pushed;
+    }
+    std::vector<std::byte> waiting;  // the row before, until the next one has another key
+    const auto give = [&]() -> Status {
+        if (waiting.empty()) return {};
+        const std::byte* key = waiting.data() + kLengthBytes;
+        return take({key, key_bytes_}, {key + key_bytes_, value_length(waiting.data())});
+    };
+    while (!heads.empty()) {
+        const auto [row, run] = heads.top();
+        heads.pop();
+        const std::byte* key = row + kLengthBytes;
+        const bool same =
+            !waiting.empty() && keys_equal(waiting.data() + kLengthBytes, key, key_bytes_);
+        if (same && !last_wins_) return twice(key);
+        if (!same) {
+            if (Status given = give(); !given) return given;
+        }
+        waiting.assign(row, row + kLengthBytes + key_bytes_ + value_length(row));
+        if (Status pushed = push(run); !pushed) return pushed;
+    }
+    return give();
+}
+
+}  // namespace bidstore

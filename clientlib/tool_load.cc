@@ -1,0 +1,264 @@
+#include "clientlib/tool_load.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <utility>
+
+#include "clientlib/import.h"
+#include "clientlib/load.h"
+#include "clientlib/load_rows.h"
+#include "clientlib/load_sort.h"
+#include "clientlib/tool_output.h"
+
+namespace bidstore {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+double seconds_since(SteadyClock::time_point start) {
+    return std::chrono::duration<double>(SteadyClock::now() - start).count();
+}
+
+// One run of the command: rows from all inputs, sorted or as they come, into one load.
+class LoadRun final : public RowSink {
+  public:
+    LoadRun(const ToolOptions& options, const LoadCommand& command, const Schema& schema,
+            TableLoad load)
+        : options_(options),
+          command_(command),
+          schema_(schema),
+          load_(std::move(load)),
+          terminal_(::isatty(STDERR_FILENO) == 1) {
+        if (!command.sorted) {
+            sorter_.emplace(schema.key_bytes(), command.memory_mib << 20, temp_dir(),
+                            command.last_wins);
+        }
+    }
+
+    Status read(const std::string& path, const Mapping& mapping, const std::string& errors);
+    Status read_rows(const std::string& path);
+    // What waits in the sorter goes to the load; then the table appears.
+    Status end();
+    void print_summary() const;
+
+    // ---- RowSink ----
+    Status write(const MappedRecord& record) override {
+        for (const MappedRow& row : record.rows) {
+            if (Status taken = take(row.key, row.value); !taken) {
+                return {taken.error(),
+                        "line " + std::to_string(record.line) + ": " + taken.failure().what};
+            }
+        }
+        return {};
+    }
+    Status finish() override { return {}; }
+
+  private:
+    std::string temp_dir() const {
+        if (!command_.temp_dir.empty()) return command_.temp_dir;
+        const char* set = std::getenv("TMPDIR");
+        return set != nullptr && *set != '\0' ? set : "/var/tmp";
+    }
+    Status take(std::span<const std::byte> key, std::span<const std::byte> value) {
+        if (sorter_) return sorter_->add(key, value);
+        return load_.add(key, value, options_.deadline());
+    }
+    void show(const ImportTotals& totals, const std::string& what);
+    void clear_line() const {
+        if (shown_ && terminal_) std::fputs("\r\x1b[K", stderr);
+    }
+
+    const ToolOptions& options_;
+    const LoadCommand& command_;
+    const Schema& schema_;
+    TableLoad load_;
+    std::optional<RowSorter> sorter_;
+    const bool terminal_;
+    bool shown_ = false;
+    double next_shown_ = 0.2;
+    std::uint64_t read_ = 0;
+    std::uint64_t refused_ = 0;
+    std::uint64_t runs_ = 0;
+    std::vector<std::string> examples_;
+    SteadyClock::time_point start_ = SteadyClock::now();
+};
+
+void LoadRun::show(const ImportTotals& totals, const std::string& what) {
+    if (!terminal_ && !command_.progress) return;
+    const double elapsed = seconds_since(start_);
+    if (elapsed < next_shown_) return;
+    next_shown_ = elapsed + (terminal_ ? 0.2 : 2.0);
+    shown_ = true;
+    std::fprintf(stderr, terminal_ ? "\r%s: %s\x1b[K" : "%s: %s\n", what.c_str(),
+                 progress_line(totals, elapsed).c_str());
+}
+
+Status LoadRun::read(const std::string& path, const Mapping& mapping, const std::string& errors) {
+    const SourceFormat format = command_.format == "csv"    ? SourceFormat::kCsv
+                                : command_.format == "json" ? SourceFormat::kJson
+                                                            : SourceFormat::kByName;
+    auto source = open_source(path, format);
+    if (!source) return source.failure();
+    const Schema* schemas[] = {&schema_};
+    auto mapper = RowMapper::make(mapping, schemas, **source);
+    if (!mapper) return {mapper.error(), command_.mapping + ": " + mapper.failure().what};
+    auto refusals = RefusalLog::make(errors, path);
+    if (!refusals) return refusals.failure();
+    ImportTotals totals;
+    Status status = run_import(**source, *mapper, *this, *refusals, totals,
+                               [&](const ImportTotals& now) {
+                                   if (now.records % 64 == 0) show(now, path);
+                               });
+    read_ += totals.rows;
+    refused_ += totals.refused;
+    for (const std::string& example : refusals->examples()) examples_.push_back(example);
+    // Lines that were refused are the log's fault, not the command line's.
+    if (status.error() != Error::kInvalid) return status;
+    return {Error::kPrecondition, status.failure().what};
+}
+
+Status LoadRun::read_rows(const std::string& path) {
+    auto file = RowsFile::open(path, schema_);
+    if (!file) return file.failure();
+    ImportTotals totals;
+    totals.bytes_total = file->header().rows * file->row_bytes();
+    for (;;) {
+        auto rows = file->next();
+        if (!rows) return rows.failure();
+        if (rows->empty()) break;
+        if (!sorter_) {
+            if (Status sent = load_.add_packed(*rows, options_.deadline()); !sent) return sent;
+        }
+        for (auto left = *rows; sorter_ && !left.empty();
+             left = left.subspan(file->row_bytes())) {
+            const auto value = left.subspan(schema_.key_bytes(), schema_.fixed_bytes());
+            if (Status kept = sorter_->add(left.first(schema_.key_bytes()), value); !kept) {
+                return kept;
+            }
+        }
+        totals.rows = file->rows_read();
+        totals.bytes_read = totals.rows * file->row_bytes();
+        show(totals, path);
+    }
+    read_ += file->rows_read();
+    return {};
+}
+
+Status LoadRun::end() {
+    Status sorted;
+    if (sorter_) {
+        runs_ = sorter_->runs();
+        ImportTotals totals;
+        totals.bytes_total = read_;
+        sorted = sorter_->drain([&](auto key, auto value) {
+            totals.bytes_read = totals.rows = load_.rows();
+            if (totals.rows % 1024 == 0) show(totals, "loading");
+            return load_.add(key, value, options_.deadline());
+        });
+    }
+    // Sync, checkpoint: as long as they take; a daemon that goes away is noticed.
+    if (sorted) sorted = load_.finish(in(std::chrono::hours(24)));
+    clear_line();
+    return sorted;
+}
+
+void LoadRun::print_summary() const {
+    const double seconds = seconds_since(start_);
+    const auto rate =
+        static_cast<std::uint64_t>(seconds > 0 ? static_cast<double>(load_.rows()) / seconds : 0);
+    if (options_.json) {
+        JsonLine line;
+        line.text("table", command_.table).number("rows", load_.rows()).number("read", read_);
+        line.number("refused", refused_).number("runs", runs_);
+        line.raw("seconds", std::to_string(seconds)).number("rows_per_second", rate);
+        std::printf("%s\n", line.str().c_str());
+        return;
+    }
+    std::printf("%s rows loaded into %s, %s read, %s lines refused, %.2f s, %s rows/s\n",
+                grouped(load_.rows()).c_str(), command_.table.c_str(), grouped(read_).c_str(),
+                grouped(refused_).c_str(), seconds, grouped(rate).c_str());
+    for (const std::string& example : examples_) std::printf("  %s\n", example.c_str());
+}
+
+// The block of the mapping that is the table's.
+Result<Mapping> block_of(const LoadCommand& command) {
+    auto whole = load_mapping(command.mapping);
+    if (!whole) return whole.failure();
+    Mapping one;
+    for (const TableMapping& block : whole->tables) {
+        if (block.name == command.table) one.tables.push_back(block);
+    }
+    if (one.tables.size() != 1) {
+        return {Error::kInvalid, command.mapping + ": has no one block for table " +
+                                     command.table};
+    }
+    if (one.tables.front().mode == RowMode::kAdd) {
+        return {Error::kInvalid, command.mapping + ": mode \"add\" changes rows, and a load makes "
+                                                   "them: use `bidstore import`"};
+    }
+    return one;
+}
+
+bool is_rows(const LoadCommand& command, const std::string& path) {
+    if (!command.format.empty()) return command.format == "rows";
+    return path != "-" && RowsFile::looks_like_one(path);
+}
+
+// Of the table that is there, else, with --create, of the mapping.
+Result<Schema> schema_of(const ToolOptions& options, const LoadCommand& command,
+                         const Mapping& mapping) {
+    auto store = options.attach(Rights::kAdmin);
+    if (!store) return store.failure();
+    auto table = store->open_raw(command.table, options.deadline());
+    if (table) return table->schema();
+    if (table.error() != Error::kNoSuchTable) return table.failure();
+    if (command.create && !mapping.tables.empty()) return mapping_schema(mapping.tables.front());
+    return {Error::kNoSuchTable, table.failure().what + "; make it with `bidstore table create`, "
+                                                        "or load with --mapping and --create"};
+}
+
+std::string errors_for(const LoadCommand& command, std::size_t index) {
+    const bool to_file = command.errors != "stop" && command.errors != "skip";
+    return to_file && index > 0 ? command.errors + "." + std::to_string(index + 1)
+                                : command.errors;
+}
+
+}  // namespace
+
+int load_files(const ToolOptions& options, const LoadCommand& command) {
+    Mapping mapping;
+    const bool all_rows = std::all_of(command.files.begin(), command.files.end(),
+                                      [&](const auto& path) { return is_rows(command, path); });
+    if (!command.mapping.empty()) {
+        auto block = block_of(command);
+        if (!block) return options.fail(block.failure());
+        mapping = std::move(*block);
+    } else if (!all_rows) {
+        return options.fail({Error::kInvalid, "JSON lines and CSV need --mapping: which part of a "
+                                              "line goes where"});
+    }
+    auto schema = schema_of(options, command, mapping);
+    if (!schema) return options.fail(schema.failure());
+    AttachOptions attach;
+    attach.socket = options.socket;
+    auto load = TableLoad::begin(attach, *schema, options.deadline());
+    if (!load) return options.fail(load.failure());
+    LoadRun run(options, command, *schema, std::move(*load));
+    Status status;
+    for (std::size_t i = 0; i < command.files.size() && status.ok(); ++i) {
+        const std::string& path = command.files[i];
+        status = is_rows(command, path) ? run.read_rows(path)
+                                        : run.read(path, mapping, errors_for(command, i));
+    }
+    if (status) status = run.end();
+    if (!status) return options.fail(status.failure());
+    run.print_summary();
+    return kExitOk;
+}
+
+}  // namespace bidstore

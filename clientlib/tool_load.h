@@ -1,0 +1,28 @@
+// `bidstore load`: a new table with all rows of its inputs, past the log, all or nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "clientlib/tool_options.h"
+
+namespace bidstore {
+
+struct LoadCommand {
+    std::string table;
+    std::vector<std::string> files;  // "-" is standard input (not for binary rows)
+    std::string mapping;             // of JSON lines and CSV
+    std::string format;              // "rows", "json", "csv", or empty: by the file
+    std::string errors = "stop";     // "stop", "skip", or a file
+    bool create = false;             // the mapping describes the table, which need not be there
+    bool sorted = false;             // keys rise through all files: nothing is sorted
+    bool last_wins = false;
+    bool progress = false;
+    std::uint64_t memory_mib = 256;  // for sorting
+    std::string temp_dir;            // for sorting; empty: $TMPDIR or /var/tmp
+};
+
+int load_files(const ToolOptions& options, const LoadCommand& command);
+
+}  // namespace bidstore

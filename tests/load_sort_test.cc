@@ -1,0 +1,81 @@
+// Sorting for bulk loads: with and without runs, the same rows come out, in order, once.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <random>
+
+#include "clientlib/load_sort.h"
+
+namespace bidstore {
+namespace {
+
+using Rows = std::map<std::vector<std::byte>, std::vector<std::byte>>;
+
+std::vector<std::byte> random_bytes(std::mt19937_64& random, std::size_t length, int values) {
+    std::vector<std::byte> bytes(length);
+    for (auto& byte : bytes) byte = static_cast<std::byte>(random() % values);
+    return bytes;
+}
+
+Status add_all(RowSorter& sorter, std::uint32_t key_bytes, int values, std::uint32_t count,
+               Rows& rows) {
+    std::mt19937_64 random(key_bytes);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const auto key = random_bytes(random, key_bytes, values);
+        const std::vector<std::byte> value(random() % 300, static_cast<std::byte>(random()));
+        rows[key] = value;
+        if (Status added = sorter.add(key, value); !added) return added;
+    }
+    return {};
+}
+
+TEST(RowSorter, GivesTheLastRowOfEachKeyInOrder) {
+    for (const std::uint32_t key_bytes : {3u, 11u}) {
+        for (const std::uint64_t memory : {64u << 20, 1u << 20}) {
+            SCOPED_TRACE(std::to_string(key_bytes) + " bytes, memory " + std::to_string(memory));
+            RowSorter sorter(key_bytes, memory, "/var/tmp", true);
+            Rows rows;
+            ASSERT_TRUE(add_all(sorter, key_bytes, key_bytes < 8 ? 256 : 4, 20'000, rows).ok());
+            EXPECT_EQ(sorter.runs() > 2, memory == 1u << 20);
+            auto expected = rows.begin();
+            const Status drained = sorter.drain([&](auto key, auto value) -> Status {
+                if (expected == rows.end() ||
+                    !std::equal(key.begin(), key.end(), expected->first.begin()) ||
+                    !std::equal(value.begin(), value.end(), expected->second.begin(),
+                                expected->second.end())) {
+                    return {Error::kCorruption, "another row was expected"};
+                }
+                ++expected;
+                return {};
+            });
+            EXPECT_TRUE(drained.ok()) << drained.failure().what;
+            EXPECT_EQ(expected, rows.end());
+        }
+    }
+}
+
+TEST(RowSorter, NamesAKeyThatIsThereTwice) {
+    for (const std::uint32_t between : {0u, 20'000u}) {  // in one run, in two
+        RowSorter sorter(16, 1u << 20, "/var/tmp", false);
+        Rows rows;
+        const std::vector<std::byte> key(16, std::byte{0xab});
+        ASSERT_TRUE(sorter.add(key, key).ok());
+        ASSERT_TRUE(add_all(sorter, 16, 256, between, rows).ok());
+        ASSERT_TRUE(sorter.add(key, key).ok());
+        const Status drained = sorter.drain([](auto, auto) { return Status(); });
+        EXPECT_EQ(drained.error(), Error::kExists);
+        EXPECT_NE(drained.failure().what.find("abababab"), std::string::npos);
+    }
+}
+
+TEST(RowSorter, SaysThatTheDirectoryIsNotThere) {
+    RowSorter sorter(16, 1u << 20, "/var/tmp/no-such-directory", false);
+    Rows rows;
+    const Status added = add_all(sorter, 16, 256, 20'000, rows);
+    EXPECT_EQ(added.error(), Error::kIoError);
+    EXPECT_NE(added.failure().what.find("--temp-dir"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace bidstore
