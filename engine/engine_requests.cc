@@ -61,6 +61,8 @@ void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
 }
 
 bool Engine::Core::retry_parked() {
+    // Without an answer they are sent again, to the next daemon; here they would wait for nothing.
+    if (stopping_) return false;
     bool worked = false;
     std::vector<std::uint64_t> ready;
     for (const auto& [client_id, parked] : parked_) {

@@ -112,6 +112,18 @@ TEST_F(GrowthTest, OnlyATrueShortageWaitsForGrowth) {
     EXPECT_GT(growth.chunks(), 1u);
 }
 
+// A stop ends the growth early, which is no full file: the write goes to the next daemon.
+TEST_F(GrowthTest, StopWhileAWriteWaitsForGrowthDoesNotRefuseIt) {
+    start();
+    ASSERT_TRUE(store->run_until([&] { return store->engine->core().commit().open(); }));
+    while (space().available() > 40) space().allocate(PageType::kLeaf, TableId{99}, PageId{0});
+    const auto token = client->submit(rows(1).bytes());
+    ASSERT_TRUE(token.has_value());
+    ASSERT_TRUE(store->run_until([&] { return space().growth().running(); }));
+    EXPECT_TRUE(store->stop());
+    EXPECT_FALSE(client->answer(*token).has_value());
+}
+
 TEST_F(GrowthTest, FullFileSystemAtEveryStepRefusesClearlyAndServesAgainByItself) {
     for (std::uint64_t pieces = 0; pieces <= 2 * kChunkBytes / kPieceBytes; ++pieces) {
         SCOPED_TRACE("room for " + std::to_string(pieces) + " pieces");

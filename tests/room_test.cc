@@ -251,6 +251,16 @@ TEST_F(RoomTest, GrowthEndsBeforeMetadataFillThePool) {
     EXPECT_NE(grown.failure().what.find("pool_bytes"), std::string::npos) << grown.failure().what;
     EXPECT_EQ(core.storage().space.chunk_count(), 128u);
     EXPECT_EQ(put(fixed, 1, Bytes(256)), Error::kOk);
+
+    // What fitted beside the metadata fits again when it is replayed.
+    TransactionBytes many;
+    for (std::uint64_t id = 0; id < 20; ++id) {
+        many.operation(OperationKind::kPut, fixed, key_of(id), Bytes(256));
+    }
+    ASSERT_EQ(commit(many).error, Error::kOk);
+    store = std::make_unique<SimStore>(options, store->disk->power_loss(7), 2);
+    const Status opened = store->open();
+    ASSERT_TRUE(opened.ok()) << opened.failure().what;
 }
 
 }  // namespace
