@@ -4,6 +4,12 @@
 #   bash bench/run.sh first-look [--huge-pages] [--rows N] [--seconds S] [--json FILE]
 #                                [--binaries DIR]
 #
+#   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
+#
+#   evict           hit ratios of the eviction policy on page traces, beside LRU, CLOCK, SIEVE,
+#                   S3-FIFO and the optimum, at several pool sizes
+#   --bid-log FILE  bid requests, one JSON object a line, gzip or not (default: made up)
+#   --trace FILE    a trace more: one page number a line
 #   first-look      gets, scans and durable writes as a bidder makes them, the system calls of a
 #                   second of reads, and the bare machine beside them, with the targets
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
@@ -24,6 +30,7 @@ seconds=5
 reserve_huge_pages=""
 json=""
 binaries=""
+replay_options=()
 
 usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 fail_usage() {
@@ -33,9 +40,9 @@ fail_usage() {
 
 workload="${1:-}"
 case "$workload" in
-    first-look) shift ;;
+    first-look | evict) shift ;;
     --help | -h) usage; exit 0 ;;
-    *) fail_usage "unknown workload \"$workload\"; there is: first-look" ;;
+    *) fail_usage "unknown workload \"$workload\"; there is: first-look, evict" ;;
 esac
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -43,6 +50,7 @@ while [[ $# -gt 0 ]]; do
         --rows) rows="${2:-}"; shift ;;
         --seconds) seconds="${2:-}"; shift ;;
         --json) json="${2:-}"; shift ;;
+        --bid-log | --trace) replay_options+=("$1" "${2:-}"); shift ;;
         --binaries) binaries="${2:-}"; shift ;;
         --help | -h) usage; exit 0 ;;
         *) fail_usage "unknown option $1" ;;
@@ -78,6 +86,10 @@ fi
 driver="$binaries/bench_driver"
 [[ -x "$driver" && -x "$binaries/bidstored" ]] ||
     fail_usage "--binaries $binaries: bidstored or bench_driver is not there"
+
+if [[ "$workload" == evict ]]; then
+    exec "$binaries/bench_evict_replay" ${replay_options[@]+"${replay_options[@]}"}
+fi
 
 work="$(mktemp -d "${TMPDIR:-/var/tmp}/bidstore-bench.XXXXXX")"
 export BIDSTORE_SOCKET="$work/store/bidstore.sock"
