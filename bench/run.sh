@@ -3,6 +3,7 @@
 #
 #   bash bench/run.sh first-look [--huge-pages] [--rows N] [--seconds S] [--json FILE]
 #                                [--binaries DIR]
+#   bash bench/run.sh misses [--rows N] [--seconds S] [--rounds N] [--binaries DIR]
 #
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
@@ -12,10 +13,14 @@
 #   --trace FILE    a trace more: one page number a line
 #   first-look      gets, scans and durable writes as a bidder makes them, the system calls of a
 #                   second of reads, and the bare machine beside them, with the targets
+#   misses          random reads of rows that are not in the pool, 1 to 64 at a time, beside fio on
+#                   the same file; rows of 8 + 256 bytes, a pool of a quarter of them
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
 #                   without it the pool takes those that are free, if they suffice
-#   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages)
-#   --seconds S     how long the writers write (default 5)
+#   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages; of
+#                   misses 4000000: 1 GiB)
+#   --seconds S     how long the writers write (default 5); a round of misses (default 2)
+#   --rounds N      of misses (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
 #
@@ -28,6 +33,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 rows=10000000
 seconds=5
 reserve_huge_pages=""
+rounds=3
 json=""
 binaries=""
 replay_options=()
@@ -41,14 +47,16 @@ fail_usage() {
 workload="${1:-}"
 case "$workload" in
     first-look | evict) shift ;;
+    misses) shift; rows=4000000; seconds=2 ;;
     --help | -h) usage; exit 0 ;;
-    *) fail_usage "unknown workload \"$workload\"; there is: first-look, evict" ;;
+    *) fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses" ;;
 esac
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --huge-pages) reserve_huge_pages=yes ;;
         --rows) rows="${2:-}"; shift ;;
         --seconds) seconds="${2:-}"; shift ;;
+        --rounds) rounds="${2:-}"; shift ;;
         --json) json="${2:-}"; shift ;;
         --bid-log | --trace) replay_options+=("$1" "${2:-}"); shift ;;
         --binaries) binaries="${2:-}"; shift ;;
@@ -62,6 +70,9 @@ if ! [[ "$rows" =~ ^[0-9]{4,9}$ ]] || ((10#$rows < 1000)); then
 fi
 if ! [[ "$seconds" =~ ^[0-9]{1,4}$ ]] || ((10#$seconds < 1)); then
     fail_usage "--seconds wants a whole number from 1 up, not \"$seconds\""
+fi
+if ! [[ "$rounds" =~ ^[1-9][0-9]{0,2}$ ]]; then
+    fail_usage "--rounds wants 1 to 999, not \"$rounds\""
 fi
 rows=$((10#$rows))
 seconds=$((10#$seconds))
@@ -244,6 +255,10 @@ count_system_calls() {
 
 # ---- the run -----------------------------------------------------------------------------------
 
+if [[ "$workload" == misses ]]; then
+    source "$root/bench/misses.sh"
+    exit 0
+fi
 busy="$(busy_percent)"
 echo "other_load_percent $busy" >"$results"
 if ((busy > 10)); then

@@ -25,6 +25,7 @@ constexpr std::uint64_t kMicrosecond = 1'000;
 constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kSecond = 1'000'000'000;
 constexpr std::uint64_t kDay = 86'400 * kSecond;
+constexpr std::uint64_t kLingerNs = 60 * kMicrosecond;  // about two sleeps and wakes
 constexpr std::uint32_t kSlotsMax = 65'536;  // the engine looks at each after a publication
 constexpr std::size_t kSocketPathMax = 107;  // sockaddr_un::sun_path with its end
 
@@ -495,6 +496,7 @@ EngineOptions engine_options(const Config& config) {
     options.max_held_bytes = config.max_held_bytes;
     options.session_age_us = config.session_age_ns / kMicrosecond;
     options.spin = config.spin;
+    options.linger_ns = kLingerNs;
     return options;
 }
 

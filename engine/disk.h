@@ -16,6 +16,7 @@
 // Deadline:  no request waits for another request; a device that hangs is the caller's to notice.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -90,6 +91,15 @@ class Disk {
 
     // For messages: where the file is.
     virtual std::string path(StoreFile file) const = 0;
+
+    // Memory that most requests will use as their buffer, known to the kernel from now on, so that
+    // each of them costs less (io_uring: registered buffers; they count as locked memory). It
+    // outlives the disk. False: the kernel does not take it, or the disk knows no such thing, and
+    // all goes on as without. By the thread that calls everything else.
+    virtual bool register_memory([[maybe_unused]] std::byte* base,
+                                 [[maybe_unused]] std::uint64_t size_bytes) {
+        return false;
+    }
 };
 
 }  // namespace bidstore

@@ -9,6 +9,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kTickNs = 10'000'000;
+constexpr std::uint64_t kLongGapNs = 1'000'000;  // a gap counts as so long at most
 constexpr std::uint64_t kSleepBehindLogNs = 100'000;  // with a log write under way: no doorbell
 
 }  // namespace
@@ -46,9 +47,16 @@ Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clien
                    on_loaded(page, error, message);
                }),
       port_(clients, pool, clock, stats_, {options.max_snapshot_age_ns, options.max_pin_all_ns}),
+      page_waits_(port_),
       sleep_(pool.header().engine) {}
 
 Status Engine::Core::open() {
+    // Fewer steps for each page read, where locked memory may be as much as the pool.
+    const std::uint64_t frame_bytes =
+        pool_segment_.header().frame_count * std::uint64_t{kPageBytes};
+    if (disk_.register_memory(pool_segment_.frame(FrameId{0}), frame_bytes)) {
+        say(6, "pages are read into buffers that the kernel knows");
+    }
     WalStart start;
     bidstore::Recovery recovery(storage_, options_);
     Result<Engine::Recovery> found = recovery.run(start);
@@ -115,6 +123,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     tick();
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
     if (stopped()) return EngineRound::kStopped;
+    if (lingers(worked)) return worked ? EngineRound::kWorked : EngineRound::kIdle;
     if (worked) return EngineRound::kWorked;
     sleep(max_sleep_ns);
     return EngineRound::kIdle;
@@ -129,11 +138,35 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
         return;
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
-    if (!parked_.empty() || !loads_.empty()) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
+    // Frames come back when a reader ends, which rings no bell.
+    const bool starved =
+        !parked_.empty() || !loads_.empty() || storage_.loader.waits_for_frames();
+    if (starved) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
     sleep_.announce();
     if (!port_.any_news()) disk_.poll(max_sleep_ns);
     sleep_.cancel();
     clients_.drain_doorbell();
+}
+
+// Whether to look again at once rather than sleep. To sleep and to be woken costs some ten
+// microseconds on either side, about as much as a fast device takes to read a page: while there are
+// misses, short gaps between them are waited out awake. Where gaps are long (a slow device) this
+// does not begin; where they become long it ends after options_.linger_ns, once.
+bool Engine::Core::lingers(bool worked) {
+    if (options_.linger_ns == 0) return false;
+    if (worked && idle_since_ns_ == 0) return false;  // no clock is read in a busy stretch
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (worked) {
+        const std::uint64_t gap_ns = std::min(now_ns - idle_since_ns_, kLongGapNs);
+        idle_gap_ns_ = (idle_gap_ns_ * 7 + gap_ns) / 8;
+        idle_since_ns_ = 0;
+        return false;
+    }
+    if (idle_since_ns_ == 0) idle_since_ns_ = now_ns;
+    const std::uint64_t quiet_ns = now_ns - storage_.loader.last_read_ns();
+    const bool misses = storage_.loader.loading() > 0 || quiet_ns < options_.linger_ns;
+    return misses && idle_gap_ns_ < options_.linger_ns &&
+           now_ns - idle_since_ns_ < options_.linger_ns;
 }
 
 void Engine::Core::tick() {

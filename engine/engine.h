@@ -33,6 +33,7 @@ struct EngineOptions {
     std::uint64_t max_held_bytes = 256u << 20;             // old versions that one client may hold
     std::uint64_t session_age_us = 7ull * 86'400'000'000;  // a session unused so long is forgotten
     bool spin = false;                                     // idle = "spin": never sleep
+    std::uint64_t linger_ns = 0;  // awake through gaps between misses that are shorter than this
     // 64 random bits, for uuids and salts; must be given (a seeded one in simulation).
     std::function<std::uint64_t()> random;
     // One line for the operator at a time: level as in syslog (3 error, 4 warning, 6 info).

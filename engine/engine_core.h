@@ -17,6 +17,7 @@
 #include "engine/commit.h"
 #include "engine/engine.h"
 #include "engine/executor.h"
+#include "engine/page_waits.h"
 #include "engine/sessions.h"
 #include "engine/storage.h"
 #include "shm/doorbell.h"
@@ -36,6 +37,7 @@ class Engine::Core {
     const std::string& fence_reason() const { return fence_reason_; }
     Storage& storage() { return storage_; }
     Commit& commit() { return *commit_; }
+    const PageWaits& page_waits() const { return page_waits_; }
 
   private:
     // Why a request waits.
@@ -51,12 +53,6 @@ class Engine::Core {
         PageId page;
         std::uint64_t taken_ns = 0;
     };
-    struct PageWait {  // a page request that is not complete
-        CallAddress to;
-        std::uint32_t remaining = 0;
-        Error error = Error::kOk;
-        std::uint32_t failed = kNoOperation;
-    };
 
     // ---- the steps of a round ----
     bool take_commands();
@@ -70,6 +66,7 @@ class Engine::Core {
     bool expire_sessions();
     void tick();
     void sleep(std::uint64_t max_sleep_ns);
+    bool lingers(bool worked);
     bool stopped();
 
     // ---- clients ----
@@ -106,7 +103,6 @@ class Engine::Core {
     void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);
     void on_loaded(PageId page, Error error, const std::string& message);
-    void finish_wait(std::uint32_t index, std::uint32_t position, Error error);
 
     // ---- bulk loads ----
     struct Replaced {
@@ -133,6 +129,8 @@ class Engine::Core {
 
     // ---- room ----
     bool make_frames(std::uint64_t frames);
+    bool reclaim_for_room();
+    bool checkpoint_helps(std::uint64_t missing_frames) const;
     bool evict_and_reclaim(std::uint32_t count);
     void reclaim(bool thorough);
     bool checkpoint_due() const;
@@ -150,6 +148,7 @@ class Engine::Core {
     StatsWriter stats_;
     Storage storage_;
     ClientPort port_;
+    PageWaits page_waits_;
     std::unique_ptr<Commit> commit_;  // after open()
     std::unique_ptr<Executor> transaction_;
     RoomEstimate housekeeping_room_;
@@ -165,11 +164,6 @@ class Engine::Core {
     std::vector<std::unique_ptr<BulkLoad>> loads_;
     std::uint32_t load_records_ = 0;  // taken in this round
     bool orphans_ = true;             // there may be hidden tables that nobody loads
-    std::vector<PageWait> page_waits_;
-    std::vector<std::uint32_t> free_page_waits_;
-    // Page id to (index of a PageWait, position of the page in its request).
-    std::unordered_map<std::uint32_t, std::vector<std::pair<std::uint32_t, std::uint32_t>>>
-        waiting_for_;
     std::unordered_map<std::uint32_t, Error> failed_pages_;  // of this round, for parked requests
 
     std::uint64_t next_expiry_ns_ = 0;
@@ -182,6 +176,9 @@ class Engine::Core {
     std::string growth_failure_;
     std::uint64_t wanted_pages_ = 0;  // the greatest need that was not met since the last growth
     std::uint64_t no_eviction_before_ns_ = 0;
+    std::uint64_t no_reclaim_before_ns_ = 0;  // for room: the last one freed nothing
+    std::uint64_t idle_since_ns_ = 0;         // 0: something was done in the last round
+    std::uint64_t idle_gap_ns_ = 0;           // how long such idleness lasts, a moving average
     std::uint64_t starved_since_ns_ = 0;  // no frame could be had since
     bool stopping_ = false;
     bool final_checkpoint_done_ = false;

@@ -179,35 +179,16 @@ void Engine::Core::handle_page_request(const ClientRequest& request) {
         bytes < 4 + 4 * std::size_t{wanted.count}) {
         return port_.hostile(request.from.client_id, "a malformed page request");
     }
-    std::uint32_t index = 0;
-    if (free_page_waits_.empty()) {
-        index = static_cast<std::uint32_t>(page_waits_.size());
-        page_waits_.emplace_back();
-    } else {
-        index = free_page_waits_.back();
-        free_page_waits_.pop_back();
-    }
-    page_waits_[index] = {request.from, wanted.count, Error::kOk, kNoOperation};
+    const std::uint32_t waiting = page_waits_.begin(request.from, wanted.count);
     for (std::uint32_t i = 0; i < wanted.count; ++i) {
         const PageId page{wanted.page_id[i]};
         const Error error = storage_.loader.want(page);
         if (error == Error::kBusy) {
-            waiting_for_[page.value].emplace_back(index, i);
+            page_waits_.wait_for(page, waiting, i);
         } else {
-            finish_wait(index, i, error);
+            page_waits_.finish(waiting, i, error);
         }
     }
-}
-
-void Engine::Core::finish_wait(std::uint32_t index, std::uint32_t position, Error error) {
-    PageWait& wait = page_waits_[index];
-    if (error != Error::kOk && wait.error == Error::kOk) {
-        wait.error = error;
-        wait.failed = position;
-    }
-    if (--wait.remaining > 0) return;
-    port_.answer(wait.to, wait.error, Csn{}, wait.failed);
-    free_page_waits_.push_back(index);
 }
 
 void Engine::Core::on_loaded(PageId page, Error error, const std::string& message) {
@@ -215,11 +196,7 @@ void Engine::Core::on_loaded(PageId page, Error error, const std::string& messag
         failed_pages_[page.value] = error;
         say(3, message);
     }
-    const auto found = waiting_for_.find(page.value);
-    if (found == waiting_for_.end()) return;
-    const auto waits = std::move(found->second);
-    waiting_for_.erase(found);
-    for (const auto& [index, position] : waits) finish_wait(index, position, error);
+    page_waits_.on_loaded(page, error);
 }
 
 }  // namespace bidstore

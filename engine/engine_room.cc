@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::uint64_t kGrowthRetryNs = 1'000'000'000;
 constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapshot pays
+constexpr std::uint64_t kReclaimRetryNs = 200'000;
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 
 }  // namespace
@@ -149,6 +150,7 @@ void Engine::Core::reclaim(bool thorough) {
     const HeldSnapshots& held = port_.scan();
     HeldSnapshots all = held;
     if (storage_.checkpointer->running()) {
+        // It reads versions that changed since the last checkpoint, and none of these is evicted.
         const std::uint64_t csn = storage_.checkpointer->csn().value;
         all.csns.insert(std::lower_bound(all.csns.begin(), all.csns.end(), csn), csn);
     }
@@ -189,18 +191,44 @@ bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     return true;
 }
 
+// Everything kept by snapshots is looked at again, which is a long list when they keep much: after
+// a round for nothing not before some of them may have ended, however many requests wait for room.
+bool Engine::Core::reclaim_for_room() {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (now_ns < no_reclaim_before_ns_) return false;
+    const std::uint32_t before = storage_.pool.free_frames();
+    reclaim(true);
+    const std::uint64_t after_ns = clock_.monotonic_ns();
+    if (storage_.pool.free_frames() > before) return true;
+    no_reclaim_before_ns_ = after_ns + std::max(kReclaimRetryNs, 8 * (after_ns - now_ns));
+    return false;
+}
+
+// Changed pages stay in the pool until a checkpoint wrote them; where these are what fills it, one
+// helps. For a few of them it does not, unless nothing else helped for a while.
+bool Engine::Core::checkpoint_helps(std::uint64_t missing_frames) const {
+    if (storage_.checkpointer->running()) return false;
+    const std::uint64_t changed = storage_.pool.changed_pages().size();
+    if (changed >= std::min<std::uint64_t>(missing_frames, storage_.pool.frame_count() / 16)) {
+        return changed > 0;
+    }
+    // Soon enough for the frames to be there before a snapshot has to pay.
+    const bool starved = starved_since_ns_ != 0 &&
+                         clock_.monotonic_ns() - starved_since_ns_ > kStarvedNs / 2;
+    return starved && changed > 0;
+}
+
 bool Engine::Core::make_frames(std::uint64_t frames) {
     Pool& pool = storage_.pool;
     if (pool.free_frames() >= frames) {
         starved_since_ns_ = 0;
         return true;
     }
-    reclaim(true);
-    if (pool.free_frames() >= frames) return true;
+    if (reclaim_for_room() && pool.free_frames() >= frames) return true;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
     const bool evicted = evict_and_reclaim(missing + pool.frame_count() / 64);
     if (pool.free_frames() >= frames) return true;
-    if (!evicted) checkpoint_wanted_ = true;
+    if (!evicted && checkpoint_helps(missing)) checkpoint_wanted_ = true;
     // Whatever is open may hold versions that its publication sets free.
     if (commit_->is_open()) {
         commit_->touch();

@@ -18,6 +18,7 @@ PageLoader::PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, Stats
     for (std::uint32_t i = 0; i < kLoadsMax; ++i) {
         loads_.push_back(std::make_unique<Load>());
         loads_.back()->owner = this;
+        idle_loads_.push_back(loads_.back().get());
     }
 }
 
@@ -43,15 +44,12 @@ bool PageLoader::pump(std::uint32_t reserve) {
 }
 
 void PageLoader::start(PageId page) {
-    Load* load = nullptr;
-    for (auto& candidate : loads_) {
-        if (!candidate->active) load = candidate.get();
-    }
-    CHECK(load != nullptr);
-    load->active = true;
+    CHECK(!idle_loads_.empty());
+    Load* const load = idle_loads_.back();
+    idle_loads_.pop_back();
     load->page = page;
     load->frame = pool_.begin_load(page);
-    load->started_ns = clock_.monotonic_ns();
+    load->started_ns = last_read_ns_ = clock_.monotonic_ns();
     load->request = DiskRequest{};
     load->request.kind = DiskRequest::Kind::kRead;
     load->request.file = StoreFile::kData;
@@ -88,7 +86,8 @@ Error PageLoader::check(const Load& load, std::string& message) {
 
 void PageLoader::on_read(Load& load) {
     stats_.add(Counter::kPageReads);
-    stats_.record(HistogramKind::kPageReadNs, clock_.monotonic_ns() - load.started_ns);
+    last_read_ns_ = clock_.monotonic_ns();
+    stats_.record(HistogramKind::kPageReadNs, last_read_ns_ - load.started_ns);
     std::string message;
     const Error error = check(load, message);
     const PageId page = load.page;
@@ -97,7 +96,7 @@ void PageLoader::on_read(Load& load) {
     } else {
         pool_.load_failed(load.frame);
     }
-    load.active = false;
+    idle_loads_.push_back(&load);
     --loading_;
     under_way_[page.value] = false;
     done_(page, error, message);

@@ -37,6 +37,8 @@ class PageLoader {
     bool pump(std::uint32_t reserve);
     bool waits_for_frames() const { return !queued_.empty(); }
     std::uint32_t loading() const { return loading_; }
+    // When the newest read began or ended (Clock::monotonic_ns).
+    std::uint64_t last_read_ns() const { return last_read_ns_; }
     // Newest csn that a page in the file may carry: that of the last finished checkpoint.
     void set_covered(Csn covered) { covered_ = covered; }
 
@@ -47,7 +49,6 @@ class PageLoader {
         FrameId frame;
         std::uint64_t started_ns = 0;
         PageLoader* owner = nullptr;
-        bool active = false;
     };
     static constexpr std::uint32_t kLoadsMax = 128;
 
@@ -64,9 +65,11 @@ class PageLoader {
     Done done_;
     Csn covered_;
     std::vector<std::unique_ptr<Load>> loads_;
+    std::vector<Load*> idle_loads_;  // of them, those without a read; the latest used is the last
     std::deque<PageId> queued_;
     std::vector<bool> under_way_;  // per page: queued or being read
     std::uint32_t loading_ = 0;
+    std::uint64_t last_read_ns_ = 0;
 };
 
 }  // namespace bidstore

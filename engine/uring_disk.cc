@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "engine/request_queue.h"
 #include "shm/base.h"
@@ -21,6 +23,8 @@ namespace {
 // Requests that may be prepared before they are handed over together.
 constexpr unsigned kSubmitTogether = 16;
 constexpr unsigned kReapTogether = 64;
+constexpr std::uint64_t kSliceBytes = 1ull << 30;  // the kernel's limit for one registered buffer
+constexpr std::uint64_t kSlicesMax = 16'384;       // and for their number
 
 // Best first. With DEFER_TASKRUN completions are posted by the thread that asks for them and by
 // nothing else, so they never interrupt the engine; TASKRUN_FLAG tells by a flag in shared memory
@@ -79,9 +83,11 @@ class UringDiskImpl final : public Disk {
         return files_.extend(file, size_bytes);
     }
     std::string path(StoreFile file) const override { return files_.path(file); }
+    bool register_memory(std::byte* base, std::uint64_t size_bytes) override;
 
   private:
     void bind_to_thread();
+    int registered_slice(const std::byte* buffer, std::uint32_t length) const;
     io_uring_sqe* next_entry();
     void start_waiting();
     void prepare(io_uring_sqe& entry, DiskRequest& request) const;
@@ -100,6 +106,9 @@ class UringDiskImpl final : public Disk {
     bool ring_exists_ = false;
     bool ring_disabled_ = false;     // until the first call binds it to its thread
     bool files_registered_ = false;  // the kernel knows them as 0, 1, 2
+    // Memory that the kernel knows, in slices of kSliceBytes; 0 bytes: none.
+    const std::byte* memory_ = nullptr;
+    std::uint64_t memory_bytes_ = 0;
     bool polling_ = false;
     SpinManners manners_;
     bool woken_ = false;       // the wake descriptor was readable since poll() began
@@ -135,6 +144,7 @@ UringDiskImpl::~UringDiskImpl() {
     while (!done_.empty()) done_.pop().in_flight = false;
     // The kernel takes its time to end a ring; the files, and with them the lock, go at once.
     if (files_registered_ && in_kernel_ == 0) ::io_uring_unregister_files(&ring_);
+    if (memory_bytes_ > 0 && in_kernel_ == 0) ::io_uring_unregister_buffers(&ring_);
     if (ring_exists_) ::io_uring_queue_exit(&ring_);
 }
 
@@ -176,15 +186,45 @@ void UringDiskImpl::start_waiting() {
     }
 }
 
+bool UringDiskImpl::register_memory(std::byte* base, std::uint64_t size_bytes) {
+    CHECK_OP(memory_bytes_, ==, 0);
+    bind_to_thread();
+    if (size_bytes > kSliceBytes * kSlicesMax) return false;
+    std::vector<iovec> slices;
+    for (std::uint64_t at = 0; at < size_bytes; at += kSliceBytes) {
+        slices.push_back({base + at, std::min(kSliceBytes, size_bytes - at)});
+    }
+    // Refused where RLIMIT_MEMLOCK is too small for it.
+    const auto count = static_cast<unsigned>(slices.size());
+    if (::io_uring_register_buffers(&ring_, slices.data(), count) != 0) return false;
+    memory_ = base;
+    memory_bytes_ = size_bytes;
+    return true;
+}
+
+// The slice that holds the whole buffer, or -1.
+int UringDiskImpl::registered_slice(const std::byte* buffer, std::uint32_t length) const {
+    if (memory_bytes_ == 0 || std::less<>()(buffer, memory_)) return -1;
+    const auto begin = static_cast<std::uint64_t>(buffer - memory_);
+    const std::uint64_t end = begin + length;
+    if (end > memory_bytes_ || begin / kSliceBytes != (end - 1) / kSliceBytes) return -1;
+    return static_cast<int>(begin / kSliceBytes);
+}
+
 void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
     const int file =
         files_registered_ ? static_cast<int>(request.file) : files_.descriptor(request.file);
     std::byte* const rest = static_cast<std::byte*>(request.buffer) + request.done_bytes;
     const std::uint32_t length = request.length_bytes - request.done_bytes;
     const std::uint64_t offset = request.offset_bytes + request.done_bytes;
+    const int slice = length == 0 ? -1 : registered_slice(rest, length);
     switch (request.kind) {
         case DiskRequest::Kind::kRead:
-            ::io_uring_prep_read(&entry, file, rest, length, offset);
+            if (slice >= 0) {
+                ::io_uring_prep_read_fixed(&entry, file, rest, length, offset, slice);
+            } else {
+                ::io_uring_prep_read(&entry, file, rest, length, offset);
+            }
             break;
         case DiskRequest::Kind::kWrite:
         case DiskRequest::Kind::kGrow:  // the kernel hands it to a thread of its own

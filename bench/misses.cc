@@ -1,0 +1,302 @@
+// The driver of `bench/run.sh misses`: random reads of a table several times as large as the pool,
+// through the public API alone.
+//
+//   --mode load      fills the table `misses` with rows of 8 + 256 bytes, in the order of keys
+//   --mode gets      --depth threads, each gets one row after another
+//   --mode batches   one thread, multi_get of --depth keys after another
+//   --mode report    the table of --results, where bench/run.sh put the device's own figures, too
+//
+// Each measuring mode appends one line "name depth reads_per_second engine_us client_us p50_us
+// p99_us" to the file --results. What counts as a read is a page that the engine read from the
+// device, by its counter page_reads; CPU time is that of the process --daemon and of this one,
+// divided by these reads.
+#include <sys/resource.h>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "bench/measure.h"
+#include "clientlib/bidstore.h"
+#include "shm/stats.h"
+
+namespace bench {
+
+using bidstore::in;
+using bidstore::Snapshot;
+using bidstore::Store;
+using Clock = std::chrono::steady_clock;
+
+struct Row {
+    std::uint64_t number = 0;
+    bidstore::Bytes<256> value;
+};
+
+}  // namespace bench
+
+template <>
+struct bidstore::Describe<bench::Row> {
+    using Row = bench::Row;
+    static constexpr auto table = bidstore::table<Row>(
+        "misses", keys(column<&Row::number>("number")), values(column<&Row::value>("value")));
+};
+
+namespace bench {
+namespace {
+
+constexpr std::size_t kRowsPerTransaction = 128;
+constexpr std::size_t kInFlight = 32;
+constexpr auto kPatience = std::chrono::seconds(60);
+
+struct Options {
+    std::string mode;
+    std::string socket;
+    std::string results;
+    std::uint64_t rows = 4'000'000;
+    std::uint32_t depth = 1;
+    double seconds = 2;
+    int daemon = 0;
+};
+
+template <class T>
+T must(bidstore::Result<T> result) {
+    if (!result.ok()) fail(result.failure().what);
+    return std::move(*result);
+}
+
+using Table = bidstore::Table<Row>;
+
+Store attach(const Options& options, bidstore::Rights rights) {
+    bidstore::AttachOptions attach_options;
+    attach_options.socket = options.socket;
+    attach_options.rights = rights;
+    attach_options.wait_for_daemon = true;
+    return must(Store::attach(attach_options, in(kPatience)));
+}
+
+void load(const Options& options) {
+    Store store = attach(options, bidstore::Rights::kAdmin);
+    if (const auto made = store.create_table<Row>(in(kPatience)); !made.ok()) {
+        fail(made.failure().what);
+    }
+    const Table table = must(store.open<Row>(in(kPatience)));
+    std::deque<bidstore::Pending> in_flight;
+    const auto settle = [&] {
+        must(in_flight.front().wait(in(kPatience)));
+        in_flight.pop_front();
+    };
+    Row row;
+    bidstore::Transaction transaction;
+    for (std::uint64_t i = 0; i < options.rows; ++i) {
+        row.number = i;
+        std::memcpy(row.value.data.data(), &i, sizeof i);
+        transaction.put(table, row);
+        if (transaction.operation_count() < kRowsPerTransaction && i + 1 < options.rows) continue;
+        while (in_flight.size() >= kInFlight) settle();
+        in_flight.push_back(must(store.submit(transaction, in(kPatience))));
+        transaction.clear();
+    }
+    while (!in_flight.empty()) settle();
+}
+
+// ---- measuring ----------------------------------------------------------------------------------
+
+std::uint64_t page_reads(Store& store) {
+    const bidstore::Stats stats = must(store.stats(in(kPatience)));
+    return stats.counter[static_cast<std::size_t>(bidstore::Counter::kPageReads)];
+}
+
+// On a processor so far, all threads of the daemon together.
+std::uint64_t daemon_cpu_ns(int pid) {
+    std::uint64_t total = 0;
+    if (pid == 0) return 0;
+    const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+        std::ifstream file(task.path() / "schedstat");
+        std::uint64_t ns = 0;
+        if (file >> ns) total += ns;
+    }
+    return total;
+}
+
+std::uint64_t own_cpu_ns() {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    const auto ns = [](const timeval& time) {
+        return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+               static_cast<std::uint64_t>(time.tv_usec) * 1'000;
+    };
+    return ns(usage.ru_utime) + ns(usage.ru_stime);
+}
+
+void check(const Row& row, std::uint64_t number) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, row.value.data.data(), sizeof word);
+    if (row.number != number || word != number) fail("a row has the value of another one");
+}
+
+// One thread's reads until the end; each call's time goes to `samples`.
+void read_rows(const Table& table, bidstore::Reader& reader, const Options& options,
+               std::uint64_t seed, std::uint32_t keys, const std::atomic<bool>& stop,
+               std::vector<std::uint32_t>& samples) {
+    Random random(seed);
+    std::vector<bidstore::Key<Row>> wanted;
+    std::vector<std::uint64_t> numbers(keys);
+    while (!stop.load(std::memory_order_relaxed)) {
+        const std::uint64_t start = now_ns();
+        wanted.clear();
+        for (std::uint32_t i = 0; i < keys; ++i) {
+            numbers[i] = random.below(options.rows);
+            wanted.push_back(bidstore::Key<Row>::from(numbers[i]));
+        }
+        const Snapshot snapshot = must(reader.snapshot(in(kPatience)));
+        if (keys == 1) {
+            const auto row = must(table.get(snapshot, numbers[0]));
+            if (!row) fail("a row that was loaded is not there");
+            check(*row, numbers[0]);
+        } else {
+            const auto rows = must(table.multi_get(snapshot, wanted));
+            for (std::uint32_t i = 0; i < keys; ++i) {
+                if (!rows[i]) fail("a row that was loaded is not there");
+                check(*rows[i], numbers[i]);
+            }
+        }
+        samples.push_back(static_cast<std::uint32_t>(now_ns() - start));
+    }
+}
+
+void measure(const Options& options) {
+    const bool batches = options.mode == "batches";
+    const std::uint32_t threads = batches ? 1 : options.depth;
+    const std::uint32_t keys = batches ? options.depth : 1;
+    Store store = attach(options, bidstore::Rights::kReader);
+    const Table table = must(store.open<Row>(in(kPatience)));
+    std::vector<bidstore::Reader> readers;
+    for (std::uint32_t i = 0; i < threads; ++i) readers.push_back(must(store.reader()));
+    std::vector<std::vector<std::uint32_t>> samples(threads);
+    std::atomic<bool> stop{false};
+    std::uint64_t reads = 0, engine_ns = 0, client_ns = 0;
+    double elapsed = 0;
+    {
+        const std::uint64_t seed = now_ns();
+        std::vector<std::jthread> running;
+        for (std::uint32_t i = 0; i < threads; ++i) {
+            running.emplace_back([&, i] {
+                read_rows(table, readers[i], options, seed + i, keys, stop, samples[i]);
+            });
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));  // warms up
+        const std::uint64_t reads_before = page_reads(store);
+        const std::uint64_t engine_before = daemon_cpu_ns(options.daemon);
+        const std::uint64_t client_before = own_cpu_ns();
+        const std::uint64_t begin = now_ns();
+        std::this_thread::sleep_for(std::chrono::duration<double>(options.seconds));
+        reads = page_reads(store) - reads_before;
+        elapsed = static_cast<double>(now_ns() - begin) / 1e9;
+        engine_ns = daemon_cpu_ns(options.daemon) - engine_before;
+        client_ns = own_cpu_ns() - client_before;
+        stop = true;
+    }
+    std::vector<std::uint32_t> all;
+    for (const auto& some : samples) all.insert(all.end(), some.begin(), some.end());
+    const auto per_read = [&](std::uint64_t ns) {
+        const auto count = static_cast<double>(std::max<std::uint64_t>(reads, 1));
+        return static_cast<double>(ns) / 1e3 / count;
+    };
+    std::ofstream file(options.results, std::ios::app);
+    const double rate = static_cast<double>(reads) / elapsed;
+    file << options.mode << ' ' << options.depth << ' ' << rate << ' ' << per_read(engine_ns) << ' '
+         << per_read(client_ns) << ' ' << quantile_us(all, 0.5) << ' ' << quantile_us(all, 0.99)
+         << '\n';
+    if (!file.flush()) fail("--results " + options.results + ": cannot be written");
+}
+
+// ---- report -------------------------------------------------------------------------------------
+
+// Of one name and depth, the rounds in their order.
+struct Series {
+    std::vector<double> rate, engine_us, client_us, p50_us, p99_us;
+};
+
+// The median of the ratios of rounds that ran side by side.
+double paired(const std::vector<double>& ours, const std::vector<double>& device) {
+    std::vector<double> ratios;
+    for (std::size_t i = 0; i < std::min(ours.size(), device.size()); ++i) {
+        ratios.push_back(ours[i] / std::max(device[i], 1.0));
+    }
+    return median(ratios);
+}
+
+void report(const Options& options) {
+    constexpr double kTarget = 0.9;
+    std::ifstream file(options.results);
+    std::map<std::uint32_t, std::map<std::string, Series>> by_depth;
+    std::string name;
+    std::uint32_t depth = 0;
+    double rate = 0, engine = 0, client = 0, p50 = 0, p99 = 0;
+    while (file >> name >> depth >> rate >> engine >> client >> p50 >> p99) {
+        Series& series = by_depth[depth][name];
+        series.rate.push_back(rate);
+        series.engine_us.push_back(engine);
+        series.client_us.push_back(client);
+        series.p50_us.push_back(p50);
+        series.p99_us.push_back(p99);
+    }
+    if (by_depth.empty()) fail("--results " + options.results + ": nothing in it");
+    std::printf("\n%5s  %-9s %10s %8s %12s %12s %9s %9s\n", "depth", "", "reads/s", "of fio",
+                "engine us", "client us", "p50 us", "p99 us");
+    // A get keeps its depth all the time; a batch waits for the last of its pages, and so does fio
+    // when it is told to.
+    const std::pair<const char*, const char*> rows[] = {
+        {"fio", "fio"}, {"gets", "fio"}, {"fio-burst", "fio-burst"}, {"batches", "fio-burst"}};
+    for (auto& [at, series] : by_depth) {
+        for (const auto& [what, beside] : rows) {
+            const Series& mine = series[what];
+            if (mine.rate.empty()) continue;
+            const double share = paired(mine.rate, series[beside].rate);
+            const bool ours = std::strcmp(what, beside) != 0;
+            std::printf("%5u  %-9s %10.0f %7.0f%% %12.2f %12.2f %9.0f %9.0f %s\n", at, what,
+                        median(mine.rate), 100 * share, median(mine.engine_us),
+                        median(mine.client_us), median(mine.p50_us), median(mine.p99_us),
+                        !ours ? "" : share >= kTarget ? "met" : "MISSED");
+        }
+    }
+    std::printf("\ntarget: 90 %% of fio's reads at the same depth; us of processor time per page "
+                "read;\np50 and p99 of a call (of a page read, for fio). Medians over rounds.\n");
+}
+
+}  // namespace
+}  // namespace bench
+
+int main(int argument_count, char** arguments) {
+    bench::Options options;
+    CLI::App app("Reads what is not in the pool of a bidstored that runs. See bench/README.md.");
+    app.add_option("--mode", options.mode)
+        ->required()
+        ->check(CLI::IsMember({"load", "gets", "batches", "report"}));
+    app.add_option("--socket", options.socket, "of the daemon")->envname("BIDSTORE_SOCKET");
+    app.add_option("--results", options.results, "file for the values measured")->required();
+    app.add_option("--rows", options.rows)->check(CLI::Range(1'000ull, 1'000'000'000ull));
+    app.add_option("--depth", options.depth)->check(CLI::Range(1, 128));
+    app.add_option("--seconds", options.seconds)->check(CLI::Range(0.1, 3600.0));
+    app.add_option("--daemon", options.daemon, "process id of the daemon, for its CPU time");
+    CLI11_PARSE(app, argument_count, arguments);
+    if (options.mode == "load") bench::load(options);
+    else if (options.mode == "report") bench::report(options);
+    else bench::measure(options);
+    return EXIT_SUCCESS;
+}
