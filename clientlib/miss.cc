@@ -15,6 +15,14 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kPause = std::chrono::microseconds(200);
 
+// The record's bytes: as many as the pages need.
+std::span<const std::byte> encode(PageRequest& request, std::span<const PageId> pages) {
+    request.count = static_cast<std::uint32_t>(pages.size());
+    for (std::size_t i = 0; i < pages.size(); ++i) request.page_id[i] = pages[i].value;
+    return std::as_bytes(std::span(&request, 1))
+        .first(offsetof(PageRequest, page_id) + 4 * pages.size());
+}
+
 // Pages asked for in one record, and the call that answers.
 struct Asked {
     std::span<const PageId> pages;
@@ -23,8 +31,8 @@ struct Asked {
 
 class Miss {
   public:
-    Miss(ReaderState& state, const TableInfo& table)
-        : state_(state), table_(table), connection_(*state.connection) {}
+    Miss(ReaderState& state, const TableInfo& table, const std::byte* near)
+        : state_(state), table_(table), near_(near), connection_(*state.connection) {}
 
     ~Miss() {
         // Not waited for any more: the slots come back when their answers came.
@@ -55,11 +63,8 @@ class Miss {
 
   private:
     Status post(std::span<const PageId> pages) {
-        PageRequest request{};
-        request.count = static_cast<std::uint32_t>(pages.size());
-        for (std::size_t i = 0; i < pages.size(); ++i) request.page_id[i] = pages[i].value;
-        const auto bytes = std::as_bytes(std::span(&request, 1))
-                               .first(offsetof(PageRequest, page_id) + 4 * pages.size());
+        PageRequest request;
+        const auto bytes = encode(request, pages);
         for (;;) {
             if (const std::optional<Call> call = connection_.claim_call()) {
                 if (connection_.post(RecordKind::kPageRequest, bytes, *call, 0, 0)) {
@@ -73,6 +78,7 @@ class Miss {
     }
 
     Status wait(const Asked& asked) {
+        const Rest rest(state_);
         while (!connection_.wait_slice(asked.call, state_.deadline)) {
             if (Status there = still_there(); !there.ok()) return there;
             if (Clock::now() >= state_.deadline) return too_late(asked.pages.front());
@@ -96,12 +102,14 @@ class Miss {
     }
 
     std::string what_failed(PageId page, Error error) const {
-        return "table " + table_.schema.name() + ": page " + std::to_string(page.value) + ": " +
+        return "table " + table_.schema.name() + ": page " + std::to_string(page.value) + ", " +
+               key_range_text(state_, table_, page, near_) + ": " +
                std::string(error_name(error)) + " (the daemon's log says more)";
     }
 
     Status pause(PageId page) {
         if (Clock::now() >= state_.deadline) return too_late(page);
+        const Rest rest(state_);
         std::this_thread::sleep_for(kPause);
         return still_there();
     }
@@ -128,6 +136,7 @@ class Miss {
 
     ReaderState& state_;
     const TableInfo& table_;
+    const std::byte* near_;
     Connection& connection_;
     std::vector<Asked> asked_;
     std::size_t taken_ = 0;
@@ -135,10 +144,23 @@ class Miss {
 
 }  // namespace
 
-Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages) {
-    Miss miss(state, table);
+Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages,
+                     const std::byte* near) {
+    Miss miss(state, table, near);
     if (Status asked = miss.ask(pages); !asked.ok()) return asked;
     return miss.take();
+}
+
+void request_pages_ahead(ReaderState& state, std::span<const PageId> pages) {
+    Connection& connection = *state.connection;
+    const std::optional<Call> call = connection.claim_call();
+    if (!call) return;
+    PageRequest request;
+    if (connection.post(RecordKind::kPageRequest, encode(request, pages), *call, 0, 0)) {
+        connection.forget_call(*call);
+    } else {
+        connection.release_call(*call);
+    }
 }
 
 }  // namespace bidstore

@@ -27,7 +27,7 @@ class ManyRows {
           keys_(keys),
           rows_(rows),
           source_(state, last_),
-          obstacle_(state, table) {}
+          obstacle_(state, table, nullptr) {}
 
     Status run() {
         if (Status known = know_root(); !known.ok()) return known;
@@ -80,6 +80,7 @@ class ManyRows {
         const int found = leaf.find(key(i));
         if (found < 0) return;
         rows_[i] = row_in(state_, table_, leaf, static_cast<std::uint32_t>(found));
+        state_.rows_out = true;  // later passes wait, and must not let go of it
         const std::span<const std::byte> value = rows_[i]->value;
         if (value.empty()) return;
         prefetch_bytes(value.data(), std::min(value.size(), kValueBytesAhead));
@@ -101,7 +102,7 @@ class ManyRows {
         std::vector<PageId> pages = std::exchange(missing_, {});
         std::sort(pages.begin(), pages.end());
         pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-        Status came = request_pages(state_, table_, pages);
+        Status came = request_pages(state_, table_, pages, key(open_.front()));
         if (came.error() != Error::kNoSuchPage) return came;
         const Landing wrong{Landed::kCorrupt, pages.front(), nullptr};
         return obstacle_.overcome(wrong, PageLookup::kNoVersion);
@@ -140,12 +141,16 @@ Status RawTable::peek_many(const Snapshot& snapshot,
 
 Result<std::vector<std::optional<RawCopy>>> RawTable::multi_get(
     const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const {
+    Result<ReaderState*> state = ReaderState::live(snapshot);
+    if (!state.ok()) return state.failure();
+    const bool rows_out = (*state)->rows_out;
     std::vector<std::optional<RawRow>> rows(keys.size());
     if (Status found = peek_many(snapshot, keys, rows); !found.ok()) return found.failure();
     std::vector<std::optional<RawCopy>> copies(keys.size());
     for (std::size_t i = 0; i < rows.size(); ++i) {
         if (rows[i]) copies[i] = copy_of(*rows[i]);
     }
+    (*state)->rows_out = rows_out;  // copied: the frames are in use no more
     if (!snapshot.valid()) return expired_failure();
     return copies;
 }

@@ -25,10 +25,12 @@ std::uint64_t coarse_now_ns() {
            static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-Failure corrupt_page(const TableInfo& table, PageId page) {
+Failure corrupt_page(ReaderState& state, const TableInfo& table, PageId page,
+                     const std::byte* near) {
     return {Error::kCorruption, "table " + table.schema.name() + ": page " +
-                                    std::to_string(page.value) +
-                                    " is not what the tree says it is; stop the daemon and verify "
+                                    std::to_string(page.value) + ", " +
+                                    key_range_text(state, table, page, near) +
+                                    ": not what the tree says it is; stop the daemon and verify "
                                     "the data file"};
 }
 
@@ -108,6 +110,8 @@ Status ReaderState::begin(Deadline until) {
         return there;
     slot->begin();
     holding = true;
+    rows_out = false;
+    standing_cursors = 0;
     deadline = until;
     return {};
 }
@@ -168,7 +172,7 @@ Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byt
     const TreeShape& shape = *table.shape;
     PageLookup last = PageLookup::kFound;
     const PageSource source(state, last);
-    Obstacle obstacle(state, table);
+    Obstacle obstacle(state, table, key);
     for (;;) {
         Landing landing{Landed::kCorrupt, PageId{}, nullptr};
         if (const PageId root = state.root(table)) landing = descend(shape, root, key, source);
@@ -194,7 +198,7 @@ Status Obstacle::overcome(const Landing& landing, PageLookup last, std::span<con
     pages[0] = landing.page;
     const std::size_t count = std::min(ahead.size(), pages.size() - 1);
     std::copy_n(ahead.begin(), count, pages.begin() + 1);
-    Status came = request_pages(state_, table_, std::span(pages).first(count + 1));
+    Status came = request_pages(state_, table_, std::span(pages).first(count + 1), near_);
     if (came.error() == Error::kNoSuchPage) return mismatch(landing.page);
     return came;
 }
@@ -203,7 +207,9 @@ Status Obstacle::overcome(const Landing& landing, PageLookup last, std::span<con
 // catalog. What is wrong then is wrong in the file.
 Status Obstacle::mismatch(PageId page) {
     if (!state_.valid()) return expired_failure();
-    if (root_is_fresh_ || table_.id == ReaderState::kCatalogId) return corrupt_page(table_, page);
+    if (root_is_fresh_ || table_.id == ReaderState::kCatalogId) {
+        return corrupt_page(state_, table_, page, near_);
+    }
     root_is_fresh_ = true;
     return find_root(state_, table_);
 }
@@ -268,7 +274,10 @@ Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
     const Result<bool> found = find_row(**state, *info_, key.data(), row);
     if (!found.ok()) return found.failure();
     // That there is no row is a conclusion, and is checked here; a row is the caller's to check.
-    if (*found) return std::optional<RawRow>{row};
+    if (*found) {
+        (*state)->rows_out = true;
+        return std::optional<RawRow>{row};
+    }
     if (!(*state)->valid()) return expired_failure();
     return std::optional<RawRow>{};
 }
@@ -283,11 +292,16 @@ RawCopy copy_of(const RawRow& row) {
 
 Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
-    auto found = peek(snapshot, key);
+    Result<ReaderState*> state = ReaderState::live(snapshot);
+    if (!state.ok()) return state.failure();
+    if (key.size() != schema().key_bytes()) return wrong_key(*info_, key.size());
+    RawRow row;
+    const Result<bool> found = find_row(**state, *info_, key.data(), row);
     if (!found.ok()) return found.failure();
+    RawCopy copy;
+    if (*found) copy = copy_of(row);
+    if (!(*state)->valid()) return expired_failure();
     if (!*found) return std::optional<RawCopy>{};
-    RawCopy copy = copy_of(**found);
-    if (!snapshot.valid()) return expired_failure();
     return std::optional<RawCopy>{std::move(copy)};
 }
 

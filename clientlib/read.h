@@ -56,6 +56,12 @@ struct RawCopy {
 struct ScanOptions {
     std::uint64_t limit = ~std::uint64_t{0};  // rows
     bool reverse = false;                     // from the upper bound down
+    // A row is the caller's until the next next() only, not until the snapshot ends. The scan then
+    // lets go of the pages it came through, and may read more of them than the pool holds. Without,
+    // those that are evicted meanwhile are kept for it, and more than max_held_bytes of them cost
+    // the snapshot; so do they when other rows of the snapshot are held in place (peek, cursors
+    // that are not streaming).
+    bool streaming = false;
 };
 
 // Rows between two bounds, in key order or against it. Lives as long as its snapshot, at most.

@@ -11,8 +11,13 @@
 namespace bidstore {
 namespace {
 
-// Leaves asked for together with one that is missing.
-constexpr std::size_t kReadAhead = 16;
+// Leaves asked for together with one that is missing: twice as many each time, up to so many (and
+// a small share of the pool). The next ones are asked for when half of them are behind the scan.
+constexpr std::uint32_t kReadAheadMin = 4;
+constexpr std::uint32_t kReadAheadMax = kPagesPerRequest - 1;
+constexpr std::uint32_t kPoolShare = 16;
+// A streaming scan lets go of what it came through after so many leaves.
+constexpr std::uint32_t kLeavesKept = 16;
 // Rows of a leaf whose values are prefetched.
 constexpr std::uint32_t kValuesAhead = 16;
 constexpr std::uint64_t kNoLimit = ScanOptions{}.limit;
@@ -22,6 +27,7 @@ struct Bound {
     std::array<std::byte, kKeyBytesMax> key{};
     bool given = false;
 
+    const std::byte* or_none() const { return given ? key.data() : nullptr; }
     void set(std::span<const std::byte> prefix) {
         key.fill(std::byte{0});
         given = !prefix.empty();
@@ -62,6 +68,11 @@ struct RawCursor::State {
     std::uint32_t leaves_ahead = 0;  // whose beginnings were prefetched
     bool values_ahead = false;       // those of the next leaf were prefetched
     std::uint32_t values_when = 0;   // rows of this leaf are left: time to do so
+    bool streaming = false;
+    bool standing = false;         // one of the reader's standing cursors
+    std::uint32_t since_let_go = 0;  // leaves it came to
+    std::uint32_t window = 0;      // leaves to read ahead; 0 until one was missing
+    std::uint32_t asked_ahead = 0;  // of the leaves in front, how many were looked after
     Status status;
 
     // An empty scan of everything; the caller sets bounds.
@@ -82,7 +93,12 @@ struct RawCursor::State {
     void prefetch_values(const LeafView& of, std::uint32_t from, std::uint32_t to) const;
     void prefetch_next_values();
     void prefetch_leaves();
-    std::size_t missing_ahead(PageId missing, std::span<PageId> pages);
+    void stand();
+    void step_off();
+    bool let_go();
+    std::size_t widen(std::span<PageId> pages, std::uint32_t skip);
+    std::size_t only_absent(std::span<PageId> pages, PageId but) const;
+    void read_ahead();
 };
 
 bool RawCursor::State::fail(Failure failure) {
@@ -92,14 +108,47 @@ bool RawCursor::State::fail(Failure failure) {
 
 bool RawCursor::State::finish() {
     ended = true;
+    step_off();
     return false;
+}
+
+void RawCursor::State::stand() {
+    if (!std::exchange(standing, true)) ++reader->standing_cursors;
+}
+
+void RawCursor::State::step_off() {
+    // Under another snapshot the reader counts anew.
+    if (std::exchange(standing, false) && usable()) --reader->standing_cursors;
+}
+
+// Leaves the leaf, and goes on from the key behind it: then no frame is in use, and those of
+// evicted pages are not kept for this scan. False: the way goes on from the leaf.
+bool RawCursor::State::let_go() {
+    if (!streaming || reader->rows_out || reader->standing_cursors != 1) return false;
+    if (!reader->slot->behind()) return false;
+    std::array<std::byte, kKeyBytesMax> key;
+    if (!path->boundary(!reverse, key.data())) return false;
+    (reverse ? upper : lower).set(std::span(key).first(table->shape->leaf.key_bytes));
+    on_leaf = false;
+    since_let_go = 0;
+    leaves_ahead = 0;
+    values_ahead = false;
+    step_off();
+    reader->renew();
+    return true;
 }
 
 Landing RawCursor::State::seek() {
     if (!reverse && lower.given) return path->seek(lower.key.data());
     if (!reverse) return path->seek_first();
-    if (upper.given) return path->seek(upper.key.data());
-    return path->seek_last();
+    if (!upper.given) return path->seek_last();
+    // The greatest key below the bound.
+    std::array<std::byte, kKeyBytesMax> below = upper.key;
+    std::size_t at = table->shape->leaf.key_bytes;
+    while (at > 0 && below[at - 1] == std::byte{0}) below[--at] = std::byte{0xff};
+    if (at == 0) return path->seek_first();
+    below[at - 1] = std::byte(std::to_integer<unsigned>(below[at - 1]) - 1);
+    return path->seek(below.data());
 }
 
 Landing RawCursor::State::go() {
@@ -173,28 +222,56 @@ void RawCursor::State::find_bounds(bool first) {
 void RawCursor::State::enter_leaf() {
     leaf.emplace(path->leaf());
     find_bounds(!std::exchange(on_leaf, true));
+    stand();
+    ++since_let_go;
+    if (begin < end && !streaming) reader->rows_out = true;
     if (!std::exchange(values_ahead, false)) prefetch_values(*leaf, begin, end);
     values_when = (end - begin) / 2;
     if (leaves_ahead > 0) --leaves_ahead;
     prefetch_leaves();
+    if (more && window > 0) read_ahead();
 }
 
-// The leaves behind a missing page that are missing too.
-std::size_t RawCursor::State::missing_ahead(PageId missing, std::span<PageId> pages) {
-    if (!on_leaf) return 0;
-    const std::uint32_t count = path->upcoming(!reverse, pages);
+std::size_t RawCursor::State::only_absent(std::span<PageId> pages, PageId but) const {
     const auto no_need = [&](PageId page) {
-        return page == missing || reader->version(page).lookup != PageLookup::kAbsent;
+        return page == but || reader->version(page).lookup != PageLookup::kAbsent;
     };
-    const auto kept = std::remove_if(pages.begin(), pages.begin() + count, no_need);
-    return static_cast<std::size_t>(kept - pages.begin());
+    return static_cast<std::size_t>(std::remove_if(pages.begin(), pages.end(), no_need) -
+                                    pages.begin());
+}
+
+// The next leaves, without the first `skip`, of a window twice as wide as the last one; not more
+// than bounds and limit let the scan come to.
+std::size_t RawCursor::State::widen(std::span<PageId> pages, std::uint32_t skip) {
+    const std::uint32_t share = reader->connection->pool().header().frame_count / kPoolShare;
+    window = std::clamp(2 * window, kReadAheadMin, std::clamp(share, kReadAheadMin, kReadAheadMax));
+    const std::uint64_t rows = std::max<std::uint32_t>(path->leaf().count(), 1);
+    const std::uint64_t needed = left / rows + 1;
+    const auto wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(needed, window));
+    const std::byte* bound = reverse ? lower.or_none() : upper.or_none();
+    const std::uint32_t count = path->upcoming(!reverse, pages.first(wanted), bound);
+    asked_ahead = std::max(count, skip);
+    if (count <= skip) return 0;
+    std::copy(pages.begin() + skip, pages.begin() + count, pages.begin());
+    return count - skip;
+}
+
+// Keeps the device busy with the leaves in front while those behind them are looked at.
+void RawCursor::State::read_ahead() {
+    if (asked_ahead > 0) --asked_ahead;
+    if (asked_ahead > window / 2) return;
+    std::array<PageId, kReadAheadMax> pages;
+    const std::size_t next = widen(pages, asked_ahead);
+    const std::size_t absent = only_absent(std::span(pages).first(next), PageId{});
+    if (absent > 0) request_pages_ahead(*reader, std::span(pages).first(absent));
 }
 
 // To a leaf that has rows within the bounds; false at the end and after a failure.
 bool RawCursor::State::to_leaf_with_rows() {
-    Obstacle obstacle(*reader, *table);
+    Obstacle obstacle(*reader, *table, (reverse ? upper : lower).key.data());
     while (begin == end) {
         if (on_leaf && !more) return finish();
+        if (on_leaf && since_let_go >= kLeavesKept) let_go();
         const Landing landing = go();
         if (landing.state == Landed::kEnd) return finish();
         if (landing.state == Landed::kLeaf) {
@@ -202,9 +279,13 @@ bool RawCursor::State::to_leaf_with_rows() {
             continue;
         }
         const PageLookup why = last;
-        std::array<PageId, kReadAhead> ahead;
-        const std::size_t count =
-            landing.state == Landed::kMissing ? missing_ahead(landing.page, ahead) : 0;
+        std::array<PageId, kReadAheadMax> ahead;
+        std::size_t count = 0;
+        if (on_leaf && landing.state == Landed::kMissing) {
+            count = widen(ahead, 0);
+            count = only_absent(std::span(ahead).first(count), landing.page);
+            let_go();  // whoever waits for a frame keeps none
+        }
         if (Status cleared = obstacle.overcome(landing, why, std::span(ahead).first(count));
             !cleared.ok()) {
             return fail(cleared.failure());
@@ -227,6 +308,7 @@ RawCursor& RawCursor::operator=(RawCursor&& other) noexcept {
 
 RawCursor::~RawCursor() {
     if (!state_ || state_->reader == nullptr) return;
+    state_->step_off();
     auto& spare = state_->reader->spare_cursors;
     spare.push_back(std::move(state_));
 }
@@ -267,6 +349,10 @@ void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const Tabl
     begin = end = 0;
     leaves_ahead = 0;
     values_ahead = false;
+    streaming = options.streaming;
+    standing = false;
+    since_let_go = window = asked_ahead = 0;
+    reader->renew();
 }
 
 // A cursor whose bounds, of these sizes, are still to be set, or one that has failed.
@@ -314,7 +400,7 @@ RawCursor RawTable::newest(const Snapshot& snapshot, std::uint64_t n,
 
 Result<std::uint64_t> RawTable::count(const Snapshot& snapshot, std::span<const std::byte> lower,
                                       std::span<const std::byte> upper) const {
-    RawCursor cursor = scan(snapshot, lower, upper);
+    RawCursor cursor = scan(snapshot, lower, upper, {.streaming = true});
     RawCursor::State& state = *cursor.state_;
     std::uint64_t rows = 0;
     // Leaf by leaf: the rows themselves are not looked at.

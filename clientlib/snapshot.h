@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "clientlib/attach.h"
@@ -36,6 +37,14 @@ struct ReaderState {
     }
     PageVersion version(PageId page) { return version_at(connection->pool(), *slot, page); }
 
+    // Lets go of all frames that were looked up under the snapshot, unless somebody may still use
+    // one: a row that was given out in place, or a cursor that stands on its leaf. What is evicted
+    // meanwhile is not kept for this reader then (shm/reader_slot.h).
+    void renew() {
+        if (uses_nothing()) slot->renew();
+    }
+    bool uses_nothing() const { return !rows_out && standing_cursors == 0; }
+
     // The root of a table as this reader last saw it; 0: not yet.
     PageId root(const TableInfo& table) const {
         if (table.id == kCatalogId) return PageId{connection->pool().header().catalog_root};
@@ -54,6 +63,8 @@ struct ReaderState {
     std::uint32_t slot_number = 0;
     std::optional<SlotOwner> slot;
     bool holding = false;  // a snapshot is live
+    bool rows_out = false;  // rows in their pages were given out under it: theirs until it ends
+    std::uint32_t standing_cursors = 0;  // that have a way to a leaf under it
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
     std::uint64_t next_look_ns = 0;  // at the heartbeat, by the coarse clock
@@ -65,6 +76,23 @@ struct ReaderState {
   private:
     Status look_around(Deadline until);
     void look_at_heartbeat(std::uint64_t now_ns);
+};
+
+// While it lives the reader waits and uses no frame, unless somebody may still use one.
+class Rest {
+  public:
+    explicit Rest(ReaderState& state) : state_(state), rests_(state.uses_nothing()) {
+        if (rests_) state_.slot->rest();
+    }
+    ~Rest() {
+        if (rests_) state_.slot->resume();
+    }
+    Rest(const Rest&) = delete;
+    Rest& operator=(const Rest&) = delete;
+
+  private:
+    ReaderState& state_;
+    const bool rests_;
 };
 
 // A source of page versions for engine/page/search.h: what the snapshot sees, and why not.
@@ -98,7 +126,9 @@ class PageSource {
 // table's root again. Ok: descend once more. One per descent.
 class Obstacle {
   public:
-    Obstacle(ReaderState& state, const TableInfo& table) : state_(state), table_(table) {}
+    // `near`: a key on the way, for messages; nullptr: none is known.
+    Obstacle(ReaderState& state, const TableInfo& table, const std::byte* near)
+        : state_(state), table_(table), near_(near) {}
     // `ahead`: pages that may be asked for in the same go.
     Status overcome(const Landing& landing, PageLookup last, std::span<const PageId> ahead = {});
 
@@ -106,6 +136,7 @@ class Obstacle {
     Status mismatch(PageId page);
     ReaderState& state_;
     const TableInfo& table_;
+    const std::byte* near_;
     bool root_is_fresh_ = false;
 };
 
@@ -128,8 +159,19 @@ inline RawRow row_in(ReaderState&, const TableInfo& table, const LeafView& leaf,
 Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
                       RawRow& row);
 
-// Asks the engine for pages and waits until they are in the pool. kNoSuchPage: the tree that led
+// The range of the encoded keys of a page of the table's tree, as text for a message. `near`: a key
+// that is in it or not far, or nullptr.
+std::string key_range_text(ReaderState& state, const TableInfo& table, PageId page,
+                           const std::byte* near);
+
+// Asks the engine for pages and waits until they are in the pool. `near`: a key on the way to them,
+// or nullptr. kNoSuchPage: the tree that led
 // here is not (any more) what the snapshot sees. kSnapshotExpired: the daemon is gone.
-Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages);
+Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages,
+                     const std::byte* near);
+
+// Asks for pages that will be wanted soon, and does not wait: without room in the ring or a call
+// slot nothing is asked for. At most kPagesPerRequest pages.
+void request_pages_ahead(ReaderState& state, std::span<const PageId> pages);
 
 }  // namespace bidstore

@@ -53,6 +53,13 @@ const CLI::Validator kSeconds(
     },
     "", "seconds");
 
+constexpr const char* kLongReads = R"help(
+What it sees: one snapshot, all of a transaction or none of it, for as long as the daemon lets a
+snapshot live (max_snapshot_age, 5 s by default), however large the table is. A longer run goes on
+behind its last row under a newer snapshot, and says so on standard error: each row then is as it
+was at some moment of the run, one that was there all the time is met exactly once, and a
+transaction may be seen in part.)help";
+
 // Where a command leaves what it wants to run; called after the command line was read whole.
 using Action = std::function<int()>;
 
@@ -145,6 +152,7 @@ void add_read_commands(CLI::App& app, const ToolOptions& options, Action& action
 
     auto scan = std::make_shared<RowScan>();
     CLI::App* rows = app.add_subcommand("scan", "Show rows in key order");
+    rows->footer(kLongReads);
     rows->add_option("TABLE", scan->table)->required();
     add_range(rows, scan->range);
     rows->add_flag("--reverse", scan->reverse, "From the upper bound down");
@@ -156,6 +164,7 @@ void add_read_commands(CLI::App& app, const ToolOptions& options, Action& action
 
     auto counted = std::make_shared<RowScan>();
     CLI::App* count = app.add_subcommand("count", "Count rows");
+    count->footer(kLongReads);
     count->add_option("TABLE", counted->table)->required();
     add_range(count, counted->range);
     count->callback([&action, &options, counted] {

@@ -149,6 +149,7 @@ Result<std::vector<RawCopy>> next_block(const RawTable& table, const Snapshot& s
     ScanOptions options;
     options.reverse = scan.reverse;
     options.limit = std::min<std::uint64_t>(left, kScanBlockRows);
+    options.streaming = true;  // rows are copied as they come
     auto cursor = table.scan(snapshot, bounds.lower, bounds.upper, options);
     while (cursor.next()) {
         const RawRow& row = cursor.row();
@@ -165,6 +166,53 @@ Result<std::vector<RawCopy>> next_block(const RawTable& table, const Snapshot& s
     return rows;
 }
 
+void say_newer_snapshot(const char* what) {
+    std::fprintf(stderr,
+                 "bidstore: the %s took longer than a snapshot may live and goes on behind the "
+                 "last row under a newer one\n",
+                 what);
+}
+
+// Counts up to so many rows from the lower bound on, and moves it behind them. The count is
+// believed when its whole block is valid.
+Result<std::uint64_t> count_block(const RawTable& table, const Snapshot& snapshot, Bounds& bounds,
+                                  bool& done) {
+    constexpr std::uint64_t kBlockRows = 100'000;
+    std::vector<std::byte> last;
+    std::uint64_t rows = 0;
+    auto cursor = table.scan(snapshot, bounds.lower, bounds.upper,
+                             {.limit = kBlockRows, .streaming = true});
+    while (cursor.next()) {
+        if (++rows == kBlockRows) last.assign(cursor.row().key.begin(), cursor.row().key.end());
+    }
+    if (Status status = cursor.status(); !status) return status.failure();
+    if (!last.empty()) bounds.lower = prefix_end(last);
+    done = rows < kBlockRows || bounds.lower.empty();
+    return rows;
+}
+
+// Under one snapshot while that lives; then under newer ones, from where the last one came to.
+Result<std::uint64_t> count_rows(const ToolOptions& options, OpenTable& open, Bounds bounds) {
+    auto reader = open.store.reader();
+    if (!reader) return reader.failure();
+    std::uint64_t total = 0;
+    bool done = false;
+    for (bool first = true; !done; first = false) {
+        auto snapshot = reader->snapshot(options.deadline());
+        if (!snapshot) return snapshot.failure();
+        if (!first) say_newer_snapshot("count");
+        bool progress = false;
+        while (!done) {
+            auto rows = count_block(open.table, *snapshot, bounds, done);
+            if (!rows && rows.error() == Error::kSnapshotExpired && progress) break;
+            if (!rows) return rows.failure();
+            total += *rows;
+            progress = true;
+        }
+    }
+    return total;
+}
+
 // Rows block by block. A snapshot lasts some seconds at most: a longer scan goes on under a newer
 // one, and says so.
 Status scan_rows(const ToolOptions& options, OpenTable& open, const RowScan& scan, Bounds bounds,
@@ -175,10 +223,7 @@ Status scan_rows(const ToolOptions& options, OpenTable& open, const RowScan& sca
     for (bool first = true; left > 0; first = false) {
         auto snapshot = reader->snapshot(options.deadline());
         if (!snapshot) return snapshot.failure();
-        if (!first) {
-            std::fprintf(stderr, "bidstore: the scan took longer than a snapshot may live and "
-                                 "goes on under a newer one\n");
-        }
+        if (!first) say_newer_snapshot("scan");
         bool progress = false;
         while (left > 0) {
             auto rows = next_block(open.table, *snapshot, scan, bounds, left);
@@ -287,11 +332,7 @@ int row_count(const ToolOptions& options, const std::string& table, const RowRan
     if (!open) return options.fail(open.failure());
     auto bounds = bounds_of(open->table.schema(), range);
     if (!bounds) return options.fail(bounds.failure());
-    auto reader = open->store.reader();
-    if (!reader) return options.fail(reader.failure());
-    auto count = read_once(*reader, options.deadline(), [&](const Snapshot& snapshot) {
-        return open->table.count(snapshot, bounds->lower, bounds->upper);
-    });
+    auto count = count_rows(options, *open, std::move(*bounds));
     if (!count) return options.fail(count.failure());
     JsonLine line;
     if (options.json) std::printf("%s\n", line.number("rows", *count).str().c_str());

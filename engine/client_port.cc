@@ -153,6 +153,7 @@ bool ClientPort::lease_over(const SlotState& state, const SlotSighting& seen,
 bool ClientPort::impossible(const SlotState& state, const SlotSighting& seen) const {
     if (seen.pins_all()) return false;
     if (seen.word > held_visible_ || seen.word < state.lowest) return true;
+    if (seen.looked > held_visible_ && seen.looked != kLookedNothing) return true;
     return state.word != kSlotIdle && state.word != seen.word;
 }
 
@@ -211,10 +212,12 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
     }
     state.word = seen.word;
     held_.csns.push_back(seen.word);
+    held_.looked.push_back(std::max(seen.word, seen.looked));
 }
 
 const HeldSnapshots& ClientPort::scan() {
     held_.csns.clear();
+    held_.looked.clear();
     held_.pin_all = false;
     SlotWatcher::begin_scan();
     held_visible_ = pool_.header().published.visible.load();
@@ -226,6 +229,7 @@ const HeldSnapshots& ClientPort::scan() {
     }
     last_scan_visible_ = held_visible_;
     std::sort(held_.csns.begin(), held_.csns.end());
+    std::sort(held_.looked.begin(), held_.looked.end());
     return held_;
 }
 

@@ -11,9 +11,21 @@ constexpr std::uint64_t kLooksMax = 65'536;  // of one search for cold pages
 
 }  // namespace
 
+namespace {
+
+bool lies_in(const std::vector<std::uint64_t>& ascending, std::uint64_t from, std::uint64_t to) {
+    const auto first = std::lower_bound(ascending.begin(), ascending.end(), from);
+    return first != ascending.end() && *first < to;
+}
+
+}  // namespace
+
 bool HeldSnapshots::any_in(std::uint64_t from, std::uint64_t to) const {
-    const auto first = std::lower_bound(csns.begin(), csns.end(), from);
-    return first != csns.end() && *first < to;
+    return lies_in(csns, from, to);
+}
+
+bool HeldSnapshots::any_reading(std::uint64_t from, std::uint64_t to) const {
+    return lies_in(looked, from, to);
 }
 
 Pool::Pool(PoolSegment& segment)
@@ -66,6 +78,7 @@ std::uint32_t Pool::take_frame(PageId page, State state) {
     info_[frame].newer = kNoFrame;
     info_[frame].successor = 0;
     info_[frame].referenced = true;
+    info_[frame].evicted = false;
     return frame;
 }
 
@@ -189,7 +202,9 @@ void Pool::sort_out(const HeldSnapshots& held, std::vector<std::uint32_t>& frame
     for (const std::uint32_t frame : frames) {
         const Info& info = info_[frame];
         // An evicted page's successor is the next publication, which may not have happened yet.
-        if (info.successor > visible_ || held.any_in(info.csn, info.successor)) {
+        const bool needed = info.evicted ? held.any_reading(info.csn, info.successor)
+                                         : held.any_in(info.csn, info.successor);
+        if (info.successor > visible_ || needed) {
             still_kept.push_back(frame);
             continue;
         }
@@ -225,6 +240,7 @@ void Pool::evict(PageId page, Csn csn) {
     writer_.map(page, kNoFrame);
     newest_[page.value] = kNoFrame;
     info_[frame].successor = csn.value;
+    info_[frame].evicted = true;
     retired_.push_back(frame);
 }
 

@@ -32,10 +32,15 @@ namespace bidstore {
 
 // The snapshots that a scan of the reader slots found announced and not revoked.
 struct HeldSnapshots {
-    std::vector<std::uint64_t> csns;  // ascending
-    bool pin_all = false;             // somebody is beginning: nothing may be reclaimed
+    std::vector<std::uint64_t> csns;    // ascending
+    // Of the same slots: when its reader looked up all frames that it may be using (ascending, each
+    // at least its snapshot's csn). What judges evicted pages, see shm/reader_slot.h.
+    std::vector<std::uint64_t> looked;
+    bool pin_all = false;  // somebody is beginning: nothing may be reclaimed
     // Whether a snapshot lies in [from, to).
     bool any_in(std::uint64_t from, std::uint64_t to) const;
+    // Whether somebody may be using the frame of a page with csn `from`, evicted at `to`.
+    bool any_reading(std::uint64_t from, std::uint64_t to) const;
     // Whether a snapshot lies below csn.
     bool any_below(std::uint64_t csn) const { return !csns.empty() && csns.front() < csn; }
 };
@@ -134,6 +139,7 @@ class Pool {
         std::uint32_t used = 0;  // the use (begin_use) that asked for it last
         State state = State::kFree;
         bool referenced = false;
+        bool evicted = false;  // retired, and its page can be read again from the file
     };
     struct BatchFrames {
         std::uint64_t csn = 0;

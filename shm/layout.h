@@ -153,11 +153,13 @@ PIN_FIELD(StatsPage, histogram, 1088, 16512);
 struct alignas(kCacheLineBytes) ReaderSlot {
     std::atomic<std::uint64_t> word;     // kSlotIdle, kSlotPinAll, else the csn held
     std::atomic<std::uint64_t> episode;  // one more at each begin; starts above revoked[slot]
-    std::uint8_t reserved[48];
+    std::atomic<std::uint64_t> looked;   // every frame in use was looked up when this was visible
+    std::uint8_t reserved[40];
 };
 PIN_FIELD(ReaderSlot, word, 0, 8);
 PIN_FIELD(ReaderSlot, episode, 8, 8);
-PIN_FIELD(ReaderSlot, reserved, 16, 48);
+PIN_FIELD(ReaderSlot, looked, 16, 8);
+PIN_FIELD(ReaderSlot, reserved, 24, 40);
 inline constexpr std::uint64_t kSlotIdle = 0;
 inline constexpr std::uint64_t kSlotPinAll = ~std::uint64_t{0};
 
@@ -304,7 +306,7 @@ static_assert(sizeof(Welcome) == 256);
 
 // FNV-1a over all sizes and offsets: two builds that lay a shared struct out differently differ.
 consteval std::uint64_t layout_fingerprint() {
-    constexpr std::array<std::uint64_t, 26> facts{sizeof(PoolHeader),
+    constexpr std::array<std::uint64_t, 27> facts{sizeof(PoolHeader),
                                                   offsetof(PoolHeader, published),
                                                   offsetof(PoolHeader, engine),
                                                   offsetof(PoolHeader, frames_offset),
@@ -318,6 +320,7 @@ consteval std::uint64_t layout_fingerprint() {
                                                   kHistogramBuckets,
                                                   sizeof(ReaderSlot),
                                                   offsetof(ReaderSlot, episode),
+                                                  offsetof(ReaderSlot, looked),
                                                   sizeof(RingControl),
                                                   offsetof(RingControl, head),
                                                   offsetof(RingControl, answered),

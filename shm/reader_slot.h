@@ -45,6 +45,21 @@
 //
 //   If R4 saw anything that E6 wrote, then by the fences R6 sees what E4 wrote, and valid() is
 //   false. So when valid() is true all that was loaded before it was still the snapshot's.
+//
+// Why an evicted page's frame may be reused under a snapshot that could see it, from both sides:
+//
+//   reader                                    engine
+//   R7  loads from frames looked up so far    E7   page_map[P] = none (release)
+//   R8  v = visible.load(acquire)             E8   visible.store(e, release), e the eviction's csn
+//   R9  looked.store(v, release)              E9   looked.load(acquire) >= e
+//   R10 page_map[P].load, from now on         E10  stores to the frame that P had
+//
+//   The same bytes can be read again from the file, so all that matters is whether the reader still
+//   uses the frame. E9 saw what R9 stored: R7 is over before E10. And R8 saw e or later, thus E7:
+//   R10 does not find the frame any more. A reader that has not stored `looked` since it began has
+//   looked up its frames at its snapshot's csn or later, so the greater of word and looked counts.
+//   `looked` is true of the thread for ever, whatever the episode. Replaced versions are not in the
+//   file: they are judged by the word alone.
 #pragma once
 
 #include <algorithm>
@@ -55,6 +70,9 @@
 #include "shm/layout.h"
 
 namespace bidstore {
+
+// `looked` of a reader that waits: it uses no frame at all, and looks none up before resume().
+inline constexpr std::uint64_t kLookedNothing = ~std::uint64_t{0};
 
 // A reading thread's side of its slot. Process-local, one thread at a time, not copied while a
 // snapshot is held.
@@ -68,7 +86,10 @@ class SlotOwner {
           published_(&published),
           revoked_(&revoked),
           episode_(std::max(revoked.load(std::memory_order_acquire),
-                            slot.episode.load(std::memory_order_relaxed))) {}
+                            slot.episode.load(std::memory_order_relaxed))) {
+        // Its last owner may have ended in the middle of a wait. Begin() makes it known.
+        slot.looked.store(0, std::memory_order_relaxed);
+    }
 
     // Takes a snapshot of everything visible now. No snapshot is held in this slot yet.
     Csn begin() {
@@ -100,6 +121,33 @@ class SlotOwner {
     void pin_all() { slot_->word.exchange(kSlotPinAll, std::memory_order_seq_cst); }
     void unpin() { slot_->word.store(snapshot_.value, std::memory_order_release); }
 
+    // The caller uses no frame any more that it looked up so far; the snapshot stays, and what it
+    // needs is looked up again. Lets go of pages that were evicted meanwhile: a snapshot may so
+    // read any number of pages, however few the pool holds. False: nothing was published since the
+    // last time, nothing was done, and frames in use may stay in use.
+    bool renew() {
+        const std::uint64_t now = published_->visible.load(std::memory_order_acquire);  // R8
+        if (now == std::max(looked_, snapshot_.value)) return false;
+        looked_ = now;
+        slot_->looked.store(now, std::memory_order_release);  // R9
+        return true;
+    }
+    // The caller uses no frame, and looks none up before resume(): a reader that waits for a page
+    // must not be what keeps the frames.
+    void rest() { slot_->looked.store(kLookedNothing, std::memory_order_release); }
+    // Announces itself anew, as begin() does: the engine's scan sees what stands in `looked`, or
+    // this thread sees what was visible at the scan, and looks up no page evicted before it.
+    void resume() {
+        slot_->looked.exchange(snapshot_.value, std::memory_order_seq_cst);
+        looked_ = published_->visible.load(std::memory_order_seq_cst);
+        slot_->looked.store(looked_, std::memory_order_release);
+    }
+    // Whether renew() would do something.
+    bool behind() const {
+        const std::uint64_t now = published_->visible.load(std::memory_order_relaxed);
+        return now != std::max(looked_, snapshot_.value);
+    }
+
     Csn snapshot() const { return snapshot_; }  // 0: none is held
     std::uint64_t episode() const { return episode_; }
 
@@ -109,12 +157,14 @@ class SlotOwner {
     const RevokedEntry* revoked_;
     std::uint64_t episode_;
     Csn snapshot_;
+    std::uint64_t looked_ = 0;  // as stored in the slot
 };
 
 // What the engine saw in a slot.
 struct SlotSighting {
     std::uint64_t word = kSlotIdle;
     std::uint64_t episode = 0;
+    std::uint64_t looked = 0;
 
     // Does the slot count at all? `revoked` is the engine's own newest revoked episode of it.
     bool counts(std::uint64_t revoked) const { return word != kSlotIdle && episode > revoked; }
@@ -132,11 +182,12 @@ class SlotWatcher {
     // E2. Once per scan, after publishing: what becomes visible later is not judged by this scan.
     static void begin_scan() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
-    // E3. Word, then episode.
+    // E3. Word, then episode. E9.
     static SlotSighting look(const ReaderSlot& slot) {
         SlotSighting sighting;
         sighting.word = slot.word.load(std::memory_order_acquire);
         sighting.episode = slot.episode.load(std::memory_order_acquire);
+        sighting.looked = slot.looked.load(std::memory_order_acquire);
         return sighting;
     }
 
@@ -161,6 +212,7 @@ class SlotWatcher {
     static void prepare(ReaderSlot& slot, const RevokedEntry& revoked) {
         slot.episode.store(revoked.load(std::memory_order_relaxed), std::memory_order_relaxed);
         slot.word.store(kSlotIdle, std::memory_order_relaxed);
+        slot.looked.store(0, std::memory_order_relaxed);
     }
 };
 

@@ -37,6 +37,8 @@ class Snapshot {
 
     std::uint64_t csn() const { return slot_.snapshot().value; }
     bool valid() const { return slot_.valid(); }
+    // No frame is in use: what was evicted need not be kept for this reader.
+    void renew() { slot_.renew(); }
     const SimClient& client() const { return client_; }
     std::uint32_t slot_index() const { return slot_index_; }
     std::uint64_t misses() const { return misses_; }

@@ -15,11 +15,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "engine/page/inner.h"
 #include "engine/page/leaf.h"
 #include "engine/page/page.h"
+#include "engine/page/schema.h"
 
 namespace bidstore {
 
@@ -128,8 +130,15 @@ class PathCursor {
     std::uint32_t depth() const { return depth_; }
     const Step& step(std::uint32_t i) const { return steps_[i]; }
 
-    // The leaves that come next under the same parent, nearest first: what a scan reads ahead.
-    std::uint32_t upcoming(bool forward, std::span<PageId> to) const;
+    // The leaves that come next under the same parent, nearest first: what a scan reads ahead. Not
+    // those beyond `bound`, a whole key or nullptr: the upper one forward (exclusive), the lower
+    // one backward (inclusive).
+    std::uint32_t upcoming(bool forward, std::span<PageId> to,
+                           const std::byte* bound = nullptr) const;
+    // The key between this leaf and the next one in that direction (the first that belongs to the
+    // one behind it): from it the way goes on without this leaf. Writes key_bytes bytes; false at
+    // the end of the tree.
+    bool boundary(bool forward, std::byte* key) const;
     // Starts to load some of them into the processor's cache, if the source can do so without
     // waiting for any of it: those numbered `from` (0: the nearest) to `to`, exclusive.
     [[gnu::always_inline]] void prefetch(bool forward, std::uint32_t from = 0,
@@ -227,7 +236,20 @@ Landing PathCursor<Source>::move(bool forward) {
 }
 
 template <class Source>
-std::uint32_t PathCursor<Source>::upcoming(bool forward, std::span<PageId> to) const {
+bool PathCursor<Source>::boundary(bool forward, std::byte* key) const {
+    const int turn = turning_step(forward);
+    if (turn < 0) return false;
+    const Step& step = steps_[static_cast<std::uint32_t>(turn)];
+    const std::uint32_t index = forward ? step.index + 1 : step.index;
+    const InnerView node(step.bytes, shape_->inner);
+    if (index >= node.count()) return false;  // a count that changed under a dead lease
+    node.copy_key(index, key);
+    return true;
+}
+
+template <class Source>
+std::uint32_t PathCursor<Source>::upcoming(bool forward, std::span<PageId> to,
+                                           const std::byte* bound) const {
     if (depth_ < 2) return 0;
     const Step& parent = steps_[depth_ - 2];
     const InnerView node(parent.bytes, shape_->inner);
@@ -235,6 +257,14 @@ std::uint32_t PathCursor<Source>::upcoming(bool forward, std::span<PageId> to) c
     std::uint32_t index = parent.index;
     while (filled < to.size()) {
         if (forward ? index + 1 >= node.count() : index == 0) break;
+        // What lies between this child and the one before it.
+        const std::uint32_t between = forward ? index + 1 : index;
+        if (bound != nullptr && between < node.count()) {
+            std::array<std::byte, kKeyBytesMax> key;
+            node.copy_key(between, key.data());
+            const int order = std::memcmp(key.data(), bound, shape_->inner.key_bytes);
+            if (forward ? order >= 0 : order <= 0) break;
+        }
         index = forward ? index + 1 : index - 1;
         // A count that changed under a dead lease must not lead outside the node.
         if (index >= node.count()) break;

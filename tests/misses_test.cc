@@ -1,0 +1,216 @@
+// Misses: reads of what is not in the pool, many at once, by readers that wait, die, or hold a
+// snapshot over more pages than the pool has frames.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "engine/engine_core.h"
+#include "shm/stats.h"
+#include "tests/sim.h"
+#include "tests/snapshot_reader.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kFrames = 300;
+constexpr std::uint64_t kRows = 9'000;  // three to a page: ten times the pool
+
+Schema wide_schema() {
+    auto schema = Schema::make("wide",
+                               {{"id", ColumnType::kU64, 0},
+                                {"n", ColumnType::kU64, 0},
+                                {"pad", ColumnType::kFixed, 1000}},
+                               1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+std::vector<std::byte> key_of(std::uint64_t id) {
+    std::vector<std::byte> key(8);
+    encode_key_integer(key.data(), id, 8, false);
+    return key;
+}
+
+class Misses : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        SimStoreOptions options = small_store();
+        options.frames = kFrames;
+        options.engine.max_snapshot_age_ns = 3'600'000'000'000;  // only what it holds ends a lease
+        store = std::make_unique<SimStore>(options, std::make_unique<SimDisk>(), 1);
+        ASSERT_TRUE(store->open().ok());
+        writer = &store->connect();
+        table = store->create_table(*writer, wide_schema());
+        for (std::uint64_t id = 0; id < kRows; id += 20) put(id, std::min(id + 20, kRows), 1);
+        auto descriptor = store->pool->open_read_only();
+        ASSERT_TRUE(descriptor.ok());
+        auto mapped = PoolView::map(std::move(*descriptor));
+        ASSERT_TRUE(mapped.ok());
+        view.emplace(std::move(*mapped));
+        shape.emplace(wide_schema(), table);
+        reader = &store->connect(Rights::kReader);
+    }
+    void put(std::uint64_t first, std::uint64_t end, std::uint64_t n) {
+        std::vector<std::byte> value(wide_schema().fixed_bytes());
+        std::memcpy(value.data(), &n, sizeof n);
+        TransactionBytes bytes;
+        for (std::uint64_t id = first; id < end; ++id) {
+            bytes.operation(OperationKind::kPut, table, key_of(id), value);
+        }
+        ASSERT_EQ(store->commit(*writer, bytes).error, Error::kOk) << first;
+    }
+    // n of a row, or nothing when the snapshot is gone.
+    std::optional<std::uint64_t> read(Snapshot& snapshot, std::uint64_t id) {
+        const auto found = snapshot.get(*shape, root(), key_of(id));
+        EXPECT_EQ(snapshot.trouble(), "");
+        if (!found || !*found) return std::nullopt;
+        std::uint64_t n = 0;
+        std::memcpy(&n, (*found)->data(), sizeof n);
+        return n;
+    }
+    Engine::Core& core() { return store->engine->core(); }
+    PageId root() { return core().storage().catalog->find(table)->tree.root(); }
+    std::uint64_t counter(Counter which) {
+        return store->pool->stats().counter[static_cast<std::size_t>(which)].load();
+    }
+    // Leaves of the table that are not in the pool.
+    std::vector<PageId> absent_leaves(std::size_t count) {
+        std::vector<PageId> absent;
+        Pool& pool = core().storage().pool;
+        for (std::uint32_t page = 0; page < pool.page_count() && absent.size() < count; ++page) {
+            if (core().storage().space.allocated(PageId{page}) && !pool.resident(PageId{page})) {
+                absent.push_back(PageId{page});
+            }
+        }
+        EXPECT_EQ(absent.size(), count);
+        return absent;
+    }
+
+    std::unique_ptr<SimStore> store;
+    SimClient* writer = nullptr;
+    SimClient* reader = nullptr;
+    TableId table;
+    std::optional<PoolView> view;
+    std::optional<TreeShape> shape;
+};
+
+// A snapshot used to keep the frame of every page that was evicted while it was held: reading ten
+// times the pool under one snapshot was the end of it.
+TEST_F(Misses, AReaderThatLetsGoReadsTenTimesThePoolUnderOneSnapshot) {
+    Snapshot snapshot(*store, *view, *reader, 0);
+    for (std::uint64_t id = 0; id < kRows; ++id) {
+        ASSERT_EQ(read(snapshot, id), 1u) << id;
+        snapshot.renew();
+    }
+    EXPECT_TRUE(snapshot.valid());
+    EXPECT_EQ(counter(Counter::kRevokedSnapshots), 0u);
+    EXPECT_GT(counter(Counter::kPageReads), kRows / 3 - kFrames);
+    core().storage().pool.check_invariants();
+}
+
+// What was replaced is not in the file: that is kept for the snapshot, however often it lets go.
+TEST_F(Misses, AReaderThatLetsGoStillSeesItsSnapshot) {
+    Snapshot snapshot(*store, *view, *reader, 0);
+    for (std::uint64_t id = 0; id < 60; ++id) {
+        put(id, id + 1, 2);
+        snapshot.renew();
+    }
+    for (std::uint64_t id = 200; id < kRows; ++id) {
+        ASSERT_EQ(read(snapshot, id), 1u) << id;
+        snapshot.renew();
+    }
+    for (std::uint64_t id = 0; id < 60; ++id) EXPECT_EQ(read(snapshot, id), 1u) << id;
+    EXPECT_TRUE(snapshot.valid());
+    Snapshot later(*store, *view, *reader, 1);
+    for (std::uint64_t id = 0; id < 60; ++id) EXPECT_EQ(read(later, id), 2u) << id;
+}
+
+TEST_F(Misses, AReaderThatKeepsAllItsFramesLosesItsSnapshotAndNobodyElseWaits) {
+    Snapshot greedy(*store, *view, *reader, 0);
+    std::uint64_t id = 0;
+    while (id < kRows && read(greedy, id)) ++id;
+    EXPECT_LT(id, kRows);
+    EXPECT_FALSE(greedy.valid());
+    Snapshot other(*store, *view, *reader, 1);
+    EXPECT_EQ(read(other, 17), 1u);
+}
+
+// No checkpoint gives frames back that snapshots keep: 13 of them ran in two seconds all the same.
+TEST_F(Misses, APoolThatReadersKeepIsNotCheckpointedInVain) {
+    store->clock.advance_ns(31'000'000'000);  // the next one is due
+    ASSERT_TRUE(store->run_until([&] {
+        return core().storage().pool.changed_pages().size() < 8 &&
+               !core().storage().checkpointer->running();
+    }));
+    const std::uint64_t before = counter(Counter::kCheckpoints);
+    Snapshot greedy(*store, *view, *reader, 0);
+    std::uint64_t id = 0;
+    while (id < kRows && read(greedy, id)) ++id;
+    EXPECT_LE(counter(Counter::kCheckpoints), before + 2);
+}
+
+TEST_F(Misses, AClientThatDiesWhileItWaitsLeavesNothingBehind) {
+    const std::vector<PageId> pages = absent_leaves(40);
+    SimClient& dying = store->connect(Rights::kReader);
+    const SlotOwner slot_of_the_dead = [&] {
+        SlotOwner slot(dying.segment().slots()[0], view->published(),
+                       view->revoked()[dying.segment().first_slot()]);
+        slot.begin();
+        return slot;
+    }();
+    ASSERT_TRUE(dying.request_pages(pages).has_value());
+    store->round();
+    EXPECT_EQ(core().page_waits().open(), 1u);
+    EXPECT_GT(core().storage().loader.loading(), 0u);
+    store->disconnect(dying);
+    EXPECT_TRUE(store->run_until([&] {
+        return core().page_waits().open() == 0 && core().storage().loader.loading() == 0 &&
+               !core().storage().loader.waits_for_frames();
+    }));
+    EXPECT_FALSE(slot_of_the_dead.valid());
+    // What it had asked for is as good as any other page, and so is every frame.
+    for (const PageId page : pages) EXPECT_TRUE(core().storage().pool.resident(page));
+    Snapshot snapshot(*store, *view, *reader, 0);
+    for (std::uint64_t id = 0; id < kRows; id += 7) {
+        ASSERT_EQ(read(snapshot, id), 1u) << id;
+        snapshot.renew();
+    }
+}
+
+TEST_F(Misses, RequestsForOnePageShareOneReadAndAllAreAnswered) {
+    const PageId page = absent_leaves(1).front();
+    SimClient& other = store->connect(Rights::kReader);
+    const std::uint64_t before = counter(Counter::kPageReads);
+    const auto first = reader->request_pages({&page, 1});
+    const auto second = reader->request_pages({&page, 1});
+    const auto third = other.request_pages({&page, 1});
+    ASSERT_TRUE(first && second && third);
+    std::optional<Answer> answers[3];
+    EXPECT_TRUE(store->run_until([&] {
+        if (!answers[0]) answers[0] = reader->answer(*first);
+        if (!answers[1]) answers[1] = reader->answer(*second);
+        if (!answers[2]) answers[2] = other.answer(*third);
+        return answers[0] && answers[1] && answers[2];
+    }));
+    for (const auto& answer : answers) EXPECT_EQ(answer->error, Error::kOk);
+    EXPECT_EQ(counter(Counter::kPageReads), before + 1);
+    EXPECT_EQ(core().page_waits().open(), 0u);
+}
+
+TEST_F(Misses, APointReadThroughResidentInnerNodesCostsOneRead) {
+    Snapshot snapshot(*store, *view, *reader, 0);
+    ASSERT_EQ(read(snapshot, 0), 1u);  // the nodes above it are there from now on
+    const std::uint64_t before = counter(Counter::kPageReads);
+    std::uint64_t read_rows = 0;
+    for (std::uint64_t id = 30; id < 230; id += 20) {
+        const std::uint64_t misses = snapshot.misses();
+        ASSERT_EQ(read(snapshot, id), 1u);
+        read_rows += snapshot.misses() > misses ? 1 : 0;
+        snapshot.renew();
+    }
+    EXPECT_GT(read_rows, 0u);
+    EXPECT_EQ(counter(Counter::kPageReads), before + read_rows);
+}
+
+}  // namespace
+}  // namespace bidstore
