@@ -21,7 +21,8 @@ Result<RawTable> table_of(StoreState& store, const Copy<CatalogRow>& row) {
                                         " cannot be read: " + schema.failure().what};
     }
     const bool system = (row.flags & kSystemTableFlag) != 0;
-    return RawTable(store.table_info(TableId{row.table_id}, system, std::move(*schema)));
+    return RawTable(store.table_info(TableId{row.table_id}, system, std::move(*schema)),
+                    row.retain_us);
 }
 
 // All tables of the catalog, or the one with that name.
@@ -106,12 +107,24 @@ Result<std::vector<RawTable>> Store::tables(Deadline deadline, bool with_system)
     return found;
 }
 
-Status Store::create_table(const Schema& schema, Deadline deadline) {
+Status Store::create_table(const Schema& schema, Deadline deadline,
+                           const TableAttributes& attributes) {
     RawTransaction transaction;
-    transaction.create_table(schema);
+    transaction.create_table(schema, attributes);
     Result<Committed> made = commit(transaction, deadline);
     if (made.ok()) return {};
     return {made.error(), "table " + schema.name() + ": " + made.failure().what};
+}
+
+Status Store::set_table(std::string_view name, const TableAttributes& attributes,
+                        Deadline deadline) {
+    Result<RawTable> table = open_raw(name, deadline);
+    if (!table.ok()) return table.failure();
+    RawTransaction transaction;
+    transaction.set_table(table->id(), attributes);
+    Result<Committed> set = commit(transaction, deadline);
+    if (set.ok()) return {};
+    return {set.error(), "table " + std::string(name) + ": " + set.failure().what};
 }
 
 Status Store::drop_table(std::string_view name, Deadline deadline) {

@@ -459,12 +459,16 @@ class Store {
 
     // kTableExists when a table of that name is there (open() then says whether it fits).
     template <class T>
-    Status create_table(Deadline deadline) {
+    Status create_table(Deadline deadline, const TableAttributes& attributes = {}) {
         Result<Schema> schema = Description<T>::schema();
         if (!schema.ok()) return schema.failure();
-        return create_table(*schema, deadline);
+        return create_table(*schema, deadline, attributes);
     }
-    Status create_table(const Schema& schema, Deadline deadline);
+    // Retention (attributes.retain_us) needs a time column: kInvalid without one.
+    Status create_table(const Schema& schema, Deadline deadline,
+                        const TableAttributes& attributes = {});
+    // From now on. A longer retention does not bring back what is gone.
+    Status set_table(std::string_view name, const TableAttributes& attributes, Deadline deadline);
     Status drop_table(std::string_view name, Deadline deadline);
 
     // Waits for the answer. A failure names the operation that failed, counted from 0.

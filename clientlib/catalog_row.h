@@ -15,6 +15,7 @@ struct CatalogRow {
     std::uint32_t table_id = 0;
     std::uint32_t root = 0;
     std::uint32_t flags = 0;
+    std::uint64_t retain_us = 0;
     std::string_view name;
     std::string_view schema;
 };
@@ -24,6 +25,7 @@ struct Describe<CatalogRow> {
     static constexpr auto table = bidstore::table<CatalogRow>(
         "catalog", keys(column<&CatalogRow::table_id>("table_id")),
         values(column<&CatalogRow::root>("root"), column<&CatalogRow::flags>("flags"),
+               column<&CatalogRow::retain_us>("retain_us"),
                column<&CatalogRow::name>("name"), column<&CatalogRow::schema>("schema", bytes)));
 };
 

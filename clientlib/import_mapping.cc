@@ -212,6 +212,7 @@ void Reader::table_block(const toml::table& block, TableMapping& out) {
         else if (name == "key") names(name, node, out.key);
         else if (name == "time") text(name, node, out.time);
         else if (name == "time_unit") text(name, node, out.time_unit);
+        else if (name == "retain") text(name, node, out.retain);
         else if (name == "columns") columns = node.as_array();
         else fail(key.source(), "unknown key \"" + std::string(name) + "\" of a table");
     }

@@ -6,9 +6,10 @@
 //   [[table]]
 //   name = "users"
 //   mode = "add"                 # "put" (default; replaces), "insert" (must not exist), "add"
-//   key = ["id"]                 # these three only for `table create --schema` and
+//   key = ["id"]                 # these four only for `table create --schema` and
 //   time = "last_seen"           # `import --create`; there, every column names its type
 //   time_unit = "us"             # or "ns"
+//   retain = "72h"               # rows older than this go away
 //   columns = [
 //     { name = "id", type = "fixed(16)", path = "userIds.xchg", decode = "base64url",
 //       skip_prefix = "08011210", pad = "right", on_missing = "skip" },
@@ -78,6 +79,7 @@ struct TableMapping {
     std::vector<std::string> key;
     std::string time;
     std::string time_unit;
+    std::string retain;
     std::vector<ColumnMapping> columns;
 };
 

@@ -129,4 +129,43 @@ Result<Schema> make_schema(const TableText& table) {
                         static_cast<std::uint16_t>(table.key.size()), time, unit);
 }
 
+namespace {
+
+struct RetentionUnit {
+    std::string_view name;
+    std::uint64_t us;
+};
+constexpr RetentionUnit kRetentionUnits[] = {{"d", 86'400'000'000},
+                                             {"h", 3'600'000'000},
+                                             {"min", 60'000'000},
+                                             {"s", 1'000'000},
+                                             {"ms", 1'000},
+                                             {"us", 1}};
+
+}  // namespace
+
+Result<std::uint64_t> parse_retention(std::string_view text) {
+    if (text == "off" || text.empty()) return std::uint64_t{0};
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+    for (const RetentionUnit& known : kRetentionUnits) {
+        std::uint64_t us = 0;
+        if (error != std::errc{} || unit != known.name || number == 0) continue;
+        if (!__builtin_mul_overflow(number, known.us, &us)) return us;
+    }
+    return {Error::kInvalid, "retention \"" + std::string(text) +
+                                 "\": write a number with d, h, min, s, ms or us, as in 72h, or "
+                                 "off"};
+}
+
+std::string retention_text(std::uint64_t retain_us) {
+    if (retain_us == 0) return "off";
+    for (const RetentionUnit& unit : kRetentionUnits) {
+        const bool whole = retain_us % unit.us == 0;
+        if (whole) return std::to_string(retain_us / unit.us) + std::string(unit.name);
+    }
+    return "";
+}
+
 }  // namespace bidstore

@@ -29,6 +29,11 @@ Result<Column> parse_column(std::string_view name_and_type);
 // The type as parse_column reads it.
 std::string type_text(const Column& column);
 
+// "72h", "30min", "90s", "250ms", "14d"; "off": 0, which keeps rows for ever. In microseconds.
+Result<std::uint64_t> parse_retention(std::string_view text);
+// As parse_retention reads it.
+std::string retention_text(std::uint64_t retain_us);
+
 // "a,b" to its parts.
 std::vector<std::string> split_names(std::string_view text);
 

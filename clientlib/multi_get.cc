@@ -79,7 +79,9 @@ class ManyRows {
         rows_[i].reset();
         const int found = leaf.find(key(i));
         if (found < 0) return;
-        rows_[i] = row_in(state_, table_, leaf, static_cast<std::uint32_t>(found));
+        const auto at = static_cast<std::uint32_t>(found);
+        if (!table_.schema.live(leaf.key(at), leaf.value(at), landing.floor)) return;
+        rows_[i] = row_in(state_, table_, leaf, at);
         state_.rows_out = true;  // later passes wait, and must not let go of it
         const std::span<const std::byte> value = rows_[i]->value;
         if (value.empty()) return;

@@ -180,8 +180,9 @@ Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byt
             const LeafView leaf(landing.bytes, shape.leaf);
             const int found = leaf.find(key);
             if (found < 0) return false;
-            row = row_in(state, table, leaf, static_cast<std::uint32_t>(found));
-            return true;
+            const auto at = static_cast<std::uint32_t>(found);
+            row = row_in(state, table, leaf, at);
+            return table.schema.live(leaf.key(at), leaf.value(at), landing.floor);
         }
         if (Status cleared = obstacle.overcome(landing, last); !cleared.ok()) {
             return cleared.failure();

@@ -95,7 +95,8 @@ class RawCursor {
     RawRow row_;
 };
 
-// Reads of one table by encoded keys. Bounds are key prefixes of 0 to key_bytes bytes, lower
+// Reads of one table by encoded keys. A row that the table's retention has expired in the snapshot
+// is not there, in any of them. Bounds are key prefixes of 0 to key_bytes bytes, lower
 // inclusive, upper exclusive; an empty one is no bound.
 class RawTable {
   public:
@@ -103,6 +104,8 @@ class RawTable {
     const std::string& name() const { return info_->schema.name(); }
     const Schema& schema() const { return info_->schema; }
     const TableInfo& info() const { return *info_; }
+    // How long rows live, by their time; 0: for ever. As it was when this handle was opened.
+    std::uint64_t retain_us() const { return retain_us_; }
 
     // The value's size when the row is there; its bytes are copied into `value`, which has room
     // for kRowBytesMax bytes (or, of a table without variable columns, for its fixed bytes). What
@@ -132,13 +135,15 @@ class RawTable {
     Result<std::uint64_t> count(const Snapshot& snapshot, std::span<const std::byte> lower,
                                 std::span<const std::byte> upper) const;
 
-    explicit RawTable(std::shared_ptr<const TableInfo> info) : info_(std::move(info)) {}
+    explicit RawTable(std::shared_ptr<const TableInfo> info, std::uint64_t retain_us = 0)
+        : info_(std::move(info)), retain_us_(retain_us) {}
 
   private:
     RawCursor start_scan(const Snapshot& snapshot, std::size_t bound_bytes,
                          const ScanOptions& options) const;
 
     std::shared_ptr<const TableInfo> info_;
+    std::uint64_t retain_us_ = 0;
 };
 
 // The smallest byte string above everything that begins with `prefix`: empty when there is none.

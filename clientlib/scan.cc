@@ -73,6 +73,8 @@ struct RawCursor::State {
     std::uint32_t since_let_go = 0;  // leaves it came to
     std::uint32_t window = 0;      // leaves to read ahead; 0 until one was missing
     std::uint32_t asked_ahead = 0;  // of the leaves in front, how many were looked after
+    std::uint64_t table_floor = 0;  // the same in the whole snapshot
+    std::uint64_t floor = 0;  // rows of this leaf whose time is below it are dead; 0: none is
     Status status;
 
     // An empty scan of everything; the caller sets bounds.
@@ -99,6 +101,11 @@ struct RawCursor::State {
     std::size_t widen(std::span<PageId> pages, std::uint32_t skip);
     std::size_t only_absent(std::span<PageId> pages, PageId but) const;
     void read_ahead();
+    bool dead(const RawRow& row) const {
+        return !table->schema.live(row.key.data(), row.value, floor);
+    }
+    RawRow take_row();
+    std::uint64_t count_leaf();
 };
 
 bool RawCursor::State::fail(Failure failure) {
@@ -221,7 +228,13 @@ void RawCursor::State::find_bounds(bool first) {
 
 void RawCursor::State::enter_leaf() {
     leaf.emplace(path->leaf());
-    find_bounds(!std::exchange(on_leaf, true));
+    const bool first = !std::exchange(on_leaf, true);
+    if (first) table_floor = path->floor();  // while the way down is surely what it was
+    find_bounds(first);
+    // A leaf whose oldest row is alive needs no look at its rows; one that is all dead, neither.
+    floor = table_floor;
+    if (leaf->time_min() >= floor) floor = 0;
+    if (leaf->time_max() < floor) begin = end;
     stand();
     ++since_let_go;
     if (begin < end && !streaming) reader->rows_out = true;
@@ -294,6 +307,22 @@ bool RawCursor::State::to_leaf_with_rows() {
     return true;
 }
 
+// The next row of this leaf. Under a dead lease the leaf may have shrunk meanwhile; the views are
+// inside the page anyway.
+RawRow RawCursor::State::take_row() {
+    const std::uint32_t row = reverse ? --end : begin++;
+    if (more && end - begin == values_when) prefetch_next_values();
+    return {{leaf->key(row), table->shape->leaf.key_bytes}, leaf->value(row)};
+}
+
+// Leaves the leaf. The rows themselves are looked at only where some may be dead.
+std::uint64_t RawCursor::State::count_leaf() {
+    std::uint64_t rows = floor == 0 ? end - begin : 0;
+    if (floor == 0) begin = end;
+    while (begin < end) rows += !dead(take_row());
+    return rows;
+}
+
 void RawCursor::DeleteState::operator()(State* state) const { delete state; }
 
 RawCursor::RawCursor(StatePointer state) : state_(std::move(state)) {}
@@ -320,13 +349,11 @@ bool RawCursor::next() {
         return state.fail({Error::kInvalid, "the snapshot of this scan has ended"});
     }
     if (state.left == 0) return state.finish();
-    if (state.begin == state.end && !state.to_leaf_with_rows()) return false;
+    do {
+        if (state.begin == state.end && !state.to_leaf_with_rows()) return false;
+        row_ = state.take_row();
+    } while (state.dead(row_));
     --state.left;
-    const std::uint32_t row = state.reverse ? --state.end : state.begin++;
-    if (state.more && state.end - state.begin == state.values_when) state.prefetch_next_values();
-    // Under a dead lease the leaf may have shrunk meanwhile; the views are inside the page anyway.
-    row_.key = {state.leaf->key(row), state.table->shape->leaf.key_bytes};
-    row_.value = state.leaf->value(row);
     return true;
 }
 
@@ -403,11 +430,7 @@ Result<std::uint64_t> RawTable::count(const Snapshot& snapshot, std::span<const 
     RawCursor cursor = scan(snapshot, lower, upper, {.streaming = true});
     RawCursor::State& state = *cursor.state_;
     std::uint64_t rows = 0;
-    // Leaf by leaf: the rows themselves are not looked at.
-    while (!state.ended && state.to_leaf_with_rows()) {
-        rows += state.end - state.begin;
-        state.begin = state.end;
-    }
+    while (!state.ended && state.to_leaf_with_rows()) rows += state.count_leaf();
     if (Status whole = cursor.status(); !whole.ok()) return whole.failure();
     return rows;
 }

@@ -64,7 +64,7 @@ transaction may be seen in part.)help";
 using Action = std::function<int()>;
 
 void add_table_commands(CLI::App& app, const ToolOptions& options, Action& action) {
-    CLI::App* table = app.add_subcommand("table", "Make, list, show and drop tables");
+    CLI::App* table = app.add_subcommand("table", "Make, list, show, change and drop tables");
     table->require_subcommand(1);
 
     auto create = std::make_shared<TableCreate>();
@@ -76,6 +76,8 @@ void add_table_commands(CLI::App& app, const ToolOptions& options, Action& actio
     make->add_option("--time", create->time, "The time column")->type_name("NAME");
     make->add_option("--time-unit", create->time_unit, "us (default) or ns")
         ->check(CLI::IsMember({"us", "ns"}));
+    make->add_option("--retain", create->retain, "Rows older than this go away: 72h, 14d")
+        ->type_name("TIME");
     make->add_option("--schema", create->schema_file, "Take it from a mapping file (TOML)")
         ->type_name("FILE")->excludes("--column")->excludes("--key");
     make->add_flag("--if-missing", create->if_missing, "A table that is there and fits is fine");
@@ -99,6 +101,14 @@ void add_table_commands(CLI::App& app, const ToolOptions& options, Action& actio
     show->add_option("NAME", *name)->required();
     show->callback([&action, &options, name] {
         action = [&options, name] { return table_show(options, *name); };
+    });
+    auto retain = std::make_shared<std::string>();
+    CLI::App* set = table->add_subcommand("set", "Change a table's retention");
+    set->add_option("NAME", *name)->required();
+    set->add_option("--retain", *retain, "Rows older than this go away: 72h, 14d; off: none does")
+        ->type_name("TIME")->required();
+    set->callback([&action, &options, name, retain] {
+        action = [&options, name, retain] { return table_set(options, *name, *retain); };
     });
     CLI::App* drop = table->add_subcommand("drop", "Drop a table with all its rows");
     drop->add_option("NAME", *name)->required();

@@ -87,7 +87,7 @@ Result<std::vector<RawTable>> open_tables(Store& store, const Mapping& mapping, 
         if (create) {
             auto schema = mapping_schema(block);
             if (!schema) return schema.failure();
-            auto made = ensure_table(store, *schema, true, options.deadline());
+            auto made = ensure_table(store, *schema, block.retain, true, options.deadline());
             if (!made) return made.failure();
         }
         auto table = store.open_raw(block.name, options.deadline());

@@ -44,6 +44,7 @@ std::string_view kind_name(OperationKind kind) {
         case OperationKind::kDeleteRange: return "erase_range from";
         case OperationKind::kCreateTable: return "create_table";
         case OperationKind::kDropTable: return "drop_table of";
+        case OperationKind::kSetTable: return "set_table of";
     }
     return "operation on";
 }
@@ -298,9 +299,14 @@ void RawTransaction::erase_range(const RawTable& table, std::span<const std::byt
     append(OperationKind::kDeleteRange, want_result ? kWantResult : 0, table.id(), from, to);
 }
 
-void RawTransaction::create_table(const Schema& schema) {
+void RawTransaction::create_table(const Schema& schema, const TableAttributes& attributes) {
     const std::string encoded = schema.encode();
-    append(OperationKind::kCreateTable, 0, TableId{}, {}, std::as_bytes(std::span(encoded)));
+    append(OperationKind::kCreateTable, 0, TableId{}, std::as_bytes(std::span(&attributes, 1)),
+           std::as_bytes(std::span(encoded)));
+}
+
+void RawTransaction::set_table(TableId table, const TableAttributes& attributes) {
+    append(OperationKind::kSetTable, 0, table, {}, std::as_bytes(std::span(&attributes, 1)));
 }
 
 void RawTransaction::drop_table(TableId table) {

@@ -53,8 +53,10 @@ class RawTransaction {
     void erase_range(const RawTable& table, std::span<const std::byte> lower,
                      std::span<const std::byte> upper, bool want_result = false);
 
-    void create_table(const Schema& schema);  // rights kAdmin; result: the table's id
-    void drop_table(TableId table);           // rights kAdmin
+    // Rights kAdmin, each alone in its transaction. create_table's result: the table's id.
+    void create_table(const Schema& schema, const TableAttributes& attributes = {});
+    void set_table(TableId table, const TableAttributes& attributes);
+    void drop_table(TableId table);
 
     std::uint32_t operation_count() const;
     std::uint32_t result_count() const { return result_count_; }

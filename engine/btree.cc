@@ -87,7 +87,7 @@ Lookup Tree::get(const std::byte* key) const {
     const int row = rows.find(key);
     lookup.leaf = landing.page;
     lookup.leaf_bytes = landing.bytes;
-    lookup.found = row >= 0;
+    lookup.found = row >= 0 && live(rows, static_cast<std::uint32_t>(row), landing.floor);
     if (lookup.found) lookup.value = rows.value(static_cast<std::uint32_t>(row));
     return lookup;
 }
@@ -129,6 +129,9 @@ Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
     static_cast<TreeAccess&>(change) = path;
     if (!path.ok()) return change;
     LeafEdit edit(pages_->writable(path.leaf().page), shape_.leaf, *schema_);
+    if (const std::uint64_t floor = this->floor(); floor > edit.view().time_min()) {
+        if (!edit.fits(value.size())) purge(edit, floor);
+    }
     const std::uint32_t row = edit.view().lower_bound(key);
     change.found =
         row < edit.count() && keys_equal(edit.view().key(row), key, shape_.leaf.key_bytes);
@@ -250,6 +253,7 @@ void Tree::copy_content(PageId from, PageId to) {
     header.type = old.type;
     header.level = old.level;
     header.live_bytes = old.live_bytes;
+    header.time_shift = old.time_shift;
     header.time_min = old.time_min;
     header.time_max = old.time_max;
     std::memcpy(target + kPageHeaderBytes, content + kPageHeaderBytes, kPayloadBytes);
@@ -493,14 +497,15 @@ Tree::Erasure Tree::erase_in_leaf(PageId page, const std::byte* lo, const std::b
     const std::uint32_t first = lo == nullptr ? 0 : rows.lower_bound(lo);
     const std::uint32_t last = hi == nullptr ? rows.count() : rows.lower_bound(hi);
     if (first >= last) return {0, rows.empty()};
-    if (last - first == rows.count()) return {last - first, true};
+    if (last - first == rows.count()) return {live_rows(rows, first, last), true};
+    const std::uint32_t live = live_rows(rows, first, last);
     LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(first, last);
-    return {last - first, false};
+    return {live, false};
 }
 
 // Frees a subtree, root included; returns the rows that were in it.
 std::uint64_t Tree::free_subtree(PageId page) {
-    std::uint64_t rows = level(page) == 0 ? count(page) : 0;
+    std::uint64_t rows = level(page) == 0 ? live_rows(leaf(page), 0, count(page)) : 0;
     if (level(page) > 0) {
         const InnerView node = inner(page);
         for (std::uint32_t i = 0; i < node.count(); ++i) rows += free_subtree(node.child(i));

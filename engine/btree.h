@@ -7,6 +7,8 @@
 //         comes back in `corrupt`, with nothing changed either.
 // Room:   frames_needed() for a row, range_cost() for a range say how many page versions a change
 //         may make; they are secured before the change.
+// Dead:   rows below the floor, which the root carries (retention), are not found and not counted;
+//         they go when their leaf does, when it is split, or with a range.
 // Rules:  the root keeps its page id for life: a full root moves its content down into a new page,
 //         a root of one child takes that child's content. Empty leaves are freed; nodes less than
 //         kUnderfullPercent full merge with a resident neighbour under the same parent when both
@@ -51,9 +53,20 @@ struct Change : TreeAccess {
 };
 
 struct RangeCost : TreeAccess {
-    std::uint64_t rows = 0;
+    std::uint64_t rows = 0;  // range_cost: dead ones too; erase_range: live ones
     std::uint64_t pages = 0;
 };
+
+// A step of retention: one inner node above leaves.
+struct LeafDrop : TreeAccess {
+    std::uint32_t leaves = 0;  // that left the tree
+    bool kept = false;         // a leaf of this node is not wholly dead
+    bool end = false;          // no node behind this one
+    PageId ask;                // a leaf of this node of which only the page itself knows its times
+    std::array<std::byte, kKeyBytesMax> next{};  // lower bound of the next node
+};
+
+class LeafEdit;
 
 class Tree {
   public:
@@ -83,8 +96,8 @@ class Tree {
     // Erases them. `pages` is not filled in.
     RangeCost erase_range(const std::byte* lo, const std::byte* hi);
 
-    // Calls visit(key, value) -> bool for the rows in order until it returns false. On a missing
-    // page it ends with rows visited: start again behind the last.
+    // Calls visit(key, value) -> bool for the rows in order, dead ones too, until it returns false.
+    // On a missing page it ends with rows visited: start again behind the last.
     template <class Visit>
     TreeAccess visit_range(const std::byte* lo, const std::byte* hi, Visit visit) const;
     // Calls visit(PageId) for each page of the tree, root included; leaves need not be resident.
@@ -107,6 +120,18 @@ class Tree {
         std::array<Step, kDepthMax + 1> step;
     };
     Way way_to(const std::byte* key) const;
+
+    // ---- retention ----
+    // Rows whose time is below it are dead. The root is resident, or it counts as 0.
+    std::uint64_t floor() const;
+    void set_floor(std::uint64_t floor);
+    // Whether nothing is in the tree, and the least time that may be in it; 0 when not known.
+    bool empty() const;
+    std::uint64_t least_time() const;
+    // Takes leaves that are wholly dead out of the node that covers `from` (nullptr: the first
+    // one) and drops them, `limit` at most. They need not be resident: their newest time is known.
+    // A root that is a leaf loses its rows instead, when all are dead.
+    LeafDrop drop_leaves(const std::byte* from, std::uint32_t limit);
 
     const TreeShape& shape() const { return shape_; }
     PageId root() const { return root_; }
@@ -154,6 +179,15 @@ class Tree {
     bool try_merge(PageId parent, std::uint32_t left_index);
     std::uint32_t fullness_percent(PageId page) const;
     void collapse_root();
+
+    bool live(const LeafView& rows, std::uint32_t row, std::uint64_t floor) const {
+        return schema_->live(rows.key(row), rows.value(row), floor);
+    }
+    std::uint32_t live_rows(const LeafView& rows, std::uint32_t first, std::uint32_t last) const;
+    void purge(LeafEdit& leaf, std::uint64_t floor);
+    bool wholly_dead(PageId page, std::uint64_t floor) const;
+    Path path_above_leaves(const std::byte* from) const;
+    void find_next_node(const Path& path, LeafDrop& drop) const;
 
     void add_range_cost(PageId page, int level, const std::byte* lo, const std::byte* hi,
                         std::uint64_t row_limit, RangeCost& cost) const;

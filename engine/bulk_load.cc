@@ -98,7 +98,7 @@ bool BulkLoad::seal(Buffer& buffer) {
             std::byte* page = buffer.pages.data() + std::size_t{placed + i} * kPageBytes;
             const PageId id{rest_.first.value + i};
             builder_.placed(page, id);
-            space_.written(id, page_header(page).crc);
+            space_.written(id, page);
         }
         write_run(buffer, placed, count, rest_.first);
         rest_ = {PageId{rest_.first.value + count}, rest_.count - count};

@@ -1,5 +1,6 @@
 #include "engine/catalog.h"
 
+#include <cstring>
 #include <string>
 
 namespace bidstore {
@@ -37,6 +38,7 @@ Result<TreeAccess> Catalog::load() {
             tables_[id] = std::make_unique<TableEntry>(
                 pages_, TableId{id}, std::move(*schema), column_u32(kCatalogFlags, key, value),
                 PageId{column_u32(kCatalogRoot, key, value)});
+            tables_[id]->retain_us = column_integer(catalog_schema(), kCatalogRetain, key, value);
             return true;
         });
     if (!decoded) return decoded.failure();
@@ -84,6 +86,17 @@ std::uint32_t catalog_row_bytes(const Schema& schema) {
     return static_cast<std::uint32_t>(schema.encode().size()) + kNameBytesMax + kFixedColumns;
 }
 
+bool attributes_of(std::span<const std::byte> bytes, const Schema& schema,
+                   TableAttributes& attributes) {
+    attributes = TableAttributes{};
+    if (bytes.empty()) return true;
+    if (bytes.size() != sizeof attributes) return false;
+    std::memcpy(&attributes, bytes.data(), sizeof attributes);
+    const bool retained = attributes.retain_us != 0;
+    return attributes.reserved == 0 && attributes.retain_us <= kRetainMaxUs &&
+           !(retained && schema.time_column() == kNoTimeColumn);
+}
+
 Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder) {
     const std::string schema = table.schema.encode();
     builder.clear();
@@ -92,6 +105,7 @@ Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder) {
           std::pair{kCatalogFlags, table.flags}}) {
         if (Status set = builder.set_unsigned(column, number); !set) return set;
     }
+    if (Status set = builder.set_unsigned(kCatalogRetain, table.retain_us); !set) return set;
     if (Status set = builder.set_bytes(kCatalogName, bytes_of(table.schema.name())); !set) {
         return set;
     }
@@ -106,11 +120,19 @@ void Catalog::put_row(const TableEntry& table, PageId root) {
     CHECK(catalog().tree.put(builder.key().data(), *value).ok());
 }
 
-void Catalog::create(TableId id, const Schema& schema, std::uint32_t flags) {
+void Catalog::create(TableId id, const Schema& schema, std::uint32_t flags,
+                     std::uint64_t retain_us) {
     const PageId root = pages_.allocate(PageType::kLeaf, id, catalog().tree.root());
     Tree::init_root(pages_.writable(root), schema);
     tables_[id.value] = std::make_unique<TableEntry>(pages_, id, schema, flags, root);
+    tables_[id.value]->retain_us = retain_us;
     put_row(*tables_[id.value], root);
+}
+
+void Catalog::set_retention(TableId id, std::uint64_t retain_us) {
+    TableEntry& table = *tables_.at(id.value);
+    table.retain_us = retain_us;
+    put_row(table, table.tree.root());
 }
 
 void Catalog::drop(TableId id) {

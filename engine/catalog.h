@@ -15,6 +15,7 @@
 #include "engine/page/catalog_schema.h"
 #include "engine/pages.h"
 #include "shm/error.h"
+#include "shm/message.h"
 
 namespace bidstore {
 
@@ -22,6 +23,7 @@ struct TableEntry {
     TableId id;
     Schema schema;
     std::uint32_t flags = 0;
+    std::uint64_t retain_us = 0;  // 0: rows are kept for ever
     Tree tree;
     TableEntry(Pages& pages, TableId table, Schema table_schema, std::uint32_t table_flags,
                PageId root)
@@ -50,7 +52,8 @@ class Catalog {
     std::vector<TableEntry*> dropping();  // dropped, with pages left
 
     // ---- in the open batch; room was secured ----
-    void create(TableId id, const Schema& schema, std::uint32_t flags);
+    void create(TableId id, const Schema& schema, std::uint32_t flags, std::uint64_t retain_us = 0);
+    void set_retention(TableId id, std::uint64_t retain_us);
     void drop(TableId id);
     // The hidden table is loaded: everybody's from now on.
     void show(TableId id);
@@ -66,6 +69,14 @@ class Catalog {
 
 // As many bytes as the catalog's row of a table with this schema may have.
 std::uint32_t catalog_row_bytes(const Schema& schema);
+
+// Hundred years: times of this length fit both time units.
+inline constexpr std::uint64_t kRetainMaxUs = 36'525ull * 86'400'000'000;
+
+// The attributes in these bytes (none: the defaults); false when they make no sense for the schema.
+bool attributes_of(std::span<const std::byte> bytes, const Schema& schema,
+                   TableAttributes& attributes);
+
 // The row of a table in the catalog, as key and value.
 Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder);
 

@@ -1,6 +1,7 @@
 #include "engine/checkpoint.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace bidstore {
@@ -197,6 +198,7 @@ bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, boo
         std::memcpy(page, image.source, kPageBytes);
         seal_page(page);
         image.crc = page_header(page).crc;
+        image.newest = Space::newest_in(page);
         ++cursor_;
         ++count;
     }
@@ -238,11 +240,12 @@ std::byte* Checkpointer::composed_page(PageId page, PageType type) {
 
 // Metadata images of touched chunks: the bitmap of C, and the CRCs that the file will have then.
 void Checkpointer::compose_metadata() {
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> crcs;
-    for (const Image& image : direct_) crcs.emplace_back(image.page, image.crc);
-    for (const Image& image : journaled_) crcs.emplace_back(image.page, image.crc);
-    std::sort(crcs.begin(), crcs.end());
-    auto next = crcs.begin();
+    std::vector<const Image*> images;
+    for (const Image& image : direct_) images.push_back(&image);
+    for (const Image& image : journaled_) images.push_back(&image);
+    std::sort(images.begin(), images.end(),
+              [](const Image* a, const Image* b) { return a->page < b->page; });
+    auto next = images.begin();
     directory_.entries.resize(std::max<std::size_t>(directory_.entries.size(), chunks_));
     std::uint32_t last_group = ~0u;
     for (const std::uint32_t chunk : touched_) {
@@ -252,17 +255,22 @@ void Checkpointer::compose_metadata() {
         std::memcpy(meta.used, meta_bitmap(version), sizeof meta.used);
         bitmaps_.insert(bitmaps_.end(), meta.used, meta.used + kChunkPages / 64);
         std::uint32_t used_count = 0;
+        std::array<std::uint32_t, kChunkPages> newest{};
         for (std::uint32_t i = 0; i < kChunkPages; ++i) {
             const PageId page{chunk * kChunkPages + i};
             if (!((meta.used[i / 64] >> (i % 64)) & 1)) continue;
             ++used_count;
-            while (next != crcs.end() && next->first < page.value) ++next;
-            const bool image = next != crcs.end() && next->first == page.value;
-            meta.page_crc[i] = image ? next->second : space_.known_crc(page);
+            while (next != images.end() && (*next)->page < page.value) ++next;
+            const bool image = next != images.end() && (*next)->page == page.value;
+            meta.page_crc[i] = image ? (*next)->crc : space_.known_crc(page);
+            if (Space::fixed(page)) continue;
+            newest[i] = image ? (*next)->newest : space_.newest_known(page);
         }
+        Space::encode_newest(newest.data(), meta);
         std::memcpy(bytes + kPageHeaderBytes, &meta, sizeof meta);
         seal_page(bytes);
-        directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count, 0};
+        directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count,
+                                      meta.newest};
         journaled_.push_back({meta_page(chunk).value, 0, bytes});
         if (group_of(chunk) != last_group) {
             last_group = group_of(chunk);
@@ -372,7 +380,7 @@ void Checkpointer::finish() {
     for (const std::vector<Image>* images : {&direct_, &journaled_}) {
         for (const Image& image : *images) {
             if (!Space::fixed(PageId{image.page}))
-                space_.settle_page(PageId{image.page}, image.crc);
+                space_.settle_page(PageId{image.page}, image.crc, image.newest);
         }
     }
     pool_.settle(target_.csn);

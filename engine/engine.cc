@@ -112,6 +112,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     worked |= relieve_pool();
     worked |= pump_growth();
     worked |= drop_tables();
+    worked |= retain();
     worked |= expire_sessions();
     worked |= commit_->pump();
     worked |= after_publication();

@@ -54,6 +54,12 @@ class Engine::Core {
         std::uint64_t taken_ns = 0;
     };
 
+    struct RetentionWalk {  // over a table's inner nodes
+        std::vector<std::byte> from;  // where it goes on; empty: at the beginning
+        std::uint64_t next_ns = 0;
+        std::uint64_t done_floor = 0;  // of the last whole walk
+    };
+
     // ---- the steps of a round ----
     bool take_commands();
     bool take_requests();
@@ -63,6 +69,7 @@ class Engine::Core {
     bool relieve_pool();
     bool pump_growth();
     bool drop_tables();
+    bool retain();
     bool expire_sessions();
     void tick();
     void sleep(std::uint64_t max_sleep_ns);
@@ -126,6 +133,9 @@ class Engine::Core {
     bool attach_load(BulkLoad& load);
     bool show_load(BulkLoad& load);
     bool drop_orphans();
+    // ---- retention ----
+    bool move_floor(TableEntry& table);
+    bool drop_expired(TableEntry& table);
 
     // ---- room ----
     bool make_frames(std::uint64_t frames);
@@ -166,6 +176,7 @@ class Engine::Core {
     bool orphans_ = true;             // there may be hidden tables that nobody loads
     std::unordered_map<std::uint32_t, Error> failed_pages_;  // of this round, for parked requests
 
+    std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool checkpoint_wanted_ = false;

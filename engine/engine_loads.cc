@@ -85,12 +85,15 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
     page = add_catalog_row(id, catalog_row_bytes(*schema));
     if (page) return Wait::kPage;
     Refused refused;
-    const Wait wait = secure(load_room_.total(), Wal::record_bytes(0, body.size()), refused,
-                             kReservePages);
+    // The new table goes on with the retention of the one that it replaces.
+    const TableAttributes attributes{old.table != nullptr ? old.table->retain_us : 0, 0};
+    const auto key = std::as_bytes(std::span(&attributes, 1));
+    const Wait wait = secure(load_room_.total(), Wal::record_bytes(key.size(), body.size()),
+                             refused, kReservePages);
     if (refused.error != Error::kOk) return refuse_load(request, refused.error);
     if (wait != Wait::kNone) return wait;
-    commit_->wal().append(RecordType::kBeginLoad, id, {}, body);
-    storage_.catalog->create(id, *schema, kHiddenTableFlag);
+    commit_->wal().append(RecordType::kBeginLoad, id, key, body);
+    storage_.catalog->create(id, *schema, kHiddenTableFlag, attributes.retain_us);
     const LoadIdentity identity{id, storage_.pool.file_uuid(), storage_.checkpointer->covered()};
     loads_.push_back(std::make_unique<BulkLoad>(request.from, *schema, identity, storage_.space,
                                                 disk_));

@@ -73,7 +73,6 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusa
     const bool secured = space.secure(static_cast<std::uint32_t>(pages));
     if (space.chunk_count() != chunks) commit_->touch();
     if (secured) {
-        if (pages >= wanted_pages_) wanted_pages_ = 0;
         serve_again();
         return Wait::kNone;
     }
@@ -107,7 +106,10 @@ std::string Engine::Core::limit_reached() const {
            " MiB: raise max_data_bytes or delete rows";
 }
 
+// When what was refused would be taken now.
 void Engine::Core::serve_again() {
+    if (storage_.space.in_reach() < wanted_pages_) return;
+    wanted_pages_ = 0;
     if (mode_ != EngineMode::kReadOnly) return;
     set_mode(EngineMode::kServing);
     say(5, "there is room again: serving writes");
@@ -137,11 +139,8 @@ bool Engine::Core::pump_growth() {
     if (ended) {
         growth_failed_ns_ = grown ? 0 : clock_.monotonic_ns();
         growth_failure_ = grown ? "" : grown.failure().what;
-        if (grown && storage_.space.in_reach() > wanted_pages_) {
-            serve_again();
-            wanted_pages_ = 0;
-        }
     }
+    serve_again();
     return grow() || ended;
 }
 

@@ -225,6 +225,7 @@ Executor::State Executor::run(const Operation& wanted) {
     }
     if (operation.table->system()) return refuse(Error::kDenied);
     if (operation.header.kind == OperationKind::kDropTable) return drop_table(operation);
+    if (operation.header.kind == OperationKind::kSetTable) return set_table(operation);
     if (operation.key.size() != operation.table->schema.key_bytes()) {
         return refuse(Error::kInvalid);
     }
@@ -246,6 +247,7 @@ Executor::State Executor::run(const Operation& wanted) {
             return erase_range(operation);
         case OperationKind::kCreateTable:
         case OperationKind::kDropTable:
+        case OperationKind::kSetTable:
             break;
     }
     return refuse(Error::kProtocol);
@@ -283,7 +285,12 @@ Executor::State Executor::look_up(const Operation& operation, Row& row, Lookup& 
     stored = operation.table->tree.get(operation.key.data());
     if (stored.missing) return need(stored.missing);
     if (stored.corrupt) return refuse(Error::kCorruption);
-    if (from_overlay(operation, row)) return State::kReady;
+    if (from_overlay(operation, row)) {
+        // What this transaction wrote may be dead, too.
+        row.found = row.found && operation.table->schema.live(operation.key.data(), row.value,
+                                                              operation.table->tree.floor());
+        return State::kReady;
+    }
     row = {stored.found, stored.value};
     return State::kReady;
 }
@@ -484,15 +491,39 @@ Executor::State Executor::create_table(const Operation& operation) {
     const Lookup place = catalog_.catalog().tree.get(key);
     if (place.missing) return need(place.missing);
     if (place.corrupt) return refuse(Error::kCorruption);
+    TableAttributes attributes{};
+    if (!attributes_of(operation.key, *schema, attributes)) return refuse(Error::kInvalid);
     Effect effect;
     effect.type = RecordType::kCreateTable;
     effect.table_id = id;
+    effect.key = operation.key;
     effect.body = operation.body;
     push(effect);
     only_deletes_ = false;
     room_.add({0, 1, 0});  // its root
     room_.put(catalog_.catalog().tree, key, catalog_row_bytes(*schema), place);
     results_.push_back(id.value);
+    return State::kReady;
+}
+
+Executor::State Executor::set_table(const Operation& operation) {
+    TableAttributes attributes{};
+    if (operation_count_ != 1 || operation.body.empty() ||
+        !attributes_of(operation.body, operation.table->schema, attributes)) {
+        return refuse(Error::kInvalid);
+    }
+    std::byte key[4];
+    encode_key_integer(key, operation.table->id.value, 4, false);
+    const Lookup place = catalog_.catalog().tree.get(key);
+    if (place.missing) return need(place.missing);
+    if (place.corrupt) return refuse(Error::kCorruption);
+    Effect effect;
+    effect.type = RecordType::kSetTable;
+    effect.table_id = operation.table->id;
+    effect.body = operation.body;
+    push(effect);
+    only_deletes_ = false;
+    room_.put(catalog_.catalog().tree, key, place.value.size(), place);
     return State::kReady;
 }
 
@@ -537,16 +568,27 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
         case RecordType::kCreateTable: {
             const Result<Schema> schema = Schema::decode(effect.body);
             CHECK(schema.ok());
-            catalog.create(effect.table_id, *schema, 0);
+            TableAttributes attributes{};
+            CHECK(attributes_of(effect.key, *schema, attributes));
+            catalog.create(effect.table_id, *schema, 0, attributes.retain_us);
             return 0;
         }
+        case RecordType::kSetTable:
+            catalog.set_retention(effect.table_id,
+                                  load<TableAttributes>(effect.body.data()).retain_us);
+            return 0;
+        case RecordType::kMoveFloor:
+            effect.table->tree.set_floor(load<std::uint64_t>(effect.body.data()));
+            return 0;
         case RecordType::kDropTable:
             catalog.drop(effect.table_id);
             return 0;
         case RecordType::kBeginLoad: {
             const Result<Schema> schema = Schema::decode(effect.body);
             CHECK(schema.ok());
-            catalog.create(effect.table_id, *schema, kHiddenTableFlag);
+            TableAttributes attributes{};
+            CHECK(attributes_of(effect.key, *schema, attributes));
+            catalog.create(effect.table_id, *schema, kHiddenTableFlag, attributes.retain_us);
             return 0;
         }
         case RecordType::kFinishLoad:

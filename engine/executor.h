@@ -110,6 +110,7 @@ class Executor {
     State erase_range(const Operation& operation);
     State create_table(const Operation& operation);
     State drop_table(const Operation& operation);
+    State set_table(const Operation& operation);
     State look_up(const Operation& operation, Row& row, Lookup& stored);
     void change(const Effect& effect, const Lookup& stored);
     State look_beside(const Operation& operation, const std::byte* hi, std::uint64_t rows);

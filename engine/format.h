@@ -96,12 +96,21 @@ constexpr std::uint32_t chunk_of(PageId page) { return page.value / kChunkPages;
 inline constexpr PageId kCatalogRootPage{4};  // after superblocks 0, 1, metadata 2, directory 3
 inline constexpr PageId kSessionsRootPage{5};
 
-// Behind the page header of a metadata page. The bitmap is versioned like any page; the crcs are
-// filled in by the checkpointer, in the image alone, and belong to that checkpoint.
+// The newest time in a leaf, as metadata keeps it: PageHeader::time_max >> PageHeader::time_shift.
+// What it says of a page is "older than newest + 1", so rounding never makes a page seem too old.
+inline constexpr std::uint32_t kNewestUnknown = ~std::uint32_t{0};
+// In the file a page's newest is its distance to that of its chunk, in three bytes.
+inline constexpr std::uint32_t kNewestAgeUnknown = 0xffffff;
+
+// Behind the page header of a metadata page. The bitmap is versioned like any page; crcs and times
+// are filled in by the checkpointer, in the image alone, and belong to that checkpoint.
 struct ChunkMeta {
     std::uint64_t used[kChunkPages / 64];  // bit set: the page is allocated (or fixed: this page)
     std::uint32_t page_crc[kChunkPages];   // of allocated pages but metadata and directory; else 0
-    std::uint8_t reserved[kPayloadBytes - 64 - 4 * kChunkPages];
+    std::uint32_t newest;                    // the greatest of its pages'
+    std::uint8_t newest_age[kChunkPages][3];  // little-endian; chunk's newest minus the page's, or
+                                              // kNewestAgeUnknown: the page itself has to be asked
+    std::uint8_t reserved[kPayloadBytes - 68 - 7 * kChunkPages];
 };
 static_assert(sizeof(ChunkMeta) == kPayloadBytes);
 
@@ -109,7 +118,7 @@ static_assert(sizeof(ChunkMeta) == kPayloadBytes);
 struct DirectoryEntry {
     std::uint32_t meta_crc;     // of the chunk's metadata page
     std::uint32_t free_count;   // free pages in it
-    std::uint64_t newest_time;  // reserved for retention, 0
+    std::uint64_t newest_time;  // ChunkMeta::newest
 };
 static_assert(sizeof(DirectoryEntry) == 16);
 struct DirectoryPage {
@@ -182,12 +191,14 @@ enum class RecordType : std::uint16_t {
     kAddColumn = 3,      // table, key, LoggedAdd
     kDeleteRow = 4,      // table, key
     kDeleteRange = 5,    // table, key = lower bound, body = upper bound (may be empty)
-    kCreateTable = 6,    // table, body = encoded schema
+    kCreateTable = 6,    // table, key = TableAttributes or nothing, body = encoded schema
     kDropTable = 7,      // table
     kSession = 8,        // table, key = session id, body = its row: newest number, refusals
     kExpireSession = 9,  // table, key = session id
-    kBeginLoad = 10,     // table, body = encoded schema: made, but hidden
+    kBeginLoad = 10,     // as kCreateTable: made, but hidden
     kFinishLoad = 11,    // table, body = LoggedLoad: full on disk, and no longer hidden
+    kSetTable = 12,      // table, body = TableAttributes (shm/message.h)
+    kMoveFloor = 13,     // table, body = the floor, 8 bytes, in the schema's time unit
 };
 
 // Then key_bytes of key and body_bytes of body, padded with zeros to 8 bytes.

@@ -30,6 +30,7 @@ void InnerEdit::init(std::uint32_t level) {
     header.count = 0;
     header.free_offset = 0;
     header.live_bytes = 0;
+    header.time_shift = 0;
     header.time_min = 0;
     header.time_max = 0;
 }

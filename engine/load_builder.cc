@@ -180,6 +180,7 @@ void LoadBuilder::fill_root(std::byte* root) const {
     made.count = header.count;
     made.free_offset = header.free_offset;
     made.live_bytes = header.live_bytes;
+    made.time_shift = header.time_shift;
     made.time_min = header.time_min;
     made.time_max = header.time_max;
     std::memcpy(root + kPageHeaderBytes, from + kPageHeaderBytes, kPayloadBytes);

@@ -12,6 +12,10 @@ namespace bidstore {
 
 namespace {
 
+bool known_type(RecordType type) {
+    return type >= RecordType::kPutRow && type <= RecordType::kMoveFloor;
+}
+
 std::uint64_t padded_bytes(const BatchHeader& header) {
     return align_up(header.length_bytes, kBlockBytes);
 }
@@ -224,7 +228,7 @@ Result<bool> RecordReader::next(LogRecordView& record) {
     std::uint32_t computed = crc32c(&header, sizeof header);
     computed = crc32c(bytes + sizeof header, length - sizeof header, computed);
     if (crc != computed) return corrupt("has a wrong CRC").failure();
-    if (header.type < RecordType::kPutRow || header.type > RecordType::kFinishLoad) {
+    if (!known_type(header.type)) {
         return corrupt("is of a type that this version does not know").failure();
     }
     record.type = header.type;

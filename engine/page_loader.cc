@@ -26,7 +26,7 @@ Error PageLoader::want(PageId page) {
     if (page.value == 0 || page.value >= pool_.page_count()) return Error::kNoSuchPage;
     if (pool_.resident(page)) return pool_.published(page) ? Error::kOk : Error::kNoSuchPage;
     if (on_its_way(page)) return Error::kBusy;
-    if (!space_.allocated(page)) return Error::kNoSuchPage;
+    if (!space_.readable(page)) return Error::kNoSuchPage;
     under_way_[page.value] = true;
     queued_.push_back(page);
     return Error::kBusy;

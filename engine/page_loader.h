@@ -36,6 +36,7 @@ class PageLoader {
     // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.
     bool pump(std::uint32_t reserve);
     bool waits_for_frames() const { return !queued_.empty(); }
+    bool on_its_way(PageId page) const { return under_way_[page.value]; }
     std::uint32_t loading() const { return loading_; }
     // When the newest read began or ended (Clock::monotonic_ns).
     std::uint64_t last_read_ns() const { return last_read_ns_; }
@@ -52,7 +53,6 @@ class PageLoader {
     };
     static constexpr std::uint32_t kLoadsMax = 128;
 
-    bool on_its_way(PageId page) const { return under_way_[page.value]; }
     void start(PageId page);
     void on_read(Load& load);
     Error check(const Load& load, std::string& message);

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include "engine/format.h"
 #include "engine/page/page.h"
 #include "shm/base.h"
 
@@ -27,6 +28,11 @@ class Pages {
     virtual PageId allocate(PageType type, TableId table, PageId near) = 0;
     // Frees the page in the open batch: its newest version is of type kFree from now on.
     virtual void free(PageId page) = 0;
+    // Frees a leaf in the open batch without a look at it: it need not be resident, and gets no
+    // version. Snapshots below the batch go on reading it; above, all of its rows are dead.
+    virtual void drop(PageId page) { free(page); }
+    // The newest time in a leaf that is not resident, as metadata keeps it (engine/format.h).
+    virtual std::uint32_t newest_known(PageId) const { return kNewestUnknown; }
 };
 
 }  // namespace bidstore

@@ -420,7 +420,8 @@ Status Recovery::replay_record(const LogRecordView& record) {
     storage_.make_frames(kFramesPerBatch);
     const bool takes_pages = record.type != RecordType::kDeleteRow &&
                              record.type != RecordType::kDeleteRange &&
-                             record.type != RecordType::kExpireSession;
+                             record.type != RecordType::kExpireSession &&
+                             record.type != RecordType::kMoveFloor;
     if (takes_pages) {
         if (Status secured = storage_.secure_space(kPagesAtLeast); !secured) return secured;
     }
@@ -445,15 +446,21 @@ Status Recovery::effect_of(const LogRecordView& record, Effect& effect) {
             return corrupt("table " + std::to_string(record.table.value) +
                            (exists ? " is made twice" : " is dropped, but not there"));
         }
-        if (!exists && !Schema::decode(record.body)) return corrupt("a table without a schema");
-        std::byte key[4];
-        encode_key_integer(key, record.table.value, 4, false);
-        return storage_.complete([&] { return catalog.catalog().tree.get(key); });
+        const Result<Schema> schema = Schema::decode(record.body);
+        if (!exists && !schema) return corrupt("a table without a schema");
+        TableAttributes attributes{};
+        if (!exists && !attributes_of(record.key, *schema, attributes)) {
+            return corrupt("a table with impossible attributes");
+        }
+        return catalog_place(record.table);
     }
     effect.table = catalog.find(record.table);
     if (effect.table == nullptr) {
         return corrupt("a record of table " + std::to_string(record.table.value) +
                        ", which is not there");
+    }
+    if (record.type == RecordType::kSetTable || record.type == RecordType::kMoveFloor) {
+        return table_effect(record, *effect.table);
     }
     if (record.key.size() != effect.table->schema.key_bytes())
         return corrupt("a key of wrong size");
@@ -496,6 +503,31 @@ Status Recovery::loaded_table(const LogRecordView& record) {
     std::byte key[4];
     encode_key_integer(key, record.table.value, 4, false);
     return storage_.complete([&] { return catalog.catalog().tree.get(key); });
+}
+
+// Where the table's row of the catalog is comes into the pool.
+Status Recovery::catalog_place(TableId table) {
+    std::byte key[4];
+    encode_key_integer(key, table.value, 4, false);
+    return storage_.complete([&] { return storage_.catalog->catalog().tree.get(key); });
+}
+
+Status Recovery::table_effect(const LogRecordView& record, const TableEntry& table) {
+    if (record.type == RecordType::kSetTable) {
+        TableAttributes attributes{};
+        if (record.body.empty() || !attributes_of(record.body, table.schema, attributes)) {
+            return corrupt("impossible attributes of table " + table.schema.name());
+        }
+        return catalog_place(record.table);
+    }
+    std::uint64_t floor = 0;
+    if (record.body.size() != sizeof floor) return corrupt("a floor of wrong size");
+    std::memcpy(&floor, record.body.data(), sizeof floor);
+    if (storage_.pool.newest(table.tree.root()) == nullptr) {
+        if (Status come = storage_.bring_in(table.tree.root()); !come) return come;
+    }
+    if (floor < table.tree.floor()) return corrupt("a floor that falls");
+    return {};
 }
 
 Status Recovery::row_effect(const LogRecordView& record, Effect& effect) {

@@ -51,6 +51,8 @@ class Recovery {
     Status replay_record(const LogRecordView& record);
     Status effect_of(const LogRecordView& record, Effect& effect);
     Status loaded_table(const LogRecordView& record);
+    Status catalog_place(TableId table);
+    Status table_effect(const LogRecordView& record, const TableEntry& table);
     Status row_effect(const LogRecordView& record, Effect& effect);
     Status make_room(std::uint64_t frames);
     Status begin_new_life(WalStart& start);

@@ -40,6 +40,8 @@ void Space::resize_tables(std::uint32_t chunks) {
     loaded_.resize(pages / 64, 0);
     available_count_.resize(chunks, 0);
     crc_.resize(pages, 0);
+    newest_.resize(pages, 0);
+    dropped_.resize(pages / 64, 0);
 }
 
 std::byte* Space::writable(PageId page) {
@@ -115,6 +117,13 @@ void Space::free(PageId page) {
     quarantine_.push_back({page, pool_.open_csn()});
 }
 
+void Space::drop(PageId page) {
+    CHECK(!fixed(page));
+    set_used(page, false);
+    set_bit(dropped_.data(), page.value, true);
+    quarantine_.push_back({page, pool_.open_csn()});
+}
+
 bool Space::secure(std::uint32_t pages) {
     while (available_total_ < pages && chunk_count_ < growth_.chunks()) add_chunk(chunk_count_);
     return available_total_ >= pages;
@@ -186,8 +195,9 @@ void Space::give_back(const PageRun& run) {
     }
 }
 
-void Space::written(PageId page, std::uint32_t crc) {
-    crc_[page.value] = crc;
+void Space::written(PageId page, const std::byte* image) {
+    crc_[page.value] = page_header(image).crc;
+    newest_[page.value] = newest_in(image);
     set_bit(loaded_.data(), page.value, true);
 }
 
@@ -221,21 +231,11 @@ void Space::format_first_chunk() {
 }
 
 void Space::make_available(PageId page) {
+    set_bit(dropped_.data(), page.value, false);
+    if (!known(page)) crc_[page.value] = 0;
     set_bit(available_.data(), page.value, true);
     ++available_count_[chunk_of(page)];
     ++available_total_;
-}
-
-std::vector<PageId> Space::leaving_quarantine(const HeldSnapshots& held, Csn covered) {
-    std::vector<PageId> pages;
-    if (held.pin_all) return pages;
-    while (!quarantine_.empty()) {
-        const Quarantined& front = quarantine_.front();
-        if (front.freed > covered || held.any_below(front.freed.value)) break;
-        pages.push_back(front.page);
-        quarantine_.pop_front();
-    }
-    return pages;
 }
 
 bool Space::allocated(PageId page) const {
@@ -251,9 +251,45 @@ void Space::settle_chunk(std::uint32_t chunk, const std::uint64_t* used) {
         const PageId page{chunk * kChunkPages + i};
         if (known(page)) {
             set_bit(loaded_.data(), page.value, false);
-        } else if (!bit(loaded_, page)) {
-            crc_[page.value] = 0;
+            continue;
         }
+        if (bit(loaded_, page)) continue;
+        newest_[page.value] = 0;
+        if (!bit(dropped_, page)) crc_[page.value] = 0;  // else it may still be read
+    }
+}
+
+std::uint32_t Space::newest_in(const std::byte* page) {
+    const PageHeader& header = page_header(page);
+    if (header.type != PageType::kLeaf || header.time_max == 0) return 0;
+    if (header.time_shift == 0) return kNewestUnknown;
+    return static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(header.time_max >> header.time_shift, kNewestUnknown));
+}
+
+void Space::encode_newest(const std::uint32_t* newest, ChunkMeta& meta) {
+    meta.newest = 0;
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        if (newest[i] != kNewestUnknown) meta.newest = std::max(meta.newest, newest[i]);
+    }
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const bool known = newest[i] != kNewestUnknown;
+        const std::uint32_t age =
+            known ? std::min(meta.newest - newest[i], kNewestAgeUnknown) : kNewestAgeUnknown;
+        for (std::uint32_t byte = 0; byte < 3; ++byte) {
+            meta.newest_age[i][byte] = static_cast<std::uint8_t>(age >> (8 * byte));
+        }
+    }
+}
+
+void Space::decode_newest(const ChunkMeta& meta, std::uint32_t* newest) {
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        std::uint32_t age = 0;
+        for (std::uint32_t byte = 0; byte < 3; ++byte) {
+            age |= std::uint32_t{meta.newest_age[i][byte]} << (8 * byte);
+        }
+        const bool known = age != kNewestAgeUnknown && age <= meta.newest;
+        newest[i] = known ? meta.newest - age : kNewestUnknown;
     }
 }
 
@@ -262,6 +298,7 @@ void Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
     chunk_count_ = std::max(chunk_count_, chunk + 1);
     growth_.set_chunks(chunk_count_);
     std::memcpy(&crc_[std::size_t{chunk} * kChunkPages], meta.page_crc, sizeof meta.page_crc);
+    decode_newest(meta, &newest_[std::size_t{chunk} * kChunkPages]);
     settle_chunk(chunk, meta.used);
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{chunk * kChunkPages + i};

@@ -10,6 +10,9 @@
 // and leaves the quarantine only when a checkpoint at or above its free csn is finished and no
 // snapshot below that csn is left: before that the file, or a reader, may still need its place.
 //
+// A dropped page (retention) goes the same way without a version of type free: until its quarantine
+// is over, the file and perhaps the pool hold what older snapshots see.
+//
 // Who:    the engine thread alone.
 // Errors: secure() says when there is no room; allocate() after it cannot fail.
 #pragma once
@@ -43,6 +46,11 @@ class Space final : public Pages {
     std::byte* writable(PageId page) override;
     PageId allocate(PageType type, TableId table, PageId near) override;
     void free(PageId page) override;
+    void drop(PageId page) override;
+    std::uint32_t newest_known(PageId page) const override {
+        const bool told = known(page) || bit(loaded_, page);
+        return told ? newest_[page.value] : kNewestUnknown;
+    }
 
     // ---- room ----
     // Makes sure that `pages` allocations of the open batch will find a page, with chunks that
@@ -80,8 +88,8 @@ class Space final : public Pages {
     // Empty: there is no such run.
     PageRun reserve(std::uint32_t pages, std::uint32_t at_least);
     void give_back(const PageRun& run);
-    // What was written to the reserved page's place: header.crc of the image.
-    void written(PageId page, std::uint32_t crc);
+    // What was written to the reserved page's place.
+    void written(PageId page, const std::byte* image);
     // Puts them into the open batch's bitmap: a page version for each of their chunks.
     void attach(const PageRun& run);
     // Takes up to `chunks` chunks into use: ready ones, else new ones, for which the file is made
@@ -95,8 +103,11 @@ class Space final : public Pages {
 
     // ---- quarantine ----
     // Pages that may leave it now: the caller drops their free versions out of the pool (a reclaim
-    // with the same `held` went before) and then calls make_available().
-    std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered);
+    // with the same `held` went before) and then calls make_available(). They leave in order: one
+    // that on_its_way() says is just being read holds back those behind it.
+    template <class OnItsWay>
+    std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered,
+                                           OnItsWay on_its_way);
     void make_available(PageId page);
 
     // ---- the last finished checkpoint ----
@@ -104,9 +115,22 @@ class Space final : public Pages {
     std::uint32_t known_crc(PageId page) const { return crc_[page.value]; }
     // Whether the newest published bitmap has the page (a request for another one is refused).
     bool allocated(PageId page) const;
+    // Whether a snapshot may ask for the page: it is allocated, or was dropped and is still in its
+    // place.
+    bool readable(PageId page) const {
+        return allocated(page) || (chunk_of(page) < chunk_count_ && bit(dropped_, page));
+    }
     // The checkpoint's new truth about one chunk and one page.
     void settle_chunk(std::uint32_t chunk, const std::uint64_t* used);
-    void settle_page(PageId page, std::uint32_t crc) { crc_[page.value] = crc; }
+    void settle_page(PageId page, std::uint32_t crc, std::uint32_t newest) {
+        crc_[page.value] = crc;
+        newest_[page.value] = newest;
+    }
+    // The newest time in a page, as metadata keeps it; 0 where there are no times.
+    static std::uint32_t newest_in(const std::byte* page);
+    // ChunkMeta's times from and to those of its pages, all but those that are not known.
+    static void encode_newest(const std::uint32_t* newest, ChunkMeta& meta);
+    static void decode_newest(const ChunkMeta& meta, std::uint32_t* newest);
     // Changed pages that each need a place in the next journal: those that the last checkpoint
     // knows; while one is running, those that changed since its csn, for it will know them.
     std::uint64_t known_changed() const {
@@ -154,12 +178,29 @@ class Space final : public Pages {
                                                   // or, of a loaded one, in the next
     std::vector<std::uint64_t> loaded_;           // bit per page: written by a bulk load, and not
                                                   // known yet
+    std::vector<std::uint32_t> newest_;           // per page: newest time in it, like crc_
+    std::vector<std::uint64_t> dropped_;          // bit per page: dropped, in quarantine
     struct Quarantined {
         PageId page;
         Csn freed;
     };
     std::deque<Quarantined> quarantine_;  // ascending by csn
 };
+
+template <class OnItsWay>
+std::vector<PageId> Space::leaving_quarantine(const HeldSnapshots& held, Csn covered,
+                                              OnItsWay on_its_way) {
+    std::vector<PageId> pages;
+    if (held.pin_all) return pages;
+    while (!quarantine_.empty()) {
+        const Quarantined& front = quarantine_.front();
+        if (front.freed > covered || held.any_below(front.freed.value)) break;
+        if (on_its_way(front.page)) break;
+        pages.push_back(front.page);
+        quarantine_.pop_front();
+    }
+    return pages;
+}
 
 // The bitmap in a metadata page's bytes.
 const std::uint64_t* meta_bitmap(const std::byte* page);

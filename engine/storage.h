@@ -77,7 +77,8 @@ class Storage {
 
 template <class NextCsn>
 void Storage::end_quarantine(const HeldSnapshots& held, NextCsn csn) {
-    const auto pages = space.leaving_quarantine(held, checkpointer->covered());
+    const auto pages = space.leaving_quarantine(
+        held, checkpointer->covered(), [this](PageId page) { return loader.on_its_way(page); });
     if (pages.empty()) return;
     const Csn at = csn();
     for (const PageId page : pages) {

@@ -54,8 +54,10 @@ enum class OperationKind : std::uint8_t {
     kDeleteRange = 15,  // key: lower bound, inclusive; body: upper bound, exclusive (may be empty:
                         // no bound); result: rows deleted
     // Tables; rights kAdmin.
-    kCreateTable = 20,  // body: encoded schema (engine/page/schema.h); result: table id
+    kCreateTable = 20,  // key: TableAttributes, or nothing; body: encoded schema
+                        // (engine/page/schema.h); result: table id
     kDropTable = 21,
+    kSetTable = 22,  // body: TableAttributes
 };
 
 enum OperationFlags : std::uint8_t {
@@ -117,6 +119,14 @@ struct LoadRequest {
     std::uint64_t rows;
 };
 static_assert(sizeof(LoadRequest) == 16);
+
+// What can be changed of a table.
+struct TableAttributes {
+    // Rows older than this, by the table's time column, are dead and go away; 0: kept for ever.
+    std::uint64_t retain_us;
+    std::uint64_t reserved;
+};
+static_assert(sizeof(TableAttributes) == 16);
 
 static_assert(std::is_trivially_copyable_v<OperationHeader> &&
               std::is_trivially_copyable_v<AddBody>);

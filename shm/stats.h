@@ -57,6 +57,8 @@ enum class Counter : std::uint32_t {
     kFenced,
     kParkedTransactions,
     kCallsAnswered,
+    kFloorsMoved,
+    kPagesExpired,
     kCount  // not a counter
 };
 
@@ -120,6 +122,8 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"fenced", kLevel, "1: the log failed, the daemon is going down"},
         CounterName{"parked_transactions", kLevel, "transactions that wait for a page or for room"},
         CounterName{"calls_answered", kTotal, "calls answered"},
+        CounterName{"floors_moved", kTotal, "times that a table's retention moved on"},
+        CounterName{"pages_expired", kTotal, "pages that retention dropped"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),

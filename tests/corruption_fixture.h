@@ -72,8 +72,8 @@ inline const Field kPageFields[] = {
     FIELD(PageHeader, csn),       FIELD(PageHeader, page_id),   FIELD(PageHeader, crc),
     FIELD(PageHeader, file_uuid), FIELD(PageHeader, count),     FIELD(PageHeader, free_offset),
     FIELD(PageHeader, type),      FIELD(PageHeader, level),     FIELD(PageHeader, live_bytes),
-    FIELD(PageHeader, table_id),  FIELD(PageHeader, reserved0), FIELD(PageHeader, time_min),
-    FIELD(PageHeader, time_max),  FIELD(PageHeader, reserved1), {"first row", 64, 8},
+    FIELD(PageHeader, table_id),  FIELD(PageHeader, time_shift), FIELD(PageHeader, time_min),
+    FIELD(PageHeader, time_max),  FIELD(PageHeader, floor), {"first row", 64, 8},
     {"middle", 2048, 1},          {"last byte", 4095, 1}};
 inline const Field kBatchFields[] = {FIELD(BatchHeader, magic),
                                      FIELD(BatchHeader, file_uuid),

@@ -75,6 +75,55 @@ class EndToEnd : public testing::Test {
 
 // ---- operations ---------------------------------------------------------------------------------
 
+TEST_F(EndToEnd, ExpiredRowsAreGoneForEveryReadAndWrite) {
+    begin();
+    const auto table = make_table<Event>(*store_);
+    const auto now_us = static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(
+            std::chrono::system_clock::now().time_since_epoch())
+            .count());
+    const std::uint64_t hour_us = 3'600'000'000;
+    Transaction rows;
+    for (std::uint32_t i = 0; i < 40; ++i) {
+        rows.put(table, {.time = now_us - hour_us + i, .source = i, .kind = 1, .text = "old"});
+        rows.put(table, {.time = now_us + hour_us + i, .source = i, .kind = 1, .text = "new"});
+    }
+    ASSERT_TRUE(is_ok(commit(rows)));
+    const Key<Event> old = table.key(now_us - hour_us, 0u);
+    const Key<Event> alive = table.key(now_us + hour_us, 0u);
+    Snapshot before = need(reader_->snapshot(soon()));
+    EXPECT_EQ(need(table.count(before)), 80u);
+    EXPECT_EQ(store_->set_table("events", {~0ull, 0}, soon()).error(), Error::kInvalid);
+    ASSERT_TRUE(is_ok(store_->set_table("events", {60'000'000, 0}, soon())));
+    Reader other = need(store_->reader());
+    EXPECT_TRUE(eventually([&] { return need(table.count(other, soon())) == 40; }));
+    if (const auto again = table.count(before); again.ok()) {
+        EXPECT_EQ(*again, 80u) << "a snapshot stays as it is";
+    }
+    before.end();
+
+    const Snapshot after = need(reader_->snapshot(soon()));
+    EXPECT_FALSE(need(table.get(after, now_us - hour_us, 0u)).has_value());
+    EXPECT_TRUE(need(table.get(after, now_us + hour_us, 0u)).has_value());
+    const std::vector<Key<Event>> keys{old, alive};
+    const auto many = need(table.multi_get(after, keys));
+    EXPECT_FALSE(many[0].has_value());
+    EXPECT_TRUE(many[1].has_value());
+    std::uint64_t seen = 0;
+    for (const bool reverse : {false, true}) {
+        auto cursor = table.scan(after, {}, {}, {.limit = 50, .reverse = reverse});
+        while (cursor.next()) seen += cursor.row().get<&Event::time>() > now_us;
+        EXPECT_TRUE(is_ok(cursor.status()));
+    }
+    EXPECT_EQ(seen, 80u);
+    EXPECT_FALSE(table.newest(after, 1, now_us - hour_us).next());
+    Transaction check;
+    check.require_absent(table, old);
+    check.require_present(table, alive);
+    EXPECT_TRUE(is_ok(commit(check)));
+    EXPECT_EQ(need(store_->open_raw("events", soon())).retain_us(), 60'000'000u);
+}
+
 TEST_F(EndToEnd, RowsArePutInsertedUpdatedAddedToAndErased) {
     begin();
     const auto table = make_table<Counted>(*store_);

@@ -33,8 +33,8 @@ std::vector<Struct> data_structs() {
          {FIELD(PageHeader, csn), FIELD(PageHeader, page_id), FIELD(PageHeader, crc),
           FIELD(PageHeader, file_uuid), FIELD(PageHeader, count), FIELD(PageHeader, free_offset),
           FIELD(PageHeader, type), FIELD(PageHeader, level), FIELD(PageHeader, live_bytes),
-          FIELD(PageHeader, table_id), FIELD(PageHeader, reserved0), FIELD(PageHeader, time_min),
-          FIELD(PageHeader, time_max), FIELD(PageHeader, reserved1)}},
+          FIELD(PageHeader, table_id), FIELD(PageHeader, time_shift), FIELD(PageHeader, reserved0),
+          FIELD(PageHeader, time_min), FIELD(PageHeader, time_max), FIELD(PageHeader, floor)}},
         {"Superblock",
          sizeof(Superblock),
          {FIELD(Superblock, magic),
@@ -62,7 +62,8 @@ std::vector<Struct> data_structs() {
           FIELD(Superblock, reserved)}},
         {"ChunkMeta",
          sizeof(ChunkMeta),
-         {FIELD(ChunkMeta, used), FIELD(ChunkMeta, page_crc), FIELD(ChunkMeta, reserved)}},
+         {FIELD(ChunkMeta, used), FIELD(ChunkMeta, page_crc), FIELD(ChunkMeta, newest),
+          FIELD(ChunkMeta, newest_age), FIELD(ChunkMeta, reserved)}},
         {"DirectoryEntry",
          sizeof(DirectoryEntry),
          {FIELD(DirectoryEntry, meta_crc), FIELD(DirectoryEntry, free_count),
@@ -158,6 +159,8 @@ std::vector<Constant> constants() {
         CONSTANT(RecordType::kExpireSession),
         CONSTANT(RecordType::kBeginLoad),
         CONSTANT(RecordType::kFinishLoad),
+        CONSTANT(RecordType::kSetTable),
+        CONSTANT(RecordType::kMoveFloor),
     };
 }
 

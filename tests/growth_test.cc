@@ -16,8 +16,8 @@ constexpr std::uint64_t kPieceBytes = 256u << 10;
 constexpr std::uint32_t kRows = 8;  // of a transaction
 
 Schema rows_schema() {
-    auto schema = Schema::make(
-        "rows", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 1200}}, 1);
+    auto schema =
+        Schema::make("rows", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 1200}}, 1);
     CHECK(schema.ok());
     return *schema;
 }

@@ -78,8 +78,8 @@ std::vector<Struct> pool_structs() {
          {FIELD(PageHeader, csn), FIELD(PageHeader, page_id), FIELD(PageHeader, crc),
           FIELD(PageHeader, file_uuid), FIELD(PageHeader, count), FIELD(PageHeader, free_offset),
           FIELD(PageHeader, type), FIELD(PageHeader, level), FIELD(PageHeader, live_bytes),
-          FIELD(PageHeader, table_id), FIELD(PageHeader, reserved0), FIELD(PageHeader, time_min),
-          FIELD(PageHeader, time_max), FIELD(PageHeader, reserved1)}},
+          FIELD(PageHeader, table_id), FIELD(PageHeader, time_shift), FIELD(PageHeader, reserved0),
+          FIELD(PageHeader, time_min), FIELD(PageHeader, time_max), FIELD(PageHeader, floor)}},
     };
 }
 
@@ -155,6 +155,10 @@ std::vector<Struct> message_structs() {
          alignof(ColumnValue),
          {FIELD(ColumnValue, column), FIELD(ColumnValue, value_bytes),
           FIELD(ColumnValue, reserved)}},
+        {"TableAttributes",
+         sizeof(TableAttributes),
+         alignof(TableAttributes),
+         {FIELD(TableAttributes, retain_us), FIELD(TableAttributes, reserved)}},
         {"AddBody",
          sizeof(AddBody),
          alignof(AddBody),
@@ -228,6 +232,7 @@ std::vector<Constant> constants() {
         CONSTANT(OperationKind::kDeleteRange),
         CONSTANT(OperationKind::kCreateTable),
         CONSTANT(OperationKind::kDropTable),
+        CONSTANT(OperationKind::kSetTable),
         CONSTANT(kWantResult),
         CONSTANT(kCreate),
         CONSTANT(kIfPresent),

@@ -257,6 +257,7 @@ std::map<std::vector<std::byte>, std::vector<std::byte>> SimStore::rows(TableId 
         return entry->tree.visit_range(
             from.empty() ? nullptr : from.data(), nullptr,
             [&](const std::byte* key, std::span<const std::byte> value) {
+                if (!entry->schema.live(key, value, entry->tree.floor())) return true;
                 found[{key, key + entry->schema.key_bytes()}] = {value.begin(), value.end()};
                 return true;
             });

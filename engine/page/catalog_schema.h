@@ -26,8 +26,9 @@ enum CatalogColumn : std::uint16_t {
     kCatalogTableId = 0,  // key
     kCatalogRoot = 1,     // page id; the same for life within one daemon's instance
     kCatalogFlags = 2,
-    kCatalogName = 3,
-    kCatalogSchema = 4,  // Schema::encode()
+    kCatalogRetain = 3,  // microseconds that rows live, by their time; 0: for ever
+    kCatalogName = 4,
+    kCatalogSchema = 5,  // Schema::encode()
 };
 
 // Columns of the sessions, by index.
@@ -50,6 +51,7 @@ inline const Schema& catalog_schema() {
                                                       {{"table_id", ColumnType::kU32, 0},
                                                        {"root", ColumnType::kU32, 0},
                                                        {"flags", ColumnType::kU32, 0},
+                                                       {"retain_us", ColumnType::kU64, 0},
                                                        {"name", ColumnType::kText, 0},
                                                        {"schema", ColumnType::kBytes, 0}},
                                                       1);

@@ -41,10 +41,12 @@ struct PageHeader {
     std::uint8_t level;        // 0 for a leaf, one more per inner level
     std::uint16_t live_bytes;  // variable leaf: bytes of row content in use
     std::uint32_t table_id;
-    std::uint32_t reserved0;
+    std::uint8_t time_shift;  // leaf of a table with a time column: a time shifted right by this is
+                              // in units of about a second (kTimeShift...); else 0
+    std::uint8_t reserved0[3];
     std::uint64_t time_min;  // leaf of a table with a time column: bounds, inclusive, of the
     std::uint64_t time_max;  // times in it (may be wider than the rows left); 0, 0 if empty
-    std::uint64_t reserved1;
+    std::uint64_t floor;     // root of a table with retention: rows whose time is below are dead
 };
 PIN_FIELD(PageHeader, csn, 0, 8);
 PIN_FIELD(PageHeader, page_id, 8, 4);
@@ -56,12 +58,17 @@ PIN_FIELD(PageHeader, type, 28, 1);
 PIN_FIELD(PageHeader, level, 29, 1);
 PIN_FIELD(PageHeader, live_bytes, 30, 2);
 PIN_FIELD(PageHeader, table_id, 32, 4);
-PIN_FIELD(PageHeader, reserved0, 36, 4);
+PIN_FIELD(PageHeader, time_shift, 36, 1);
+PIN_FIELD(PageHeader, reserved0, 37, 3);
 PIN_FIELD(PageHeader, time_min, 40, 8);
 PIN_FIELD(PageHeader, time_max, 48, 8);
-PIN_FIELD(PageHeader, reserved1, 56, 8);
+PIN_FIELD(PageHeader, floor, 56, 8);
 static_assert(sizeof(PageHeader) == kPageHeaderBytes);
 static_assert(std::is_standard_layout_v<PageHeader>);
+
+// PageHeader::time_shift: 2^20 microseconds are 1.05 s, 2^30 nanoseconds 1.07 s.
+inline constexpr std::uint8_t kTimeShiftMicroseconds = 20;
+inline constexpr std::uint8_t kTimeShiftNanoseconds = 30;
 
 // A read-only page. Constant bytes that may be reused under a reader whose lease is gone.
 inline const PageHeader& page_header(const std::byte* page) {

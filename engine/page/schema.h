@@ -96,6 +96,10 @@ class Schema {
     bool valid_value(std::span<const std::byte> value) const;
     // The row's time (schema's unit), 0 without a time column.
     std::uint64_t time_of(const std::byte* key, std::span<const std::byte> value) const;
+    // Whether the row is still there for readers: its time is not below the table's floor.
+    bool live(const std::byte* key, std::span<const std::byte> value, std::uint64_t floor) const {
+        return floor == 0 || time_of(key, value) >= floor;
+    }
 
     // The first difference that matters to a program compiled for `expected`, in words that name
     // the column, or an empty string.

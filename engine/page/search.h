@@ -50,7 +50,13 @@ struct Landing {
     Landed state = Landed::kEnd;
     PageId page;                       // the leaf, or the page in the way
     const std::byte* bytes = nullptr;  // of the leaf
+    std::uint64_t floor = 0;           // of the table; of a point search's leaf alone
 };
+
+// The table's floor, from its root: rows whose time is below it are dead.
+inline std::uint64_t floor_of(const std::byte* root) {
+    return load_once<std::uint64_t>(root + offsetof(PageHeader, floor));
+}
 
 // The level of a page that may be part of the tree, or -1.
 inline int tree_level(const std::byte* page, TableId table) {
@@ -75,6 +81,7 @@ Landing descend(const TreeShape& shape, PageId root, const std::byte* key, Sourc
     if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
     int level = tree_level(bytes, shape.table);
     if (level < 0) return {Landed::kCorrupt, page, nullptr};
+    const std::uint64_t floor = floor_of(bytes);
     while (level > 0) {
         const InnerView node(bytes, shape.inner);
         if (node.count() == 0) return {Landed::kCorrupt, page, nullptr};
@@ -84,7 +91,7 @@ Landing descend(const TreeShape& shape, PageId root, const std::byte* key, Sourc
         --level;
         if (tree_level(bytes, shape.table) != level) return {Landed::kCorrupt, page, nullptr};
     }
-    return {Landed::kLeaf, page, bytes};
+    return {Landed::kLeaf, page, bytes, floor};
 }
 
 // A place in the tree, with the way to it, for scans over its leaves.
@@ -125,6 +132,9 @@ class PathCursor {
     // After a call that ended on kLeaf.
     LeafView leaf() const { return LeafView(steps_[depth_ - 1].bytes, shape_->leaf); }
     PageId leaf_page() const { return steps_[depth_ - 1].page; }
+
+    // The table's floor; after a seek that ended on kLeaf.
+    std::uint64_t floor() const { return floor_of(steps_[0].bytes); }
 
     // The way, root first; steps()[depth() - 1] is the leaf.
     std::uint32_t depth() const { return depth_; }

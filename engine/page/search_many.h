@@ -63,7 +63,8 @@ void descend_many(const TreeShape& shape, PageId root, std::span<Descent> descen
     const std::byte* top = source(root);
     int level = top != nullptr ? tree_level(top, shape.table) : 0;
     // kLeaf until something else is found out on the way.
-    for (Descent& descent : descents) descent.landing = {Landed::kLeaf, root, nullptr};
+    const std::uint64_t floor = top != nullptr ? floor_of(top) : 0;
+    for (Descent& descent : descents) descent.landing = {Landed::kLeaf, root, nullptr, floor};
     for (; level >= 0; --level) {
         for (Descent& descent : descents) {
             if (descent.landing.state != Landed::kLeaf) continue;

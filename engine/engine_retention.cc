@@ -1,0 +1,113 @@
+// Retention: tables whose rows live for a time. Two steps that nobody waits for:
+//
+//   floor  a logged record says from which time on rows are alive; it follows the clock in small
+//          strides and never falls. Readers, transactions and replay all go by the floor of their
+//          snapshot, never by a clock of their own.
+//   drop   leaves that are wholly below it leave the tree, found by what metadata remembers: they
+//          are neither read nor written. Physical change: it rides in a batch, and is not logged.
+//
+// Where the key begins with the time, dead leaves are the first ones, and a step looks no further
+// than the first that is not dead. For any other key the inner nodes are walked through, again and
+// again, at a pace that follows from the retention.
+#include <algorithm>
+
+#include "engine/engine_core.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kStrideUsMin = 1'000;
+constexpr std::uint64_t kStrideUsMax = 1'000'000;
+constexpr std::uint64_t kStrides = 256;       // of the floor, in a short retention
+constexpr std::uint32_t kLeavesPerStep = 64;  // in a batch
+constexpr std::uint64_t kStepNs = 1'000'000;  // the least time between two steps
+constexpr std::uint64_t kWalks = 32;          // over a whole table, per retention
+constexpr std::uint64_t kWalkPauseNsMax = 3'600'000'000'000;
+
+std::uint64_t stride_us(std::uint64_t retain_us) {
+    return std::clamp(retain_us / kStrides, kStrideUsMin, kStrideUsMax);
+}
+
+std::uint64_t in_unit(const Schema& schema, std::uint64_t us) {
+    return schema.time_unit() == TimeUnit::kNanoseconds ? us * 1000 : us;
+}
+
+bool key_begins_with_time(const Schema& schema) { return schema.time_column() == 0; }
+
+}  // namespace
+
+bool Engine::Core::retain() {
+    if (stopping_) return false;
+    bool worked = false;
+    for (TableEntry* table : storage_.catalog->all()) {
+        if (table->retain_us == 0 || table->hidden()) continue;
+        worked |= move_floor(*table);
+        worked |= drop_expired(*table);
+    }
+    return worked;
+}
+
+// At most a stride behind the clock, as long as there is anything in the table.
+bool Engine::Core::move_floor(TableEntry& table) {
+    const std::uint64_t now_us = clock_.wall_us();
+    if (now_us <= table.retain_us) return false;
+    const std::uint64_t floor = in_unit(table.schema, now_us - table.retain_us);
+    const PagesInUse looked_at(storage_.pool);
+    if (storage_.pool.newest(table.tree.root()) == nullptr) {
+        storage_.loader.want(table.tree.root());
+        return false;
+    }
+    const std::uint64_t stride = in_unit(table.schema, stride_us(table.retain_us));
+    if (floor < table.tree.floor() + stride) return false;
+    if (table.tree.empty() || table.tree.least_time() >= floor) return false;
+    Refused refused;
+    const std::uint32_t log_bytes = Wal::record_bytes(0, sizeof floor);
+    const Wait wait = secure({1, 0, 0}, log_bytes, refused);
+    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    commit_->wal().append(RecordType::kMoveFloor, table.id, {},
+                          std::as_bytes(std::span(&floor, 1)));
+    table.tree.set_floor(floor);
+    stats_.add(Counter::kFloorsMoved);
+    return true;
+}
+
+// One inner node of the table, or none when it is not time for that.
+bool Engine::Core::drop_expired(TableEntry& table) {
+    RetentionWalk& walk = retention_walks_[table.id.value];
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (now_ns < walk.next_ns) return false;
+    const PagesInUse looked_at(storage_.pool);
+    if (storage_.pool.newest(table.tree.root()) == nullptr) return false;  // move_floor() wants it
+    if (table.tree.floor() == 0 || (walk.from.empty() && table.tree.floor() == walk.done_floor)) {
+        return false;
+    }
+    Refused refused;
+    const Room room{table.tree.frames_needed(), 0, kLeavesPerStep + table.tree.depth()};
+    const Wait wait = secure(room, 0, refused);
+    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    const std::uint64_t floor = table.tree.floor();
+    const LeafDrop drop =
+        table.tree.drop_leaves(walk.from.empty() ? nullptr : walk.from.data(), kLeavesPerStep);
+    if (drop.missing) {
+        storage_.loader.want(drop.missing);
+        return false;
+    }
+    if (drop.ask) storage_.loader.want(drop.ask);  // decided about by the next walk
+    if (drop.leaves > 0) commit_->touch();
+    stats_.add(Counter::kPagesExpired, drop.leaves);
+    walk.next_ns = now_ns + kStepNs;
+    if (drop.leaves == kLeavesPerStep) return true;  // perhaps more of the same node
+    const bool over = drop.corrupt || drop.end || (key_begins_with_time(table.schema) && drop.kept);
+    if (!over) {
+        walk.from.assign(drop.next.begin(), drop.next.begin() + table.schema.key_bytes());
+        return drop.leaves > 0;
+    }
+    walk.from.clear();
+    walk.done_floor = floor;
+    if (!key_begins_with_time(table.schema) || drop.corrupt) {
+        walk.next_ns = now_ns + std::min(table.retain_us * 1000 / kWalks, kWalkPauseNsMax);
+    }
+    return drop.leaves > 0;
+}
+
+}  // namespace bidstore

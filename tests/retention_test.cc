@@ -1,0 +1,388 @@
+// Retention on the simulated disk: expired rows are never seen, live ones never lost, whatever the
+// key; their pages go without being read, and the file stays at its steady size.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/sim.h"
+#include "tests/snapshot_reader.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kSecondUs = 1'000'000;
+constexpr std::uint64_t kRetainUs = 64 * kSecondUs;
+
+// By time: the key begins with it. By user: it is a value, and a user's row is written again and
+// again.
+Schema by_time() {
+    auto schema = Schema::make("by_time",
+                               {{"at", ColumnType::kTimestamp, 0},
+                                {"n", ColumnType::kU32, 0},
+                                {"pad", ColumnType::kFixed, 200}},
+                               2, 0);
+    CHECK(schema.ok());
+    return *schema;
+}
+Schema by_user() {
+    auto schema = Schema::make("by_user",
+                               {{"user", ColumnType::kU32, 0},
+                                {"at", ColumnType::kTimestamp, 0},
+                                {"count", ColumnType::kI64, 0},
+                                {"text", ColumnType::kText, 0}},
+                               1, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+SimStoreOptions retention_store(std::uint32_t frames = 2048) {
+    SimStoreOptions options = small_store();
+    options.frames = frames;
+    options.engine.checkpoint_interval_ns = 2'000'000'000;
+    return options;
+}
+
+using Bytes = std::vector<std::byte>;
+
+class RetentionTest : public ::testing::Test {
+  protected:
+    void start(const SimStoreOptions& options = retention_store(), std::uint64_t seed = 1) {
+        options_ = options;
+        SimDiskOptions disk_options;
+        disk_options.seed = seed;
+        open(std::make_unique<SimDisk>(disk_options), seed);
+    }
+    void open(std::unique_ptr<SimDisk> disk, std::uint64_t seed) {
+        const std::uint64_t wall_us = store ? store->clock.wall_us() : SimClock().wall_us();
+        store = std::make_unique<SimStore>(options_, std::move(disk), seed);
+        store->clock.set_wall_us(wall_us);
+        const Status opened = store->open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        client = &store->connect();
+    }
+    TableId make(const Schema& schema, std::uint64_t retain_us = kRetainUs) {
+        const TableAttributes attributes{retain_us, 0};
+        const std::string encoded = schema.encode();
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kCreateTable, TableId{},
+                        std::as_bytes(std::span(&attributes, 1)),
+                        std::as_bytes(std::span(encoded)));
+        const Answer answer = store->commit(*client, bytes);
+        EXPECT_EQ(answer.error, Error::kOk);
+        return TableId{static_cast<std::uint32_t>(answer.result[0])};
+    }
+    Error set_retention(TableId table, std::uint64_t retain_us) {
+        const TableAttributes attributes{retain_us, 0};
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kSetTable, table, {},
+                        std::as_bytes(std::span(&attributes, 1)));
+        return store->commit(*client, bytes).error;
+    }
+    std::uint64_t now_us() { return store->clock.wall_us(); }
+    // In steps, with rounds in between, so that everything in the background gets its turn.
+    void pass(std::uint64_t seconds) {
+        for (std::uint64_t i = 0; i < 2 * seconds; ++i) {
+            store->clock.advance_ns(500'000'000);
+            store->run_until([] { return false; }, 12);
+        }
+    }
+    static Bytes user_key(std::uint64_t user) {
+        Bytes key(4);
+        encode_key_integer(key.data(), user, 4, false);
+        return key;
+    }
+    static Bytes user_row(std::uint64_t at, std::int64_t count, const std::string& text = "") {
+        const Schema schema = by_user();
+        RowBuilder builder(schema);
+        EXPECT_TRUE(builder.set_unsigned(1, at).ok());
+        EXPECT_TRUE(builder.set_signed(2, count).ok());
+        EXPECT_TRUE(builder.set_bytes(3, std::as_bytes(std::span(text.data(), text.size()))).ok());
+        const auto value = builder.value();
+        EXPECT_TRUE(value.ok());
+        return {value->begin(), value->end()};
+    }
+    static Bytes time_key(std::uint64_t at, std::uint64_t n) {
+        Bytes key(12);
+        encode_key_integer(key.data(), at, 8, false);
+        encode_key_integer(key.data() + 8, n, 4, false);
+        return key;
+    }
+    Error one(OperationKind kind, TableId table, const Bytes& key, const Bytes& body = {},
+              std::uint8_t flags = 0) {
+        TransactionBytes bytes;
+        bytes.operation(kind, table, key, body, flags);
+        return store->commit(*client, bytes).error;
+    }
+    Tree& tree(TableId table) { return store->engine->core().storage().catalog->find(table)->tree; }
+    std::uint64_t counter(Counter counter) {
+        return store->pool->stats().counter[static_cast<std::uint32_t>(counter)].load();
+    }
+    // Rows of the time table, ten a transaction, `n` of them at this moment.
+    void put_now(TableId table, std::uint32_t n) {
+        for (std::uint32_t i = 0; i < n;) {
+            TransactionBytes bytes;
+            for (std::uint32_t end = std::min(n, i + 10); i < end; ++i) {
+                keys_.push_back(time_key(now_us(), next_n_++));
+                bytes.operation(OperationKind::kPut, table, keys_.back(), Bytes(200, std::byte{7}));
+            }
+            ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk);
+        }
+    }
+
+    SimStoreOptions options_;
+    std::unique_ptr<SimStore> store;
+    SimClient* client = nullptr;
+    std::uint32_t next_n_ = 0;
+    std::vector<Bytes> keys_;  // that put_now() put
+};
+
+TEST_F(RetentionTest, ExpiredRowIsNotThereForAnyOperation) {
+    start();
+    const TableId table = make(by_user());
+    const std::uint64_t old = now_us() - kRetainUs + 10 * kSecondUs;
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(1), user_row(old, 5)), Error::kOk);
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(2), user_row(now_us(), 6)), Error::kOk);
+    EXPECT_EQ(one(OperationKind::kCheckPresent, table, user_key(1)), Error::kOk);
+    pass(8);
+    EXPECT_EQ(store->rows(table).size(), 2u) << "not before its time";
+    pass(4);
+    EXPECT_EQ(store->rows(table).size(), 1u);
+    EXPECT_TRUE(store->rows(table).contains(user_key(2)));
+    EXPECT_EQ(one(OperationKind::kCheckPresent, table, user_key(1)), Error::kPrecondition);
+    EXPECT_EQ(one(OperationKind::kCheckAbsent, table, user_key(1)), Error::kOk);
+    EXPECT_EQ(one(OperationKind::kDelete, table, user_key(1)), Error::kNotFound);
+    AddBody body{};
+    body.column = 2;
+    body.delta = 1;
+    TransactionBytes add;
+    add.add(table, user_key(1), body);
+    EXPECT_EQ(store->commit(*client, add).error, Error::kNotFound);
+    TransactionBytes range;
+    range.operation(OperationKind::kDeleteRange, table, user_key(0), user_key(9), kWantResult);
+    const Answer deleted = store->commit(*client, range);
+    ASSERT_EQ(deleted.error, Error::kOk);
+    EXPECT_EQ(deleted.result[0], 1) << "the dead row is not counted";
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(RetentionTest, ExpiredRowMayBeMadeAgain) {
+    start();
+    const TableId table = make(by_user());
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(1), user_row(now_us(), 5)), Error::kOk);
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(2), user_row(now_us() + kRetainUs, 5)),
+              Error::kOk);
+    EXPECT_EQ(one(OperationKind::kInsert, table, user_key(1), user_row(now_us(), 6)),
+              Error::kExists);
+    pass(70);
+    const Bytes again = user_row(now_us(), 7);
+    EXPECT_EQ(one(OperationKind::kInsert, table, user_key(1), again), Error::kOk);
+    EXPECT_EQ(store->rows(table).at(user_key(1)), again);
+    // A row that is older than the retention when it is written is gone at once.
+    EXPECT_EQ(one(OperationKind::kPut, table, user_key(1), user_row(5, 8)), Error::kOk);
+    EXPECT_EQ(store->rows(table).size(), 1u);
+    EXPECT_EQ(one(OperationKind::kCheckAbsent, table, user_key(1)), Error::kOk);
+}
+
+TEST_F(RetentionTest, FloorNeverFallsWhateverTheClockDoes) {
+    start();
+    const TableId table = make(by_user());
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(1), user_row(now_us(), 5)), Error::kOk);
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(2), user_row(~0ull, 5)), Error::kOk);
+    pass(70);
+    const std::uint64_t floor = tree(table).floor();
+    ASSERT_EQ(store->rows(table).size(), 1u);
+    store->clock.set_wall_us(now_us() - 1000 * kSecondUs);
+    pass(5);
+    EXPECT_EQ(tree(table).floor(), floor);
+    ASSERT_EQ(set_retention(table, 1000 * kRetainUs), Error::kOk);
+    pass(5);
+    EXPECT_EQ(tree(table).floor(), floor) << "a longer retention brings nothing back";
+    ASSERT_EQ(set_retention(table, 0), Error::kOk);
+    store->clock.set_wall_us(now_us() + 5000 * kSecondUs);
+    pass(5);
+    EXPECT_EQ(tree(table).floor(), floor) << "retention is off";
+    // Replay takes floors from the log, not from a clock.
+    store->clock.set_wall_us(1);
+    open(store->disk->power_loss(3), 9);
+    EXPECT_EQ(store->rows(table).size(), 1u);
+    EXPECT_EQ(tree(table).floor(), floor);
+}
+
+TEST_F(RetentionTest, NeedsATimeColumnAndAPossibleTime) {
+    start();
+    auto timeless = Schema::make("t", {{"id", ColumnType::kU32, 0}}, 1);
+    ASSERT_TRUE(timeless.ok());
+    const TableId table = store->create_table(*client, *timeless);
+    EXPECT_EQ(set_retention(table, 5), Error::kInvalid);
+    EXPECT_EQ(set_retention(table, 0), Error::kOk);
+    const TableId timed = make(by_user(), 0);
+    EXPECT_EQ(set_retention(timed, ~0ull), Error::kInvalid);
+    EXPECT_EQ(set_retention(timed, kRetainUs), Error::kOk);
+    ASSERT_TRUE(store->stop());
+    open(store->disk->clone(2), 2);
+    EXPECT_EQ(store->engine->core().storage().catalog->find(timed)->retain_us, kRetainUs);
+}
+
+// Data written and dropped 40 times over: the file is as large as after the first.
+TEST_F(RetentionTest, FileStaysAtItsSteadySizeForKeysThatBeginWithTheTime) {
+    start(retention_store(600));
+    const TableId table = make(by_time());
+    std::uint32_t steady = 0;
+    for (std::uint32_t second = 0; second < 40 * 64; ++second) {
+        put_now(table, 50);
+        store->clock.advance_ns(1'000'000'000);
+        store->run_until([] { return false; }, 4);
+        if (second == 3 * 64) steady = store->engine->core().storage().space.chunk_count();
+    }
+    const std::uint64_t rows = store->rows(table).size();
+    EXPECT_GE(rows, 50u * 63);
+    EXPECT_LE(rows, 50u * 66);
+    EXPECT_LE(store->engine->core().storage().space.chunk_count(), steady);
+    EXPECT_GT(counter(Counter::kPagesExpired), 39u * 50 * 64 / 20);
+    EXPECT_EQ(store->verify(), "");
+    ASSERT_TRUE(store->stop());
+    open(store->disk->clone(2), 2);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(RetentionTest, FileStaysAtItsSteadySizeForKeysThatDoNot) {
+    start(retention_store(800));
+    const TableId table = make(by_user());
+    std::mt19937_64 random(1);
+    std::uint32_t steady = 0;
+    const std::string text(300, 'x');
+    for (std::uint32_t second = 0; second < 12 * 64; ++second) {
+        // New users all the time, in no order, and old ones now and then.
+        for (std::uint32_t i = 0; i < 4; ++i) {
+            TransactionBytes bytes;
+            for (std::uint32_t j = 0; j < 8; ++j) {
+                bytes.operation(OperationKind::kPut, table,
+                                user_key(static_cast<std::uint32_t>(random())),
+                                user_row(now_us(), 1, text));
+            }
+            ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk);
+        }
+        store->clock.advance_ns(1'000'000'000);
+        store->run_until([] { return false; }, 6);
+        if (second == 4 * 64) steady = store->engine->core().storage().space.chunk_count();
+    }
+    const std::uint64_t rows = store->rows(table).size();
+    EXPECT_GE(rows, 32u * 63);
+    EXPECT_LE(rows, 32u * 66);
+    EXPECT_LE(store->engine->core().storage().space.chunk_count(), steady + 1);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(RetentionTest, ExpiredPagesAreDroppedWithoutBeingRead) {
+    start(retention_store(700));
+    const TableId table = make(by_time());
+    for (std::uint32_t second = 0; second < 20; ++second) {
+        put_now(table, 1500);
+        pass(1);
+    }
+    store->run_until([] { return false; }, 200);
+    const std::uint64_t reads = counter(Counter::kPageReads);
+    const std::uint64_t expired = counter(Counter::kPagesExpired);
+    pass(80);
+    EXPECT_EQ(store->rows(table).size(), 0u);
+    EXPECT_GT(counter(Counter::kPagesExpired) - expired, 1500u);
+    EXPECT_LT(counter(Counter::kPageReads) - reads, 60u) << "inner nodes and the root alone";
+    EXPECT_TRUE(tree(table).empty());
+    EXPECT_EQ(store->verify(), "");
+}
+
+// A snapshot from before goes on reading what was dropped, from the pool and from the file, until
+// its lease ends; pages are not used again before that.
+TEST_F(RetentionTest, SnapshotReadsItsRowsAfterTheyWereDropped) {
+    SimStoreOptions options = retention_store(700);
+    options.engine.max_snapshot_age_ns = 3'000'000'000'000;
+    start(options);
+    const TableId table = make(by_time());
+    put_now(table, 20'000);  // more than the pool holds
+    store->run_until([] { return false; }, 200);
+    auto descriptor = store->pool->open_read_only();
+    ASSERT_TRUE(descriptor.ok());
+    auto view = PoolView::map(std::move(*descriptor));
+    ASSERT_TRUE(view.ok());
+    SimClient& reader = store->connect(Rights::kReader);
+    const TreeShape shape(by_time(), table);
+    const PageId root = tree(table).root();
+    {
+        Snapshot snapshot(*store, *view, reader, 0);
+        pass(80);
+        ASSERT_EQ(store->rows(table).size(), 0u);
+        put_now(table, 200);
+        for (std::uint32_t i = 0; i < 10; ++i) {  // of the first, which were evicted long ago
+            const auto seen = snapshot.get(shape, root, keys_[100 * i]);
+            ASSERT_TRUE(seen.has_value()) << snapshot.trouble();
+            EXPECT_TRUE(seen->has_value());
+        }
+        EXPECT_GT(snapshot.misses(), 4u);
+        // One from after the drop, on the other hand, does not find them.
+        EXPECT_EQ(one(OperationKind::kCheckPresent, table, keys_[0]), Error::kPrecondition);
+    }
+    pass(6);
+    EXPECT_EQ(store->rows(table).size(), 200u);
+    EXPECT_LT(store->engine->core().storage().space.quarantined(), 100u);
+    EXPECT_EQ(store->verify(), "");
+}
+
+// Power loss or death of the process at many disk operations of a life full of expiry: what is
+// alive by the recovered floor is there, nothing else is, and no page is leaked or used twice.
+TEST_F(RetentionTest, CrashAtEveryStepKeepsLiveRowsAndLeaksNothing) {
+    const auto life = [this](std::uint64_t crash_step, std::map<Bytes, Bytes>& acknowledged) {
+        start(retention_store(700), 7);
+        const TableId table = make(by_user());
+        if (crash_step != 0) store->disk->crash_at(crash_step);
+        std::mt19937_64 random(5);
+        for (std::uint32_t i = 0; i < 160 && !store->disk->crashed(); ++i) {
+            TransactionBytes bytes;
+            std::map<Bytes, Bytes> rows;
+            for (std::uint32_t j = 0; j < 10; ++j) {
+                const Bytes key = user_key(10 * i + random() % 40);
+                rows[key] = user_row(now_us(), i, std::string(random() % 600, 'y'));
+            }
+            for (const auto& [key, row] : rows) {
+                bytes.operation(OperationKind::kPut, table, key, row);
+            }
+            if (store->commit(*client, bytes).error == Error::kOk) {
+                for (const auto& [key, row] : rows) acknowledged[key] = row;
+            }
+            store->clock.advance_ns(1'000'000'000);
+            store->run_until([] { return false; }, 3);
+        }
+        return table;
+    };
+    std::map<Bytes, Bytes> all;
+    life(0, all);
+    EXPECT_GT(counter(Counter::kPagesExpired), 20u);
+    const std::uint64_t steps = store->disk->steps();
+    for (std::uint64_t step = 200; step < steps; step += steps / 60) {
+        SCOPED_TRACE("crash at step " + std::to_string(step));
+        std::map<Bytes, Bytes> acknowledged;
+        const TableId table = life(step, acknowledged);
+        std::unique_ptr<SimDisk> left[] = {store->disk->power_loss(step),
+                                           store->disk->process_crash(step)};
+        for (auto& disk : left) {
+            open(std::move(disk), step);
+            if (HasFailure()) return;
+            EXPECT_EQ(store->verify(), "");
+            const std::uint64_t floor = tree(table).floor();
+            EXPECT_LE(floor, now_us() - kRetainUs);
+            const auto found = store->rows(table);
+            std::size_t alive = 0;
+            for (const auto& [key, row] : acknowledged) {
+                if (!by_user().live(key.data(), row, floor)) continue;
+                ++alive;
+                EXPECT_TRUE(found.contains(key));
+            }
+            EXPECT_GT(alive, 0u);
+            EXPECT_LE(found.size(), alive + 10) << "the one that was not acknowledged";
+        }
+        if (HasFailure()) return;
+    }
+}
+
+}  // namespace
+}  // namespace bidstore
