@@ -12,6 +12,7 @@
 #include "clientlib/tool_load.h"
 #include "clientlib/tool_options.h"
 #include "clientlib/tool_rows.h"
+#include "clientlib/tool_space.h"
 #include "clientlib/tool_stats.h"
 #include "clientlib/tool_table.h"
 
@@ -253,6 +254,14 @@ void add_stats_command(CLI::App& app, const ToolOptions& options, Action& action
     });
 }
 
+void add_space_command(CLI::App& app, const ToolOptions& options, Action& action) {
+    CLI::App* space = app.add_subcommand(
+        "space", "Show where the space of the data file is: tables, fullness, free pages.\n"
+                 "Fullness is that of the leaves in the pool; leaves in order lie right behind\n"
+                 "their predecessor in the file.");
+    space->callback([&action, &options] { action = [&options] { return show_space(options); }; });
+}
+
 int run(int argc, char** argv) {
     CLI::App app{"Looks into a bidstore and changes it.", "bidstore"};
     ToolOptions options;
@@ -274,6 +283,7 @@ int run(int argc, char** argv) {
     add_import_command(app, options, action);
     add_load_command(app, options, action);
     add_stats_command(app, options, action);
+    add_space_command(app, options, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::RequiredError& error) {

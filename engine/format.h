@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "engine/page/chunk.h"
 #include "engine/page/page.h"
 #include "shm/base.h"
 
@@ -29,7 +30,6 @@ inline constexpr std::uint32_t kBlockBytes = 4096;
 // ---- superblock: pages 0 and 1 of the data file ----
 
 inline constexpr std::uint64_t kSuperblockMagic = 0x314b4c4255534942;  // "BISUBLK1"
-inline constexpr std::uint32_t kSuperblockCopies = 2;
 
 struct Superblock {
     std::uint64_t magic;
@@ -78,19 +78,6 @@ PIN_FIELD(Superblock, reserved, 144, 3952);
 static_assert(sizeof(Superblock) == kBlockBytes);
 
 // ---- chunks ----
-
-inline constexpr std::uint32_t kChunkPages = 512;
-inline constexpr std::uint64_t kChunkBytes = std::uint64_t{kChunkPages} * kPageBytes;
-inline constexpr std::uint32_t kDirectoryChunks = 128;  // chunks per directory page
-
-// The metadata page of a chunk, and the directory page at the first chunk of a group of 128.
-constexpr PageId meta_page(std::uint32_t chunk) {
-    return PageId{chunk * kChunkPages + (chunk == 0 ? kSuperblockCopies : 0)};
-}
-constexpr PageId directory_page(std::uint32_t group) {
-    return PageId{meta_page(group * kDirectoryChunks).value + 1};
-}
-constexpr std::uint32_t chunk_of(PageId page) { return page.value / kChunkPages; }
 
 // Page ids that format makes and that never move.
 inline constexpr PageId kCatalogRootPage{4};  // after superblocks 0, 1, metadata 2, directory 3

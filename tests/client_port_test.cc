@@ -352,7 +352,7 @@ TEST_F(ClientPortTest, MalformedTransactionsAreRefusedAndChangeNothing) {
         {"kind 0", whole(kind(0), {}), Error::kProtocol},
         {"kind 4", whole(kind(4), {}), Error::kProtocol},
         {"kind 19", whole(kind(19), {}), Error::kProtocol},
-        {"kind 22", whole(kind(22), {}), Error::kProtocol},
+        {"kind 23", whole(kind(23), {}), Error::kProtocol},
         {"kind 255", whole(kind(255), {}), Error::kProtocol},
         {"table 0", one(joined(operation(kind(10), 0, 8, 0), key)), Error::kNoSuchTable},
         {"the catalog", one(joined(operation(kind(14), 1, 8, 0), key)), Error::kDenied},

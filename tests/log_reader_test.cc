@@ -270,7 +270,7 @@ TEST_F(RecordTest, RecordThatContradictsItselfIsCorruption) {
         [](LogRecord& record) { record.body_bytes = 0xffffffff; },
         [](LogRecord& record) { record.body_bytes += 4096, record.length_bytes += 4096; },
         [](LogRecord& record) { record.type = RecordType{0}; },
-        [](LogRecord& record) { record.type = RecordType{12}; },
+        [](LogRecord& record) { record.type = RecordType{14}; },
     };
     for (std::size_t i = 0; i < wrongs.size(); ++i) {
         const auto pristine = disk_->clone(1);
