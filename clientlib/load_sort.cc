@@ -70,12 +70,12 @@ class RowSorter::Run {
     // Whether so many bytes are in the buffer from position_ on, after reading more.
     bool have(std::size_t bytes) {
         if (end_ - position_ >= bytes) return true;
-        std::memmove(buffer_.data(), buffer_.data() + position_, end_ - position_);
-        end_ -= position_;
-        position_ = 0;
         if (buffer_.size() < std::max(kReadBytes, bytes)) {
             buffer_.resize(std::max(kReadBytes, bytes));
         }
+        std::memmove(buffer_.data(), buffer_.data() + position_, end_ - position_);
+        end_ -= position_;
+        position_ = 0;
         while (end_ < bytes) {
             const ssize_t got = ::read(descriptor_, buffer_.data() + end_, buffer_.size() - end_);
             if (got < 0 && errno == EINTR) continue;
