@@ -132,7 +132,6 @@ void RawCursor::State::step_off() {
 // evicted pages are not kept for this scan. False: the way goes on from the leaf.
 bool RawCursor::State::let_go() {
     if (!streaming || reader->rows_out || reader->standing_cursors != 1) return false;
-    if (!reader->slot->behind()) return false;
     std::array<std::byte, kKeyBytesMax> key;
     if (!path->boundary(!reverse, key.data())) return false;
     (reverse ? upper : lower).set(std::span(key).first(table->shape->leaf.key_bytes));
@@ -284,7 +283,7 @@ bool RawCursor::State::to_leaf_with_rows() {
     Obstacle obstacle(*reader, *table, (reverse ? upper : lower).key.data());
     while (begin == end) {
         if (on_leaf && !more) return finish();
-        if (on_leaf && since_let_go >= kLeavesKept) let_go();
+        if (on_leaf && since_let_go >= kLeavesKept && reader->slot->behind()) let_go();
         const Landing landing = go();
         if (landing.state == Landed::kEnd) return finish();
         if (landing.state == Landed::kLeaf) {
@@ -297,7 +296,8 @@ bool RawCursor::State::to_leaf_with_rows() {
         if (on_leaf && landing.state == Landed::kMissing) {
             count = widen(ahead, 0);
             count = only_absent(std::span(ahead).first(count), landing.page);
-            let_go();  // whoever waits for a frame keeps none
+            // Whoever waits for a frame keeps none, also of those evicted during the wait.
+            let_go();
         }
         if (Status cleared = obstacle.overcome(landing, why, std::span(ahead).first(count));
             !cleared.ok()) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <thread>
 
 #include "clientlib/bidstore.h"
 #include "tests/fake_daemon.h"
@@ -351,6 +352,44 @@ TEST_F(ClientRead, StreamingScansGoOnWhereTheyLetGo) {
         ASSERT_TRUE(count.ok()) << count.failure().what;
         ASSERT_EQ(*count, 100u);
     }
+}
+
+// A scan that waited kept what was evicted during the wait, when nothing had become visible before
+// it: in a small pool that was the frame it waited for, and the snapshot was revoked.
+TEST_F(ClientRead, WhoeverWaitsKeepsNoFrame) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    daemon_.evict(leaf_page(kItemsRoot, 2));
+    const auto rests = [&] {
+        const auto end = std::chrono::steady_clock::now() + 5s;
+        while (!daemon_.somebody_rests() && std::chrono::steady_clock::now() < end) {
+            std::this_thread::yield();
+        }
+        return daemon_.somebody_rests();
+    };
+    daemon_.serve_rings(false);
+    std::jthread counting([&] {
+        const auto rows = table.count(*own, in(10s));
+        EXPECT_TRUE(rows.ok() && *rows == 100);
+    });
+    EXPECT_TRUE(rests());
+    daemon_.serve_rings(true);
+    counting.join();
+    while (daemon_.somebody_rests()) std::this_thread::yield();
+
+    // With a row in the caller's hands it must not.
+    daemon_.evict(leaf_page(kItemsRoot, 3));
+    daemon_.serve_rings(false);
+    const Snapshot now = snapshot(*own, in(200ms));
+    ASSERT_TRUE(table.peek(now, 0, 0).ok());
+    std::jthread getting([&] {
+        EXPECT_EQ(table.get(now, 1, 7).error(), Error::kTimedOut);
+    });
+    std::this_thread::sleep_for(50ms);
+    EXPECT_FALSE(daemon_.somebody_rests());
+    getting.join();
+    daemon_.serve_rings(true);
 }
 
 TEST_F(ClientRead, NewestGivesTheLastRowsOfAPrefix) {

@@ -186,6 +186,8 @@ class FakeDaemon {
         revoke_wanted_ = true;
         while (revoke_wanted_) std::this_thread::yield();
     }
+    // Whether a reader said that it uses no frame, in the daemon's last round.
+    bool somebody_rests() const { return somebody_rests_; }
     std::uint32_t page_requests() const { return page_requests_; }
     std::uint32_t pages_requested() const { return pages_requested_; }
 
@@ -231,6 +233,7 @@ class FakeDaemon {
             if (::poll(&wait, 1, 0) > 0) welcome(::accept4(listener_, nullptr, nullptr,
                                                            SOCK_CLOEXEC));
             if (revoke_wanted_) revoke();
+            somebody_rests_ = look_for_rest();
             bool busy = false;
             if (serve_) {
                 for (Client& client : clients_) busy = serve(client) || busy;
@@ -311,6 +314,15 @@ class FakeDaemon {
             }
         }
         revoke_wanted_ = false;
+    }
+
+    bool look_for_rest() {
+        for (Client& client : clients_) {
+            for (std::uint32_t slot = 0; slot < client.segment->slot_count(); ++slot) {
+                if (client.segment->slots()[slot].looked == kLookedNothing) return true;
+            }
+        }
+        return false;
     }
 
     bool serve(Client& client) {
@@ -403,6 +415,7 @@ class FakeDaemon {
     std::atomic<bool> swallow_ = false;
     std::atomic<bool> revoke_wanted_ = false;
     std::atomic<std::uint32_t> page_requests_ = 0;
+    std::atomic<bool> somebody_rests_ = false;
     std::atomic<std::uint32_t> pages_requested_ = 0;
 };
 
