@@ -1,7 +1,7 @@
-// Replays page traces through the pool's own eviction code (engine/eviction.h) and through LRU,
+// Replays page traces through the project's eviction code (engine/eviction.h) and through LRU,
 // CLOCK, SIEVE, S3-FIFO and the optimum, and prints hit ratios at several pool sizes.
 //
-// The column `bidstore` hears of reads as the daemon does: of misses and of its own writes exactly,
+// The column `bidstore` hears of reads as a daemon can: of misses and of its own writes exactly,
 // of clients' reads in place one in 16, and each one of a page that is watched. The column `all
 // told` is the same code when it hears of every read; the others hear of every read, too.
 #include <CLI/CLI.hpp>
@@ -22,7 +22,7 @@ namespace {
 constexpr std::uint32_t kPinRecentMs = 60'000;
 constexpr std::uint64_t kSampled = 16;
 
-// The project's own policy, fed as engine/pool.cc feeds it.
+// The project's own policy, fed as a pool can feed it.
 class Bidstore {
   public:
     using Look = bidstore::Eviction::Look;

@@ -1,5 +1,5 @@
 // Which pages leave the pool: queues of frames, two hands that walk them, and a memory of pages
-// that left. Pure bookkeeping, so that the pool and bench/evict_replay run the very same code.
+// that left. Pure bookkeeping, so that a pool and bench/evict_replay can run the very same code.
 //
 //             admit                    hand: touched                      hand: recent
 //    miss ───────────► probation ─────────────────────► main ───────────────────────► recent
@@ -29,7 +29,7 @@
 // less decides whether it stays. Of the others the policy needs to hear only now and then. So the
 // pages that are used most cost their readers nothing.
 //
-// Who:    one thread: the engine's, or a replay.
+// Who:    one thread: today bench/evict_replay alone; the pool still has a plain clock.
 // Owns:   its arrays, 32 bytes a frame, allocated once. It has neither clock nor I/O; what it must
 //         know of a page it asks.
 // Errors: a frame admitted twice, or unknown, is our own mistake (CHECK).
