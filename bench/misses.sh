@@ -14,12 +14,7 @@ start_small_daemon() {
         --set "max_data_bytes=$((pool * 6 + 64))MiB" --set "journal_bytes=$((pool / 2))MiB" \
         --set log_segment_bytes=64MiB --set log_segment_count=8 >"$work/daemon.log" 2>&1 &
     daemon=$!
-    for _ in {1..1200}; do
-        [[ -S "$BIDSTORE_SOCKET" ]] && return
-        running "$daemon" || fail "the daemon did not start"
-        sleep 0.1
-    done
-    fail "the daemon does not listen"
+    wait_for_daemon
 }
 
 # fio_round NAME DEPTH [OPTION...]: a line as bench_misses writes them.

@@ -4,6 +4,8 @@
 #   bash bench/run.sh first-look [--huge-pages] [--rows N] [--seconds S] [--json FILE]
 #                                [--binaries DIR]
 #   bash bench/run.sh misses [--rows N] [--seconds S] [--rounds N] [--binaries DIR]
+#   bash bench/run.sh seed [--rows N] [--pool MIB] [--threads N] [--warm S] [--seconds S]
+#                          [--full-scan] [--binaries DIR]
 #
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
@@ -15,11 +17,18 @@
 #                   second of reads, and the bare machine beside them, with the targets
 #   misses          random reads of rows that are not in the pool, 1 to 64 at a time, beside fio on
 #                   the same file; rows of 8 + 256 bytes, a pool of a quarter of them
+#   seed            gets, scans and durable puts of bidders, over a table larger than the pool:
+#                   hit ratio, throughput, latencies
+#   --pool MIB      of seed (default: a quarter of the rows)
+#   --threads N     of seed, that work (default 16)
+#   --warm S        of seed, before what is measured (default 20)
+#   --full-scan     of seed: measure once more while somebody scans the whole table
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
 #                   without it the pool takes those that are free, if they suffice
 #   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages; of
-#                   misses 4000000: 1 GiB)
-#   --seconds S     how long the writers write (default 5); a round of misses (default 2)
+#                   misses and seed 4000000: 1 GiB)
+#   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
+#                   seed measures (default 20)
 #   --rounds N      of misses (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
@@ -36,6 +45,10 @@ reserve_huge_pages=""
 rounds=3
 json=""
 binaries=""
+pool_mib=""
+threads=16
+warm=20
+full_scan=()
 replay_options=()
 
 usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
@@ -48,8 +61,9 @@ workload="${1:-}"
 case "$workload" in
     first-look | evict) shift ;;
     misses) shift; rows=4000000; seconds=2 ;;
+    seed) shift; rows=4000000; seconds=20 ;;
     --help | -h) usage; exit 0 ;;
-    *) fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses" ;;
+    *) fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses, seed" ;;
 esac
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -59,6 +73,10 @@ while [[ $# -gt 0 ]]; do
         --rounds) rounds="${2:-}"; shift ;;
         --json) json="${2:-}"; shift ;;
         --bid-log | --trace) replay_options+=("$1" "${2:-}"); shift ;;
+        --pool) pool_mib="${2:-}"; shift ;;
+        --threads) threads="${2:-}"; shift ;;
+        --warm) warm="${2:-}"; shift ;;
+        --full-scan) full_scan=(--full-scan) ;;
         --binaries) binaries="${2:-}"; shift ;;
         --help | -h) usage; exit 0 ;;
         *) fail_usage "unknown option $1" ;;
@@ -73,6 +91,15 @@ if ! [[ "$seconds" =~ ^[0-9]{1,4}$ ]] || ((10#$seconds < 1)); then
 fi
 if ! [[ "$rounds" =~ ^[1-9][0-9]{0,2}$ ]]; then
     fail_usage "--rounds wants 1 to 999, not \"$rounds\""
+fi
+if ! [[ "$warm" =~ ^[1-9][0-9]{0,3}$ ]]; then
+    fail_usage "--warm wants a whole number from 1 up, not \"$warm\""
+fi
+if ! [[ "$threads" =~ ^[1-9][0-9]{0,2}$ ]] || ((threads > 120)); then
+    fail_usage "--threads wants 1 to 120, not \"$threads\""
+fi
+if ! [[ "$pool_mib" =~ ^([1-9][0-9]{1,6})?$ ]]; then
+    fail_usage "--pool wants MiB, 16 or more, not \"$pool_mib\""
 fi
 rows=$((10#$rows))
 seconds=$((10#$seconds))
@@ -170,6 +197,15 @@ pool=$((rows * 272 * 17 / 10 / 1048576 + 512))
 # The same in huge pages of 2 MiB, with the tables in front: 3 KiB to a MiB, and a little.
 pool_huge_pages=$((pool / 2 + pool * 3 / 2048 + 4))
 
+wait_for_daemon() {
+    for _ in {1..1200}; do
+        [[ -S "$BIDSTORE_SOCKET" ]] && return
+        running "$daemon" || fail "the daemon did not start"
+        sleep 0.1
+    done
+    fail "the daemon does not listen"
+}
+
 start_daemon() {
     local journal=$((pool / 2 < 2048 ? pool / 2 : 2048))
     "$binaries/bidstored" --dev "$work/store" --set "pool_bytes=${pool}MiB" \
@@ -177,12 +213,7 @@ start_daemon() {
         --set log_segment_bytes=64MiB --set log_segment_count=32 --set huge_pages=try \
         >"$work/daemon.log" 2>&1 &
     daemon=$!
-    for _ in {1..1200}; do
-        [[ -S "$BIDSTORE_SOCKET" ]] && return
-        running "$daemon" || fail "the daemon did not start"
-        sleep 0.1
-    done
-    fail "the daemon does not listen"
+    wait_for_daemon
 }
 
 # ---- huge pages --------------------------------------------------------------------------------
@@ -255,8 +286,8 @@ count_system_calls() {
 
 # ---- the run -----------------------------------------------------------------------------------
 
-if [[ "$workload" == misses ]]; then
-    source "$root/bench/misses.sh"
+if [[ "$workload" == misses || "$workload" == seed ]]; then
+    source "$root/bench/$workload.sh"
     exit 0
 fi
 busy="$(busy_percent)"

@@ -105,6 +105,9 @@ class Reader {
     // All reads under it share its deadline. One at a time: kInvalid while another is live.
     // kDisconnected when the daemon is away and did not come back in time.
     Result<Snapshot> snapshot(Deadline deadline);
+    // How many pages its reads have asked the daemon for so far, since they were not in the pool;
+    // those that scans asked for ahead of need included.
+    std::uint64_t pages_asked_for() const;
 
   private:
     friend class Store;

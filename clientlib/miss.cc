@@ -146,6 +146,7 @@ class Miss {
 
 Status request_pages(ReaderState& state, const TableInfo& table, std::span<const PageId> pages,
                      const std::byte* near) {
+    state.pages_asked_for += pages.size();
     Miss miss(state, table, near);
     if (Status asked = miss.ask(pages); !asked.ok()) return asked;
     return miss.take();
@@ -158,6 +159,7 @@ void request_pages_ahead(ReaderState& state, std::span<const PageId> pages) {
     PageRequest request;
     if (connection.post(RecordKind::kPageRequest, encode(request, pages), *call, 0, 0)) {
         connection.forget_call(*call);
+        state.pages_asked_for += pages.size();
     } else {
         connection.release_call(*call);
     }

@@ -165,6 +165,8 @@ Result<Snapshot> Reader::snapshot(Deadline deadline) {
     return Snapshot(state_.get());
 }
 
+std::uint64_t Reader::pages_asked_for() const { return state_->pages_asked_for; }
+
 // ---- one row ------------------------------------------------------------------------------------
 
 Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,

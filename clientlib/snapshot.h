@@ -68,6 +68,7 @@ struct ReaderState {
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
     std::uint64_t next_look_ns = 0;  // at the heartbeat, by the coarse clock
+    std::uint64_t pages_asked_for = 0;  // of the daemon, ever
     bool lost_a_snapshot = false;    // perhaps because the daemon let go of this client
     std::vector<PageId> roots;       // by TableInfo::index
     // Cursors that were used and will be again, so that scans allocate nothing after the first.

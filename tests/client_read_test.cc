@@ -432,6 +432,7 @@ TEST_F(ClientRead, AMissIsBroughtIn) {
     ASSERT_TRUE(row.ok()) << row.failure().what;
     EXPECT_EQ((*row)->amount, 51u);
     EXPECT_EQ(daemon_.pages_requested(), 2u);
+    EXPECT_EQ(own->pages_asked_for(), 2u);
 }
 
 TEST_F(ClientRead, MultiGetAsksForAllMissesAtOnce) {
@@ -494,6 +495,7 @@ TEST_F(ClientRead, AScanReadsAhead) {
     EXPECT_EQ(*rows, 100u);
     EXPECT_EQ(daemon_.page_requests(), 1u);
     EXPECT_EQ(daemon_.pages_requested(), 3u);
+    EXPECT_EQ(own->pages_asked_for(), 3u);
 }
 
 TEST_F(ClientRead, AMissWaitsUntilTheDeadlineAndNoLonger) {
