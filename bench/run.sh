@@ -6,6 +6,7 @@
 #   bash bench/run.sh misses [--rows N] [--seconds S] [--rounds N] [--binaries DIR]
 #   bash bench/run.sh seed [--rows N] [--pool MIB] [--threads N] [--warm S] [--seconds S]
 #                          [--full-scan] [--binaries DIR]
+#   bash bench/run.sh load [--rows N] [--rounds N] [--binaries DIR]
 #
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
@@ -19,6 +20,8 @@
 #                   the same file; rows of 8 + 256 bytes, a pool of a quarter of them
 #   seed            gets, scans and durable puts of bidders, over a table larger than the pool:
 #                   hit ratio, throughput, latencies
+#   load            bulk loads of sorted rows, beside RocksDB and the bare device; of rows that are
+#                   not sorted, JSON lines (beside the parser alone) and CSV
 #   --pool MIB      of seed (default: a quarter of the rows)
 #   --threads N     of seed, that work (default 16)
 #   --warm S        of seed, before what is measured (default 20)
@@ -29,7 +32,7 @@
 #                   misses and seed 4000000: 1 GiB)
 #   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
 #                   seed measures (default 20)
-#   --rounds N      of misses (default 3)
+#   --rounds N      of misses and load (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
 #
@@ -60,10 +63,13 @@ fail_usage() {
 workload="${1:-}"
 case "$workload" in
     first-look | evict) shift ;;
+    load) shift ;;
     misses) shift; rows=4000000; seconds=2 ;;
     seed) shift; rows=4000000; seconds=20 ;;
     --help | -h) usage; exit 0 ;;
-    *) fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses, seed" ;;
+    *)
+        fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses, seed, load"
+        ;;
 esac
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -288,6 +294,10 @@ count_system_calls() {
 
 if [[ "$workload" == misses || "$workload" == seed ]]; then
     source "$root/bench/$workload.sh"
+    exit 0
+fi
+if [[ "$workload" == load ]]; then
+    source "$root/bench/load.sh"
     exit 0
 fi
 busy="$(busy_percent)"
