@@ -138,9 +138,10 @@ class Engine::Core {
     bool drop_expired(TableEntry& table);
 
     // ---- room ----
-    bool make_frames(std::uint64_t frames);
+    // False: not now. `starved_since_ns` is the caller's: since when it is so, 0 when it is not.
+    bool make_frames(std::uint64_t frames, std::uint64_t& starved_since_ns);
     bool reclaim_for_room();
-    bool checkpoint_helps(std::uint64_t missing_frames) const;
+    bool checkpoint_helps(std::uint64_t missing_frames, std::uint64_t starved_since_ns) const;
     bool evict_and_reclaim(std::uint32_t count);
     void reclaim(bool thorough);
     bool checkpoint_due() const;
@@ -190,7 +191,10 @@ class Engine::Core {
     std::uint64_t no_reclaim_before_ns_ = 0;  // for room: the last one freed nothing
     std::uint64_t idle_since_ns_ = 0;         // 0: something was done in the last round
     std::uint64_t idle_gap_ns_ = 0;           // how long such idleness lasts, a moving average
-    std::uint64_t starved_since_ns_ = 0;  // no frame could be had since
+    std::uint64_t evicted_ns_ = 0;        // the last time that pages were
+    // No frame could be had since then, for a transaction and for a page.
+    std::uint64_t writes_starved_since_ns_ = 0;
+    std::uint64_t reads_starved_since_ns_ = 0;
     bool stopping_ = false;
     bool final_checkpoint_done_ = false;
     std::string fence_reason_;

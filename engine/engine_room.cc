@@ -9,7 +9,8 @@ namespace {
 
 constexpr std::uint64_t kGrowthRetryNs = 1'000'000'000;
 constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapshot pays
-constexpr std::uint64_t kReclaimRetryNs = 200'000;
+constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what was evicted last
+constexpr std::uint64_t kReclaimRetryNs = 50'000;
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 
 }  // namespace
@@ -60,7 +61,7 @@ Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_byte
         commit_->hurry();
         return Wait::kRoom;
     }
-    if (!make_frames(frames)) return Wait::kRoom;
+    if (!make_frames(frames, writes_starved_since_ns_)) return Wait::kRoom;
     if (!commit_->open()) return Wait::kRoom;
     return secure_space(pages, refused.error);
 }
@@ -168,15 +169,21 @@ bool Engine::Core::after_publication() {
 }
 
 // Drops cold pages; their frames are free at once when no batch is unpublished, else with the next
-// publication.
+// publication, and when no reader looks at them any more. As long as those evicted before are in
+// some reader's sight, the next ones mostly would be, too: to go on at once would empty the pool
+// for nothing.
 bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (storage_.pool.evicted() >= count && now_ns - evicted_ns_ < kEvictAgainNs) {
+        return reclaim_for_room();
+    }
     if (now_ns < no_eviction_before_ns_) return false;
     const auto pages = storage_.pool.eviction_candidates(count, storage_.checkpointer->covered());
     if (pages.empty()) {
         no_eviction_before_ns_ = now_ns + kEvictionRetryNs;
         return false;
     }
+    evicted_ns_ = now_ns;
     bool of_its_own = false;
     const Csn csn = commit_->eviction_csn(of_its_own);
     storage_.evict(pages, csn);
@@ -205,40 +212,41 @@ bool Engine::Core::reclaim_for_room() {
 
 // Changed pages stay in the pool until a checkpoint wrote them; where these are what fills it, one
 // helps. For a few of them it does not, unless nothing else helped for a while.
-bool Engine::Core::checkpoint_helps(std::uint64_t missing_frames) const {
+bool Engine::Core::checkpoint_helps(std::uint64_t missing_frames,
+                                    std::uint64_t starved_since_ns) const {
     if (storage_.checkpointer->running()) return false;
     const std::uint64_t changed = storage_.pool.changed_pages().size();
     if (changed >= std::min<std::uint64_t>(missing_frames, storage_.pool.frame_count() / 16)) {
         return changed > 0;
     }
     // Soon enough for the frames to be there before a snapshot has to pay.
-    const bool starved = starved_since_ns_ != 0 &&
-                         clock_.monotonic_ns() - starved_since_ns_ > kStarvedNs / 2;
+    const bool starved = starved_since_ns != 0 &&
+                         clock_.monotonic_ns() - starved_since_ns > kStarvedNs / 2;
     return starved && changed > 0;
 }
 
-bool Engine::Core::make_frames(std::uint64_t frames) {
+bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_since_ns) {
     Pool& pool = storage_.pool;
     if (pool.free_frames() >= frames) {
-        starved_since_ns_ = 0;
+        starved_since_ns = 0;
         return true;
     }
     if (reclaim_for_room() && pool.free_frames() >= frames) return true;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
     const bool evicted = evict_and_reclaim(missing + pool.frame_count() / 64);
     if (pool.free_frames() >= frames) return true;
-    if (!evicted && checkpoint_helps(missing)) checkpoint_wanted_ = true;
+    if (!evicted && checkpoint_helps(missing, starved_since_ns)) checkpoint_wanted_ = true;
     // Whatever is open may hold versions that its publication sets free.
     if (commit_->is_open()) {
         commit_->touch();
         commit_->hurry();
     }
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (starved_since_ns_ == 0) starved_since_ns_ = now_ns;
-    if (now_ns - starved_since_ns_ > kStarvedNs && pool.retired() > 0 &&
+    if (starved_since_ns == 0) starved_since_ns = now_ns;
+    if (now_ns - starved_since_ns > kStarvedNs && pool.retired() > 0 &&
         !storage_.checkpointer->running() && port_.revoke_oldest()) {
         say(4, "a snapshot was revoked: the pool has no frames left but those it holds");
-        starved_since_ns_ = now_ns;
+        starved_since_ns = now_ns;
     }
     return false;
 }
@@ -248,10 +256,15 @@ bool Engine::Core::relieve_pool() {
     Pool& pool = storage_.pool;
     const std::uint32_t low = std::max(16u, pool.frame_count() / 64);
     bool worked = storage_.loader.pump(low / 2);
-    if (pool.free_frames() >= low) return worked;
+    if (pool.free_frames() >= low) {
+        reads_starved_since_ns_ = 0;
+        return worked;
+    }
     if (commit_->in_flight() && pool.retired() > low) return worked;  // they come with it
     worked |= evict_and_reclaim(low);
-    if (pool.free_frames() < low && storage_.loader.waits_for_frames()) make_frames(low);
+    if (pool.free_frames() < low && storage_.loader.waits_for_frames()) {
+        make_frames(low, reads_starved_since_ns_);
+    }
     return worked | storage_.loader.pump(low / 2);
 }
 

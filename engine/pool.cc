@@ -228,6 +228,7 @@ std::uint32_t Pool::reclaim(const HeldSnapshots& held, bool thorough) {
     writer_.next_generation();  // one step serves the round
     for (const std::uint32_t frame : round) {
         set_state(frame, State::kRetired, State::kFree);
+        if (info_[frame].evicted) --evicted_;
         free_.push_back(frame);
     }
     return static_cast<std::uint32_t>(round.size());
@@ -241,6 +242,7 @@ void Pool::evict(PageId page, Csn csn) {
     newest_[page.value] = kNoFrame;
     info_[frame].successor = csn.value;
     info_[frame].evicted = true;
+    ++evicted_;
     retired_.push_back(frame);
 }
 

@@ -111,6 +111,8 @@ class Pool {
     std::uint32_t retired() const {
         return static_cast<std::uint32_t>(retired_.size() + kept_.size());
     }
+    // Of these, evicted pages: their frames come back as soon as no reader looks at them.
+    std::uint32_t evicted() const { return evicted_; }
     // Drops the page (its only version is published) out of the pool; readers of snapshots below
     // `csn`, the next publication, may still use the frame.
     void evict(PageId page, Csn csn);
@@ -169,6 +171,7 @@ class Pool {
     std::vector<std::uint32_t> kept_;     // by a snapshot, in an earlier round
     std::vector<std::uint32_t> changed_;
     std::vector<bool> changed_bits_;
+    std::uint32_t evicted_ = 0;           // of retired_ and kept_
     std::uint32_t hand_ = 1;
     std::uint32_t use_ = 0;
     std::uint32_t looked_at_ = 0;

@@ -125,6 +125,25 @@ TEST_F(Misses, AReaderThatLetsGoStillSeesItsSnapshot) {
     for (std::uint64_t id = 0; id < 60; ++id) EXPECT_EQ(read(later, id), 2u) << id;
 }
 
+// Frames of evicted pages that a reader still sees do not come back by evicting more: each round
+// of the engine used to drop some, and the pool was empty before the reader had its pages.
+TEST_F(Misses, WhatAReaderHoldsIsNotMadeUpForByEvictingTheRest) {
+    {
+        Snapshot warm(*store, *view, *reader, 1);
+        for (std::uint64_t id = 0; id < kRows; ++id, warm.renew()) ASSERT_EQ(read(warm, id), 1u);
+    }
+    Snapshot holder(*store, *view, *reader, 0);
+    ASSERT_EQ(read(holder, kRows - 1), 1u);
+    Snapshot other(*store, *view, *reader, 1);
+    const Pool& pool = core().storage().pool;
+    for (std::uint64_t id = 0; pool.free_frames() > 15; id += 3) ASSERT_EQ(read(other, id), 1u);
+    const std::uint64_t before = counter(Counter::kEvictions);
+    store->run_until([] { return false; }, 50);
+    EXPECT_GE(pool.free_frames() + pool.evicted(), 16u);
+    EXPECT_LT(counter(Counter::kEvictions), before + kFrames / 4);
+    EXPECT_TRUE(holder.valid());
+}
+
 TEST_F(Misses, AReaderThatKeepsAllItsFramesLosesItsSnapshotAndNobodyElseWaits) {
     Snapshot greedy(*store, *view, *reader, 0);
     std::uint64_t id = 0;
