@@ -79,6 +79,7 @@ std::uint32_t Pool::take_frame(PageId page, State state) {
     info_[frame].successor = 0;
     info_[frame].referenced = true;
     info_[frame].evicted = false;
+    info_[frame].unwritten = false;
     return frame;
 }
 
@@ -246,12 +247,16 @@ void Pool::evict(PageId page, Csn csn) {
     retired_.push_back(frame);
 }
 
+void Pool::keep_unwritten(PageId page) {
+    info_[newest_[page.value]].unwritten = changed(page);
+}
+
 bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     const Info& info = info_[frame];
     if (info.state != State::kPublished || info.newer != kNoFrame) return false;
     if (in_use_ && info.used == use_) return false;
     if (writer_.older(frame) != kNoFrame || info.csn > covered.value) return false;
-    if (changed_bits_[info.page]) return false;
+    if (changed_bits_[info.page] || info.unwritten) return false;
     return page_header(static_cast<const std::byte*>(segment_.frame(FrameId{frame}))).type !=
            PageType::kMeta;
 }

@@ -116,6 +116,9 @@ class Pool {
     // Drops the page (its only version is published) out of the pool; readers of snapshots below
     // `csn`, the next publication, may still use the frame.
     void evict(PageId page, Csn csn);
+    // The resident page is no checkpoint's any more, but snapshots still see it: unless the file
+    // holds its newest version, that stays in the pool until evict().
+    void keep_unwritten(PageId page);
     // Plain clock: up to `count` pages that may be evicted, recently used ones get another round.
     // `covered`: newest csn of a finished checkpoint.
     std::vector<PageId> eviction_candidates(std::uint32_t count, Csn covered);
@@ -142,6 +145,7 @@ class Pool {
         State state = State::kFree;
         bool referenced = false;
         bool evicted = false;  // retired, and its page can be read again from the file
+        bool unwritten = false;  // no checkpoint will write it: keep_unwritten()
     };
     struct BatchFrames {
         std::uint64_t csn = 0;

@@ -121,6 +121,7 @@ void Space::drop(PageId page) {
     CHECK(!fixed(page));
     set_used(page, false);
     set_bit(dropped_.data(), page.value, true);
+    if (pool_.resident(page)) pool_.keep_unwritten(page);
     quarantine_.push_back({page, pool_.open_csn()});
 }
 

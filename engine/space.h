@@ -11,7 +11,8 @@
 // snapshot below that csn is left: before that the file, or a reader, may still need its place.
 //
 // A dropped page (retention) goes the same way without a version of type free: until its quarantine
-// is over, the file and perhaps the pool hold what older snapshots see.
+// is over, the file, or the pool where the page changed since the last checkpoint, holds what older
+// snapshots see.
 //
 // Who:    the engine thread alone.
 // Errors: secure() says when there is no room; allocate() after it cannot fail.

@@ -39,6 +39,9 @@ class Snapshot {
     bool valid() const { return slot_.valid(); }
     // No frame is in use: what was evicted need not be kept for this reader.
     void renew() { slot_.renew(); }
+    // Between the two no frame is in use at all, whatever is evicted.
+    void rest() { slot_.rest(); }
+    void resume() { slot_.resume(); }
     const SimClient& client() const { return client_; }
     std::uint32_t slot_index() const { return slot_index_; }
     std::uint64_t misses() const { return misses_; }
