@@ -57,7 +57,7 @@ struct RangeCost : TreeAccess {
     std::uint64_t pages = 0;
 };
 
-// A step of retention: one inner node above leaves.
+// A step of retention, or of dropping a table: one inner node above leaves.
 struct LeafDrop : TreeAccess {
     std::uint32_t leaves = 0;  // that left the tree
     bool kept = false;         // a leaf of this node is not wholly dead
@@ -132,6 +132,13 @@ class Tree {
     // one) and drops them, `limit` at most. They need not be resident: their newest time is known.
     // A root that is a leaf loses its rows instead, when all are dead.
     LeafDrop drop_leaves(const std::byte* from, std::uint32_t limit);
+
+    // ---- dropping a table, leaves unread ----
+    // Whether the inner nodes above the first leaf are resident, as drop_first_leaves() wants them.
+    TreeAccess first_leaves() const { return path_above_leaves(nullptr); }
+    // Takes the first leaves out, whatever they hold: `limit` at most, and of one inner node. `ask`
+    // is the node that comes next, unless it is resident. end: the root is the only page left.
+    LeafDrop drop_first_leaves(std::uint32_t limit);
 
     const TreeShape& shape() const { return shape_; }
     PageId root() const { return root_; }

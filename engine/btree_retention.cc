@@ -1,4 +1,6 @@
-// Retention in a tree: dead rows are not seen, and leaves that hold nothing else leave it.
+// Retention in a tree: dead rows are not seen, and leaves that hold nothing else leave it; and the
+// leaves of a table that is dropped, which leave it in the same way.
+#include <algorithm>
 #include <vector>
 
 #include "engine/btree.h"
@@ -136,6 +138,34 @@ LeafDrop Tree::drop_leaves(const std::byte* from, std::uint32_t limit) {
         merge_with_neighbour(path, at);
     }
     collapse_root();
+    return drop;
+}
+
+// Without merging: what is left goes with the next steps.
+LeafDrop Tree::drop_first_leaves(std::uint32_t limit) {
+    Path path = path_above_leaves(nullptr);
+    LeafDrop drop;
+    static_cast<TreeAccess&>(drop) = path;
+    if (!drop.ok()) return drop;
+    drop.end = path.depth == 0;
+    if (drop.end) return drop;
+    const Step& step = path.step[path.depth - 1];
+    const InnerView node = inner(step.page);
+    if (path.depth > 1) {
+        const InnerView above = inner(path.step[path.depth - 2].page);
+        if (above.count() > 1 && newest(above.child(1)) == nullptr) drop.ask = above.child(1);
+    }
+    drop.leaves = std::min(limit, node.count());
+    for (std::uint32_t i = 0; i < drop.leaves; ++i) pages_->drop(node.child(i));
+    if (drop.leaves < node.count()) {
+        InnerEdit(pages_->writable(step.page), shape_.inner).erase(0, drop.leaves);
+        return drop;
+    }
+    if (node.count() > 1) {
+        InnerEdit(pages_->writable(step.page), shape_.inner).erase(1, node.count());
+    }
+    path.step[path.depth - 1].index = 0;
+    remove_child(path, path.depth - 1);
     return drop;
 }
 

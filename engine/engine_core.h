@@ -69,6 +69,7 @@ class Engine::Core {
     bool relieve_pool();
     bool pump_growth();
     bool drop_tables();
+    bool drop_leaves_of(TableEntry& table);
     bool retain();
     bool expire_sessions();
     void tick();

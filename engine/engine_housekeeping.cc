@@ -20,6 +20,7 @@ bool Engine::Core::drop_tables() {
     if (stopping_ || !parked_.empty()) return false;
     const auto dropping = storage_.catalog->dropping();
     if (dropping.empty()) return false;
+    if (!dropping.front()->schema.has_variable()) return drop_leaves_of(*dropping.front());
     // A pool is full of pages most of the time: cold ones make room for those that go.
     const std::uint32_t frames = std::min(storage_.pool.frame_count() / 4, kDropFrames);
     if (storage_.pool.free_frames() < frames) {

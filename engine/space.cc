@@ -233,6 +233,7 @@ void Space::format_first_chunk() {
 
 void Space::make_available(PageId page) {
     set_bit(dropped_.data(), page.value, false);
+    set_bit(loaded_.data(), page.value, false);  // dropped before a checkpoint knew it
     if (!known(page)) crc_[page.value] = 0;
     set_bit(available_.data(), page.value, true);
     ++available_count_[chunk_of(page)];

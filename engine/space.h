@@ -105,7 +105,8 @@ class Space final : public Pages {
     // ---- quarantine ----
     // Pages that may leave it now: the caller drops their free versions out of the pool (a reclaim
     // with the same `held` went before) and then calls make_available(). They leave in order: one
-    // that on_its_way() says is just being read holds back those behind it.
+    // that on_its_way() says is just being read holds back those behind it. At most
+    // kLeavingMost of them, so that a round stays short.
     template <class OnItsWay>
     std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered,
                                            OnItsWay on_its_way);
@@ -151,6 +152,7 @@ class Space final : public Pages {
 
   private:
     static constexpr std::uint32_t kGrowChunksMax = 16;
+    static constexpr std::size_t kLeavingMost = 8'192;
 
     std::uint32_t ahead_chunks() const;
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
@@ -193,7 +195,7 @@ std::vector<PageId> Space::leaving_quarantine(const HeldSnapshots& held, Csn cov
                                               OnItsWay on_its_way) {
     std::vector<PageId> pages;
     if (held.pin_all) return pages;
-    while (!quarantine_.empty()) {
+    while (!quarantine_.empty() && pages.size() < kLeavingMost) {
         const Quarantined& front = quarantine_.front();
         if (front.freed > covered || held.any_below(front.freed.value)) break;
         if (on_its_way(front.page)) break;

@@ -1,0 +1,53 @@
+// Dropping a table whose rows have a fixed size: its leaves go as expired ones do, by metadata
+// alone, so that a table of many gigabytes is not read once more to be forgotten. The inner nodes
+// are read, one in some hundred pages. Rows of variable length may have values in extents, which
+// only the rows know (engine/engine_housekeeping.cc).
+#include <algorithm>
+
+#include "engine/engine_core.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kLeavesPerStep = 512;
+// So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of
+// them is in memory.
+constexpr std::uint64_t kQuarantineMost = 1u << 18;
+
+}  // namespace
+
+// A step: some leaves of the first inner node, and the node with its last one; at the end the root.
+bool Engine::Core::drop_leaves_of(TableEntry& table) {
+    if (storage_.space.quarantined() >= kQuarantineMost) {
+        const bool behind = storage_.pool.visible() > storage_.checkpointer->covered().value;
+        checkpoint_wanted_ = checkpoint_wanted_ || behind;
+        return false;
+    }
+    const PagesInUse looked_at(storage_.pool);
+    const Tree& catalog = storage_.catalog->catalog().tree;
+    std::byte key[4];
+    encode_key_integer(key, table.id.value, 4, false);
+    const Lookup row = catalog.get(key);
+    const TreeAccess first = table.tree.first_leaves();
+    for (const PageId missing : {first.missing, row.missing}) {
+        if (!missing) continue;
+        storage_.loader.want(missing);
+        return false;
+    }
+    if (first.corrupt || row.corrupt) return false;  // verify tells; its pages stay as they are
+    const std::uint32_t leaves =
+        std::clamp(storage_.pool.frame_count() / 16, 1u, kLeavesPerStep);
+    housekeeping_room_.reset();
+    housekeeping_room_.put(catalog, key, row.value.size(), row);
+    housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});
+    Refused refused;
+    const Wait wait = secure(housekeeping_room_.total(), 0, refused);
+    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    const LeafDrop drop = table.tree.drop_first_leaves(leaves);
+    if (drop.ask) storage_.loader.want(drop.ask);
+    if (drop.end) storage_.catalog->finish_drop(table);
+    commit_->touch();
+    return true;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,183 @@
+// Dropping tables of fixed-size rows: by metadata, without reading leaves; older snapshots read on;
+// a crash at any step leaves no page lost and none in use twice.
+#include <gtest/gtest.h>
+
+#include "tests/load_fixture.h"
+#include "tests/snapshot_reader.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kRows = 9'000;  // 643 leaves, 4 inner nodes and the root
+
+SimStoreOptions drop_store() {
+    SimStoreOptions options = small_store();
+    options.frames = 400;  // fewer than leaves
+    options.engine.checkpoint_interval_ns = 400'000;
+    return options;
+}
+
+TransactionBytes drop_of(TableId table) {
+    TransactionBytes drop;
+    drop.operation(OperationKind::kDropTable, table, {}, {});
+    return drop;
+}
+
+bool all_dropped(SimStore& store) {
+    return store.engine->core().storage().catalog->dropping().empty();
+}
+
+// Every page that the newest bitmaps do not have is available or on its way there.
+void expect_no_page_lost(SimStore& store) {
+    Storage& storage = store.engine->core().storage();
+    std::uint64_t unused = 0;
+    for (std::uint32_t chunk = 0; chunk < storage.space.chunk_count(); ++chunk) {
+        const auto* bits = meta_bitmap(storage.pool.newest(meta_page(chunk)));
+        for (std::uint32_t i = 0; i < kChunkPages / 64; ++i) {
+            unused += static_cast<std::uint64_t>(__builtin_popcountll(~bits[i]));
+        }
+    }
+    EXPECT_EQ(unused, storage.space.available() + storage.space.quarantined());
+    EXPECT_EQ(store.verify(), "");
+}
+
+class DropTest : public ::testing::Test {
+  protected:
+    explicit DropTest(SimStoreOptions options = drop_store())
+        : store_(options, std::make_unique<SimDisk>(), 3), schema_(load_schema("t", false)) {
+        EXPECT_TRUE(store_.open().ok());
+        client_ = &store_.connect();
+        rows_ = make_load_rows(schema_, kRows, 1);
+        EXPECT_EQ(run_load(store_, *client_, schema_, rows_), Error::kOk);
+        table_ = table_named(store_, "t")->id;
+    }
+    std::uint64_t page_reads() {
+        return store_.pool->stats()
+            .counter[static_cast<std::uint32_t>(Counter::kPageReads)]
+            .load();
+    }
+    std::uint64_t quarantined() {
+        return store_.engine->core().storage().space.quarantined();
+    }
+
+    SimStore store_;
+    Schema schema_;
+    SimClient* client_ = nullptr;
+    LoadRows rows_;
+    TableId table_;
+};
+
+TEST_F(DropTest, LeavesAreNotReadAndAllPagesComeBack) {
+    const std::uint64_t reads = page_reads();
+    const std::uint64_t available = store_.engine->core().storage().space.available();
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_LT(page_reads() - reads, 12u) << "inner nodes, the root and the catalog alone";
+    EXPECT_GE(quarantined(), kRows / 14);
+    store_.clock.advance_ns(1'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return quarantined() == 0; }));
+    EXPECT_GE(store_.engine->core().storage().space.available(), available + kRows / 14);
+    expect_no_page_lost(store_);
+    // What came back serves again.
+    EXPECT_EQ(run_load(store_, *client_, schema_, rows_), Error::kOk);
+    EXPECT_EQ(store_.verify(), "");
+}
+
+TEST_F(DropTest, RowsThatChangedMeanwhileGoAsWell) {
+    SimClient& other = store_.connect();
+    std::uint32_t row_number = 0;
+    for (const auto& [key, value] : rows_) {
+        if (row_number++ % 50 != 0) continue;
+        TransactionBytes put;
+        put.operation(OperationKind::kPut, table_, key, value);
+        ASSERT_EQ(store_.commit(other, put).error, Error::kOk);
+    }
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    store_.clock.advance_ns(1'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return quarantined() == 0; }));
+    store_.engine->core().storage().pool.check_invariants();
+    expect_no_page_lost(store_);
+}
+
+class LongLease : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.engine.max_snapshot_age_ns = 3'000'000'000'000;
+        return options;
+    }
+    LongLease() : DropTest(options()) {}
+};
+
+TEST_F(LongLease, ASnapshotFromBeforeReadsTheTableToItsEnd) {
+    auto descriptor = store_.pool->open_read_only();
+    ASSERT_TRUE(descriptor.ok());
+    auto view = PoolView::map(std::move(*descriptor));
+    ASSERT_TRUE(view.ok());
+    SimClient& reader = store_.connect(Rights::kReader);
+    const TreeShape shape(schema_, table_);
+    const PageId root = table_named(store_, "t")->tree.root();
+    {
+        Snapshot snapshot(store_, *view, reader, 0);
+        ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+        ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+        std::uint32_t row_number = 0;
+        for (const auto& [key, value] : rows_) {
+            if (row_number++ % 300 != 0) continue;
+            const auto seen = snapshot.get(shape, root, key);
+            ASSERT_TRUE(seen.has_value()) << snapshot.trouble();
+            ASSERT_TRUE(seen->has_value());
+            EXPECT_EQ(**seen, value);
+        }
+        EXPECT_GT(snapshot.misses(), 20u);
+        EXPECT_GE(quarantined(), kRows / 14) << "what a snapshot needs is not used again";
+    }
+    store_.clock.advance_ns(1'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return quarantined() == 0; }));
+    expect_no_page_lost(store_);
+}
+
+// A table is loaded and dropped; power or process go at a step of the drop.
+std::unique_ptr<SimDisk> cut_off_drop(std::uint64_t seed, std::uint64_t step, bool power,
+                                      std::uint64_t& steps) {
+    SimDiskOptions disk;
+    disk.seed = seed;
+    SimStore store(drop_store(), std::make_unique<SimDisk>(disk), seed);
+    CHECK(store.open().ok());
+    SimClient& client = store.connect();
+    const Schema schema = load_schema("t", false);
+    CHECK(run_load(store, client, schema, make_load_rows(schema, 3'000, seed)) == Error::kOk);
+    const std::uint64_t before = store.disk->steps();
+    if (step != 0) store.disk->crash_at(before + step);
+    client.submit(drop_of(table_named(store, "t")->id).bytes());
+    store.run_until([&] {
+        store.clock.advance_ns(20'000);
+        return store.disk->crashed() ||
+               (table_named(store, "t") == nullptr && all_dropped(store) &&
+                store.engine->core().storage().space.quarantined() == 0);
+    });
+    steps = store.disk->steps() - before;
+    return power ? store.disk->power_loss(step) : store.disk->process_crash(step);
+}
+
+TEST(DropCrash, EveryDiskStepOfADropLeaksNothing) {
+    std::uint64_t steps = 0;
+    cut_off_drop(7, 0, true, steps);
+    ASSERT_GT(steps, 10u);
+    for (std::uint64_t step = 1; step <= steps && !::testing::Test::HasFailure(); ++step) {
+        SCOPED_TRACE("crash at step " + std::to_string(step) + " of " + std::to_string(steps));
+        for (const bool power : {true, false}) {
+            std::uint64_t ignored = 0;
+            SimStore store(drop_store(), cut_off_drop(7, step, power, ignored), 5);
+            const Status opened = store.open();
+            ASSERT_TRUE(opened.ok()) << opened.failure().what;
+            EXPECT_EQ(store.verify(), "");
+            ASSERT_TRUE(store.run_until([&] { return all_dropped(store); }));
+            expect_no_page_lost(store);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace bidstore
