@@ -41,6 +41,10 @@ std::string milliseconds(std::uint64_t time_ns) {
 
 // A descriptor that delivers SIGTERM and SIGINT, which no thread then gets otherwise.
 Result<Descriptor> catch_stop_signals() {
+    // A file that may not grow (RLIMIT_FSIZE) is a full one: an error of that write, no end.
+    if (::signal(SIGXFSZ, SIG_IGN) == SIG_ERR) {
+        return {Error::kIoError, std::string("signals: ") + std::strerror(errno)};
+    }
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);

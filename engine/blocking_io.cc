@@ -38,7 +38,9 @@ std::string describe(const Disk& disk, const DiskRequest& request) {
 
 Failure io_failure(const Disk& disk, const DiskRequest& request) {
     const int number = static_cast<int>(-request.result);
-    const bool full = number == ENOSPC || number == EDQUOT;
+    // EFBIG of a growth: the process's limit on the size of files, or the file system's.
+    const bool too_big = number == EFBIG && request.kind == DiskRequest::Kind::kGrow;
+    const bool full = number == ENOSPC || number == EDQUOT || too_big;
     const std::string reason =
         number == ENODATA ? "the file ends before that" : std::generic_category().message(number);
     return Failure{

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 
 namespace bidstore {
@@ -10,6 +11,13 @@ namespace {
 std::uint64_t header_blocks(std::uint64_t images) {
     return (sizeof(JournalHeader) + images * sizeof(JournalEntry) + kBlockBytes - 1) / kBlockBytes;
 }
+
+// What the smaller steps cost, in units of work.
+constexpr std::uint32_t kPagesPerUnit = 4;      // of images found
+constexpr std::uint32_t kWordsPerUnit = 512;    // of the pool's list of changed pages
+constexpr std::uint32_t kComposeWork = 4;       // a page of metadata
+constexpr std::uint32_t kEntriesPerUnit = 128;  // of the journal's list
+constexpr std::uint32_t kSettledPerUnit = 16;   // images
 
 std::uint32_t group_of(std::uint32_t chunk) { return chunk / kDirectoryChunks; }
 
@@ -28,7 +36,10 @@ Checkpointer::Checkpointer(Pool& pool, Space& space, Disk& disk, Superblock& sup
       writer_(disk),
       directory_(std::move(directory)),
       log_start_(superblock.log_position),
-      covered_{superblock.checkpoint_csn} {
+      covered_{superblock.checkpoint_csn},
+      list_(header_blocks(journal_capacity()) * kBlockBytes) {
+    direct_.reserve(pool.frame_count());
+    journaled_.reserve(journal_capacity());
     for (std::uint32_t i = 0; i < kTransfers; ++i) {
         transfers_.push_back(std::make_unique<Transfer>());
         transfers_.back()->owner = this;
@@ -51,58 +62,82 @@ std::uint64_t Checkpointer::journal_need(std::uint64_t known, std::uint64_t page
 }
 
 std::uint64_t Checkpointer::journal_use(std::uint64_t known, std::uint64_t pages) const {
-    return journal_need(space_.known_changed() + known, pool_.changed_pages().size() + pages);
+    return journal_need(space_.known_changed() + known, pool_.changed_count() + pages);
 }
 
 void Checkpointer::start(const CheckpointTarget& target) {
     CHECK(!running());
     CHECK(failure_.empty());
+    CHECK(target.csn == Csn{pool_.visible()});
     target_ = target;
-    collect();
-    composed_metadata_ = false;
-    enter(Phase::kDirect);
+    space_.begin_checkpoint();
+    chunks_ = std::min(superblock_.chunk_count, space_.chunk_count());
+    const auto exists = [this](std::uint32_t chunk) {
+        return pool_.version_at(meta_page(chunk), target_.csn) != nullptr;
+    };
+    while (chunks_ > 0 && !exists(chunks_ - 1)) --chunks_;
+    while (chunks_ < space_.chunk_count() && exists(chunks_)) ++chunks_;
+    images_written_ = 0;
+    enter(Phase::kCollect);
 }
 
-bool Checkpointer::in_bitmap(PageId page) const {
-    const std::byte* meta = pool_.version_at(meta_page(chunk_of(page)), target_.csn);
-    if (meta == nullptr) return false;
-    return (meta_bitmap(meta)[page.value % kChunkPages / 64] >> (page.value % 64)) & 1;
+std::uint64_t Checkpointer::images_expected() const {
+    if (phase_ == Phase::kCollect) return 2 * pool_.taken_count() + 1;
+    const std::uint64_t journal = std::max<std::uint64_t>(journal_images_, journaled_.size());
+    return direct_.size() + 2 * journal + 1;
+}
+
+// False: not now, the slice is used up. A step begins when anything is left, so that each slice
+// does something.
+bool Checkpointer::spend(std::uint32_t work) {
+    if (slice_.work == 0) return false;
+    slice_.work -= std::min(slice_.work, work);
+    return true;
 }
 
 // The images of C: every page allocated at C with a version in (last C, C], also when it changed
-// since; and the chunks whose metadata changes with them.
-void Checkpointer::collect() {
-    chunks_ = 0;
-    while (chunks_ < space_.chunk_count() &&
-           pool_.version_at(meta_page(chunks_), target_.csn) != nullptr) {
-        ++chunks_;
+// since; and the chunks whose metadata changes with them. Found in the order of pages.
+bool Checkpointer::collect() {
+    const auto words = chunks_ * (kChunkPages / 64);
+    std::uint32_t looked = 0;
+    while (word_ == 0 && cursor_ < words && looked < kWordsPerUnit) {
+        word_ = pool_.taken(static_cast<std::uint32_t>(cursor_++));
+        ++looked;
     }
-    std::vector<bool> touched(chunks_, false);
-    std::uint64_t changed_since = 0;
-    for (const std::uint32_t number : pool_.changed_pages()) {
-        const PageId page{number};
-        const std::byte* version = pool_.version_at(page, target_.csn);
-        if (version == nullptr) continue;
-        if (pool_.newest_csn(page) > target_.csn) ++changed_since;
-        if (VersionWriter::csn_of(version) <= covered_.value) continue;
-        touched[chunk_of(page)] = true;
-        if (Space::fixed(page) || !in_bitmap(page)) continue;
-        (space_.known(page) ? journaled_ : direct_).push_back({number, 0, version});
+    for (std::uint32_t taken = 0; word_ != 0 && taken < kPagesPerUnit; ++taken) {
+        const auto bit = static_cast<std::uint32_t>(std::countr_zero(word_));
+        word_ &= word_ - 1;
+        take(PageId{static_cast<std::uint32_t>((cursor_ - 1) * 64 + bit)});
     }
-    for (std::uint32_t chunk = 0; chunk < chunks_; ++chunk) {
-        if (touched[chunk]) touched_.push_back(chunk);
+    if (word_ == 0 && cursor_ >= words) collected();
+    return true;
+}
+
+void Checkpointer::take(PageId page) {
+    const std::byte* version = pool_.version_at(page, target_.csn);
+    if (version == nullptr || VersionWriter::csn_of(version) <= covered_.value) return;
+    enter_chunk(chunk_of(page));
+    const std::uint32_t index = page.value % kChunkPages;
+    const bool in_bitmap = (meta_bitmap(chunk_meta_)[index / 64] >> (index % 64)) & 1;
+    if (Space::fixed(page) || !in_bitmap) return;
+    (space_.known(page) ? journaled_ : direct_).push_back({page.value, 0, version});
+}
+
+void Checkpointer::enter_chunk(std::uint32_t chunk) {
+    if (!touched_.empty() && touched_.back() == chunk) return;
+    touched_.push_back(chunk);
+    chunk_meta_ = pool_.version_at(meta_page(chunk), target_.csn);
+    if (touched_groups_.empty() || touched_groups_.back() != group_of(chunk)) {
+        touched_groups_.push_back(group_of(chunk));
     }
-    const auto by_page = [](const Image& a, const Image& b) { return a.page < b.page; };
-    std::sort(direct_.begin(), direct_.end(), by_page);
-    std::sort(journaled_.begin(), journaled_.end(), by_page);
-    space_.begin_checkpoint(target_.csn, changed_since);
-    std::uint64_t groups = 0;
-    for (std::size_t i = 0; i < touched_.size(); ++i) {
-        if (i == 0 || group_of(touched_[i]) != group_of(touched_[i - 1])) ++groups;
-    }
-    journal_images_ = journaled_.size() + touched_.size() + groups;
+}
+
+void Checkpointer::collected() {
+    journal_data_ = journaled_.size();
+    journal_images_ = journal_data_ + touched_.size() + touched_groups_.size();
     CHECK_OP(journal_images_, <=, journal_capacity());  // writers were held before
     totals_.pages += direct_.size() + journaled_.size();
+    enter(Phase::kDirect);
 }
 
 void Checkpointer::enter(Phase phase) {
@@ -110,19 +145,22 @@ void Checkpointer::enter(Phase phase) {
     cursor_ = 0;
 }
 
-bool Checkpointer::pump() {
+bool Checkpointer::pump(const CheckpointSlice& slice) {
+    slice_ = slice;
     bool worked = false;
     while (running() && failure_.empty() && step()) worked = true;
     return worked;
 }
 
-// One move of the machine; false when it has to wait for the disk.
+// One move of the machine; false when it has to wait for the disk or for its next slice.
 bool Checkpointer::step() {
     switch (phase_) {
         case Phase::kIdle:
             return false;
+        case Phase::kCollect:
+            return spend(1) && collect();
         case Phase::kDirect:
-            if (submit_images(direct_, StoreFile::kData, true)) return true;
+            if (cursor_ < direct_.size()) return submit_images(direct_, StoreFile::kData, true);
             if (in_flight_ > 0) return false;
             enter(Phase::kDirectSync);
             // A file that Disk::extend() made longer is so for good only with this sync.
@@ -134,15 +172,22 @@ bool Checkpointer::step() {
             enter(Phase::kJournal);
             return true;
         case Phase::kJournal:
-            if (submit_images(journaled_, StoreFile::kJournal, false)) return true;
-            if (composed_metadata_) {
-                if (in_flight_ > 0) return false;
-                enter(Phase::kJournalHeader);
-                return submit_journal_header();
+            if (cursor_ < journal_data_) {
+                return submit_images(journaled_, StoreFile::kJournal, false);
             }
-            if (cursor_ < journaled_.size()) return false;
-            compose_metadata();  // needs the CRCs of all images, which are known now
+            enter(Phase::kCompose);
             return true;
+        case Phase::kCompose:
+            return spend(kComposeWork) && compose();
+        case Phase::kJournalRest:
+            if (cursor_ < journaled_.size()) {
+                return submit_images(journaled_, StoreFile::kJournal, false);
+            }
+            if (in_flight_ > 0) return false;
+            enter(Phase::kJournalList);
+            return true;
+        case Phase::kJournalList:
+            return spend(1) && make_list();
         case Phase::kJournalHeader:
             if (in_flight_ > 0) return false;
             enter(Phase::kJournalSync);
@@ -158,8 +203,10 @@ bool Checkpointer::step() {
             enter(Phase::kPlaces);
             return true;
         case Phase::kPlaces:
-            if (submit_images(journaled_, StoreFile::kData, true)) return true;
-            if (in_flight_ > 0 || cursor_ < journaled_.size()) return false;
+            if (cursor_ < journaled_.size()) {
+                return submit_images(journaled_, StoreFile::kData, true);
+            }
+            if (in_flight_ > 0) return false;
             enter(Phase::kPlacesSync);
             submit_sync(StoreFile::kData);
             return true;
@@ -170,8 +217,10 @@ bool Checkpointer::step() {
             return true;
         case Phase::kClose:
             if (in_flight_ > 0) return false;
-            finish();
+            enter(Phase::kSettle);
             return true;
+        case Phase::kSettle:
+            return spend(1) && settle();
     }
     return false;
 }
@@ -186,14 +235,17 @@ Checkpointer::Transfer* Checkpointer::idle_transfer() {
 // Copies the next run of images into a transfer, seals them and writes them: to their places (a run
 // is then one of neighbours), or one behind the other into the journal.
 bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, bool in_place) {
-    if (cursor_ >= images.size()) return false;
+    if (slice_.work == 0 || in_flight_ >= slice_.writes_in_flight) return false;
     Transfer* transfer = idle_transfer();
     if (transfer == nullptr) return false;
     const std::size_t first = cursor_;
     std::uint32_t count = 0;
-    while (cursor_ < images.size() && count < kTransferPages) {
+    // The journal's data images stand before those that are composed from their CRCs.
+    const std::size_t end = phase_ == Phase::kJournal ? journal_data_ : images.size();
+    while (cursor_ < end && count < kTransferPages) {
         Image& image = images[cursor_];
         if (in_place && count > 0 && image.page != images[cursor_ - 1].page + 1) break;
+        if (!spend(1)) break;
         std::byte* page = transfer->buffer.data() + std::size_t{count} * kPageBytes;
         std::memcpy(page, image.source, kPageBytes);
         seal_page(page);
@@ -220,6 +272,9 @@ bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, boo
 
 void Checkpointer::on_completed(DiskRequest& request) {
     --in_flight_;
+    images_written_ += request.kind == DiskRequest::Kind::kWrite && &request != &single_
+                           ? request.length_bytes / kPageBytes
+                           : 0;
     if (request.result >= 0) return;
     if (!failure_.empty()) return;
     failure_ = std::string("checkpoint: ") +
@@ -229,7 +284,8 @@ void Checkpointer::on_completed(DiskRequest& request) {
 }
 
 std::byte* Checkpointer::composed_page(PageId page, PageType type) {
-    std::byte* bytes = composed_.emplace_back(kPageBytes).data();
+    if (composed_count_ == composed_.size()) composed_.emplace_back(kPageBytes);
+    std::byte* bytes = composed_[composed_count_++].data();
     PageHeader& header = page_header(bytes);
     VersionWriter::fill(bytes, target_.csn.value, nullptr);
     header.page_id = page.value;
@@ -238,50 +294,66 @@ std::byte* Checkpointer::composed_page(PageId page, PageType type) {
     return bytes;
 }
 
-// Metadata images of touched chunks: the bitmap of C, and the CRCs that the file will have then.
-void Checkpointer::compose_metadata() {
-    std::vector<const Image*> images;
-    for (const Image& image : direct_) images.push_back(&image);
-    for (const Image& image : journaled_) images.push_back(&image);
-    std::sort(images.begin(), images.end(),
-              [](const Image* a, const Image* b) { return a->page < b->page; });
-    auto next = images.begin();
-    directory_.entries.resize(std::max<std::size_t>(directory_.entries.size(), chunks_));
-    std::uint32_t last_group = ~0u;
-    for (const std::uint32_t chunk : touched_) {
-        std::byte* bytes = composed_page(meta_page(chunk), PageType::kMeta);
-        ChunkMeta meta{};
-        const std::byte* version = pool_.version_at(meta_page(chunk), target_.csn);
-        std::memcpy(meta.used, meta_bitmap(version), sizeof meta.used);
-        bitmaps_.insert(bitmaps_.end(), meta.used, meta.used + kChunkPages / 64);
-        std::uint32_t used_count = 0;
-        std::array<std::uint32_t, kChunkPages> newest{};
-        for (std::uint32_t i = 0; i < kChunkPages; ++i) {
-            const PageId page{chunk * kChunkPages + i};
-            if (!((meta.used[i / 64] >> (i % 64)) & 1)) continue;
-            ++used_count;
-            while (next != images.end() && (*next)->page < page.value) ++next;
-            const bool image = next != images.end() && (*next)->page == page.value;
-            meta.page_crc[i] = image ? (*next)->crc : space_.known_crc(page);
-            if (Space::fixed(page)) continue;
-            newest[i] = image ? (*next)->newest : space_.newest_known(page);
-        }
-        Space::encode_newest(newest.data(), meta);
-        std::memcpy(bytes + kPageHeaderBytes, &meta, sizeof meta);
-        seal_page(bytes);
-        directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count,
-                                      meta.newest};
-        journaled_.push_back({meta_page(chunk).value, 0, bytes});
-        if (group_of(chunk) != last_group) {
-            last_group = group_of(chunk);
-            touched_groups_.push_back(last_group);
-        }
+// Metadata images of touched chunks: the bitmap of C, and the CRCs that the file will have then;
+// and the directory above them. A page in each step.
+bool Checkpointer::compose() {
+    if (cursor_ < touched_.size()) {
+        compose_chunk(touched_[cursor_++]);
+        return true;
     }
-    for (const std::uint32_t group : touched_groups_) compose_directory(group);
+    const std::size_t group = cursor_++ - touched_.size();
+    if (group < touched_groups_.size()) {
+        compose_directory(touched_groups_[group]);
+        return true;
+    }
     std::uint32_t crc = 0;
     for (const std::uint32_t page : directory_.page_crcs) crc = crc32c(&page, sizeof page, crc);
     directory_root_ = crc;
-    composed_metadata_ = true;
+    direct_cursor_ = 0;
+    journal_cursor_ = 0;
+    enter(Phase::kJournalRest);
+    cursor_ = journal_data_;
+    return true;
+}
+
+// The image of the page, if this checkpoint has one. Asked in the order of pages.
+const Checkpointer::Image* Checkpointer::image_of(PageId page) {
+    while (direct_cursor_ < direct_.size() && direct_[direct_cursor_].page < page.value) {
+        ++direct_cursor_;
+    }
+    while (journal_cursor_ < journal_data_ && journaled_[journal_cursor_].page < page.value) {
+        ++journal_cursor_;
+    }
+    if (direct_cursor_ < direct_.size() && direct_[direct_cursor_].page == page.value) {
+        return &direct_[direct_cursor_];
+    }
+    const bool here =
+        journal_cursor_ < journal_data_ && journaled_[journal_cursor_].page == page.value;
+    return here ? &journaled_[journal_cursor_] : nullptr;
+}
+
+void Checkpointer::compose_chunk(std::uint32_t chunk) {
+    std::byte* bytes = composed_page(meta_page(chunk), PageType::kMeta);
+    ChunkMeta meta{};
+    const std::byte* version = pool_.version_at(meta_page(chunk), target_.csn);
+    std::memcpy(meta.used, meta_bitmap(version), sizeof meta.used);
+    std::uint32_t used_count = 0;
+    std::array<std::uint32_t, kChunkPages> newest{};
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{chunk * kChunkPages + i};
+        if (!((meta.used[i / 64] >> (i % 64)) & 1)) continue;
+        ++used_count;
+        const Image* image = image_of(page);
+        meta.page_crc[i] = image != nullptr ? image->crc : space_.known_crc(page);
+        if (Space::fixed(page)) continue;
+        newest[i] = image != nullptr ? image->newest : space_.newest_known(page);
+    }
+    Space::encode_newest(newest.data(), meta);
+    std::memcpy(bytes + kPageHeaderBytes, &meta, sizeof meta);
+    seal_page(bytes);
+    if (directory_.entries.size() < chunks_) directory_.entries.resize(chunks_);
+    directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count, meta.newest};
+    journaled_.push_back({meta_page(chunk).value, 0, bytes});
 }
 
 void Checkpointer::compose_directory(std::uint32_t group) {
@@ -298,34 +370,46 @@ void Checkpointer::compose_directory(std::uint32_t group) {
     journaled_.push_back({directory_page(group).value, 0, bytes});
 }
 
-bool Checkpointer::submit_journal_header() {
-    const std::uint64_t blocks = header_blocks(journaled_.size());
-    header_buffer_ = AlignedBuffer(blocks * kBlockBytes);
-    JournalHeader header{};
-    header.magic = kJournalMagic;
-    header.number = superblock_.journal_number + 1;
-    std::memcpy(header.file_uuid, superblock_.file_uuid, sizeof header.file_uuid);
-    header.checkpoint_csn = target_.csn.value;
-    header.page_count = static_cast<std::uint32_t>(journaled_.size());
-    std::byte* entry = header_buffer_.data() + sizeof header;
-    for (const Image& image : journaled_) {
-        const JournalEntry written{image.page, image.crc};
+// The journal's list, some entries in each step, and its CRC with them; then all of it is written.
+bool Checkpointer::make_list() {
+    if (cursor_ == 0) {
+        JournalHeader header{};
+        header.magic = kJournalMagic;
+        header.number = superblock_.journal_number + 1;
+        std::memcpy(header.file_uuid, superblock_.file_uuid, sizeof header.file_uuid);
+        header.checkpoint_csn = target_.csn.value;
+        header.page_count = static_cast<std::uint32_t>(journaled_.size());
+        std::memcpy(list_.data(), &header, sizeof header);
+        journal_list_crc_ = crc32c(list_.data(), sizeof header);
+    }
+    std::byte* const from = list_.data() + sizeof(JournalHeader) + cursor_ * sizeof(JournalEntry);
+    std::byte* entry = from;
+    for (std::uint32_t i = 0; i < kEntriesPerUnit && cursor_ < journaled_.size(); ++i, ++cursor_) {
+        const JournalEntry written{journaled_[cursor_].page, journaled_[cursor_].crc};
         std::memcpy(entry, &written, sizeof written);
         entry += sizeof written;
     }
-    std::memcpy(header_buffer_.data(), &header, sizeof header);
-    const std::size_t list_bytes = sizeof header + journaled_.size() * sizeof(JournalEntry);
-    header.list_crc = crc32c(header_buffer_.data(), list_bytes);
-    std::memcpy(header_buffer_.data(), &header, sizeof header);
-    journal_list_crc_ = header.list_crc;
+    journal_list_crc_ = crc32c(from, static_cast<std::size_t>(entry - from), journal_list_crc_);
+    if (cursor_ == journaled_.size()) submit_journal_header();
+    return true;
+}
+
+void Checkpointer::submit_journal_header() {
+    enter(Phase::kJournalHeader);
+    const std::uint64_t bytes = header_blocks(journaled_.size()) * kBlockBytes;
+    const std::size_t used = sizeof(JournalHeader) + journaled_.size() * sizeof(JournalEntry);
+    std::memset(list_.data() + used, 0, bytes - used);
+    JournalHeader header{};
+    std::memcpy(&header, list_.data(), sizeof header);
+    header.list_crc = journal_list_crc_;
+    std::memcpy(list_.data(), &header, sizeof header);
     totals_.journal_pages += journaled_.size();
     single_ = DiskRequest{};
     single_.kind = DiskRequest::Kind::kWrite;
     single_.file = StoreFile::kJournal;
-    single_.length_bytes = static_cast<std::uint32_t>(blocks * kBlockBytes);
-    single_.buffer = header_buffer_.data();
+    single_.length_bytes = static_cast<std::uint32_t>(bytes);
+    single_.buffer = list_.data();
     submit_single();
-    return true;
 }
 
 void Checkpointer::submit_sync(StoreFile file) {
@@ -373,17 +457,33 @@ void Checkpointer::submit_superblock() {
     });
 }
 
+// Step 5 is done: space learns what the file holds now, chunks first, and the pool which pages are
+// as in the file. Neither makes use of it before finish(): no page that this checkpoint took is
+// evicted, and none that it made free is given out.
+bool Checkpointer::settle() {
+    if (cursor_ < touched_.size()) {
+        // The first composed pages are the metadata of touched chunks, one by one.
+        space_.settle_chunk(touched_[cursor_], meta_bitmap(composed_[cursor_].data()));
+        ++cursor_;
+        return true;
+    }
+    std::size_t next = cursor_ - touched_.size();
+    const std::size_t images = direct_.size() + journal_data_;
+    for (std::uint32_t i = 0; i < kSettledPerUnit && next < images; ++i, ++next, ++cursor_) {
+        const Image& image =
+            next < direct_.size() ? direct_[next] : journaled_[next - direct_.size()];
+        space_.settle_page(PageId{image.page}, image.crc, image.newest);
+    }
+    if (next < images) return true;
+    const auto first = static_cast<std::uint32_t>(next - images);
+    const std::uint32_t words = std::min(kWordsPerUnit, pool_.page_words() - first);
+    pool_.settle(first, words);
+    cursor_ += words;
+    if (first + words == pool_.page_words()) finish();
+    return true;
+}
+
 void Checkpointer::finish() {
-    for (std::size_t i = 0; i < touched_.size(); ++i) {
-        space_.settle_chunk(touched_[i], &bitmaps_[i * (kChunkPages / 64)]);
-    }
-    for (const std::vector<Image>* images : {&direct_, &journaled_}) {
-        for (const Image& image : *images) {
-            if (!Space::fixed(PageId{image.page}))
-                space_.settle_page(PageId{image.page}, image.crc, image.newest);
-        }
-    }
-    pool_.settle(target_.csn);
     space_.end_checkpoint();
     covered_ = target_.csn;
     ++totals_.finished;
@@ -391,8 +491,9 @@ void Checkpointer::finish() {
     journaled_.clear();
     touched_.clear();
     touched_groups_.clear();
-    composed_.clear();
-    bitmaps_.clear();
+    composed_count_ = 0;
+    journal_data_ = 0;
+    journal_images_ = 0;
     phase_ = Phase::kIdle;
 }
 

@@ -6,8 +6,7 @@
 //   1 direct    images of pages that are free in the last checkpoint go to their places; sync
 //               crash: nobody refers to them, the old checkpoint stands
 //   2 journal   all other images, the metadata of touched chunks and their directory pages go to
-//   the
-//               journal, then its header; sync
+//               the journal, then its header; sync
 //               crash: not named by the superblock, so ignored
 //   3 name      the superblock of C, which names the journal, both copies: the commit point
 //               crash: recovery copies the journal into place
@@ -18,12 +17,14 @@
 //
 // The checkpointer is a reader: csn() is a held snapshot from start() to the end, without a lease.
 //
+// All of it is done in small pieces: pump() does no more than it is told to, and says by progress()
+// how far the whole is, so that the engine can pace it (engine/checkpoint_pace.h) between commits.
+//
 // Who:    the engine thread alone; I/O completes in Disk::poll().
 // Errors: any failed read, write or sync is final: failure() says what, and the engine fences.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -59,6 +60,13 @@ struct CheckpointTotals {
     std::uint64_t journal_pages = 0;  // images that went through the journal
 };
 
+// What one pump() may do. A unit of work is about what it costs to copy a page and to sum it up,
+// 1 to 2 µs.
+struct CheckpointSlice {
+    std::uint32_t work = ~0u;
+    std::uint32_t writes_in_flight = 8;  // of images, at most kTransfers
+};
+
 class Checkpointer {
   public:
     // `superblock` is the current one, kept up to date; `directory` the chunk directory as it is on
@@ -76,10 +84,14 @@ class Checkpointer {
     // may be reused.
     std::uint64_t log_start() const { return log_start_; }
 
-    // Begins; not while running.
+    // Begins, at the newest published csn; not while running.
     void start(const CheckpointTarget& target);
-    // Submits what can go now; true when something was submitted or finished.
-    bool pump();
+    // Goes on; true when something was done.
+    bool pump(const CheckpointSlice& slice);
+    // Image writes that are done, and all that there will be (a guess, never too low by much, until
+    // all images are found). Only while running.
+    std::uint64_t images_written() const { return images_written_; }
+    std::uint64_t images_expected() const;
 
     // Places of the journal that a checkpoint may take of the pages changed so far and `pages`
     // further ones, of which the last checkpoint knows `known`; and of these alone. Chunks whose
@@ -94,16 +106,21 @@ class Checkpointer {
 
   private:
     enum class Phase : std::uint8_t {
-        kIdle,           // start() ──► kDirect
+        kIdle,           // start() ──► kCollect
+        kCollect,        // finds the images ──► kDirect
         kDirect,         // images to free places ──► kDirectSync
         kDirectSync,     // ──► kJournal
-        kJournal,        // images, metadata, directory ──► kJournalHeader
+        kJournal,        // images ──► kCompose
+        kCompose,        // metadata and directory, which need all CRCs ──► kJournalRest
+        kJournalRest,    // these ──► kJournalList
+        kJournalList,    // header and list ──► kJournalHeader
         kJournalHeader,  // ──► kJournalSync
         kJournalSync,    // ──► kName
         kName,           // both superblock copies ──► kPlaces
         kPlaces,         // ──► kPlacesSync
         kPlacesSync,     // ──► kClose
-        kClose,          // both superblock copies ──► kIdle, finished
+        kClose,          // both superblock copies ──► kSettle
+        kSettle,         // space and pool learn of it ──► kIdle, finished
     };
     struct Image {
         std::uint32_t page = 0;
@@ -116,23 +133,30 @@ class Checkpointer {
         AlignedBuffer buffer{kTransferPages * kPageBytes};
         Checkpointer* owner = nullptr;
     };
-    static constexpr std::uint32_t kTransferPages = 64;
+    static constexpr std::uint32_t kTransferPages = 32;
     static constexpr std::uint32_t kTransfers = 8;
 
-    void collect();
-    bool in_bitmap(PageId page) const;
-    void compose_metadata();
+    bool collect();
+    void take(PageId page);
+    void enter_chunk(std::uint32_t chunk);
+    void collected();
+    bool compose();
+    void compose_chunk(std::uint32_t chunk);
     void compose_directory(std::uint32_t group);
+    const Image* image_of(PageId page);
     std::byte* composed_page(PageId page, PageType type);
     bool submit_images(std::vector<Image>& images, StoreFile file, bool in_place);
-    bool submit_journal_header();
+    bool make_list();
+    void submit_journal_header();
     void submit_sync(StoreFile file);
     void submit_single();
     void submit_superblock();
     Transfer* idle_transfer();
     void on_completed(DiskRequest& request);
     void enter(Phase phase);
+    bool spend(std::uint32_t work);
     bool step();
+    bool settle();
     void finish();
 
     Pool& pool_;
@@ -146,21 +170,27 @@ class Checkpointer {
     CheckpointTarget target_;
     Csn covered_;
     std::uint32_t chunks_ = 0;  // that exist at csn()
+    CheckpointSlice slice_;     // what is left of it
     std::vector<Image> direct_;
-    std::vector<Image> journaled_;
+    std::vector<Image> journaled_;  // of the tree's pages first, then composed ones; both by page
     std::vector<std::uint32_t> touched_;  // chunks, ascending
     std::vector<std::uint32_t> touched_groups_;
+    std::uint64_t journal_data_ = 0;    // of journaled_, those that are not composed
     std::uint64_t journal_images_ = 0;  // the journal's list will have so many entries
     std::uint32_t journal_list_crc_ = 0;
     std::uint32_t directory_root_ = 0;  // Superblock::directory_crc to be
-    std::deque<AlignedBuffer> composed_;
-    std::vector<std::uint64_t> bitmaps_;  // of touched chunks at csn(), 8 words each
-    std::size_t cursor_ = 0;
-    bool composed_metadata_ = false;
+    std::uint64_t images_written_ = 0;
+    std::vector<AlignedBuffer> composed_;  // kept from one checkpoint to the next
+    std::size_t composed_count_ = 0;       // of these, in use
+    std::size_t cursor_ = 0;               // in what the phase goes through
+    std::uint64_t word_ = 0;               // kCollect: pages left of the word before the cursor
+    const std::byte* chunk_meta_ = nullptr;  // kCollect: of touched_.back(), at csn()
+    std::size_t direct_cursor_ = 0;          // kCompose: images before it lie in earlier chunks
+    std::size_t journal_cursor_ = 0;
     std::uint32_t in_flight_ = 0;
     std::vector<std::unique_ptr<Transfer>> transfers_;
-    AlignedBuffer header_buffer_{kPageBytes};
-    DiskRequest single_;  // journal header and syncs
+    AlignedBuffer list_;   // the journal's header and list
+    DiskRequest single_;   // journal header and syncs
     std::string failure_;
     CheckpointTotals totals_;
 };

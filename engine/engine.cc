@@ -117,6 +117,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     worked |= commit_->pump();
     worked |= after_publication();
     worked |= pump_checkpoint();
+    worked |= sweep();
     if (commit_->failed()) fence(commit_->failure());
     if (!storage_.checkpointer->failure().empty()) fence(storage_.checkpointer->failure());
     failed_pages_.clear();
@@ -178,10 +179,11 @@ void Engine::Core::tick() {
     if (last_tick_ns_ != 0 && now_ns - last_tick_ns_ < kTickNs) return;
     last_tick_ns_ = now_ns;
     pool_segment_.header().engine.heartbeat_ns.store(now_ns);
-    if (commit_) reclaim(true);  // ends leases, too
-    const std::uint64_t held_bytes = storage_.pool.retired() * std::uint64_t{kPageBytes};
-    if (held_bytes > options_.max_held_bytes && !storage_.checkpointer->running() &&
-        port_.revoke_oldest()) {
+    if (commit_) reclaim(kSweepLooks);  // ends leases, too
+    const std::uint64_t held_bytes = versions_of_readers() * kPageBytes;
+    const bool all_looked_at = sweep_left_ == 0;
+    if (held_bytes > options_.max_held_bytes && all_looked_at && port_.revoke_oldest()) {
+        sweep_left_ = storage_.pool.kept();
         say(4, "a snapshot was revoked: the versions it held passed max_held_bytes");
     }
     std::erase_if(sessions_, [&](const auto& session) {
@@ -196,7 +198,7 @@ void Engine::Core::update_stats() {
     const Pool& pool = storage_.pool;
     stats_.set(Counter::kFreeFrames, pool.free_frames());
     stats_.set(Counter::kHeldVersions, pool.retired());
-    stats_.set(Counter::kChangedPages, pool.changed_pages().size());
+    stats_.set(Counter::kChangedPages, pool.changed_count());
     stats_.set(Counter::kSessions, sessions_.size());
     stats_.set(Counter::kChunks, storage_.space.chunk_count());
     stats_.set(Counter::kFreePages, storage_.space.available() + storage_.space.quarantined());
@@ -306,8 +308,8 @@ bool Engine::Core::checkpoint_due() const {
     if (commit_->wal().used_bytes(storage_.checkpointer->log_start()) > shape.ring_bytes() / 2) {
         return true;
     }
-    if (pool.changed_pages().empty()) return false;
-    if (pool.changed_pages().size() > pool.frame_count() * std::uint64_t{2} / 5) return true;
+    if (pool.changed_count() == 0) return false;
+    if (pool.changed_count() > pool.frame_count() * std::uint64_t{2} / 5) return true;
     const Checkpointer& checkpointer = *storage_.checkpointer;
     if (checkpointer.journal_use(0, 0) > checkpointer.journal_capacity() / 2) return true;
     return clock_.monotonic_ns() - last_checkpoint_ns_ > options_.checkpoint_interval_ns;
@@ -322,19 +324,27 @@ void Engine::Core::start_checkpoint() {
                                   commit_->durable()});
 }
 
+// What one round gives to the checkpoint: little while commits go on, more when somebody waits for
+// what it sets free.
+CheckpointSlice Engine::Core::checkpoint_slice() const {
+    const bool urgent = stopping_ || checkpoint_wanted_ || !parked_.empty();
+    const std::uint32_t work = options_.checkpoint_slice;
+    return urgent ? CheckpointSlice{4 * work, 8} : CheckpointSlice{work, 2};
+}
+
 bool Engine::Core::pump_checkpoint() {
     Checkpointer& checkpointer = *storage_.checkpointer;
     if (!checkpointer.running()) {
         if (stopping_ || !checkpoint_due()) return false;
         start_checkpoint();
     }
-    const bool worked = checkpointer.pump();
+    const bool worked = checkpointer.pump(checkpoint_slice());
     if (checkpointer.running()) return worked;
-    last_checkpoint_ns_ = clock_.monotonic_ns();
-    stats_.record(HistogramKind::kCheckpointNs, last_checkpoint_ns_ - checkpoint_began_ns_);
+    last_checkpoint_ns_ = checkpoint_began_ns_;  // what changed since then waits for the next one
+    stats_.record(HistogramKind::kCheckpointNs, clock_.monotonic_ns() - checkpoint_began_ns_);
     storage_.loader.set_covered(checkpointer.covered());
     no_eviction_before_ns_ = 0;
-    reclaim(true);
+    sweep_left_ = std::max(storage_.pool.kept(), 1u);
     return true;
 }
 
@@ -346,7 +356,7 @@ bool Engine::Core::stopped() {
     if (!commit_->quiet() || checkpointer.running()) return false;
     if (storage_.space.growth().running() || !loads_.empty()) return false;
     const bool covered = storage_.superblock.log_position == commit_->published_end().position;
-    if (covered && storage_.pool.changed_pages().empty()) return true;
+    if (covered && storage_.pool.changed_count() == 0) return true;
     if (final_checkpoint_done_) return true;
     final_checkpoint_done_ = true;
     if (storage_.pool.visible() <= checkpointer.covered().value) return true;

@@ -144,13 +144,18 @@ class Engine::Core {
     bool reclaim_for_room();
     bool checkpoint_helps(std::uint64_t missing_frames, std::uint64_t starved_since_ns) const;
     bool evict_and_reclaim(std::uint32_t count);
-    void reclaim(bool thorough);
+    bool reclaim(std::uint32_t kept_looks);
+    bool sweep();
+    std::uint64_t versions_of_readers() const;
     bool checkpoint_due() const;
     void start_checkpoint();
+    CheckpointSlice checkpoint_slice() const;
     void set_mode(EngineMode mode);
     void fence(const std::string& reason);
     void update_stats();
     void say(int level, const std::string& line) const;
+
+    static constexpr std::uint32_t kSweepLooks = 512;  // in a round: some tens of microseconds
 
     EngineOptions options_;
     Disk& disk_;
@@ -182,6 +187,7 @@ class Engine::Core {
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool checkpoint_wanted_ = false;
+    std::uint32_t sweep_left_ = 0;  // looks at kept versions that the last checkpoint asks for
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;
     std::uint64_t last_tick_ns_ = 0;

@@ -145,8 +145,9 @@ bool Engine::Core::pump_growth() {
     return grow() || ended;
 }
 
-// Versions nobody needs, and pages whose quarantine is over.
-void Engine::Core::reclaim(bool thorough) {
+// Versions nobody needs, and pages whose quarantine is over, which are looked for when versions
+// that a snapshot kept are, too. False: there may be more of either.
+bool Engine::Core::reclaim(std::uint32_t kept_looks) {
     const HeldSnapshots& held = port_.scan();
     HeldSnapshots all = held;
     if (storage_.checkpointer->running()) {
@@ -154,17 +155,37 @@ void Engine::Core::reclaim(bool thorough) {
         const std::uint64_t csn = storage_.checkpointer->csn().value;
         all.csns.insert(std::lower_bound(all.csns.begin(), all.csns.end(), csn), csn);
     }
-    storage_.reclaim(all, thorough);
-    if (!thorough) return;  // a page leaves its quarantine after its old versions
+    storage_.reclaim(all, kept_looks);
+    if (kept_looks == 0) return true;
     bool of_its_own = false;
     Csn csn;
-    storage_.end_quarantine(all, [&] { return csn = commit_->eviction_csn(of_its_own); });
+    const std::size_t left = storage_.end_quarantine(
+        all, kept_looks, [&] { return csn = commit_->eviction_csn(of_its_own); });
     if (of_its_own) storage_.pool.advance_visible(csn);
+    return left < kept_looks;
+}
+
+// Replaced versions that are kept for readers, at least: a running checkpoint keeps at most one for
+// each page that changed since it began.
+std::uint64_t Engine::Core::versions_of_readers() const {
+    const std::uint64_t retired = storage_.pool.retired();
+    if (!storage_.checkpointer->running()) return retired;
+    return retired - std::min(retired, storage_.space.known_changed());
+}
+
+// What a finished checkpoint sets free: versions that it alone held, pages in quarantine. A part in
+// each round.
+bool Engine::Core::sweep() {
+    if (sweep_left_ == 0) return false;
+    const bool quarantine_done = reclaim(kSweepLooks);
+    sweep_left_ -= std::min(sweep_left_, kSweepLooks);
+    if (!quarantine_done) sweep_left_ = std::max(sweep_left_, 1u);
+    return true;
 }
 
 bool Engine::Core::after_publication() {
     if (!commit_->take_published()) return false;
-    reclaim(false);
+    reclaim(0);
     return true;
 }
 
@@ -189,7 +210,7 @@ bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     storage_.evict(pages, csn);
     if (of_its_own) {
         storage_.pool.advance_visible(csn);
-        reclaim(true);
+        reclaim(0);
     } else {
         commit_->touch();
         commit_->hurry();
@@ -203,7 +224,7 @@ bool Engine::Core::reclaim_for_room() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (now_ns < no_reclaim_before_ns_) return false;
     const std::uint32_t before = storage_.pool.free_frames();
-    reclaim(true);
+    reclaim(Storage::kAll);
     const std::uint64_t after_ns = clock_.monotonic_ns();
     if (storage_.pool.free_frames() > before) return true;
     no_reclaim_before_ns_ = after_ns + std::max(kReclaimRetryNs, 8 * (after_ns - now_ns));
@@ -215,7 +236,7 @@ bool Engine::Core::reclaim_for_room() {
 bool Engine::Core::checkpoint_helps(std::uint64_t missing_frames,
                                     std::uint64_t starved_since_ns) const {
     if (storage_.checkpointer->running()) return false;
-    const std::uint64_t changed = storage_.pool.changed_pages().size();
+    const std::uint64_t changed = storage_.pool.changed_count();
     if (changed >= std::min<std::uint64_t>(missing_frames, storage_.pool.frame_count() / 16)) {
         return changed > 0;
     }
@@ -244,7 +265,7 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (starved_since_ns == 0) starved_since_ns = now_ns;
     if (now_ns - starved_since_ns > kStarvedNs && pool.retired() > 0 &&
-        !storage_.checkpointer->running() && port_.revoke_oldest()) {
+        versions_of_readers() > pool.retired() / 2 && port_.revoke_oldest()) {
         say(4, "a snapshot was revoked: the pool has no frames left but those it holds");
         starved_since_ns = now_ns;
     }

@@ -106,7 +106,7 @@ FileSet::~FileSet() {
 std::string FileSet::path(StoreFile file) const { return directory_ + "/" + store_file_name(file); }
 
 Status FileSet::failure(StoreFile file, const char* operation, int number) const {
-    const bool full = number == ENOSPC || number == EDQUOT;
+    const bool full = number == ENOSPC || number == EDQUOT || number == EFBIG;
     return {full ? Error::kNoSpace : Error::kIoError,
             std::string(operation) + " " + path(file) + ": " +
                 std::generic_category().message(number) + " (errno " + std::to_string(number) +

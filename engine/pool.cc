@@ -35,7 +35,8 @@ Pool::Pool(PoolSegment& segment)
       frame_count_(segment.header().frame_count - 1),
       newest_(page_count_, kNoFrame),
       info_(segment.header().frame_count),
-      changed_bits_(page_count_, false) {
+      changed_((page_count_ + 63) / 64, 0),
+      taken_(changed_.size(), 0) {
     free_.reserve(frame_count_);
     for (std::uint32_t frame = frame_count_; frame >= 1; --frame) free_.push_back(frame);
 }
@@ -91,9 +92,9 @@ void Pool::begin_batch(Csn csn) {
 }
 
 void Pool::mark_changed(PageId page) {
-    if (changed_bits_[page.value]) return;
-    changed_bits_[page.value] = true;
-    changed_.push_back(page.value);
+    if (changed(page)) return;
+    changed_[page.value / 64] |= std::uint64_t{1} << (page.value % 64);
+    ++changed_count_;
 }
 
 std::byte* Pool::writable(PageId page) {
@@ -196,43 +197,52 @@ void Pool::unlink(std::uint32_t frame) {
     if (below != kNoFrame) info_[below].newer = newer;
 }
 
-// Moves those of `frames` that nobody needs to `round`.
-void Pool::sort_out(const HeldSnapshots& held, std::vector<std::uint32_t>& frames,
-                    std::vector<std::uint32_t>& kept, std::vector<std::uint32_t>& round) {
-    std::vector<std::uint32_t> still_kept;
-    for (const std::uint32_t frame : frames) {
-        const Info& info = info_[frame];
-        // An evicted page's successor is the next publication, which may not have happened yet.
-        const bool needed = info.evicted ? held.any_reading(info.csn, info.successor)
-                                         : held.any_in(info.csn, info.successor);
-        if (info.successor > visible_ || needed) {
-            still_kept.push_back(frame);
+// An evicted page's successor is the next publication, which may not have happened yet.
+bool Pool::needed(std::uint32_t frame, const HeldSnapshots& held) const {
+    const Info& info = info_[frame];
+    if (info.successor > visible_) return true;
+    return info.evicted ? held.any_reading(info.csn, info.successor)
+                        : held.any_in(info.csn, info.successor);
+}
+
+// Downwards, so that what takes the place of a freed one was looked at before, or is new.
+void Pool::look_again(const HeldSnapshots& held, std::uint32_t looks) {
+    if (looks >= kept()) {
+        looks = kept();
+        kept_hand_ = kept_.size();
+    }
+    for (; looks > 0; --looks) {
+        if (kept_hand_ == 0 || kept_hand_ > kept_.size()) kept_hand_ = kept_.size();
+        const std::uint32_t frame = kept_[--kept_hand_];
+        if (needed(frame, held)) continue;
+        unlink(frame);
+        round_.push_back(frame);
+        kept_[kept_hand_] = kept_.back();
+        kept_.pop_back();
+    }
+}
+
+std::uint32_t Pool::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks) {
+    if (held.pin_all || retired() == 0) return 0;
+    round_.clear();
+    look_again(held, kept_looks);
+    for (const std::uint32_t frame : retired_) {
+        if (needed(frame, held)) {
+            kept_.push_back(frame);
             continue;
         }
         unlink(frame);
-        round.push_back(frame);
+        round_.push_back(frame);
     }
-    frames.clear();
-    kept.insert(kept.end(), still_kept.begin(), still_kept.end());
-}
-
-std::uint32_t Pool::reclaim(const HeldSnapshots& held, bool thorough) {
-    if (held.pin_all || retired() == 0) return 0;
-    std::vector<std::uint32_t> round;
-    if (thorough) {
-        std::vector<std::uint32_t> before = std::move(kept_);
-        kept_.clear();
-        sort_out(held, before, kept_, round);
-    }
-    sort_out(held, retired_, kept_, round);
-    if (round.empty()) return 0;
+    retired_.clear();
+    if (round_.empty()) return 0;
     writer_.next_generation();  // one step serves the round
-    for (const std::uint32_t frame : round) {
+    for (const std::uint32_t frame : round_) {
         set_state(frame, State::kRetired, State::kFree);
         if (info_[frame].evicted) --evicted_;
         free_.push_back(frame);
     }
-    return static_cast<std::uint32_t>(round.size());
+    return static_cast<std::uint32_t>(round_.size());
 }
 
 void Pool::evict(PageId page, Csn csn) {
@@ -256,7 +266,8 @@ bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     if (info.state != State::kPublished || info.newer != kNoFrame) return false;
     if (in_use_ && info.used == use_) return false;
     if (writer_.older(frame) != kNoFrame || info.csn > covered.value) return false;
-    if (changed_bits_[info.page] || info.unwritten) return false;
+    if (bit(changed_, PageId{info.page}) || bit(taken_, PageId{info.page})) return false;
+    if (info.unwritten) return false;
     return page_header(static_cast<const std::byte*>(segment_.frame(FrameId{frame}))).type !=
            PageType::kMeta;
 }
@@ -278,17 +289,26 @@ std::vector<PageId> Pool::eviction_candidates(std::uint32_t count, Csn covered) 
     return pages;
 }
 
-void Pool::settle(Csn csn) {
-    std::size_t kept = 0;
-    for (const std::uint32_t page : changed_) {
-        const std::uint32_t frame = newest_[page];
-        if (frame != kNoFrame && info_[frame].csn > csn.value) {
-            changed_[kept++] = page;
-        } else {
-            changed_bits_[page] = false;
+std::uint64_t Pool::begin_checkpoint() {
+    CHECK_OP(taken_count_, ==, 0);
+    std::swap(changed_, taken_);
+    std::swap(changed_count_, taken_count_);
+    std::uint64_t known = 0;
+    const auto begin = [&](const BatchFrames& batch) {
+        for (const std::uint32_t frame : batch.frames) {
+            const PageId page{info_[frame].page};
+            known += !changed(page) && version_at(page, Csn{visible_}) != nullptr;
+            mark_changed(page);
         }
-    }
-    changed_.resize(kept);
+    };
+    for (const BatchFrames& batch : unpublished_) begin(batch);
+    begin(open_);
+    return known;
+}
+
+void Pool::settle(std::uint32_t first_word, std::uint32_t words) {
+    std::fill_n(taken_.begin() + first_word, words, 0);
+    if (first_word + words == taken_.size()) taken_count_ = 0;
 }
 
 void Pool::check_invariants() const {

@@ -105,9 +105,11 @@ class Pool {
 
     // ---- reclaim and eviction ----
     // Frees the retired versions that nobody of `held` needs (a scan made after the newest
-    // publication); returns how many. Those that a snapshot kept in an earlier round are looked at
-    // again only by a thorough one: a stalled reader may keep very many.
-    std::uint32_t reclaim(const HeldSnapshots& held, bool thorough);
+    // publication); returns how many. Of those that a snapshot kept in an earlier round, at most
+    // `kept_looks` are looked at again, where the last look ended: a stalled reader, or a
+    // checkpoint, may keep very many.
+    std::uint32_t reclaim(const HeldSnapshots& held, std::uint32_t kept_looks);
+    std::uint32_t kept() const { return static_cast<std::uint32_t>(kept_.size()); }
     std::uint32_t retired() const {
         return static_cast<std::uint32_t>(retired_.size() + kept_.size());
     }
@@ -123,12 +125,26 @@ class Pool {
     // `covered`: newest csn of a finished checkpoint.
     std::vector<PageId> eviction_candidates(std::uint32_t count, Csn covered);
 
-    // ---- changed pages (since the last finished checkpoint) ----
-    bool changed(PageId page) const { return changed_bits_[page.value]; }
-    const std::vector<std::uint32_t>& changed_pages() const { return changed_; }
-    // A checkpoint at csn is finished: pages whose newest version it covers are unchanged now.
-    void settle(Csn csn);
+    // ---- changed pages ----
+    // Whether the page changed since the last checkpoint began; unpublished changes count.
+    bool changed(PageId page) const { return bit(changed_, page); }
+    std::uint64_t changed_count() const { return changed_count_; }
+    // A checkpoint of everything published begins: what changed so far is for it to take, and the
+    // changes of unpublished batches are the first ones behind it. Returns how many pages of these
+    // have a published version. None is running.
+    std::uint64_t begin_checkpoint();
+    // Pages that the running checkpoint takes, or that changed behind it for the first time: 64 of
+    // them from page 64 * word on, a bit each.
+    std::uint64_t taken(std::uint32_t word) const { return taken_[word]; }
+    std::uint32_t page_words() const { return static_cast<std::uint32_t>(taken_.size()); }
+    std::uint64_t taken_count() const { return taken_count_; }
+    // The running checkpoint is done with all of these pages; with the last word it has ended.
+    void settle(std::uint32_t first_word, std::uint32_t words);
 
+    // Whether the page has a version older than its newest one.
+    bool has_older(PageId page) const {
+        return newest_[page.value] != kNoFrame && writer_.older(newest_[page.value]) != kNoFrame;
+    }
     // Newest version's csn of a resident page, unpublished ones counted.
     Csn newest_csn(PageId page) const { return Csn{info_[newest_[page.value]].csn}; }
 
@@ -154,11 +170,14 @@ class Pool {
 
     std::uint32_t take_frame(PageId page, State state);
     void set_state(std::uint32_t frame, State from, State to);
+    static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
+        return (bits[page.value / 64] >> (page.value % 64)) & 1;
+    }
     void mark_changed(PageId page);
+    bool needed(std::uint32_t frame, const HeldSnapshots& held) const;
     bool evictable(std::uint32_t frame, Csn covered) const;
     void unlink(std::uint32_t frame);
-    void sort_out(const HeldSnapshots& held, std::vector<std::uint32_t>& frames,
-                  std::vector<std::uint32_t>& kept, std::vector<std::uint32_t>& round);
+    void look_again(const HeldSnapshots& held, std::uint32_t looks);
 
     PoolSegment& segment_;
     VersionWriter writer_;
@@ -173,9 +192,13 @@ class Pool {
     std::vector<std::uint32_t> free_;
     std::vector<std::uint32_t> retired_;  // since the last round
     std::vector<std::uint32_t> kept_;     // by a snapshot, in an earlier round
-    std::vector<std::uint32_t> changed_;
-    std::vector<bool> changed_bits_;
     std::uint32_t evicted_ = 0;           // of retired_ and kept_
+    std::size_t kept_hand_ = 0;           // below it they are looked at next, downwards
+    std::vector<std::uint32_t> round_;    // to be freed in this round
+    std::vector<std::uint64_t> changed_;  // bit per page
+    std::vector<std::uint64_t> taken_;    // bit per page: by the running checkpoint
+    std::uint64_t changed_count_ = 0;
+    std::uint64_t taken_count_ = 0;
     std::uint32_t hand_ = 1;
     std::uint32_t use_ = 0;
     std::uint32_t looked_at_ = 0;

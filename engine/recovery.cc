@@ -370,7 +370,7 @@ Status Recovery::make_room(std::uint64_t frames) {
         return pool.free_frames() < frames || !journal_half_free() ||
                storage_.space.available() < kPagesAtLeast;
     };
-    storage_.reclaim({}, true);
+    storage_.reclaim({}, Storage::kAll);
     if (!short_of()) return {};
     storage_.make_frames(frames);
     if (!short_of()) return {};
@@ -378,7 +378,7 @@ Status Recovery::make_room(std::uint64_t frames) {
         const CheckpointTarget target{replayed_csn_, replayed_.position, 0, replayed_.previous_crc,
                                       replayed_csn_};
         if (Status done = storage_.checkpoint(target); !done) return done;
-        storage_.end_quarantine({}, [&] { return Csn{pool.visible()}; });
+        storage_.end_quarantine({}, Storage::kAll, [&] { return Csn{pool.visible()}; });
         storage_.make_frames(frames);
     }
     // Without pages to spare the file may grow, or be full: the records say which.

@@ -45,20 +45,9 @@ void Space::resize_tables(std::uint32_t chunks) {
 }
 
 std::byte* Space::writable(PageId page) {
-    if (!pool_.changed(page) && known(page)) ++known_changed_;
-    if (running_csn_ && pool_.newest_csn(page) <= running_csn_) ++changed_since_running_;
+    // A page that was there before the running checkpoint is one that it makes known.
+    if (!pool_.changed(page) && (checkpoint_running_ || known(page))) ++known_changed_;
     return pool_.writable(page);
-}
-
-void Space::begin_checkpoint(Csn csn, std::uint64_t changed_since) {
-    running_csn_ = csn;
-    changed_since_running_ = changed_since;
-}
-
-void Space::end_checkpoint() {
-    running_csn_ = Csn{};
-    known_changed_ = 0;
-    for (const std::uint32_t page : pool_.changed_pages()) known_changed_ += known(PageId{page});
 }
 
 void Space::set_used(PageId page, bool used) {

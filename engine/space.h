@@ -103,13 +103,13 @@ class Space final : public Pages {
     }
 
     // ---- quarantine ----
-    // Pages that may leave it now: the caller drops their free versions out of the pool (a reclaim
-    // with the same `held` went before) and then calls make_available(). They leave in order: one
-    // that on_its_way() says is just being read holds back those behind it. At most
-    // kLeavingMost of them, so that a round stays short.
-    template <class OnItsWay>
-    std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered,
-                                           OnItsWay on_its_way);
+    // Up to `most` pages that may leave it now: the caller drops their free versions out of the
+    // pool (a reclaim with the same `held` went before) and then calls make_available(). They leave
+    // in order: one that in_use() says is just being read, or has older versions in the pool still,
+    // holds back those behind it.
+    template <class InUse>
+    std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered, std::size_t most,
+                                           InUse in_use);
     void make_available(PageId page);
 
     // ---- the last finished checkpoint ----
@@ -134,12 +134,14 @@ class Space final : public Pages {
     static void encode_newest(const std::uint32_t* newest, ChunkMeta& meta);
     static void decode_newest(const ChunkMeta& meta, std::uint32_t* newest);
     // Changed pages that each need a place in the next journal: those that the last checkpoint
-    // knows; while one is running, those that changed since its csn, for it will know them.
-    std::uint64_t known_changed() const {
-        return running_csn_ ? changed_since_running_ : known_changed_;
+    // knows; while one is running, those that changed since it began, for it will know them.
+    std::uint64_t known_changed() const { return known_changed_; }
+    // A checkpoint of everything published begins, or has ended: all its facts are settled.
+    void begin_checkpoint() {
+        checkpoint_running_ = true;
+        known_changed_ = pool_.begin_checkpoint();
     }
-    void begin_checkpoint(Csn csn, std::uint64_t changed_since);
-    void end_checkpoint();
+    void end_checkpoint() { checkpoint_running_ = false; }
 
     // ---- open ----
     // A chunk as the checkpoint left it; its metadata page is in the pool already.
@@ -152,7 +154,6 @@ class Space final : public Pages {
 
   private:
     static constexpr std::uint32_t kGrowChunksMax = 16;
-    static constexpr std::size_t kLeavingMost = 8'192;
 
     std::uint32_t ahead_chunks() const;
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
@@ -172,8 +173,7 @@ class Space final : public Pages {
     std::uint32_t reserve_hint_ = 0;  // the same, of reserve()
     std::uint64_t available_total_ = 0;
     std::uint64_t known_changed_ = 0;
-    Csn running_csn_;  // of the running checkpoint, 0: none
-    std::uint64_t changed_since_running_ = 0;
+    bool checkpoint_running_ = false;
     std::vector<std::uint64_t> available_;        // bit per page: may be taken now
     std::vector<std::uint16_t> available_count_;  // per chunk
     std::vector<std::uint64_t> known_;            // bit per page: allocated in the last checkpoint
@@ -190,15 +190,15 @@ class Space final : public Pages {
     std::deque<Quarantined> quarantine_;  // ascending by csn
 };
 
-template <class OnItsWay>
+template <class InUse>
 std::vector<PageId> Space::leaving_quarantine(const HeldSnapshots& held, Csn covered,
-                                              OnItsWay on_its_way) {
+                                              std::size_t most, InUse in_use) {
     std::vector<PageId> pages;
     if (held.pin_all) return pages;
-    while (!quarantine_.empty() && pages.size() < kLeavingMost) {
+    while (!quarantine_.empty() && pages.size() < most) {
         const Quarantined& front = quarantine_.front();
         if (front.freed > covered || held.any_below(front.freed.value)) break;
-        if (on_its_way(front.page)) break;
+        if (in_use(front.page)) break;
         pages.push_back(front.page);
         quarantine_.pop_front();
     }

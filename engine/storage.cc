@@ -55,7 +55,7 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
     checkpointer->start(target);
     while (checkpointer->running()) {
-        const bool worked = checkpointer->pump();
+        const bool worked = checkpointer->pump({});
         if (!checkpointer->failure().empty()) return {Error::kIoError, checkpointer->failure()};
         if (worked || disk.poll(1'000'000) > 0) deadline = clock.monotonic_ns() + kWaitNs;
         if (clock.monotonic_ns() > deadline) {
@@ -94,7 +94,7 @@ void Storage::make_frames(std::uint64_t frames) {
     if (pool.free_frames() >= frames) return;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
     evict(pool.eviction_candidates(missing + 64, checkpointer->covered()), Csn{pool.visible()});
-    reclaim({}, true);
+    reclaim({}, kAll);
 }
 
 void Storage::evict(const std::vector<PageId>& pages, Csn csn) {
@@ -102,8 +102,8 @@ void Storage::evict(const std::vector<PageId>& pages, Csn csn) {
     stats.add(Counter::kEvictions, pages.size());
 }
 
-void Storage::reclaim(const HeldSnapshots& held, bool thorough) {
-    stats.add(Counter::kReclaimedVersions, pool.reclaim(held, thorough));
+void Storage::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks) {
+    stats.add(Counter::kReclaimedVersions, pool.reclaim(held, kept_looks));
 }
 
 }  // namespace bidstore

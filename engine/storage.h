@@ -60,12 +60,13 @@ class Storage {
     void make_frames(std::uint64_t frames);
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).
     void evict(const std::vector<PageId>& pages, Csn csn);
-    // Frees the versions that nobody in `held` needs.
-    void reclaim(const HeldSnapshots& held, bool thorough);
-    // Pages whose quarantine is over after that reclaim() go back to the available ones; `csn` is
-    // asked for the next publication when there are any.
+    static constexpr std::uint32_t kAll = ~0u;
+    // Frees the versions that nobody in `held` needs (Pool::reclaim).
+    void reclaim(const HeldSnapshots& held, std::uint32_t kept_looks);
+    // Up to `most` pages whose quarantine is over after that reclaim() go back to the available
+    // ones; `csn` is asked for the next publication when there are any. Returns how many.
     template <class NextCsn>
-    void end_quarantine(const HeldSnapshots& held, NextCsn csn);
+    std::size_t end_quarantine(const HeldSnapshots& held, std::size_t most, NextCsn csn);
 
   private:
     static constexpr std::uint64_t kWaitNs = 30'000'000'000;
@@ -76,15 +77,18 @@ class Storage {
 };
 
 template <class NextCsn>
-void Storage::end_quarantine(const HeldSnapshots& held, NextCsn csn) {
-    const auto pages = space.leaving_quarantine(
-        held, checkpointer->covered(), [this](PageId page) { return loader.on_its_way(page); });
-    if (pages.empty()) return;
+std::size_t Storage::end_quarantine(const HeldSnapshots& held, std::size_t most, NextCsn csn) {
+    const auto in_use = [this](PageId page) {
+        return loader.on_its_way(page) || pool.has_older(page);
+    };
+    const auto pages = space.leaving_quarantine(held, checkpointer->covered(), most, in_use);
+    if (pages.empty()) return 0;
     const Csn at = csn();
     for (const PageId page : pages) {
         if (pool.resident(page)) pool.evict(page, at);
         space.make_available(page);
     }
+    return pages.size();
 }
 
 template <class Attempt>

@@ -130,8 +130,10 @@ class Workload {
     TableId variable_;
 };
 
-SimStoreOptions crash_store() {
+// A slice of 1: each round copies one page for the checkpoint, and commits go on in between.
+SimStoreOptions crash_store(std::uint32_t checkpoint_slice = 16) {
     SimStoreOptions options = small_store();
+    options.engine.checkpoint_slice = checkpoint_slice;
     options.frames = 700;
     options.engine.checkpoint_interval_ns = 100'000;  // some rounds: many checkpoints
     return options;
@@ -224,10 +226,11 @@ struct Outcome {
 };
 
 // The workload from new files, with a crash at `step` (0: none).
-Outcome crash_run(std::uint64_t seed, std::uint64_t transactions, std::uint64_t step) {
+Outcome crash_run(std::uint64_t seed, std::uint64_t transactions, std::uint64_t step,
+                  std::uint32_t checkpoint_slice = 16) {
     SimDiskOptions options;
     options.seed = seed;
-    SimStore store(crash_store(), std::make_unique<SimDisk>(options), seed);
+    SimStore store(crash_store(checkpoint_slice), std::make_unique<SimDisk>(options), seed);
     if (step != 0) store.disk->crash_at(step);
     Outcome outcome;
     if (store.open().ok()) {
@@ -257,25 +260,30 @@ std::uint64_t stride() {
     return set != nullptr ? std::strtoull(set, nullptr, 10) : 1;
 }
 
-TEST(Crash, EveryDiskStepKeepsThePromises) {
-    constexpr std::uint64_t kTransactions = 200;
-    const Outcome whole = crash_run(1, kTransactions, 0);
-    ASSERT_EQ(whole.life.acknowledged, kTransactions);
+void crash_at_every_step(std::uint64_t seed, std::uint64_t transactions,
+                         std::uint32_t checkpoint_slice) {
+    const Outcome whole = crash_run(seed, transactions, 0, checkpoint_slice);
+    ASSERT_EQ(whole.life.acknowledged, transactions);
     ASSERT_GT(whole.steps, 300u);
-    RecordProperty("steps", static_cast<int>(whole.steps));
     std::uint64_t recovered = 0;
     for (std::uint64_t step = 1; step <= whole.steps; step += stride()) {
         SCOPED_TRACE("crash at step " + std::to_string(step) + " of " +
-                     std::to_string(whole.steps) + ", seed 1");
-        Outcome crashed = crash_run(1, kTransactions, step);
+                     std::to_string(whole.steps) + ", seed " + std::to_string(seed));
+        Outcome crashed = crash_run(seed, transactions, step, checkpoint_slice);
         if (!crashed.tables_made) continue;  // OpeningCanBeCutOffAnywhere has these
-        const Workload workload(1, kFixed, kVariable);
+        const Workload workload(seed, kFixed, kVariable);
         check_recovered(std::move(crashed.power), workload, crashed.life);
         check_recovered(std::move(crashed.process), workload, crashed.life);
         ++recovered;
-        if (HasFailure()) break;
+        if (::testing::Test::HasFailure()) break;
     }
     EXPECT_GT(recovered, whole.steps / stride() / 2);
+}
+
+TEST(Crash, EveryDiskStepKeepsThePromises) { crash_at_every_step(1, 200, 16); }
+
+TEST(Crash, EveryDiskStepWithCommitsBetweenTheSlicesOfCheckpointsKeepsThePromises) {
+    crash_at_every_step(3, 150, 1);
 }
 
 TEST(Crash, OpeningCanBeCutOffAnywhere) {

@@ -24,9 +24,10 @@ Schema rows_schema() {
 
 class GrowthTest : public ::testing::Test {
   protected:
-    void start(std::uint64_t seed = 1) {
+    void start(std::uint64_t seed = 1, int full_error = ENOSPC) {
         SimDiskOptions disk_options;
         disk_options.seed = seed;
+        disk_options.full_error = full_error;
         store = std::make_unique<SimStore>(shape(), std::make_unique<SimDisk>(disk_options), seed);
         ASSERT_TRUE(store->open().ok());
         client = &store->connect();
@@ -159,6 +160,18 @@ TEST_F(GrowthTest, FullFileSystemAtEveryStepRefusesClearlyAndServesAgainByItself
         EXPECT_EQ(store->verify(), "");
         if (HasFailure()) return;
     }
+}
+
+// A limit on the size of files (ulimit -f) used to fence.
+TEST_F(GrowthTest, FileThatMayNotGrowIsAFullOne) {
+    start(1, EFBIG);
+    set_room(file_bytes() + 3 * kPieceBytes);
+    Error refusal = Error::kOk;
+    const std::uint32_t taken = put_until_refused(0, refusal);
+    EXPECT_EQ(refusal, Error::kNoSpace);
+    EXPECT_EQ(store->pool->header().engine.mode.load(), EngineMode::kReadOnly);
+    EXPECT_EQ(stored(*store), taken);
+    EXPECT_EQ(store->verify(), "");
 }
 
 TEST_F(GrowthTest, FailureOtherThanAFullFileSystemFences) {

@@ -158,7 +158,7 @@ TEST_F(Misses, AReaderThatKeepsAllItsFramesLosesItsSnapshotAndNobodyElseWaits) {
 TEST_F(Misses, APoolThatReadersKeepIsNotCheckpointedInVain) {
     store->clock.advance_ns(31'000'000'000);  // the next one is due
     ASSERT_TRUE(store->run_until([&] {
-        return core().storage().pool.changed_pages().size() < 8 &&
+        return core().storage().pool.changed_count() < 8 &&
                !core().storage().checkpointer->running();
     }));
     const std::uint64_t before = counter(Counter::kCheckpoints);

@@ -41,6 +41,7 @@ class ModelRun {
         options_.frames = static_cast<std::uint32_t>(430 + random_() % 250);
         const std::uint64_t intervals[] = {100'000, 2'000'000, 30'000'000'000};
         options_.engine.checkpoint_interval_ns = intervals[seed % 3];
+        options_.engine.checkpoint_slice = seed % 2 == 0 ? 1 : 16;
         options_.engine.group_commit_interval_ns = seed % 4 == 3 ? 50'000 : 0;
         keys_ = static_cast<std::uint32_t>(600 + random_() % 700);
         seed_ = seed;

@@ -176,7 +176,7 @@ std::int64_t SimDisk::effect(Flight& flight) {
         write_in_part(flight);
         return -flight.error_number;
     }
-    if (!grow(flight)) return -ENOSPC;
+    if (!grow(flight)) return -options_.full_error;
     if (!flight.lost) apply_write(flight, request.durable);
     return request.length_bytes;
 }

@@ -13,7 +13,7 @@
 //             between (whole blocks), and what was added is zeros. kNoSpace beyond capacity_bytes.
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
 //             that; before, power loss leaves any size between (whole blocks). Beyond
-//             capacity_bytes it grows by what there is and fails with -ENOSPC.
+//             capacity_bytes it grows by what there is and fails with full_error.
 //   extend    is done when it returns, and durable as grow is. kNoSpace leaves the size.
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.
@@ -55,6 +55,7 @@ struct SimDiskOptions {
     SimClock* clock = nullptr;      // poll() moves it on; may be null
     bool reorder = true;            // false: completions in the order of submission, all at once
     std::uint64_t capacity_bytes = 1ull << 40;  // of all files together
+    int full_error = 28;            // ENOSPC: what a growth beyond it fails with
 };
 
 class SimDisk final : public Disk {
