@@ -50,18 +50,24 @@ class Miss {
 
     // Takes all answers. The first failure is told, after the others have been waited for as well.
     Status take() {
-        Status first;
-        for (; taken_ < asked_.size(); ++taken_) {
-            const Asked& asked = asked_[taken_];
-            if (Status came = wait(asked); !came.ok()) return came;
-            const Answer answer = connection_.answer(asked.call);
-            connection_.release_call(asked.call);
-            if (first.ok()) first = judge(answer, asked.pages);
+        while (taken_ < asked_.size()) {
+            if (Status came = take_oldest(); !came.ok()) return came;
         }
-        return first;
+        return first_;
     }
 
   private:
+    // Not ok: nothing more is to be waited for. What the answer means is in first_.
+    Status take_oldest() {
+        const Asked& asked = asked_[taken_];
+        if (Status came = wait(asked); !came.ok()) return came;
+        const Answer answer = connection_.answer(asked.call);
+        connection_.release_call(asked.call);
+        ++taken_;
+        if (first_.ok()) first_ = judge(answer, asked.pages);
+        return {};
+    }
+
     Status post(std::span<const PageId> pages) {
         PageRequest request;
         const auto bytes = encode(request, pages);
@@ -73,7 +79,9 @@ class Miss {
                 }
                 connection_.release_call(*call);
             }
-            if (Status room = pause(pages.front()); !room.ok()) return room;
+            // What this read itself asked for may be what takes the room.
+            const bool own = taken_ < asked_.size();
+            if (Status room = own ? take_oldest() : pause(pages.front()); !room.ok()) return room;
         }
     }
 
@@ -140,6 +148,7 @@ class Miss {
     Connection& connection_;
     std::vector<Asked> asked_;
     std::size_t taken_ = 0;
+    Status first_;  // failure that an answer told of
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "clientlib/bidstore.h"
+#include "clientlib/snapshot.h"
 #include "tests/fake_daemon.h"
 
 namespace {
@@ -455,6 +456,24 @@ TEST_F(ClientRead, MultiGetAsksForAllMissesAtOnce) {
     }
     EXPECT_EQ(daemon_.page_requests(), before + 1);
     EXPECT_EQ(daemon_.pages_requested(), 10u);
+}
+
+// The records of one read used to wait for each other: those posted kept the call slots that the
+// next ones needed, and were not looked at before all were posted.
+TEST_F(ClientRead, MoreMissesThanCallSlotsHoldAreAskedForAsAnswersCome) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    const Snapshot now = snapshot(*own);
+    constexpr std::size_t kRecords = 3 * FakeDaemon::Options{}.call_slots;
+    const std::vector<PageId> pages(kRecords * kPagesPerRequest, leaf_page(kItemsRoot, 3));
+    const std::uint32_t before = daemon_.page_requests();
+    const Status came =
+        request_pages(ReaderState::of(now), table.raw().info(), pages, nullptr);
+    EXPECT_TRUE(came.ok()) << came.failure().what;
+    EXPECT_EQ(daemon_.page_requests(), before + kRecords);
+    const std::vector<PageId> unknown(pages.size(), PageId{999});
+    EXPECT_EQ(request_pages(ReaderState::of(now), table.raw().info(), unknown, nullptr).error(),
+              Error::kNoSuchPage);
 }
 
 TEST_F(ClientRead, PeekManyFindsWhatPeekFindsInAnyOrder) {
