@@ -293,7 +293,8 @@ bool Engine::Core::show_load(BulkLoad& load) {
     Refused refused;
     refused.error = old.error;  // a table of that name was made meanwhile
     const std::uint32_t bytes =
-        Wal::record_bytes(0, 0) + Wal::record_bytes(0, sizeof(LoggedLoad));
+        Wal::record_bytes(0, 0) + Wal::record_bytes(0, sizeof(TableAttributes)) +
+        Wal::record_bytes(0, sizeof(LoggedLoad));
     Wait wait = Wait::kNone;
     if (refused.error == Error::kOk) wait = secure(load_room_.total(), bytes, refused);
     if (refused.error != Error::kOk) {
@@ -302,6 +303,12 @@ bool Engine::Core::show_load(BulkLoad& load) {
     }
     if (wait != Wait::kNone) return false;
     if (old.table != nullptr) {
+        if (table.retain_us != old.table->retain_us) {  // it was set while the load was under way
+            const TableAttributes attributes{old.table->retain_us, 0};
+            commit_->wal().append(RecordType::kSetTable, table.id, {},
+                                  std::as_bytes(std::span(&attributes, 1)));
+            storage_.catalog->set_retention(table.id, attributes.retain_us);
+        }
         commit_->wal().append(RecordType::kDropTable, old.table->id, {}, {});
         storage_.catalog->drop(old.table->id);
     }

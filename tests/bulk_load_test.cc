@@ -80,6 +80,36 @@ TEST_F(BulkLoadTest, AllRowsAreThereWithTheLastAnswer) {
     EXPECT_EQ(unused_pages(), space().available() + space().quarantined());
 }
 
+// What was set and acknowledged while the load was under way is not undone by its end.
+TEST_F(BulkLoadTest, RetentionSetDuringTheLoadHoldsForTheLoadedTable) {
+    const Schema schema = load_schema("kept", false);
+    const TableId empty = store_.create_table(*client_, schema);
+    const auto retain = [&](std::uint64_t retain_us) {
+        const TableAttributes attributes{retain_us, 0};
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kSetTable, empty, {},
+                        std::as_bytes(std::span(&attributes, 1)));
+        EXPECT_EQ(store_.commit(*client_, bytes).error, Error::kOk);
+    };
+    retain(kRetainMaxUs);
+    const LoadRows rows = make_load_rows(schema, 100, 1);
+    SimClient& loader = store_.connect();
+    LoadClient load(loader, schema, rows);
+    ASSERT_FALSE(load.step());
+    ASSERT_TRUE(store_.run_until([&] { return load.step() || load.answered() > 0; }));
+    retain(0);
+    ASSERT_TRUE(store_.run_until([&] { return load.step(); }));
+    ASSERT_TRUE(load.loaded());
+    ASSERT_NE(table_named(store_, "kept")->id, empty);
+    EXPECT_EQ(table_named(store_, "kept")->retain_us, 0u);
+    // The log says the same.
+    SimStore again(small_store(), store_.disk->power_loss(4), 4);
+    ASSERT_TRUE(again.open().ok());
+    ASSERT_NE(table_named(again, "kept"), nullptr);
+    EXPECT_EQ(table_named(again, "kept")->retain_us, 0u);
+    EXPECT_EQ(again.rows(table_named(again, "kept")->id), rows);
+}
+
 TEST_F(BulkLoadTest, LeavesAreFull) {
     const Schema schema = load_schema("full", false);
     ASSERT_EQ(run_load(store_, *client_, schema, make_load_rows(schema, 14'000, 1)), Error::kOk);
