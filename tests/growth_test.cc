@@ -113,6 +113,32 @@ TEST_F(GrowthTest, OnlyATrueShortageWaitsForGrowth) {
     EXPECT_GT(growth.chunks(), 1u);
 }
 
+// What is refused opens a batch and leaves it empty: the log is as idle as without it, and the last
+// batch is called durable all the same.
+TEST_F(GrowthTest, ARefusedWriteDoesNotKeepTheLogFromGoingIdle) {
+    start();
+    set_room(3 * kChunkBytes);
+    Error refusal = Error::kOk;
+    std::uint32_t id = put_until_refused(0, refusal);
+    ASSERT_EQ(refusal, Error::kNoSpace);
+    TransactionBytes last;
+    std::vector<std::byte> key(4);
+    last.operation(OperationKind::kDelete, table, key, {});
+    ASSERT_EQ(store->commit(*client, last).error, Error::kOk);
+    ASSERT_EQ(put(id), Error::kNoSpace);
+    const auto writes = [&] {
+        return store->pool->stats()
+            .counter[static_cast<std::size_t>(Counter::kLogWrites)]
+            .load();
+    };
+    const std::uint64_t before = writes();
+    for (int i = 0; i < 20; ++i) {
+        store->clock.advance_ns(10'000'000);
+        store->round();
+    }
+    EXPECT_EQ(writes(), before + 1);
+}
+
 // A stop ends the growth early, which is no full file: the write goes to the next daemon.
 TEST_F(GrowthTest, StopWhileAWriteWaitsForGrowthDoesNotRefuseIt) {
     start();
