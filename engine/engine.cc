@@ -120,7 +120,6 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     worked |= sweep();
     if (commit_->failed()) fence(commit_->failure());
     if (!storage_.checkpointer->failure().empty()) fence(storage_.checkpointer->failure());
-    failed_pages_.clear();
     port_.flush();
     tick();
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;

@@ -181,7 +181,7 @@ class Engine::Core {
     std::vector<std::unique_ptr<BulkLoad>> loads_;
     std::uint32_t load_records_ = 0;  // taken in this round
     bool orphans_ = true;             // there may be hidden tables that nobody loads
-    std::unordered_map<std::uint32_t, Error> failed_pages_;  // of this round, for parked requests
+    std::unordered_map<std::uint32_t, Error> failed_pages_;  // not told to the parked yet
 
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     std::uint64_t next_expiry_ns_ = 0;

@@ -1,6 +1,7 @@
 // What clients ask for: transactions and pages, from a ring's record to an answer or a wait.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine/engine_core.h"
 
@@ -63,22 +64,24 @@ void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
 bool Engine::Core::retry_parked() {
     // Without an answer they are sent again, to the next daemon; here they would wait for nothing.
     if (stopping_) return false;
+    // What is found out from here on is for the requests that are parked from here on.
+    const auto failed_pages = std::exchange(failed_pages_, {});
     bool worked = false;
     std::vector<std::uint64_t> ready;
     for (const auto& [client_id, parked] : parked_) {
         const bool waits = parked.wait == Wait::kPage && !storage_.pool.resident(parked.page) &&
-                           !failed_pages_.contains(parked.page.value);
+                           !failed_pages.contains(parked.page.value);
         if (!waits) ready.push_back(client_id);
     }
     for (const std::uint64_t client_id : ready) {
         Parked& parked = parked_.at(client_id);
         PageId page;
-        const auto failed = failed_pages_.find(parked.page.value);
+        const auto failed = failed_pages.find(parked.page.value);
         Wait wait = Wait::kNone;
-        if (parked.wait == Wait::kPage && failed != failed_pages_.end() &&
+        if (parked.wait == Wait::kPage && failed != failed_pages.end() &&
             parked.request.kind == RecordKind::kLoad) {
             port_.answer(parked.request.from, failed->second);
-        } else if (parked.wait == Wait::kPage && failed != failed_pages_.end()) {
+        } else if (parked.wait == Wait::kPage && failed != failed_pages.end()) {
             refuse(parked.request, *session_of(client_id), failed->second, 0);
         } else {
             wait = attempt(parked.request, parked.taken_ns, page);

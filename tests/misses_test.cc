@@ -196,6 +196,41 @@ TEST_F(Misses, AClientThatDiesWhileItWaitsLeavesNothingBehind) {
     }
 }
 
+// Damage that no waiting mends: it was noted for the round in which the write was parked, and
+// forgotten before the write was looked at again.
+TEST_F(Misses, AWriteWhoseWayLeadsToAFreePageIsRefusedAndDoesNotWaitForEver) {
+    Pool& pool = core().storage().pool;
+    PageId free;
+    for (std::uint32_t id = pool.page_count() - 1; !free; --id) {
+        if (!core().storage().space.readable(PageId{id})) free = PageId{id};
+    }
+    std::vector<std::byte> key(8);
+    std::uint32_t patched = 0;
+    for (std::uint32_t id = 0; id < pool.page_count() && patched == 0; ++id) {
+        const std::byte* bytes = pool.newest(PageId{id});
+        if (bytes == nullptr || tree_level(bytes, table) != 1) continue;
+        const InnerView node(bytes, shape->inner);
+        const PageId child = node.child(1);
+        if (pool.resident(child)) continue;
+        node.copy_key(1, key.data());
+        for (std::size_t at = kPageHeaderBytes; at + 4 <= kPageBytes; at += 4) {
+            if (std::memcmp(bytes + at, &child.value, 4) != 0) continue;
+            std::memcpy(const_cast<std::byte*>(bytes) + at, &free.value, 4);
+            ++patched;
+        }
+    }
+    ASSERT_EQ(patched, 1u);
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kCheckPresent, table, key, {});
+    const auto token = writer->submit(bytes.bytes());
+    ASSERT_TRUE(token.has_value());
+    std::optional<Answer> answer;
+    EXPECT_TRUE(
+        store->run_until([&] { return (answer = writer->answer(*token)).has_value(); }, 2'000));
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->error, Error::kCorruption);
+}
+
 TEST_F(Misses, RequestsForOnePageShareOneReadAndAllAreAnswered) {
     const PageId page = absent_leaves(1).front();
     SimClient& other = store->connect(Rights::kReader);
