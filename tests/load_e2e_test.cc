@@ -1,0 +1,234 @@
+// `bidstore load` by real processes: wrong files, full disks, and kills in the middle. Whatever
+// happens, the table has all rows or none, and every page of the file is accounted for.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "clientlib/load_rows.h"
+#include "clientlib/space_report.h"
+#include "tests/real_store.h"
+
+namespace bidstore {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kRowBytes = 200;
+constexpr std::uint64_t kRows = 200'000;  // 40 MB
+
+Schema rows_schema() {
+    auto schema = Schema::make(
+        "t", {{"k", ColumnType::kU64, 0}, {"pad", ColumnType::kFixed, kRowBytes - 8}}, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+// Row i of the file has the key key_of(i); the last `missing` bytes are not there.
+template <class KeyOf>
+std::string rows_file(std::uint64_t rows, KeyOf key_of, std::size_t missing = 0) {
+    const auto header = rows_header(rows_schema(), rows, true);
+    CHECK(header.ok());
+    std::string file(sizeof *header + rows * kRowBytes, 'p');
+    std::memcpy(file.data(), &*header, sizeof *header);
+    for (std::uint64_t i = 0; i < rows; ++i) {
+        std::byte key[8];
+        encode_key_integer(key, key_of(i), 8, false);
+        std::memcpy(&file[sizeof *header + i * kRowBytes], key, sizeof key);
+    }
+    file.resize(file.size() - missing);
+    return file;
+}
+
+std::string rising(std::uint64_t rows, std::size_t missing = 0) {
+    return rows_file(rows, [](std::uint64_t i) { return i; }, missing);
+}
+
+class LoadProcesses : public testing::Test {
+  protected:
+    void TearDown() override {
+        if (!daemon_ || !daemon_->running()) return;
+        EXPECT_EQ(daemon_->stop(), 0) << daemon_->log();
+    }
+    void start(std::optional<std::string> directory = std::nullopt) {
+        const std::vector<std::string> settings{"pool_bytes=64MiB", "max_data_bytes=1GiB"};
+        if (directory) daemon_.emplace(*directory, settings);
+        else daemon_.emplace(settings);
+        ASSERT_TRUE(daemon_->start());
+        make_table();
+    }
+    void make_table() {
+        const Finished made = tool({"table", "create", "t", "--column", "k:u64", "--column",
+                                    "pad:fixed(192)", "--key", "k"});
+        ASSERT_EQ(made.status, 0) << made.output;
+    }
+    std::vector<std::string> command(const std::vector<std::string>& arguments) {
+        std::vector<std::string> words{std::string(BIDSTORE_BINARY_DIR) + "/bidstore", "--socket",
+                                       daemon_->socket()};
+        words.insert(words.end(), arguments.begin(), arguments.end());
+        return words;
+    }
+    Finished tool(const std::vector<std::string>& arguments) {
+        return run_to_end(command(arguments));
+    }
+    std::string write_file(const std::string& name, const std::string& content) {
+        std::ofstream(work_.file(name), std::ios::binary) << content;
+        return work_.file(name);
+    }
+    // Tables and metadata are the pages in use, and all others may be used, at once or soon.
+    void expect_every_page_accounted_for() {
+        Store store = attach(*daemon_);
+        Reader reader = need(store.reader());
+        std::string found;
+        const auto accounted = [&] {
+            const std::uint64_t chunks = counter(store, Counter::kChunks);
+            const FileSpace file = need(file_space(reader, chunks, soon()));
+            std::uint64_t pages = 2 + file.chunks + (file.chunks + 127) / 128;
+            for (const TableSpace& each : need(all_table_space(store, reader, soon()))) {
+                pages += each.pages();
+            }
+            const std::uint64_t free = counter(store, Counter::kFreePages);
+            found = std::to_string(file.used_pages) + " pages in use, " + std::to_string(pages) +
+                    " of tables; " + std::to_string(file.free_pages) + " free, " +
+                    std::to_string(free) + " counted";
+            return file.used_pages == pages && file.free_pages == free;
+        };
+        EXPECT_TRUE(eventually(accounted)) << found;
+    }
+    void expect_nothing_loaded() {
+        EXPECT_EQ(tool({"count", "t"}).output, "0\n");
+        expect_every_page_accounted_for();
+    }
+    // A load whose input stops in the middle and never ends: its pages are on the way to the disk.
+    Process load_half() {
+        const std::string pipe = work_.file("pipe");
+        EXPECT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+        writer_ = Process::fork([&] {
+            std::ofstream(pipe, std::ios::binary)
+                .write(rising(kRows).data(), static_cast<std::streamsize>(kRows * kRowBytes / 2))
+                .flush();
+            ::pause();
+            return 0;
+        });
+        Process load = Process::run(command({"load", "t", pipe, "--format", "rows", "--sorted"}),
+                                    work_.file("load.log"));
+        const std::string data = daemon_->data_directory() + "/data";
+        EXPECT_TRUE(eventually([&] { return fs::file_size(data) > (8u << 20); }))
+            << read_whole_file(work_.file("load.log"));
+        return load;
+    }
+
+    WorkDirectory work_;
+    std::optional<RealDaemon> daemon_;
+    Process writer_;
+};
+
+TEST_F(LoadProcesses, AClientKilledInTheMiddleLeavesNothing) {
+    start();
+    Process load = load_half();
+    load.kill();
+    expect_nothing_loaded();
+    EXPECT_EQ(tool({"load", "t", write_file("rows", rising(1000)), "--sorted"}).status, 0);
+    EXPECT_EQ(tool({"count", "t"}).output, "1000\n");
+    expect_every_page_accounted_for();
+}
+
+TEST_F(LoadProcesses, ADaemonKilledInTheMiddleLeavesNothing) {
+    start();
+    Process load = load_half();
+    daemon_->kill();
+    writer_.kill();
+    const auto ended = load.wait();
+    ASSERT_TRUE(ended.has_value());
+    EXPECT_EQ(*ended, 3) << read_whole_file(work_.file("load.log"));
+    ASSERT_TRUE(daemon_->start());
+    expect_nothing_loaded();
+    EXPECT_EQ(tool({"load", "t", write_file("rows", rising(1000)), "--sorted"}).status, 0);
+    EXPECT_EQ(tool({"count", "t"}).output, "1000\n");
+}
+
+TEST_F(LoadProcesses, FilesThatAreNotWhatTheyClaimAreRefused) {
+    start();
+    struct Case {
+        std::string name;
+        std::string content;
+        std::string words;
+    };
+    const std::string one = rising(1'000);
+    const Case cases[] = {
+        {"short", rising(1'000, 100), "promises"},
+        {"header", one.substr(0, 40), "not a file of binary rows"},
+        {"long", one + "x", "promises"},
+        {"falls", rows_file(1'000, [](auto i) { return i == 700 ? 3 : i; }), "row 701 "},
+        {"twice", rows_file(1'000, [](auto i) { return i == 700 ? 699 : i; }), "row 701 "},
+    };
+    for (const Case& bad : cases) {
+        SCOPED_TRACE(bad.name);
+        const Finished ran =
+            tool({"load", "t", write_file(bad.name, bad.content), "--sorted", "--format", "rows"});
+        EXPECT_TRUE(ran.status == 2 || ran.status == 4) << ran.status;
+        EXPECT_NE(ran.output.find(bad.words), std::string::npos) << ran.output;
+        expect_nothing_loaded();
+    }
+    // Without the claim a row that falls is sorted in, but no key may be there twice.
+    EXPECT_EQ(tool({"load", "t", work_.file("twice")}).status, 4);
+    expect_nothing_loaded();
+}
+
+// Of a pipe nobody knows the length beforehand.
+TEST_F(LoadProcesses, APipeThatEndsEarlyLoadsNothing) {
+    start();
+    const std::string pipe = work_.file("pipe");
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    writer_ = Process::fork([&] {
+        std::ofstream(pipe, std::ios::binary) << rising(20'000, 100);
+        return 0;
+    });
+    const Finished ran = tool({"load", "t", pipe, "--format", "rows", "--sorted"});
+    EXPECT_EQ(ran.status, 2);
+    EXPECT_NE(ran.output.find("ends after row 19999 of 20000"), std::string::npos) << ran.output;
+    expect_nothing_loaded();
+}
+
+TEST_F(LoadProcesses, AFullDiskRefusesTheLoadAndServesOn) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root, to mount a small file system";
+    // Log and journal of a --dev store, and what it begins with, leave some of it.
+    SmallFileSystem small(std::uint64_t{400} << 20);
+    if (!small.mounted()) GTEST_SKIP() << small.why();
+    start(small.path());
+    const std::uint64_t used = fs::space(small.path()).capacity - fs::space(small.path()).available;
+    small.resize(used + (std::uint64_t{12} << 20));
+    const std::string rows = write_file("rows", rising(kRows));
+    const Finished ran = tool({"load", "t", rows, "--sorted"});
+    EXPECT_EQ(ran.status, 5) << ran.output;
+    EXPECT_NE(ran.output.find("no room"), std::string::npos) << ran.output;
+    expect_nothing_loaded();
+    EXPECT_EQ(tool({"put", "t", "k=1"}).status, 0);
+    EXPECT_EQ(tool({"delete", "t", "k=1"}).status, 0);
+    small.resize(std::uint64_t{400} << 20);
+    EXPECT_EQ(tool({"load", "t", rows, "--sorted"}).status, 0);
+    EXPECT_EQ(tool({"count", "t"}).output, std::to_string(kRows) + "\n");
+    expect_every_page_accounted_for();
+    EXPECT_EQ(daemon_->stop(), 0) << daemon_->log();
+}
+
+TEST_F(LoadProcesses, AFullDirectoryForSortingNamesItAndLoadsNothing) {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root, to mount a small file system";
+    SmallFileSystem small(std::uint64_t{4} << 20);
+    if (!small.mounted()) GTEST_SKIP() << small.why();
+    start();
+    const std::string rows =
+        write_file("rows", rows_file(50'000, [](std::uint64_t i) { return 50'000 - i; }));
+    const Finished ran = tool({"load", "t", rows, "--memory", "1", "--temp-dir", small.path()});
+    EXPECT_EQ(ran.status, 5) << ran.output;
+    EXPECT_NE(ran.output.find(small.path()), std::string::npos) << ran.output;
+    EXPECT_NE(ran.output.find("--temp-dir"), std::string::npos) << ran.output;
+    expect_nothing_loaded();
+}
+
+}  // namespace
+}  // namespace bidstore
