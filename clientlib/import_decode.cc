@@ -8,26 +8,37 @@
 namespace bidstore {
 namespace {
 
-int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
+// By character: the number that a digit stands for, or kNoDigit.
+using DigitTable = std::array<std::uint8_t, 256>;
+constexpr std::uint8_t kNoDigit = 0xff;
+
+constexpr DigitTable digit_table(std::string_view digits) {
+    DigitTable table{};
+    for (auto& entry : table) entry = kNoDigit;
+    for (std::size_t i = 0; i < digits.size(); ++i) {
+        table[static_cast<unsigned char>(digits[i])] = static_cast<std::uint8_t>(i);
+    }
+    return table;
+}
+
+constexpr DigitTable hex_table() {
+    DigitTable table = digit_table("0123456789abcdef");
+    for (std::uint8_t i = 0; i < 6; ++i) table['A' + i] = static_cast<std::uint8_t>(10 + i);
+    return table;
+}
+
+constexpr DigitTable kHexDigits = hex_table();
+constexpr DigitTable kBase64Digits =
+    digit_table("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+constexpr DigitTable kBase64UrlDigits =
+    digit_table("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+
+std::uint32_t digit_of(const DigitTable& table, char c) {
+    return table[static_cast<unsigned char>(c)];
 }
 
 Failure invalid(std::string_view wanted, std::string_view text) {
     return {Error::kInvalid, "not " + std::string(wanted) + ": " + in_quotes(text)};
-}
-
-// The six bits of a base64 digit, or -1.
-int base64_digit(char c, Base64Alphabet alphabet) {
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    const bool url = alphabet == Base64Alphabet::kUrl;
-    if (c == (url ? '-' : '+')) return 62;
-    if (c == (url ? '_' : '/')) return 63;
-    return -1;
 }
 
 std::uint64_t ticks_per_second(TimeUnit unit) {
@@ -120,14 +131,15 @@ Result<std::string> decode_uuid(std::string_view text) {
 
 Result<std::string> decode_hex(std::string_view text) {
     if (text.size() % 2 != 0) return invalid("hex (an odd number of digits)", text);
-    std::string out;
-    out.reserve(text.size() / 2);
-    for (std::size_t i = 0; i < text.size(); i += 2) {
-        const int high = hex_digit(text[i]);
-        const int low = hex_digit(text[i + 1]);
-        if (high < 0 || low < 0) return invalid("hex", text);
-        out += static_cast<char>(high * 16 + low);
+    std::string out(text.size() / 2, '\0');
+    std::uint32_t all = 0;  // of the digits: above 15 when one is none
+    for (std::size_t i = 0; i < out.size(); ++i) {
+        const std::uint32_t high = digit_of(kHexDigits, text[2 * i]);
+        const std::uint32_t low = digit_of(kHexDigits, text[2 * i + 1]);
+        all |= high | low;
+        out[i] = static_cast<char>(high << 4 | low);
     }
+    if (all > 15) return invalid("hex", text);
     return out;
 }
 
@@ -137,20 +149,33 @@ Result<std::string> decode_base64(std::string_view text, Base64Alphabet alphabet
     while (digits.size() + 2 > text.size() && digits.ends_with('=')) digits.remove_suffix(1);
     const bool padded = digits.size() != text.size();
     if (digits.size() % 4 == 1 || (padded && text.size() % 4 != 0)) return invalid(wanted, text);
-    std::string out;
-    out.reserve(digits.size() * 3 / 4);
-    std::uint32_t bits = 0;
-    int bit_count = 0;
-    for (const char c : digits) {
-        const int digit = base64_digit(c, alphabet);
-        if (digit < 0) return invalid(wanted, text);
-        bits = (bits << 6 | static_cast<std::uint32_t>(digit)) & 0xffff;
-        bit_count += 6;
-        if (bit_count < 8) continue;
-        bit_count -= 8;
-        out += static_cast<char>(bits >> bit_count & 0xff);
+    const bool url = alphabet == Base64Alphabet::kUrl;
+    const DigitTable& table = url ? kBase64UrlDigits : kBase64Digits;
+    std::string out(digits.size() * 3 / 4, '\0');
+    char* to = out.data();
+    std::uint32_t all = 0;  // of the digits: above 63 when one is none
+    const auto take = [&](char c) {
+        const std::uint32_t digit = digit_of(table, c);
+        all |= digit;
+        return digit;
+    };
+    const char* from = digits.data();
+    const char* const end_of_fours = from + digits.size() / 4 * 4;
+    for (; from != end_of_fours; from += 4, to += 3) {
+        const std::uint32_t bits =
+            take(from[0]) << 18 | take(from[1]) << 12 | take(from[2]) << 6 | take(from[3]);
+        to[0] = static_cast<char>(bits >> 16);
+        to[1] = static_cast<char>(bits >> 8);
+        to[2] = static_cast<char>(bits);
     }
-    if ((bits & ((1u << bit_count) - 1)) != 0) return invalid(wanted, text);
+    // Two or three digits are left, or none.
+    std::uint32_t bits = 0;
+    const std::size_t left = digits.size() % 4;
+    for (std::size_t i = 0; i < left; ++i) bits |= take(from[i]) << (18 - 6 * i);
+    if (left >= 2) *to++ = static_cast<char>(bits >> 16);
+    if (left == 3) *to++ = static_cast<char>(bits >> 8);
+    const std::uint32_t rest = left == 3 ? 0xff : left == 2 ? 0xffff : 0;
+    if (all > 63 || (bits & rest) != 0) return invalid(wanted, text);
     return out;
 }
 

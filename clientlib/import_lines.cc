@@ -50,11 +50,6 @@ Result<LineReader> LineReader::open(const std::string& path) {
                       regular ? static_cast<std::uint64_t>(status.st_size) : 0);
 }
 
-std::uint64_t LineReader::bytes_read() const {
-    const z_off_t offset = gzoffset(gzip_->file);
-    return offset < 0 ? 0 : static_cast<std::uint64_t>(offset);
-}
-
 // More bytes into the empty buffer; false at the end of the file.
 Result<bool> LineReader::fill() {
     const int got = gzread(gzip_->file, buffer_.data(), static_cast<unsigned>(buffer_.size()));
@@ -67,6 +62,8 @@ Result<bool> LineReader::fill() {
                 path_ + ": cannot be read on behind line " + std::to_string(line_) + ": " +
                     (device ? std::strerror(errno) : message)};
     }
+    const z_off_t offset = gzoffset(gzip_->file);  // a system call: not for every line
+    bytes_read_ = offset < 0 ? 0 : static_cast<std::uint64_t>(offset);
     begin_ = 0;
     end_ = static_cast<std::size_t>(got);
     return got > 0;

@@ -29,7 +29,8 @@ class LineReader {
     Result<bool> next(std::string& line);
 
     std::uint64_t line() const { return line_; }  // of the newest line, counted from 1
-    std::uint64_t bytes_read() const;
+    // Of the file as it is stored, as far as it was asked for: some of it may be lines to come.
+    std::uint64_t bytes_read() const { return bytes_read_; }
     std::uint64_t bytes_total() const { return bytes_total_; }
 
   private:
@@ -43,6 +44,7 @@ class LineReader {
     std::size_t begin_ = 0;  // unread bytes of the buffer: [begin_, end_)
     std::size_t end_ = 0;
     std::uint64_t line_ = 0;
+    std::uint64_t bytes_read_ = 0;
     std::uint64_t bytes_total_ = 0;
 };
 

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <set>
 #include <sstream>
+#include <string>
 
 #include "clientlib/import_mapping.h"
 #include "clientlib/import_schema.h"
@@ -84,6 +86,30 @@ TEST(Decode, Base64KeepsAlphabetsApartAndChecksPadding) {
 TEST(Decode, Base64RefusesSpareBitsThatWouldMakeTwoTextsOneValue) {
     EXPECT_TRUE(decode_base64("YQ", Base64Alphabet::kUrl).ok());
     EXPECT_FALSE(decode_base64("YR", Base64Alphabet::kUrl).ok());
+}
+
+// Each character in each place of a text: digits give one text each, anything else is refused.
+TEST(Decode, EveryCharacterIsADigitOrRefused) {
+    const auto give_back = [](std::string text, std::string_view digits, auto decode) {
+        for (std::size_t place = 0; place < text.size(); ++place) {
+            std::string changed = text;
+            std::set<std::string> seen;
+            for (int c = 0; c < 256; ++c) {
+                changed[place] = static_cast<char>(c);
+                const auto bytes = decode(changed);
+                const bool digit = c != 0 && digits.find(static_cast<char>(c)) != digits.npos;
+                EXPECT_EQ(bytes.ok(), digit) << place << ", " << c;
+                if (bytes.ok()) seen.insert(*bytes);
+            }
+            EXPECT_EQ(seen.size(), digits.size() == 22 ? 16u : digits.size());
+        }
+    };
+    give_back("0123abCD", "0123456789abcdefABCDEF", [](auto& text) { return decode_hex(text); });
+    const std::string letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    give_back("YWIxQ09S", letters + "+/",
+              [](auto& text) { return decode_base64(text, Base64Alphabet::kStandard); });
+    give_back("YWIxQ09S", letters + "-_",
+              [](auto& text) { return decode_base64(text, Base64Alphabet::kUrl); });
 }
 
 TEST(Decode, SecondsKeepEveryDigit) {
