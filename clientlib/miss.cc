@@ -157,6 +157,7 @@ Status request_pages(ReaderState& state, const TableInfo& table, std::span<const
                      const std::byte* near) {
     state.pages_asked_for += pages.size();
     Miss miss(state, table, near);
+    state.touches->asked_for(pages);
     if (Status asked = miss.ask(pages); !asked.ok()) return asked;
     return miss.take();
 }
@@ -169,6 +170,7 @@ void request_pages_ahead(ReaderState& state, std::span<const PageId> pages) {
     if (connection.post(RecordKind::kPageRequest, encode(request, pages), *call, 0, 0)) {
         connection.forget_call(*call);
         state.pages_asked_for += pages.size();
+        state.touches->asked_for(pages);
     } else {
         connection.release_call(*call);
     }

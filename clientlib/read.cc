@@ -53,6 +53,7 @@ ReaderState::~ReaderState() {
     // A forked child has no client segment mapped, and the parent's locks are not its own.
     if (generation != fork_generation()) {
         slot.reset();
+        touches.reset();
         return;
     }
     if (holding) end();
@@ -73,6 +74,7 @@ Status ReaderState::move_to(std::shared_ptr<Connection> next) {
     const PoolView& pool = connection->pool();
     slot.emplace(segment.slots()[slot_number], pool.published(),
                  pool.revoked()[segment.first_slot() + slot_number]);
+    touches.emplace(segment.marks()[slot_number]);
     roots.clear();
     return {};
 }

@@ -16,6 +16,7 @@
 #include "engine/page/search.h"
 #include "shm/page_map.h"
 #include "shm/reader_slot.h"
+#include "shm/touch_marks.h"
 
 namespace bidstore {
 
@@ -62,6 +63,7 @@ struct ReaderState {
     std::shared_ptr<Connection> connection;
     std::uint32_t slot_number = 0;
     std::optional<SlotOwner> slot;
+    std::optional<TouchMarker> touches;  // with the slot
     bool holding = false;  // a snapshot is live
     bool rows_out = false;  // rows in their pages were given out under it: theirs until it ends
     std::uint32_t standing_cursors = 0;  // that have a way to a leaf under it
@@ -103,6 +105,7 @@ class PageSource {
     const std::byte* operator()(PageId page) const {
         const PageVersion version = state_->version(page);
         *last_ = version.lookup;
+        if (version.page != nullptr) state_->touches->note(page, version.entry);
         return version.page;
     }
     [[gnu::always_inline]] void prefetch(PageId page) const {

@@ -117,6 +117,8 @@ const std::vector<Setting>& settings() {
         number_setting<&Config::pool_bytes>("pool_bytes", Kind::kSize, 8 * kMiB, 4 * kTiB),
         number_setting<&Config::max_data_bytes>("max_data_bytes", Kind::kSize, 8 * kMiB, 8 * kTiB),
         word_setting<&Config::huge_pages>("huge_pages", {"off", "try", "on"}),
+        number_setting<&Config::pin_recent_ns>("pin_recent", Kind::kTime, 0, kDay),
+        number_setting<&Config::pin_recent_percent>("pin_recent_percent", Kind::kCount, 0, 90),
         number_setting<&Config::seal_pool_writes>("seal_pool_writes", Kind::kBool, 0, 1),
         // -1 is written as such; the range is checked with the sign.
         {.key = "engine_cpu",
@@ -494,6 +496,8 @@ EngineOptions engine_options(const Config& config) {
     options.checkpoint_interval_ns = config.checkpoint_interval_ns;
     options.max_snapshot_age_ns = config.max_snapshot_age_ns;
     options.max_held_bytes = config.max_held_bytes;
+    options.pin_recent_us = config.pin_recent_ns / kMicrosecond;
+    options.pin_recent_share = config.pin_recent_percent / 100.0;
     options.session_age_us = config.session_age_ns / kMicrosecond;
     options.spin = config.spin;
     options.linger_ns = kLingerNs;

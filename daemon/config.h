@@ -50,6 +50,8 @@ struct Config {
 
     std::uint64_t max_snapshot_age_ns = 5'000'000'000;
     std::uint64_t max_held_bytes = 256ull << 20;
+    std::uint64_t pin_recent_ns = 60'000'000'000;
+    std::uint32_t pin_recent_percent = 50;
     std::uint64_t session_age_ns = 7ull * 86'400'000'000'000;
     std::uint32_t max_clients = 64;
     std::uint32_t slots_per_client = 128;

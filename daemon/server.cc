@@ -127,6 +127,7 @@ AttachedSegment shape_of(ClientSegment& segment) {
     shape.call_slot_count = segment.call_slot_count();
     shape.ring_bytes = segment.ring_bytes();
     shape.slots_offset = offset(segment.slots());
+    shape.marks_offset = offset(segment.marks());
     shape.ring_control_offset = offset(&segment.ring_control());
     shape.ring_offset = offset(segment.ring());
     shape.calls_offset = offset(segment.calls());

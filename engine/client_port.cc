@@ -23,6 +23,8 @@ void ClientPort::attach(const ClientCommand& command, std::uint64_t last_number)
     client->segment = segment;
     client->control = reinterpret_cast<RingControl*>(segment.base + segment.ring_control_offset);
     client->slots = reinterpret_cast<ReaderSlot*>(segment.base + segment.slots_offset);
+    client->marks = reinterpret_cast<TouchMarks*>(segment.base + segment.marks_offset);
+    client->marks_seen.resize(segment.slot_count);
     client->calls = reinterpret_cast<CallSlot*>(segment.base + segment.calls_offset);
     init_ring(*client->control, last_number);
     client->ring = std::make_unique<RingConsumer>(
@@ -231,6 +233,34 @@ const HeldSnapshots& ClientPort::scan() {
     std::sort(held_.csns.begin(), held_.csns.end());
     std::sort(held_.looked.begin(), held_.looked.end());
     return held_;
+}
+
+std::uint32_t ClientPort::take_touches(Client& client, std::uint32_t slots_max,
+                                       std::span<std::uint32_t> room) {
+    std::uint32_t taken = 0;
+    const std::uint32_t slots = std::min(client.segment.slot_count, slots_max);
+    for (std::uint32_t looked = 0; looked < slots && taken < room.size(); ++looked) {
+        const std::uint32_t slot = client.next_marks;
+        client.next_marks = (slot + 1) % client.segment.slot_count;
+        taken += TouchWatcher::take(client.marks[slot], client.marks_seen[slot],
+                                    room.subspan(taken));
+    }
+    return taken;
+}
+
+std::uint32_t ClientPort::take_touches(std::span<std::uint32_t> room) {
+    if (clients_.empty()) return 0;
+    const auto clients = static_cast<std::uint32_t>(clients_.size());
+    const std::size_t part = std::max<std::size_t>(1, room.size() / clients);
+    std::uint32_t taken = 0;
+    for (std::uint32_t looked = 0; looked < clients && taken < room.size(); ++looked) {
+        Client& client = *clients_[next_marked_client_ % clients];
+        next_marked_client_ = (next_marked_client_ + 1) % clients;
+        if (client.cut_off) continue;
+        const auto own = room.subspan(taken, std::min(part, room.size() - taken));
+        taken += take_touches(client, std::max(4u, kMarkedSlotsMax / clients), own);
+    }
+    return taken;
 }
 
 bool ClientPort::revoke_oldest() {

@@ -25,6 +25,7 @@
 #include "shm/ring.h"
 #include "shm/segment.h"
 #include "shm/stats.h"
+#include "shm/touch_marks.h"
 
 namespace bidstore {
 
@@ -83,6 +84,10 @@ class ClientPort {
 
     // Looks at all slots after a publication (or at any time) and ends leases that are over.
     const HeldSnapshots& scan();
+    // Copies pages that clients marked as used into `room` and returns how many: page numbers, not
+    // checked at all. Each client gets an equal part of the room, whatever it marked, so that none
+    // crowds out the others; what it marked beyond that is passed over.
+    std::uint32_t take_touches(std::span<std::uint32_t> room);
     // Revokes the oldest snapshot; false when there is none. For when it holds too much.
     bool revoke_oldest();
 
@@ -102,6 +107,9 @@ class ClientPort {
         std::unique_ptr<RingConsumer> ring;
         RingControl* control = nullptr;
         ReaderSlot* slots = nullptr;
+        TouchMarks* marks = nullptr;
+        std::vector<std::uint32_t> marks_seen;  // by slot
+        std::uint32_t next_marks = 0;           // the slot to be gathered from next
         CallSlot* calls = nullptr;
         Answers answers;
         std::vector<SlotState> slot_states;
@@ -112,6 +120,7 @@ class ClientPort {
     };
     static constexpr std::uint32_t kOffencesMax = 3;
     static constexpr std::uint32_t kLooksMax = 64;
+    static constexpr std::uint32_t kMarkedSlotsMax = 512;  // looked at in one take_touches()
     static constexpr std::uint64_t kPinnedRunsMax = 5;
 
     Client* find(std::uint64_t client_id) const;
@@ -119,6 +128,8 @@ class ClientPort {
     bool lease_over(const SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
     bool impossible(const SlotState& state, const SlotSighting& seen) const;
     bool pins_too_long(SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
+    std::uint32_t take_touches(Client& client, std::uint32_t slots_max,
+                               std::span<std::uint32_t> room);
     void offend(Client& client, const char* reason);
     void revoke(Client& client, std::uint32_t slot, std::uint64_t episode);
     SlotSighting settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const;
@@ -131,6 +142,7 @@ class ClientPort {
     std::vector<std::unique_ptr<Client>> clients_;
     std::unordered_map<std::uint64_t, Client*> by_id_;
     std::size_t next_client_ = 0;
+    std::size_t next_marked_client_ = 0;
     std::vector<std::byte> buffer_;
     HeldSnapshots held_;
     std::uint64_t held_visible_ = 0;       // visible when the scan under way began

@@ -28,6 +28,7 @@ struct AttachedSegment {
     std::uint32_t call_slot_count = 0;
     std::uint32_t ring_bytes = 0;
     std::uint64_t slots_offset = 0;
+    std::uint64_t marks_offset = 0;
     std::uint64_t ring_control_offset = 0;
     std::uint64_t ring_offset = 0;
     std::uint64_t calls_offset = 0;

@@ -48,7 +48,10 @@ Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clien
                }),
       port_(clients, pool, clock, stats_, {options.max_snapshot_age_ns, options.max_pin_all_ns}),
       page_waits_(port_),
-      sleep_(pool.header().engine) {}
+      sleep_(pool.header().engine) {
+    storage_.pin_recent_us = options.pin_recent_us;
+    storage_.pool.eviction().set_recent_share(options.pin_recent_share);
+}
 
 Status Engine::Core::open() {
     // Fewer steps for each page read, where locked memory may be as much as the pool.
@@ -179,6 +182,7 @@ void Engine::Core::tick() {
     last_tick_ns_ = now_ns;
     pool_segment_.header().engine.heartbeat_ns.store(now_ns);
     if (commit_) reclaim(kSweepLooks);  // ends leases, too
+    if (commit_) gather_touches();
     const std::uint64_t held_bytes = versions_of_readers() * kPageBytes;
     const bool all_looked_at = sweep_left_ == 0;
     if (held_bytes > options_.max_held_bytes && all_looked_at && port_.revoke_oldest()) {

@@ -33,6 +33,8 @@ struct EngineOptions {
     std::uint64_t max_pin_all_ns = 20'000'000;             // how long a slot may stay in PIN_ALL
     std::uint64_t max_held_bytes = 256u << 20;             // old versions that one client may hold
     std::uint64_t session_age_us = 7ull * 86'400'000'000;  // a session unused so long is forgotten
+    std::uint64_t pin_recent_us = 60'000'000;              // leaves with younger rows stay
+    double pin_recent_share = 0.5;                         // of the pool, as long as they are less
     bool spin = false;                                     // idle = "spin": never sleep
     std::uint64_t linger_ns = 0;  // awake through gaps between misses that are shorter than this
     // 64 random bits, for uuids and salts; must be given (a seeded one in simulation).

@@ -144,6 +144,7 @@ class Engine::Core {
     bool reclaim_for_room();
     bool checkpoint_helps(std::uint64_t missing_frames, std::uint64_t starved_since_ns) const;
     bool evict_and_reclaim(std::uint32_t count);
+    void gather_touches();
     bool reclaim(std::uint32_t kept_looks);
     bool sweep();
     std::uint64_t versions_of_readers() const;

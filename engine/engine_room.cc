@@ -1,6 +1,7 @@
 // Room for what is to come: frames, space in the file, in the log and in the journal, secured
 // before the first byte of a change; and what is done when there is none.
 #include <algorithm>
+#include <array>
 
 #include "engine/engine_core.h"
 
@@ -12,6 +13,18 @@ constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapsh
 constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what was evicted last
 constexpr std::uint64_t kReclaimRetryNs = 50'000;
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
+constexpr std::uint32_t kTouchesPerRound = 512;
+constexpr std::uint32_t kStepLeast = 64;
+constexpr std::uint32_t kStepMost = 1024;
+
+// Ahead of need.
+std::uint32_t frames_kept_free(const Pool& pool) { return std::max(16u, pool.frame_count() / 64); }
+
+// How far the hands move in a round: the less is free, the further. A round stays short, and no
+// more is taken out than is needed soon.
+std::uint32_t hands_step(std::uint32_t free, std::uint32_t low) {
+    return std::clamp((low - free) / 4, std::min(low, kStepLeast), kStepMost);
+}
 
 }  // namespace
 
@@ -189,17 +202,29 @@ bool Engine::Core::after_publication() {
     return true;
 }
 
+// What readers marked since the last time, a bounded number of them; the hands come next.
+void Engine::Core::gather_touches() {
+    std::array<std::uint32_t, kTouchesPerRound> pages;
+    const std::uint32_t count = port_.take_touches(pages);
+    for (std::uint32_t i = 0; i < count; ++i) storage_.pool.touched(PageId{pages[i]});
+    stats_.add(Counter::kMarksGathered, count);
+}
+
 // Drops cold pages; their frames are free at once when no batch is unpublished, else with the next
 // publication, and when no reader looks at them any more. As long as those evicted before are in
 // some reader's sight, the next ones mostly would be, too: to go on at once would empty the pool
 // for nothing.
 bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (storage_.pool.evicted() >= count && now_ns - evicted_ns_ < kEvictAgainNs) {
+    const std::uint32_t enough = std::max(count, frames_kept_free(storage_.pool));
+    if (storage_.pool.evicted() >= enough && now_ns - evicted_ns_ < kEvictAgainNs) {
         return reclaim_for_room();
     }
     if (now_ns < no_eviction_before_ns_) return false;
-    const auto pages = storage_.pool.eviction_candidates(count, storage_.checkpointer->covered());
+    gather_touches();
+    const auto pages = storage_.pool.eviction_candidates(
+        count, storage_.checkpointer->covered(),
+        [this](const PageHeader& leaf) { return storage_.recent(leaf); });
     if (pages.empty()) {
         no_eviction_before_ns_ = now_ns + kEvictionRetryNs;
         return false;
@@ -254,7 +279,7 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
     }
     if (reclaim_for_room() && pool.free_frames() >= frames) return true;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
-    const bool evicted = evict_and_reclaim(missing + pool.frame_count() / 64);
+    const bool evicted = evict_and_reclaim(missing + std::min(pool.frame_count() / 64, kStepMost));
     if (pool.free_frames() >= frames) return true;
     if (!evicted && checkpoint_helps(missing, starved_since_ns)) checkpoint_wanted_ = true;
     // Whatever is open may hold versions that its publication sets free.
@@ -275,14 +300,14 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
 // Keeps some frames free ahead of need, and starts the reads that waited for one.
 bool Engine::Core::relieve_pool() {
     Pool& pool = storage_.pool;
-    const std::uint32_t low = std::max(16u, pool.frame_count() / 64);
+    const std::uint32_t low = frames_kept_free(pool);
     bool worked = storage_.loader.pump(low / 2);
     if (pool.free_frames() >= low) {
         reads_starved_since_ns_ = 0;
         return worked;
     }
     if (commit_->in_flight() && pool.retired() > low) return worked;  // they come with it
-    worked |= evict_and_reclaim(low);
+    worked |= evict_and_reclaim(hands_step(pool.free_frames(), low));
     if (pool.free_frames() < low && storage_.loader.waits_for_frames()) {
         make_frames(low, reads_starved_since_ns_);
     }

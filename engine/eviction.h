@@ -29,7 +29,7 @@
 // less decides whether it stays. Of the others the policy needs to hear only now and then. So the
 // pages that are used most cost their readers nothing.
 //
-// Who:    one thread: today bench/evict_replay alone; the pool still has a plain clock.
+// Who:    one thread: the engine's (engine/pool.h), or bench/evict_replay.
 // Owns:   its arrays, 32 bytes a frame, allocated once. It has neither clock nor I/O; what it must
 //         know of a page it asks.
 // Errors: a frame admitted twice, or unknown, is our own mistake (CHECK).

@@ -7,11 +7,8 @@ namespace bidstore {
 
 namespace {
 
-constexpr std::uint64_t kLooksMax = 65'536;  // of one search for cold pages
-
-}  // namespace
-
-namespace {
+// Of one search for cold pages: a round stays short also among pages that cannot go.
+constexpr std::uint64_t kLooksMax = 8'192;
 
 bool lies_in(const std::vector<std::uint64_t>& ascending, std::uint64_t from, std::uint64_t to) {
     const auto first = std::lower_bound(ascending.begin(), ascending.end(), from);
@@ -36,7 +33,8 @@ Pool::Pool(PoolSegment& segment)
       newest_(page_count_, kNoFrame),
       info_(segment.header().frame_count),
       changed_((page_count_ + 63) / 64, 0),
-      taken_(changed_.size(), 0) {
+      taken_(changed_.size(), 0),
+      eviction_(frame_count_) {
     free_.reserve(frame_count_);
     for (std::uint32_t frame = frame_count_; frame >= 1; --frame) free_.push_back(frame);
 }
@@ -109,6 +107,7 @@ std::byte* Pool::writable(PageId page) {
     info_[frame].csn = open_csn_;
     info_[base].newer = frame;
     newest_[page.value] = frame;
+    eviction_.replace(base, frame);
     open_.frames.push_back(frame);
     mark_changed(page);
     return bytes;
@@ -126,6 +125,7 @@ std::byte* Pool::first_version(PageId page) {
     writer_.link(frame, kNoFrame);
     info_[frame].csn = open_csn_;
     newest_[page.value] = frame;
+    eviction_.admit(frame, page, false);  // it will show what it becomes
     open_.frames.push_back(frame);
     mark_changed(page);
     return bytes;
@@ -180,8 +180,11 @@ void Pool::loaded(FrameId frame) {
     CHECK(newest_[info.page] == kNoFrame);
     set_state(frame.value, State::kLoading, State::kPublished);
     info.csn = VersionWriter::csn_of(segment_.frame(frame));
+    info.referenced = false;  // being asked for once is what brought it here
     newest_[info.page] = frame.value;
-    writer_.map(PageId{info.page}, frame.value);
+    const bool inner = page_header(const_frame(frame.value)).type == PageType::kInner;
+    eviction_.admit(frame.value, PageId{info.page}, inner);
+    writer_.map(PageId{info.page}, frame.value, eviction_.watched(frame.value));
 }
 
 void Pool::load_failed(FrameId frame) {
@@ -251,6 +254,7 @@ void Pool::evict(PageId page, Csn csn) {
     set_state(frame, State::kPublished, State::kRetired);
     writer_.map(page, kNoFrame);
     newest_[page.value] = kNoFrame;
+    eviction_.leave(frame);
     info_[frame].successor = csn.value;
     info_[frame].evicted = true;
     ++evicted_;
@@ -268,25 +272,54 @@ bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     if (writer_.older(frame) != kNoFrame || info.csn > covered.value) return false;
     if (bit(changed_, PageId{info.page}) || bit(taken_, PageId{info.page})) return false;
     if (info.unwritten) return false;
-    return page_header(static_cast<const std::byte*>(segment_.frame(FrameId{frame}))).type !=
-           PageType::kMeta;
+    return page_header(const_frame(frame)).type != PageType::kMeta;
 }
 
-std::vector<PageId> Pool::eviction_candidates(std::uint32_t count, Csn covered) {
-    std::vector<PageId> pages;
+// What the hands ask of the pages they come to.
+class Pool::Hands {
+  public:
+    Hands(Pool& pool, Csn covered, const RecentTest& recent)
+        : pool_(pool), covered_(covered), recent_(recent) {}
+    Eviction::Look look(std::uint32_t frame) {
+        Info& info = pool_.info_[frame];
+        const PageHeader& header = page_header(pool_.const_frame(frame));
+        Eviction::Look look;
+        look.may_go = pool_.evictable(frame, covered_);
+        look.touched = info.referenced;
+        look.inner = header.type == PageType::kInner;
+        look.recent = header.type == PageType::kLeaf && recent_ && recent_(header);
+        info.referenced = false;
+        return look;
+    }
+    void watch(std::uint32_t frame, bool watched) {
+        const PageId page{pool_.info_[frame].page};
+        // A version that is not published yet comes unwatched.
+        if (pool_.writer_.mapped(page) == frame) pool_.writer_.watch(page, watched);
+    }
+
+  private:
+    Pool& pool_;
+    Csn covered_;
+    const RecentTest& recent_;
+};
+
+std::vector<PageId> Pool::eviction_candidates(std::uint32_t count, Csn covered,
+                                              const RecentTest& recent) {
     const std::uint64_t looks = std::min<std::uint64_t>(
         2ull * frame_count_, std::max<std::uint64_t>(kLooksMax, 4ull * count));
-    for (std::uint64_t looked = 0; looked < looks && pages.size() < count; ++looked) {
-        const std::uint32_t frame = hand_;
-        hand_ = hand_ == frame_count_ ? 1 : hand_ + 1;
-        if (!evictable(frame, covered)) continue;
-        if (!info_[frame].referenced) pages.push_back(PageId{info_[frame].page});
-        info_[frame].referenced = false;
-    }
-    // A second lap may have come by the same page again.
-    std::sort(pages.begin(), pages.end());
-    pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+    Hands hands(*this, covered, recent);
+    std::vector<std::uint32_t> frames;
+    eviction_.choose(count, looks, hands, frames);
+    std::vector<PageId> pages;
+    for (const std::uint32_t frame : frames) pages.push_back(PageId{info_[frame].page});
     return pages;
+}
+
+void Pool::touched(PageId page) {
+    if (page.value >= page_count_ || newest_[page.value] == kNoFrame) return;
+    const std::uint32_t frame = newest_[page.value];
+    if (!eviction_.touch(frame)) return;
+    if (writer_.mapped(page) != kNoFrame) writer_.watch(page, false);
 }
 
 std::uint64_t Pool::begin_checkpoint() {
@@ -315,6 +348,7 @@ void Pool::check_invariants() const {
     std::size_t in_use = 0;
     for (std::uint32_t frame = 1; frame <= frame_count_; ++frame) {
         const Info& info = info_[frame];
+        CHECK_OP(eviction_.holds(frame), ==, newest_[info.page] == frame);
         if (info.state == State::kFree) continue;
         ++in_use;
         if (info.state == State::kRetired) CHECK_OP(info.successor, >, info.csn);
@@ -326,6 +360,7 @@ void Pool::check_invariants() const {
         }
     }
     CHECK_OP(in_use + free_.size(), ==, frame_count_);
+    eviction_.check_invariants();
 }
 
 }  // namespace bidstore

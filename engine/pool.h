@@ -20,9 +20,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
+#include "engine/eviction.h"
 #include "engine/page/page.h"
 #include "shm/base.h"
 #include "shm/segment.h"
@@ -121,9 +123,15 @@ class Pool {
     // The resident page is no checkpoint's any more, but snapshots still see it: unless the file
     // holds its newest version, that stays in the pool until evict().
     void keep_unwritten(PageId page);
-    // Plain clock: up to `count` pages that may be evicted, recently used ones get another round.
-    // `covered`: newest csn of a finished checkpoint.
-    std::vector<PageId> eviction_candidates(std::uint32_t count, Csn covered);
+    // Whether the leaf's newest row is younger than pin_recent.
+    using RecentTest = std::function<bool(const PageHeader& leaf)>;
+    // Up to `count` pages that are to be evicted, by engine/eviction.h; the caller evicts all of
+    // them. `covered`: newest csn of a finished checkpoint.
+    std::vector<PageId> eviction_candidates(std::uint32_t count, Csn covered,
+                                            const RecentTest& recent);
+    // A client marked a use of the page; of a page that is not there it means nothing.
+    void touched(PageId page);
+    Eviction& eviction() { return eviction_; }
 
     // ---- changed pages ----
     // Whether the page changed since the last checkpoint began; unpublished changes count.
@@ -175,7 +183,11 @@ class Pool {
     }
     void mark_changed(PageId page);
     bool needed(std::uint32_t frame, const HeldSnapshots& held) const;
+    const std::byte* const_frame(std::uint32_t frame) const {
+        return segment_.frame(FrameId{frame});
+    }
     bool evictable(std::uint32_t frame, Csn covered) const;
+    class Hands;
     void unlink(std::uint32_t frame);
     void look_again(const HeldSnapshots& held, std::uint32_t looks);
 
@@ -199,7 +211,7 @@ class Pool {
     std::vector<std::uint64_t> taken_;    // bit per page: by the running checkpoint
     std::uint64_t changed_count_ = 0;
     std::uint64_t taken_count_ = 0;
-    std::uint32_t hand_ = 1;
+    Eviction eviction_;  // of the newest versions' frames
     std::uint32_t use_ = 0;
     std::uint32_t looked_at_ = 0;
     bool in_use_ = false;

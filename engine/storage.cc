@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kPassesMax = 16;  // more than the credit of any page (engine/eviction.h)
+constexpr std::uint64_t kFramesPerSearch = 8'192;  // Pool::eviction_candidates() passes that many
+
+}  // namespace
 
 Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, StatsWriter& the_stats,
                  PageLoader::Done loaded)
@@ -91,10 +97,28 @@ Status Storage::secure_space(std::uint32_t pages) {
 }
 
 void Storage::make_frames(std::uint64_t frames) {
-    if (pool.free_frames() >= frames) return;
-    const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
-    evict(pool.eviction_candidates(missing + 64, checkpointer->covered()), Csn{pool.visible()});
-    reclaim({}, kAll);
+    // A page that was used often is passed several times before it goes, so a search that finds
+    // nothing is made again, until the hands went over all pages as often as that.
+    const std::uint64_t vain_max = 1 + kPassesMax * pool.frame_count() / kFramesPerSearch;
+    for (std::uint64_t vain = 0; pool.free_frames() < frames && vain < vain_max; ++vain) {
+        const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
+        const auto pages = pool.eviction_candidates(missing + 64, checkpointer->covered(), {});
+        if (pages.empty()) continue;
+        vain = 0;
+        evict(pages, Csn{pool.visible()});
+        reclaim({}, kAll);
+    }
+}
+
+bool Storage::recent(const PageHeader& leaf) const {
+    if (leaf.time_max == 0) return false;
+    const TableEntry* table = catalog->find(TableId{leaf.table_id});
+    if (table == nullptr) return false;
+    const bool nanoseconds = table->schema.time_unit() == TimeUnit::kNanoseconds;
+    const std::uint64_t newest_us = nanoseconds ? leaf.time_max / 1000 : leaf.time_max;
+    const std::uint64_t now_us = clock.wall_us();
+    const std::uint64_t apart_us = newest_us < now_us ? now_us - newest_us : newest_us - now_us;
+    return apart_us < pin_recent_us;
 }
 
 void Storage::evict(const std::vector<PageId>& pages, Csn csn) {

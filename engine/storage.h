@@ -41,6 +41,11 @@ class Storage {
     std::unique_ptr<Checkpointer> checkpointer;  // after adopt()
     std::unique_ptr<Catalog> catalog;            // after adopt()
 
+    // Leaves whose newest row is younger than this are kept in the pool by preference.
+    std::uint64_t pin_recent_us = 60'000'000;
+    // Whether the leaf has such a row. Rows from the future count only when they are near.
+    bool recent(const PageHeader& leaf) const;
+
     // No reader is there yet: pages may be evicted whenever a frame is wanted.
     bool recovering = true;
 

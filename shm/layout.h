@@ -7,7 +7,8 @@
 //     PoolHeader | page map u32[page_count] | FrameDescriptor[frame_count] | revoked
 //     u64[slot_count] | StatsPage | frames, kPageBytes each
 //   client segment (one per client process; the client may write all of it, the daemon trusts none)
-//     ClientHeader | ReaderSlot[slot_count] | RingControl | ring bytes | CallSlot[call_slot_count]
+//     ClientHeader | ReaderSlot[slot_count] | TouchMarks[slot_count] | RingControl | ring bytes |
+//     CallSlot[call_slot_count]
 #pragma once
 
 #include <array>
@@ -104,9 +105,11 @@ PIN_FIELD(PoolHeader, engine, 192, 64);
 static_assert(sizeof(PoolHeader) == 256);
 
 // Page map entry: the frame of a page's newest published version, or kNoFrame when the page is not
-// in the pool.
+// in the pool; and kWatched, when a client's next use of the page is to be marked for certain.
 using PageMapEntry = std::atomic<std::uint32_t>;
 inline constexpr std::uint32_t kNoFrame = 0;
+inline constexpr std::uint32_t kWatched = 1u << 31;
+inline constexpr std::uint32_t kFrameMask = kWatched - 1;
 
 struct FrameDescriptor {
     std::atomic<std::uint32_t> older;  // frame of the next older version of the same page, or none
@@ -162,6 +165,18 @@ PIN_FIELD(ReaderSlot, looked, 16, 8);
 PIN_FIELD(ReaderSlot, reserved, 24, 40);
 inline constexpr std::uint64_t kSlotIdle = 0;
 inline constexpr std::uint64_t kSlotPinAll = ~std::uint64_t{0};
+
+// Which pages the owner of the reader slot of the same number has used: the newest ones, each at
+// its number modulo kTouchMarks. Page numbers, advisory.
+inline constexpr std::uint32_t kTouchMarks = 128;
+struct alignas(kCacheLineBytes) TouchMarks {
+    std::atomic<std::uint32_t> written;  // marks made so far, modulo 2^32; written last (release)
+    std::uint8_t reserved[60];
+    std::atomic<std::uint32_t> page[kTouchMarks];
+};
+PIN_FIELD(TouchMarks, written, 0, 4);
+PIN_FIELD(TouchMarks, reserved, 4, 60);
+PIN_FIELD(TouchMarks, page, 64, 512);
 
 // Ring positions count units; a record starts on a unit and never wraps.
 inline constexpr std::uint32_t kRingUnitBytes = 64;
@@ -255,7 +270,8 @@ struct alignas(kCacheLineBytes) ClientHeader {
     std::uint64_t ring_offset;
     std::uint64_t calls_offset;
     std::uint64_t last_number;  // newest write number of the session that was applied
-    std::uint64_t reserved[2];
+    std::uint64_t marks_offset;
+    std::uint64_t reserved[1];
 };
 PIN_FIELD(ClientHeader, magic, 0, 8);
 PIN_FIELD(ClientHeader, abi_version, 8, 4);
@@ -273,7 +289,8 @@ PIN_FIELD(ClientHeader, ring_control_offset, 80, 8);
 PIN_FIELD(ClientHeader, ring_offset, 88, 8);
 PIN_FIELD(ClientHeader, calls_offset, 96, 8);
 PIN_FIELD(ClientHeader, last_number, 104, 8);
-PIN_FIELD(ClientHeader, reserved, 112, 16);
+PIN_FIELD(ClientHeader, marks_offset, 112, 8);
+PIN_FIELD(ClientHeader, reserved, 120, 8);
 static_assert(sizeof(ClientHeader) == 128);
 
 // ---- handshake messages (SOCK_SEQPACKET) ----
@@ -306,7 +323,7 @@ static_assert(sizeof(Welcome) == 256);
 
 // FNV-1a over all sizes and offsets: two builds that lay a shared struct out differently differ.
 consteval std::uint64_t layout_fingerprint() {
-    constexpr std::array<std::uint64_t, 27> facts{sizeof(PoolHeader),
+    constexpr std::array<std::uint64_t, 30> facts{sizeof(PoolHeader),
                                                   offsetof(PoolHeader, published),
                                                   offsetof(PoolHeader, engine),
                                                   offsetof(PoolHeader, frames_offset),
@@ -321,6 +338,8 @@ consteval std::uint64_t layout_fingerprint() {
                                                   sizeof(ReaderSlot),
                                                   offsetof(ReaderSlot, episode),
                                                   offsetof(ReaderSlot, looked),
+                                                  sizeof(TouchMarks),
+                                                  kWatched,
                                                   sizeof(RingControl),
                                                   offsetof(RingControl, head),
                                                   offsetof(RingControl, answered),
@@ -331,6 +350,7 @@ consteval std::uint64_t layout_fingerprint() {
                                                   offsetof(CallSlot, result),
                                                   sizeof(ClientHeader),
                                                   offsetof(ClientHeader, last_number),
+                                                  offsetof(ClientHeader, marks_offset),
                                                   sizeof(Hello) + sizeof(Welcome),
                                                   kPageBytes};
     std::uint64_t hash = 0xcbf29ce484222325;
@@ -342,7 +362,8 @@ inline constexpr std::uint64_t kLayoutFingerprint = layout_fingerprint();
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 static_assert(std::is_standard_layout_v<PoolHeader> && std::is_standard_layout_v<StatsPage> &&
-              std::is_standard_layout_v<ReaderSlot> && std::is_standard_layout_v<RingControl> &&
+              std::is_standard_layout_v<ReaderSlot> && std::is_standard_layout_v<TouchMarks> &&
+              std::is_standard_layout_v<RingControl> &&
               std::is_standard_layout_v<RecordHeader> && std::is_standard_layout_v<CallSlot> &&
               std::is_standard_layout_v<ClientHeader>);
 

@@ -44,6 +44,7 @@ enum class PageLookup : std::uint32_t {
 struct PageVersion {
     const std::byte* page = nullptr;  // kFound: kPageBytes
     PageLookup lookup = PageLookup::kAbsent;
+    std::uint32_t entry = 0;  // kFound: the page map's; with kWatched, if this use is to be marked
 };
 
 namespace page_walk {
@@ -69,7 +70,8 @@ template <class Pool>
     const std::atomic<std::uint64_t>& reuse_gen = pool.published().reuse_gen;
     const std::uint64_t generation = reuse_gen.load(std::memory_order_acquire);
     // Acquire, here and below: the frame's csn and link were written before it was linked to.
-    std::uint32_t frame = pool.page_map()[page.value].load(std::memory_order_acquire);
+    const std::uint32_t entry = pool.page_map()[page.value].load(std::memory_order_acquire);
+    std::uint32_t frame = entry & kFrameMask;
     PageVersion version{nullptr, frame == kNoFrame ? PageLookup::kAbsent : PageLookup::kNoVersion};
     // A chain has no more links than the pool has frames; only a disturbed walk could run longer.
     for (std::uint32_t steps = pool.frame_count(); frame != kNoFrame && steps != 0; --steps) {
@@ -78,7 +80,7 @@ template <class Pool>
         const std::byte* bytes = pool.frame(frame);
         prefetch_behind_header(bytes);
         if (frame_csn(bytes).load(std::memory_order_acquire) <= snapshot.value) [[likely]] {
-            version = {bytes, PageLookup::kFound};
+            version = {bytes, PageLookup::kFound, entry};
             break;
         }
         frame = pool.descriptors()[frame].older.load(std::memory_order_acquire);
@@ -122,7 +124,8 @@ inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page) {
 template <class Pool>
 inline const std::byte* newest_hint(const Pool& pool, PageId page) {
     if (page.value >= pool.page_count()) return nullptr;
-    const std::uint32_t frame = pool.page_map()[page.value].load(std::memory_order_relaxed);
+    const std::uint32_t frame =
+        pool.page_map()[page.value].load(std::memory_order_relaxed) & kFrameMask;
     if (frame == kNoFrame || frame >= pool.frame_count()) return nullptr;
     return pool.frame(frame);
 }

@@ -169,6 +169,7 @@ Status check_shape(const PoolShape& shape) {
         return Failure{Error::kInvalid, std::string("pool segment: ") + what};
     };
     if (shape.frame_count < 2) return invalid("frame_count is below 2: the pool is too small");
+    if (shape.frame_count > kFrameMask) return invalid("frame_count is above 2^31 - 1");
     if (shape.page_count < 1) return invalid("page_count is 0: the file has no page");
     if (shape.slot_count < 1) return invalid("slot_count is 0: nobody could read");
     if (shape.instance_id == 0) return invalid("instance_id is 0");
@@ -313,6 +314,8 @@ Status check_client_header(const ClientHeader& header, std::uint64_t size_bytes)
     if (Status ring = check_ring_bytes(header.ring_bytes); !ring) return ring;
     const Part parts[] = {
         {"reader slots", header.slots_offset, header.slot_count, sizeof(ReaderSlot),
+         kCacheLineBytes},
+        {"touch marks", header.marks_offset, header.slot_count, sizeof(TouchMarks),
          kCacheLineBytes},
         {"ring control", header.ring_control_offset, 1, sizeof(RingControl), kCacheLineBytes},
         {"ring", header.ring_offset, header.ring_bytes, 1, kRingUnitBytes},
@@ -467,8 +470,9 @@ Result<ClientSegment> ClientSegment::create(const ClientShape& shape) {
     if (Status valid = check_shape(shape); !valid) return valid.failure();
     ClientHeader plan{};
     plan.slots_offset = sizeof(ClientHeader);
+    plan.marks_offset = plan.slots_offset + std::uint64_t{shape.slot_count} * sizeof(ReaderSlot);
     plan.ring_control_offset =
-        plan.slots_offset + std::uint64_t{shape.slot_count} * sizeof(ReaderSlot);
+        plan.marks_offset + std::uint64_t{shape.slot_count} * sizeof(TouchMarks);
     plan.ring_offset = align_up(plan.ring_control_offset + sizeof(RingControl), kPageBytes);
     plan.calls_offset = plan.ring_offset + shape.ring_bytes;
     plan.call_slot_count = shape.call_slot_count;
@@ -486,6 +490,7 @@ Result<ClientSegment> ClientSegment::create(const ClientShape& shape) {
     segment.region_ = std::move(mapped->region);
     segment.base_ = base_of(*segment.region_);
     segment.slots_ = at<ReaderSlot>(segment.base_, plan.slots_offset);
+    segment.marks_ = at<TouchMarks>(segment.base_, plan.marks_offset);
     segment.ring_control_ = at<RingControl>(segment.base_, plan.ring_control_offset);
     segment.ring_ = segment.base_ + plan.ring_offset;
     segment.calls_ = at<CallSlot>(segment.base_, plan.calls_offset);
@@ -507,6 +512,7 @@ Result<ClientSegment> ClientSegment::create(const ClientShape& shape) {
     header.ring_bytes = shape.ring_bytes;
     header.rights = static_cast<std::uint32_t>(shape.rights);
     header.slots_offset = plan.slots_offset;
+    header.marks_offset = plan.marks_offset;
     header.ring_control_offset = plan.ring_control_offset;
     header.ring_offset = plan.ring_offset;
     header.calls_offset = plan.calls_offset;
@@ -530,6 +536,7 @@ Result<ClientSegment> ClientSegment::map(Descriptor descriptor) {
     ClientSegment segment;
     segment.base_ = base;
     segment.slots_ = at<ReaderSlot>(base, header.slots_offset);
+    segment.marks_ = at<TouchMarks>(base, header.marks_offset);
     segment.ring_control_ = at<RingControl>(base, header.ring_control_offset);
     segment.ring_ = base + header.ring_offset;
     segment.calls_ = at<CallSlot>(base, header.calls_offset);

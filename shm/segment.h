@@ -154,6 +154,7 @@ class ClientSegment {
     std::uint32_t ring_bytes() const { return ring_bytes_; }
     std::uint32_t first_slot() const { return first_slot_; }
     ReaderSlot* slots() { return slots_; }
+    TouchMarks* marks() { return marks_; }  // one a slot
     RingControl& ring_control() { return *ring_control_; }
     std::byte* ring() { return ring_; }
     CallSlot* calls() { return calls_; }
@@ -166,6 +167,7 @@ class ClientSegment {
     std::unique_ptr<boost::interprocess::mapped_region> region_;
     std::byte* base_ = nullptr;
     ReaderSlot* slots_ = nullptr;
+    TouchMarks* marks_ = nullptr;
     RingControl* ring_control_ = nullptr;
     std::byte* ring_ = nullptr;
     CallSlot* calls_ = nullptr;

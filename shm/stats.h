@@ -59,6 +59,7 @@ enum class Counter : std::uint32_t {
     kCallsAnswered,
     kFloorsMoved,
     kPagesExpired,
+    kMarksGathered,
     kCount  // not a counter
 };
 
@@ -124,6 +125,7 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"calls_answered", kTotal, "calls answered"},
         CounterName{"floors_moved", kTotal, "times that a table's retention moved on"},
         CounterName{"pages_expired", kTotal, "pages that retention dropped"},
+        CounterName{"marks_gathered", kTotal, "uses of pages that clients marked, as gathered"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),

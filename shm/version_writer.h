@@ -25,11 +25,13 @@ class VersionWriter {
 
     // The frame of the newest published version of a page.
     std::uint32_t mapped(PageId page) const {
-        return page_map_[page.value].load(std::memory_order_relaxed);  // our own last store
+        return page_map_[page.value].load(std::memory_order_relaxed) & kFrameMask;  // our own store
     }
-    void map(PageId page, std::uint32_t frame) {
-        page_map_[page.value].store(frame, std::memory_order_release);
+    void map(PageId page, std::uint32_t frame, bool watched = false) {
+        page_map_[page.value].store(frame | (watched ? kWatched : 0), std::memory_order_release);
     }
+    // The entry leads where it led: to a walk the two stores are one.
+    void watch(PageId page, bool watched) { map(page, mapped(page), watched); }
 
     std::uint32_t older(std::uint32_t frame) const {
         return descriptors_[frame].older.load(std::memory_order_relaxed);  // our own last store

@@ -436,6 +436,37 @@ TEST_F(ClientRead, AMissIsBroughtIn) {
     EXPECT_EQ(own->pages_asked_for(), 2u);
 }
 
+// The engine evicts by what it is told: readers mark in their own segment what it wants to know.
+TEST_F(ClientRead, UseOfAWatchedPageIsMarkedButNotTheOneItWasAskedFor) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    const Snapshot now = snapshot(*own);
+    ReaderState& state = ReaderState::of(now);
+    const TouchMarks& marks = state.connection->segment().marks()[state.slot_number];
+    const PageId leaf = leaf_page(kItemsRoot, 3);
+    std::uint32_t seen = marks.written.load();
+    const auto marked = [&] {
+        std::vector<std::uint32_t> pages(kTouchMarks);
+        pages.resize(TouchWatcher::take(marks, seen, pages));
+        return std::count(pages.begin(), pages.end(), leaf.value);
+    };
+    daemon_.versions().watch(leaf, true);
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(table.get(now, 1, 7).ok());
+    EXPECT_GE(marked(), 1);
+    daemon_.versions().watch(leaf, false);
+    for (int i = 0; i < 3'200; ++i) {
+        ASSERT_TRUE(table.get(now, 1, 7).ok());
+        if (i % 800 == 799) {
+            const auto sampled = marked();  // the newest 128 marks hold about half of the 50
+            EXPECT_GT(sampled, 10);
+            EXPECT_LE(sampled, 110);
+        }
+    }
+    daemon_.evict(leaf);
+    ASSERT_TRUE(table.get(now, 1, 7).ok());
+    EXPECT_EQ(marked(), 0);
+}
+
 TEST_F(ClientRead, MultiGetAsksForAllMissesAtOnce) {
     const Table<Item> table = items();
     const auto own = reader();

@@ -69,6 +69,8 @@ TEST_F(ConfigTest, ExampleHasEverySettingAtItsDefault) {
     EXPECT_EQ(a.max_snapshot_age_ns, b.max_snapshot_age_ns);
     EXPECT_EQ(a.max_held_bytes, b.max_held_bytes);
     EXPECT_EQ(a.session_age_us, b.session_age_us);
+    EXPECT_EQ(a.pin_recent_us, b.pin_recent_us);
+    EXPECT_EQ(a.pin_recent_share, b.pin_recent_share);
     EXPECT_EQ(a.spin, b.spin);
     EXPECT_EQ(example->directory, defaults->directory);
     EXPECT_EQ(example->socket, defaults->socket);

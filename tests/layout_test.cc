@@ -90,6 +90,10 @@ std::vector<Struct> client_structs() {
          alignof(ReaderSlot),
          {FIELD(ReaderSlot, word), FIELD(ReaderSlot, episode), FIELD(ReaderSlot, looked),
           FIELD(ReaderSlot, reserved)}},
+        {"TouchMarks",
+         sizeof(TouchMarks),
+         alignof(TouchMarks),
+         {FIELD(TouchMarks, written), FIELD(TouchMarks, reserved), FIELD(TouchMarks, page)}},
         {"RingControl",
          sizeof(RingControl),
          alignof(RingControl),
@@ -120,7 +124,7 @@ std::vector<Struct> client_structs() {
           FIELD(ClientHeader, rights), FIELD(ClientHeader, slots_offset),
           FIELD(ClientHeader, ring_control_offset), FIELD(ClientHeader, ring_offset),
           FIELD(ClientHeader, calls_offset), FIELD(ClientHeader, last_number),
-          FIELD(ClientHeader, reserved)}},
+          FIELD(ClientHeader, marks_offset), FIELD(ClientHeader, reserved)}},
     };
 }
 

@@ -397,6 +397,7 @@ TEST(Segment, SpoiledClientHeaderIsRefusedWithBothValues) {
          [](ClientHeader& h) { h.ring_control_offset = h.segment_bytes; }},
         {"reader slots", Error::kInvalid, [](ClientHeader& h) { h.slot_count = ~0u; }},
         {"reader slots", Error::kInvalid, [](ClientHeader& h) { h.slots_offset = 1; }},
+        {"touch marks", Error::kInvalid, [](ClientHeader& h) { h.marks_offset = 1; }},
         {"call slots", Error::kInvalid, [](ClientHeader& h) { h.call_slot_count = ~0u; }},
         {"call slots", Error::kInvalid, [](ClientHeader& h) { h.calls_offset = 0; }},
     };

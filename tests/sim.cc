@@ -93,6 +93,7 @@ ClientCommand SimClient::attach_command() {
                        segment_.call_slot_count(),
                        segment_.ring_bytes(),
                        header.slots_offset,
+                       header.marks_offset,
                        header.ring_control_offset,
                        header.ring_offset,
                        header.calls_offset};

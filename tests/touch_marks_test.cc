@@ -1,0 +1,339 @@
+// Readers tell the engine what they use, by marks in their own segments, and the pool keeps it.
+#include "shm/touch_marks.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "engine/page/search.h"
+#include "shm/page_map.h"
+#include "shm/stats.h"
+#include "tests/sim.h"
+
+namespace bidstore {
+namespace {
+
+// ---- marker and watcher by themselves ----
+
+class MarksTest : public ::testing::Test {
+  protected:
+    std::vector<std::uint32_t> take(std::uint32_t most = kTouchMarks) {
+        std::vector<std::uint32_t> pages(most);
+        pages.resize(TouchWatcher::take(*marks, seen, pages));
+        return pages;
+    }
+    std::unique_ptr<TouchMarks> marks = std::make_unique<TouchMarks>();
+    std::uint32_t seen = 0;
+};
+
+TEST_F(MarksTest, OneUseIn16IsMarked) {
+    TouchMarker marker(*marks);
+    std::uint32_t marked = 0;
+    for (int i = 0; i < 160'000; ++i) {
+        marker.note(PageId{7}, 0);
+        marked += static_cast<std::uint32_t>(take().size());
+    }
+    EXPECT_NEAR(marked, 10'000, 500);
+}
+
+// A reader whose uses have a rhythm: each page of it has its chance.
+TEST_F(MarksTest, NoRhythmHidesAPage) {
+    TouchMarker marker(*marks);
+    std::array<std::uint32_t, 16> marked{};
+    for (std::uint32_t i = 0; i < 160'000; ++i) {
+        marker.note(PageId{i % 16}, 0);
+        for (const std::uint32_t page : take()) ++marked[page];
+    }
+    for (const std::uint32_t count : marked) EXPECT_NEAR(count, 625, 200);
+}
+
+TEST_F(MarksTest, EachUseOfAWatchedPageIsMarked) {
+    TouchMarker marker(*marks);
+    for (std::uint32_t page = 100; page < 110; ++page) marker.note(PageId{page}, kWatched);
+    EXPECT_EQ(take().size(), 10u);
+}
+
+TEST_F(MarksTest, WatchedPageThatIsUsedOverAndOverLeavesRoomForOthers) {
+    TouchMarker marker(*marks);
+    marker.note(PageId{5}, kWatched);
+    for (int i = 0; i < 800; ++i) marker.note(PageId{6}, kWatched);
+    const std::vector<std::uint32_t> pages = take();
+    EXPECT_EQ(pages.back(), 5u);
+    EXPECT_NEAR(static_cast<double>(pages.size()), 52, 25);  // the sample, and the first
+}
+
+TEST_F(MarksTest, UseThatAPageWasBroughtInForIsNotMarked) {
+    TouchMarker marker(*marks);
+    const std::array<PageId, 2> asked{PageId{5}, PageId{6}};
+    marker.asked_for(asked);
+    marker.note(PageId{5}, kWatched);
+    marker.note(PageId{9}, kWatched);
+    marker.note(PageId{5}, kWatched);
+    marker.note(PageId{6}, kWatched);
+    EXPECT_EQ(take(), (std::vector<std::uint32_t>{5, 9}));  // newest first
+    EXPECT_TRUE(take().empty());
+}
+
+TEST_F(MarksTest, NewestMarksAreTakenAndTheOthersPassedOver) {
+    TouchMarker marker(*marks);
+    for (std::uint32_t page = 1; page <= 1'000; ++page) marker.note(PageId{page}, kWatched);
+    EXPECT_EQ(take(3), (std::vector<std::uint32_t>{1'000, 999, 998}));
+    EXPECT_TRUE(take().empty());
+    for (std::uint32_t page = 1; page <= 1'000; ++page) marker.note(PageId{page}, kWatched);
+    EXPECT_EQ(take().size(), kTouchMarks);
+}
+
+TEST_F(MarksTest, AnyCountThatAClientWritesGivesABoundedNumberOfMarks) {
+    for (const std::uint32_t written : {1u, 5'000u, ~0u, 0u, 1u << 31, 77u}) {
+        marks->written.store(written);
+        EXPECT_LE(take().size(), kTouchMarks);
+        EXPECT_EQ(seen, written);
+        EXPECT_TRUE(take().empty());
+    }
+}
+
+// ---- a store whose table is larger than its pool ----
+
+constexpr std::uint64_t kRows = 24'000;
+
+Schema rows_schema() {
+    auto schema =
+        Schema::make("rows", {{"id", ColumnType::kU64, 0}, {"text", ColumnType::kText, 0}}, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+std::vector<std::byte> key_of(std::uint64_t id) {
+    std::vector<std::byte> key(8);
+    encode_key_integer(key.data(), id, 8, false);
+    return key;
+}
+
+// Reads as the client library does: each page through its map entry, marked in the slot's marks,
+// asked for when it is away.
+class MarkingReader {
+  public:
+    MarkingReader(SimStore& store, const PoolView& view, SimClient& client)
+        : store_(store),
+          view_(view),
+          client_(client),
+          slot_(client.segment().slots()[0], view.published(),
+                view.revoked()[client.segment().first_slot()]),
+          marker_(client.segment().marks()[0]) {}
+
+    // The page as the newest snapshot sees it; counts when it was away.
+    const std::byte* use(PageId page) {
+        for (int tries = 0; tries < 10; ++tries) {
+            const PageVersion version = version_at(view_, slot_, page);
+            if (version.lookup == PageLookup::kFound) {
+                marker_.note(page, version.entry);
+                return version.page;
+            }
+            EXPECT_EQ(version.lookup, PageLookup::kAbsent);
+            ++misses;
+            bring_in(page);
+        }
+        ADD_FAILURE() << "page " << page.value << " does not come";
+        return nullptr;
+    }
+    // The leaf that has the row.
+    PageId find(const TreeShape& shape, PageId root, std::uint64_t id) {
+        slot_.begin();
+        const Landing landing =
+            descend(shape, root, key_of(id).data(), [this](PageId page) { return use(page); });
+        EXPECT_EQ(landing.state, Landed::kLeaf);
+        EXPECT_TRUE(slot_.valid());
+        slot_.end();
+        return landing.page;
+    }
+    // Each under a snapshot of its own, as a scan of more than the pool holds has to.
+    void use_all(std::span<const PageId> pages) {
+        for (const PageId page : pages) {
+            slot_.begin();
+            use(page);
+            slot_.end();
+        }
+    }
+    std::uint64_t misses = 0;
+
+  private:
+    void bring_in(PageId page) {
+        const std::array<PageId, 1> pages{page};
+        marker_.asked_for(pages);
+        const auto token = client_.request_pages(pages);
+        ASSERT_TRUE(token.has_value());
+        std::optional<Answer> answer;
+        store_.run_until([&] { return (answer = client_.answer(*token)).has_value(); });
+        ASSERT_TRUE(answer.has_value());
+        ASSERT_EQ(answer->error, Error::kOk);
+    }
+    SimStore& store_;
+    const PoolView& view_;
+    SimClient& client_;
+    SlotOwner slot_;
+    TouchMarker marker_;
+};
+
+class TouchedPool : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        SimStoreOptions options = small_store();
+        options.frames = 700;
+        store = std::make_unique<SimStore>(options, std::make_unique<SimDisk>(), 1);
+        ASSERT_TRUE(store->open().ok());
+        client = &store->connect();
+        table = store->create_table(*client, rows_schema());
+        fill();
+        auto descriptor = store->pool->open_read_only();
+        ASSERT_TRUE(descriptor.ok());
+        auto mapped = PoolView::map(std::move(*descriptor));
+        ASSERT_TRUE(mapped.ok());
+        view.emplace(std::move(*mapped));
+        TableEntry* entry = store->engine->core().storage().catalog->find(table);
+        shape.emplace(entry->schema, table);
+        root = entry->tree.root();
+    }
+    void TearDown() override {
+        store->engine->core().storage().pool.check_invariants();
+        EXPECT_EQ(store->verify(), "");
+    }
+    void fill() {
+        const Schema schema = rows_schema();
+        RowBuilder builder(schema);
+        const std::string text(200, 'x');
+        for (std::uint64_t id = 0; id < kRows;) {
+            TransactionBytes bytes;
+            for (int i = 0; i < 10; ++i, ++id) {
+                ASSERT_TRUE(builder.set_unsigned(0, id).ok());
+                ASSERT_TRUE(builder.set_bytes(1, std::as_bytes(std::span(text))).ok());
+                const auto value = builder.value();
+                ASSERT_TRUE(value.ok());
+                bytes.operation(OperationKind::kPut, table, key_of(id), *value);
+            }
+            ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk);
+        }
+    }
+    // The leaves of the table in order.
+    std::vector<PageId> all_leaves() {
+        SimClient& other = store->connect();
+        MarkingReader finder = reader(other);
+        std::vector<PageId> leaves;
+        for (std::uint64_t id = 0; id < kRows; id += 5) {
+            const PageId leaf = finder.find(*shape, root, id);
+            if (leaves.empty() || leaves.back() != leaf) leaves.push_back(leaf);
+        }
+        store->disconnect(other);
+        return leaves;
+    }
+    MarkingReader reader(SimClient& of) { return MarkingReader(*store, *view, of); }
+    std::uint64_t away(std::span<const PageId> pages) {
+        const Pool& pool = store->engine->core().storage().pool;
+        return static_cast<std::uint64_t>(std::count_if(
+            pages.begin(), pages.end(), [&](PageId page) { return !pool.resident(page); }));
+    }
+    bool watched(PageId page) {
+        return (store->pool->page_map()[page.value].load() & kWatched) != 0;
+    }
+    void some_rounds() {
+        // Marks are gathered some times a second, also when nothing is evicted.
+        for (int tick = 0; tick < 3; ++tick) {
+            store->clock.advance_ns(20'000'000);
+            store->run_until([] { return false; }, 20);
+        }
+    }
+
+    std::unique_ptr<SimStore> store;
+    SimClient* client = nullptr;
+    TableId table;
+    PageId root;
+    std::optional<PoolView> view;
+    std::optional<TreeShape> shape;
+};
+
+TEST_F(TouchedPool, HotPagesStayDuringAFullScan) {
+    const std::vector<PageId> leaves = all_leaves();
+    MarkingReader scanner = reader(*client);
+    ASSERT_GT(leaves.size(), 1'200u);
+    MarkingReader user = reader(store->connect());
+    const std::span<const PageId> hot(leaves.data() + 100, 250);
+    for (int round = 0; round < 4; ++round) {
+        user.use_all(hot);
+        some_rounds();
+    }
+    user.misses = 0;
+    std::uint32_t steps = 0;
+    for (int scan = 0; scan < 3; ++scan) {
+        // One hot page is used for each leaf that the scan reads.
+        for (const PageId& leaf : leaves) {
+            scanner.use_all({&leaf, 1});
+            user.use_all(hot.subspan(++steps % hot.size(), 1));
+        }
+    }
+    EXPECT_LE(user.misses, steps / 100);  // a point
+    EXPECT_LE(away(hot), hot.size() / 50);
+    EXPECT_GT(scanner.misses, leaves.size());
+}
+
+TEST_F(TouchedPool, WhatReadersMarkStaysAndTheRestGoes) {
+    const std::vector<PageId> leaves = all_leaves();
+    MarkingReader scanner = reader(*client);
+    const std::span<const PageId> marked(leaves.data(), 100);
+    const std::span<const PageId> unmarked(leaves.data() + 100, 100);
+    MarkingReader user = reader(store->connect());
+    user.use_all(marked);  // these come in
+    user.use_all(unmarked);
+    user.use_all(marked);  // and these are used again
+    some_rounds();
+    scanner.use_all(std::span(leaves).subspan(300, 800));
+    EXPECT_LE(away(marked), 2u);
+    EXPECT_EQ(away(unmarked), unmarked.size());
+}
+
+TEST_F(TouchedPool, NoClientCrowdsOutTheMarksOfTheOthers) {
+    const std::vector<PageId> leaves = all_leaves();
+    SimClient& greedy = store->connect();
+    SimClient& modest = store->connect();
+    MarkingReader user = reader(modest);
+    const std::span<const PageId> pages(leaves.data() + 200, 60);
+    user.use_all(pages);
+    some_rounds();
+    const auto all_marked = [&] {  // in every slot of its segment, before each round
+        for (std::uint32_t slot = 0; slot < greedy.segment().slot_count(); ++slot) {
+            TouchMarks& marks = greedy.segment().marks()[slot];
+            for (auto& mark : marks.page) mark.store(leaves[slot].value);
+            marks.written.store(marks.written.load() + kTouchMarks);
+        }
+    };
+    user.use_all(pages);
+    for (int tick = 0; tick < 3; ++tick) {
+        all_marked();
+        some_rounds();
+    }
+    for (const PageId page : pages) EXPECT_FALSE(watched(page));
+    EXPECT_TRUE(store->clients.cut_off_clients.empty());
+}
+
+TEST_F(TouchedPool, NonsenseInMarksChangesNothing) {
+    const std::vector<PageId> leaves = all_leaves();
+    MarkingReader scanner = reader(*client);
+    SimClient& hostile = store->connect();
+    std::mt19937 random(9);
+    for (int round = 0; round < 100; ++round) {
+        for (std::uint32_t slot = 0; slot < hostile.segment().slot_count(); ++slot) {
+            TouchMarks& marks = hostile.segment().marks()[slot];
+            marks.written.store(static_cast<std::uint32_t>(random()));
+            for (auto& mark : marks.page) {
+                const auto any = static_cast<std::uint32_t>(random());
+                mark.store(random() % 2 == 0 ? any : any % 4'096);
+            }
+        }
+        scanner.use_all(std::span(leaves).subspan(random() % 1'000, 20));
+        some_rounds();
+    }
+    store->engine->core().storage().pool.check_invariants();
+    EXPECT_EQ(all_leaves(), leaves);
+}
+
+}  // namespace
+}  // namespace bidstore
