@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "clientlib/tool_compact.h"
 #include "clientlib/tool_import.h"
 #include "clientlib/tool_load.h"
 #include "clientlib/tool_options.h"
@@ -262,6 +263,32 @@ void add_space_command(CLI::App& app, const ToolOptions& options, Action& action
     space->callback([&action, &options] { action = [&options] { return show_space(options); }; });
 }
 
+constexpr const char* kCompactFooter = R"help(
+Pages of the last chunks (2 MiB each) move to free places further in front, and the file is cut
+behind what is left in use; some room stays, so that the next writes need not make the file grow at
+once. Leaves that are little filled join their neighbours on the way. Readers and writers go on; the
+space comes back when the snapshots that see the old places have ended (max_snapshot_age). A chunk
+with a table's root in it stays, and with it the chunks before it.
+Ended by a signal, its deadline or with the daemon, it leaves nothing half done.)help";
+
+void add_compact_command(CLI::App& app, const ToolOptions& options, Action& action) {
+    auto command = std::make_shared<CompactCommand>();
+    CLI::App* compact = app.add_subcommand(
+        "compact", "Give free space of the data file back to the file system");
+    compact->footer(kCompactFooter);
+    compact->add_flag("--online", command->online, "While the daemon serves: the only way")
+        ->required();
+    compact->add_option("--rate", command->pages_per_second, "Pages to move in a second at most")
+        ->check(CLI::Range(1.0, 1e6))->type_name("PAGES")->capture_default_str();
+    compact->add_option("--deadline", command->deadline_seconds,
+                        "Seconds for the whole of it (--timeout is for each answer)")
+        ->check(kSeconds)->type_name("SECONDS");
+    compact->add_flag("--progress", command->progress, "Show progress also without a terminal");
+    compact->callback([&action, &options, command] {
+        action = [&options, command] { return compact_store(options, *command); };
+    });
+}
+
 int run(int argc, char** argv) {
     CLI::App app{"Looks into a bidstore and changes it.", "bidstore"};
     ToolOptions options;
@@ -284,6 +311,7 @@ int run(int argc, char** argv) {
     add_load_command(app, options, action);
     add_stats_command(app, options, action);
     add_space_command(app, options, action);
+    add_compact_command(app, options, action);
     try {
         app.parse(argc, argv);
     } catch (const CLI::RequiredError& error) {

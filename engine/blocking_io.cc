@@ -21,6 +21,8 @@ const char* operation_name(DiskRequest::Kind kind) {
             return "syncing ";
         case DiskRequest::Kind::kGrow:
             return "growing ";
+        case DiskRequest::Kind::kPunch:
+            return "punching ";
     }
     return "";
 }

@@ -140,6 +140,19 @@ class Tree {
     // is the node that comes next, unless it is resident. end: the root is the only page left.
     LeafDrop drop_first_leaves(std::uint32_t limit);
 
+    // ---- compaction ----
+    // Where a page other than the root hangs. The page is resident. `corrupt` is the page itself
+    // when no way leads to it.
+    struct Place : TreeAccess {
+        PageId page;
+        PageId parent;
+        std::uint32_t index = 0;  // of the page among the parent's children
+    };
+    Place place_of(PageId page) const;
+    // Moves the page to another place in the file, near its neighbours; or, when its left neighbour
+    // is resident and has room for it, its content over there. At most kMoveRoom page versions.
+    void move_page(const Place& place);
+
     const TreeShape& shape() const { return shape_; }
     PageId root() const { return root_; }
 
@@ -186,6 +199,8 @@ class Tree {
     bool try_merge(PageId parent, std::uint32_t left_index);
     std::uint32_t fullness_percent(PageId page) const;
     void collapse_root();
+
+    TreeAccess key_in(PageId page, std::byte* key) const;
 
     bool live(const LeafView& rows, std::uint32_t row, std::uint64_t floor) const {
         return schema_->live(rows.key(row), rows.value(row), floor);

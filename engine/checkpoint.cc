@@ -306,6 +306,7 @@ bool Checkpointer::compose() {
         compose_directory(touched_groups_[group]);
         return true;
     }
+    directory_.page_crcs.resize(groups_of(chunks_));  // fewer after a cut
     std::uint32_t crc = 0;
     for (const std::uint32_t page : directory_.page_crcs) crc = crc32c(&page, sizeof page, crc);
     directory_root_ = crc;
@@ -351,7 +352,7 @@ void Checkpointer::compose_chunk(std::uint32_t chunk) {
     Space::encode_newest(newest.data(), meta);
     std::memcpy(bytes + kPageHeaderBytes, &meta, sizeof meta);
     seal_page(bytes);
-    if (directory_.entries.size() < chunks_) directory_.entries.resize(chunks_);
+    directory_.entries.resize(chunks_);  // more, or after a cut fewer
     directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count, meta.newest};
     journaled_.push_back({meta_page(chunk).value, 0, bytes});
 }

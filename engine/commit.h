@@ -85,6 +85,8 @@ class Commit {
     // Csn that an eviction round of this moment gets: that of the next publication, or a csn of its
     // own, which the caller then makes visible with Pool::advance_visible().
     Csn eviction_csn(bool& of_its_own);
+    // The newest csn there is, that of the open batch counted.
+    Csn newest() const { return Csn{next_csn_ - 1}; }
     // Where a checkpoint of everything published starts the log.
     LogPoint published_end() const { return published_end_; }
 

@@ -39,6 +39,10 @@ struct DiskRequest {
         // requests go on meanwhile. A full file system: -ENOSPC, and the file may have grown by a
         // part. The new size is durable with the next kSync.
         kGrow,
+        // Gives the blocks of this range back to the file system; it reads as zeros from then on,
+        // durably so with the next kSync, and the file keeps its size. No buffer. -EOPNOTSUPP where
+        // the file system cannot.
+        kPunch,
     };
     Kind kind = Kind::kRead;
     StoreFile file = StoreFile::kData;

@@ -291,6 +291,7 @@ void Engine::Core::detach(std::uint64_t client_id) {
         load->abandon();
         orphans_ = true;
     }
+    if (compaction_.client_id == client_id) end_compaction();
     session_of_client_.erase(client_id);
     port_.detach(client_id);
     clients_.detached(client_id);

@@ -21,6 +21,7 @@
 #include "engine/sessions.h"
 #include "engine/storage.h"
 #include "shm/doorbell.h"
+#include "shm/message.h"
 #include "shm/stats.h"
 
 namespace bidstore {
@@ -58,6 +59,15 @@ class Engine::Core {
         std::vector<std::byte> from;  // where it goes on; empty: at the beginning
         std::uint64_t next_ns = 0;
         std::uint64_t done_floor = 0;  // of the last whole walk
+    };
+
+    struct Compaction {  // the one that is under way
+        std::uint64_t client_id = 0;        // whose; 0: nobody's
+        Csn begun;                          // what was freed up to here comes back first
+        std::vector<std::uint32_t> chunks;  // being emptied, the last of the file first
+        std::uint64_t given_back_bytes = 0;
+        std::uint64_t moved = 0;  // by the step under way
+        PageId damaged;           // what stopped it
     };
 
     // ---- the steps of a round ----
@@ -134,6 +144,19 @@ class Engine::Core {
     bool attach_load(BulkLoad& load);
     bool show_load(BulkLoad& load);
     bool drop_orphans();
+    // ---- compaction ----
+    Wait handle_compact(const ClientRequest& request, PageId& page);
+    CompactState compact(std::uint32_t pages, Wait& wait, PageId& page);
+    void plan_compaction();
+    PageId root_in(std::uint32_t chunk, TableId& table);
+    Wait move_pages(std::uint32_t limit, PageId& missing);
+    Wait move_page(PageId page, PageId& missing);
+    TableEntry* owner_of(PageId page);
+    bool retire_chunks();
+    bool cut_file();
+    void wait_for_checkpoint();
+    void end_compaction();
+
     // ---- retention ----
     bool move_floor(TableEntry& table);
     bool drop_expired(TableEntry& table);
@@ -184,6 +207,7 @@ class Engine::Core {
     bool orphans_ = true;             // there may be hidden tables that nobody loads
     std::unordered_map<std::uint32_t, Error> failed_pages_;  // not told to the parked yet
 
+    Compaction compaction_;
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on

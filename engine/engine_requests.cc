@@ -38,6 +38,7 @@ void Engine::Core::handle(const ClientRequest& request) {
 Engine::Core::Wait Engine::Core::attempt(const ClientRequest& request, std::uint64_t taken_ns,
                                          PageId& page) {
     if (request.kind == RecordKind::kLoad) return handle_load(request, page);
+    if (request.kind == RecordKind::kCompact) return handle_compact(request, page);
     return handle_transaction(request, taken_ns, page);
 }
 
@@ -79,8 +80,10 @@ bool Engine::Core::retry_parked() {
         const auto failed = failed_pages.find(parked.page.value);
         Wait wait = Wait::kNone;
         if (parked.wait == Wait::kPage && failed != failed_pages.end() &&
-            parked.request.kind == RecordKind::kLoad) {
-            port_.answer(parked.request.from, failed->second);
+            parked.request.kind != RecordKind::kTransaction) {
+            const bool of_a_page = parked.request.kind == RecordKind::kCompact;
+            port_.answer(parked.request.from, failed->second, Csn{},
+                         of_a_page ? parked.page.value : kNoOperation);
         } else if (parked.wait == Wait::kPage && failed != failed_pages.end()) {
             refuse(parked.request, *session_of(client_id), failed->second, 0);
         } else {

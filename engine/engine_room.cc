@@ -134,6 +134,7 @@ bool Engine::Core::grow() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (stopping_ || storage_.space.growth().running()) return false;
     if (growth_failed_ns_ != 0 && now_ns - growth_failed_ns_ < kGrowthRetryNs) return false;
+    if (storage_.space.growth_wanted(wanted_pages_) != 0) storage_.space.reopen();
     const std::uint32_t chunks = storage_.space.growth_wanted(wanted_pages_);
     if (chunks == 0) return false;
     storage_.space.growth().start(chunks);

@@ -1,5 +1,7 @@
 #include "engine/growth.h"
 
+#include <algorithm>
+
 #include "engine/blocking_io.h"
 
 namespace bidstore {
@@ -19,6 +21,43 @@ void Growth::start(std::uint32_t to_chunks) {
     result_ = false;
     phase_ = Phase::kZeroing;
     write_piece();
+}
+
+// The blocks go in pieces, beside everything else that the device has to do; what is left for the
+// cut itself, which stops the thread for its time, is a number.
+void Growth::cut(std::uint32_t to_chunks, std::uint64_t file_bytes) {
+    CHECK(!running());
+    CHECK_OP(to_chunks, <=, chunks_);
+    chunks_ = to_chunks;
+    end_bytes_ = file_bytes / kPageBytes * kPageBytes;
+    status_ = Status();
+    result_ = false;
+    phase_ = Phase::kPunching;
+    punch_piece();
+}
+
+void Growth::punch_piece() {
+    const std::uint64_t keep_bytes = chunks_ * kChunkBytes;
+    const std::uint64_t left = end_bytes_ - std::min(end_bytes_, keep_bytes);
+    request_ = DiskRequest{};
+    request_.kind = DiskRequest::Kind::kPunch;
+    request_.file = StoreFile::kData;
+    request_.length_bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(left, kHoleBytes));
+    if (request_.length_bytes == 0) {
+        status_ = disk_.resize(StoreFile::kData, keep_bytes);
+        return finish();
+    }
+    end_bytes_ -= request_.length_bytes;
+    request_.offset_bytes = end_bytes_;
+    request_.context = this;
+    request_.completed = [](DiskRequest&, void* self) { static_cast<Growth*>(self)->on_punched(); };
+    disk_.submit(request_);
+}
+
+// Where there are no holes, or punching failed, the cut gives the blocks back, too.
+void Growth::on_punched() {
+    if (request_.result < 0) end_bytes_ = 0;
+    punch_piece();
 }
 
 void Growth::write_piece() {

@@ -4,6 +4,8 @@
 //                        │ the file system is full
 //                        └──► what is whole so far is synced and kept; kNoSpace is told
 //
+//   idle ──cut──► punching, piece by piece ──► idle, the file is shorter; chunks() fell at once
+//
 // A chunk counts only when it is zeroed and synced with the file's new size, so no page of a chunk
 // that could be lost is ever used. Pieces are small and go one at a time: the log's writes share
 // the device. What a crash or a full file system leaves behind the last counted chunk is free, and
@@ -35,9 +37,13 @@ class Growth {
     bool running() const { return phase_ != Phase::kIdle; }
     // Begins to grow the file to so many chunks; not while running.
     void start(std::uint32_t to_chunks);
-    // Ends it after the piece under way; whole chunks are kept.
+    // Begins to give back what the file of `file_bytes` has behind so many chunks, at most
+    // chunks(): these are nobody's from now on. No checkpoint on disk knows one of them. Not while
+    // running.
+    void cut(std::uint32_t to_chunks, std::uint64_t file_bytes);
+    // Ends a growth after the piece under way; whole chunks are kept.
     void wind_down() { target_ = 0; }
-    // Whether a growth came to its end since the last call, and how.
+    // Whether a growth or cut came to its end since the last call, and how.
     bool take_result(Status& status);
 
   private:
@@ -45,11 +51,16 @@ class Growth {
         kIdle,     // start() ──► kZeroing
         kZeroing,  // ──► kSyncing, or kIdle when no chunk is whole
         kSyncing,  // ──► kIdle
+        kPunching,  // cut() ──► kIdle
     };
     static constexpr std::uint32_t kPieceBytes = 256u << 10;
     static_assert(kChunkBytes % kPieceBytes == 0);
 
+    static constexpr std::uint32_t kHoleBytes = static_cast<std::uint32_t>(kChunkBytes);
+
     void write_piece();
+    void punch_piece();
+    void on_punched();
     void sync();
     void on_completed();
     void finish();
@@ -59,6 +70,7 @@ class Growth {
     std::uint32_t chunks_ = 0;
     std::uint32_t target_ = 0;
     std::uint64_t zeroed_bytes_ = 0;  // of the file, the chunks before counted
+    std::uint64_t end_bytes_ = 0;     // of a file that is being cut: not punched so far
     AlignedBuffer zeros_;
     DiskRequest request_;
     Status status_;

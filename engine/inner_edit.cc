@@ -58,6 +58,11 @@ void InnerEdit::insert(std::uint32_t index, const std::byte* key, PageId child) 
     refresh_samples(index);
 }
 
+void InnerEdit::set_child(std::uint32_t index, PageId child) {
+    CHECK_OP(index, <, count());
+    std::memcpy(page_ + layout_->children_offset + 4 * index, &child.value, 4);
+}
+
 void InnerEdit::erase(std::uint32_t first, std::uint32_t last) {
     CHECK_OP(first, <=, last);
     CHECK_OP(last, <=, count());

@@ -26,6 +26,8 @@ class InnerEdit {
 
     // The child becomes number `index`, covering what is from `key` on.
     void insert(std::uint32_t index, const std::byte* key, PageId child);
+    // Child `index` is to be found there from now on.
+    void set_child(std::uint32_t index, PageId child);
     // Takes children [first, last) out; the child before them covers their keys then.
     void erase(std::uint32_t first, std::uint32_t last);
     // Takes children [first, count) of another node behind the last of this one. The first of them

@@ -265,6 +265,13 @@ void Pool::keep_unwritten(PageId page) {
     info_[newest_[page.value]].unwritten = changed(page);
 }
 
+bool Pool::settled(PageId page, Csn covered) const {
+    const std::uint32_t frame = newest_[page.value];
+    if (frame == kNoFrame || info_[frame].state != State::kPublished) return false;
+    return info_[frame].newer == kNoFrame && writer_.older(frame) == kNoFrame &&
+           info_[frame].csn <= covered.value && !changed(page);
+}
+
 bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     const Info& info = info_[frame];
     if (info.state != State::kPublished || info.newer != kNoFrame) return false;

@@ -123,6 +123,9 @@ class Pool {
     // The resident page is no checkpoint's any more, but snapshots still see it: unless the file
     // holds its newest version, that stays in the pool until evict().
     void keep_unwritten(PageId page);
+    // Whether the page is in the pool with one version alone, which is published, and which a
+    // finished checkpoint at `covered` has.
+    bool settled(PageId page, Csn covered) const;
     // Whether the leaf's newest row is younger than pin_recent.
     using RecentTest = std::function<bool(const PageHeader& leaf)>;
     // Up to `count` pages that are to be evicted, by engine/eviction.h; the caller evicts all of

@@ -39,6 +39,7 @@ void Space::resize_tables(std::uint32_t chunks) {
     known_.resize(pages / 64, 0);
     loaded_.resize(pages / 64, 0);
     available_count_.resize(chunks, 0);
+    closed_.resize(chunks, false);
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
     dropped_.resize(pages / 64, 0);
@@ -56,7 +57,7 @@ void Space::set_used(PageId page, bool used) {
 }
 
 bool Space::take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page) {
-    if (available_count_[chunk] == 0) return false;
+    if (available_count_[chunk] == 0 || closed_[chunk]) return false;
     std::uint64_t* words = &available_[std::size_t{chunk} * kWordsPerChunk];
     for (std::uint32_t i = 0; i < kWordsPerChunk; ++i) {
         const std::uint32_t word = (from_word + i) % kWordsPerChunk;
@@ -115,13 +116,14 @@ void Space::drop(PageId page) {
 }
 
 bool Space::secure(std::uint32_t pages) {
+    if (available_total_ < pages) reopen();
     while (available_total_ < pages && chunk_count_ < growth_.chunks()) add_chunk(chunk_count_);
     return available_total_ >= pages;
 }
 
 // One eighth of the file, so that the number of growths stays small; 1 to kGrowChunksMax.
-std::uint32_t Space::ahead_chunks() const {
-    return std::clamp(growth_.chunks() / 8, 1u, kGrowChunksMax);
+std::uint32_t Space::ahead_chunks(std::uint32_t chunks) {
+    return std::clamp(chunks / 8, 1u, kGrowChunksMax);
 }
 
 std::uint64_t Space::in_reach() const {
@@ -131,7 +133,7 @@ std::uint64_t Space::in_reach() const {
 
 std::uint32_t Space::growth_wanted(std::uint64_t pages) const {
     const std::uint32_t limit = chunks_limit();
-    const std::uint32_t ahead = ahead_chunks();
+    const std::uint32_t ahead = ahead_chunks(growth_.chunks());
     const std::uint64_t mark = growth_mark();
     if (at_limit() || in_reach() >= pages + mark) return 0;
     const std::uint64_t missing = pages - std::min(pages, in_reach());
@@ -158,7 +160,7 @@ void Space::add_chunk(std::uint32_t chunk) {
 PageRun Space::reserve(std::uint32_t pages, std::uint32_t at_least) {
     for (std::uint32_t i = 0; i < chunk_count_; ++i) {
         const std::uint32_t chunk = (reserve_hint_ + i) % chunk_count_;
-        if (available_count_[chunk] < std::max(at_least, 1u)) continue;
+        if (available_count_[chunk] < std::max(at_least, 1u) || closed_[chunk]) continue;
         reserve_hint_ = chunk;
         PageRun run;
         if (!take_in_chunk(chunk, 0, run.first)) continue;
@@ -198,6 +200,72 @@ void Space::attach(const PageRun& run) {
     }
 }
 
+// ---- compaction ----
+
+void Space::close_chunk(std::uint32_t chunk) {
+    if (closed_[chunk]) return;
+    closed_[chunk] = true;
+    ++closed_count_;
+    available_total_ -= available_count_[chunk];
+}
+
+void Space::reopen() {
+    for (std::uint32_t chunk = 0; closed_count_ > 0; ++chunk) {
+        if (!closed_[chunk]) continue;
+        closed_[chunk] = false;
+        --closed_count_;
+        available_total_ += available_count_[chunk];
+    }
+}
+
+PageId Space::next_used(std::uint32_t chunk, PageId from) const {
+    const std::byte* meta = pool_.newest(meta_page(chunk));
+    for (PageId page{from.value + 1}; chunk_of(page) == chunk; ++page.value) {
+        const std::uint32_t at = page.value % kChunkPages;
+        if (((meta_bitmap(meta)[at / 64] >> (at % 64)) & 1) && !fixed(page)) return page;
+    }
+    return PageId{};
+}
+
+std::uint32_t Space::usable_pages(std::uint32_t chunk) {
+    std::uint32_t pages = kChunkPages;
+    for (std::uint32_t i = 0; i < 4; ++i) pages -= fixed(PageId{chunk * kChunkPages + i});
+    return pages;
+}
+
+std::uint32_t Space::used_in(std::uint32_t chunk) const {
+    const std::uint64_t* words = meta_bitmap(
+        static_cast<const std::byte*>(pool_.newest(meta_page(chunk))));
+    std::uint32_t used = 0;
+    for (std::uint32_t i = 0; i < kWordsPerChunk; ++i) used += std::popcount(words[i]);
+    return used - (kChunkPages - usable_pages(chunk));
+}
+
+bool Space::retire_last_chunk(Csn covered) {
+    const std::uint32_t last = chunk_count_ - 1;
+    if (last == 0 || available_count_[last] < usable_pages(last)) return false;
+    if (!pool_.settled(meta_page(last), covered)) return false;
+    std::fill_n(available_.begin() + std::ptrdiff_t{last} * kWordsPerChunk, kWordsPerChunk, 0);
+    if (closed_[last]) {
+        closed_[last] = false;
+        --closed_count_;
+    } else {
+        available_total_ -= available_count_[last];
+    }
+    available_count_[last] = 0;
+    chunk_count_ = last;
+    return true;
+}
+
+std::uint32_t Space::chunks_worth_keeping() const {
+    std::uint32_t chunks = chunk_count_;
+    const auto reach = [&] {
+        return available_total_ + std::uint64_t{chunks - chunk_count_} * (kChunkPages - 2);
+    };
+    while (chunks < growth_.chunks() && reach() < growth_mark(chunks)) ++chunks;
+    return chunks;
+}
+
 Status Space::take_chunks(std::uint32_t chunks) {
     const std::uint32_t ready = growth_.chunks();
     if (chunk_count_ == ready && growth_.running()) return {Error::kBusy, "growth is under way"};
@@ -226,7 +294,7 @@ void Space::make_available(PageId page) {
     if (!known(page)) crc_[page.value] = 0;
     set_bit(available_.data(), page.value, true);
     ++available_count_[chunk_of(page)];
-    ++available_total_;
+    if (!closed_[chunk_of(page)]) ++available_total_;
 }
 
 bool Space::allocated(PageId page) const {

@@ -98,9 +98,28 @@ class Space final : public Pages {
     // frames. kBusy: growth is under way. kNoSpace: not even one.
     Status take_chunks(std::uint32_t chunks);
     // So many pages in reach are left to others; with fewer, growth begins.
-    std::uint64_t growth_mark() const {
-        return std::uint64_t{ahead_chunks()} * kChunkPages / 2;
-    }
+    std::uint64_t growth_mark() const { return growth_mark(growth_.chunks()); }
+
+    // ---- compaction (engine/engine_compaction.cc) ----
+    // A chunk that is closed gives no pages, and its available ones do not count, until reopen().
+    // Whoever is in want of room reopens: secure() does.
+    void close_chunk(std::uint32_t chunk);
+    void reopen();
+    bool closed(std::uint32_t chunk) const { return chunk < closed_.size() && closed_[chunk]; }
+    std::uint32_t closed_chunks() const { return closed_count_; }
+    std::uint32_t available_in(std::uint32_t chunk) const { return available_count_[chunk]; }
+    // The next page behind `from` that the newest bitmap of the chunk has in use, fixed ones not
+    // counted; 0: none. Begin with the chunk's first page.
+    PageId next_used(std::uint32_t chunk, PageId from) const;
+    std::uint32_t used_in(std::uint32_t chunk) const;
+    // The last chunk leaves the store when all of it is available, and when its metadata page has
+    // nothing but a version that the finished checkpoint covers. That checkpoint knows the chunk
+    // still: its place in the file is kept (growth().chunks()) until one does not. The caller drops
+    // the metadata page out of the pool. False: not now.
+    bool retire_last_chunk(Csn covered);
+    // With so many chunks in the file growth would not begin at once again; those in use, and as
+    // many of the ready ones as that takes.
+    std::uint32_t chunks_worth_keeping() const;
 
     // ---- quarantine ----
     // Up to `most` pages that may leave it now: the caller drops their free versions out of the
@@ -111,6 +130,10 @@ class Space final : public Pages {
     std::vector<PageId> leaving_quarantine(const HeldSnapshots& held, Csn covered, std::size_t most,
                                            InUse in_use);
     void make_available(PageId page);
+    // When the page that waits longest was freed; 0: none waits.
+    Csn oldest_quarantined() const {
+        return quarantine_.empty() ? Csn{} : quarantine_.front().freed;
+    }
 
     // ---- the last finished checkpoint ----
     bool known(PageId page) const { return bit(known_, page); }
@@ -155,7 +178,11 @@ class Space final : public Pages {
   private:
     static constexpr std::uint32_t kGrowChunksMax = 16;
 
-    std::uint32_t ahead_chunks() const;
+    static std::uint32_t ahead_chunks(std::uint32_t chunks);
+    static std::uint64_t growth_mark(std::uint32_t chunks) {
+        return std::uint64_t{ahead_chunks(chunks)} * kChunkPages / 2;
+    }
+    static std::uint32_t usable_pages(std::uint32_t chunk);
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
     }
@@ -176,6 +203,8 @@ class Space final : public Pages {
     bool checkpoint_running_ = false;
     std::vector<std::uint64_t> available_;        // bit per page: may be taken now
     std::vector<std::uint16_t> available_count_;  // per chunk
+    std::vector<bool> closed_;                    // per chunk: being emptied
+    std::uint32_t closed_count_ = 0;
     std::vector<std::uint64_t> known_;            // bit per page: allocated in the last checkpoint
     std::vector<std::uint32_t> crc_;              // per page: header.crc in the last checkpoint,
                                                   // or, of a loaded one, in the next

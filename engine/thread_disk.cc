@@ -1,5 +1,6 @@
 #include "engine/thread_disk.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
@@ -46,6 +47,7 @@ class ThreadDiskImpl final : public Disk {
   private:
     void work();
     void execute(DiskRequest& request) const;
+    void punch(DiskRequest& request) const;
     ssize_t transfer_rest(const DiskRequest& request) const;
     int run_completions();
     void wait(std::uint64_t timeout_ns);
@@ -162,6 +164,7 @@ void ThreadDiskImpl::execute(DiskRequest& request) const {
         request.result = failed == 0 ? 0 : -errno;
         return;
     }
+    if (request.kind == DiskRequest::Kind::kPunch) return punch(request);
     while (request.done_bytes < request.length_bytes) {
         const ssize_t moved = transfer_rest(request);
         if (moved < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -173,6 +176,17 @@ void ThreadDiskImpl::execute(DiskRequest& request) const {
         request.done_bytes += static_cast<std::uint32_t>(moved);
     }
     request.result = request.length_bytes;
+}
+
+void ThreadDiskImpl::punch(DiskRequest& request) const {
+    int failed = 0;
+    do {
+        failed = ::fallocate(files_.descriptor(request.file),
+                             FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                             static_cast<off_t>(request.offset_bytes),
+                             static_cast<off_t>(request.length_bytes));
+    } while (failed != 0 && errno == EINTR);
+    request.result = failed == 0 ? static_cast<std::int64_t>(request.length_bytes) : -errno;
 }
 
 ssize_t ThreadDiskImpl::transfer_rest(const DiskRequest& request) const {

@@ -1,5 +1,6 @@
 #include "engine/uring_disk.h"
 
+#include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
 #include <sys/syscall.h>
@@ -23,6 +24,7 @@ namespace {
 // Requests that may be prepared before they are handed over together.
 constexpr unsigned kSubmitTogether = 16;
 constexpr unsigned kReapTogether = 64;
+constexpr int kPunchMode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 constexpr std::uint64_t kSliceBytes = 1ull << 30;  // the kernel's limit for one registered buffer
 constexpr std::uint64_t kSlicesMax = 16'384;       // and for their number
 
@@ -217,7 +219,8 @@ void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
     std::byte* const rest = static_cast<std::byte*>(request.buffer) + request.done_bytes;
     const std::uint32_t length = request.length_bytes - request.done_bytes;
     const std::uint64_t offset = request.offset_bytes + request.done_bytes;
-    const int slice = length == 0 ? -1 : registered_slice(rest, length);
+    const bool has_bytes = length > 0 && request.kind != DiskRequest::Kind::kPunch;
+    const int slice = has_bytes ? registered_slice(rest, length) : -1;
     switch (request.kind) {
         case DiskRequest::Kind::kRead:
             if (slice >= 0) {
@@ -230,6 +233,10 @@ void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
         case DiskRequest::Kind::kGrow:  // the kernel hands it to a thread of its own
             ::io_uring_prep_write(&entry, file, rest, length, offset);
             if (request.durable) entry.rw_flags = RWF_DSYNC;
+            break;
+        case DiskRequest::Kind::kPunch:
+            ::io_uring_prep_fallocate(&entry, file, kPunchMode, static_cast<off_t>(offset),
+                                      static_cast<off_t>(length));
             break;
         case DiskRequest::Kind::kSync:
             ::io_uring_prep_fsync(&entry, file, IORING_FSYNC_DATASYNC);
@@ -335,6 +342,8 @@ void UringDiskImpl::on_request(DiskRequest& request, int result) {
         waiting_.push(request);
     } else if (result < 0 || request.kind == DiskRequest::Kind::kSync) {
         complete(request, result);
+    } else if (request.kind == DiskRequest::Kind::kPunch) {
+        complete(request, request.length_bytes);
     } else if (result == 0 && request.length_bytes > 0) {
         complete(request, request.kind == DiskRequest::Kind::kRead ? -ENODATA : -EIO);
     } else {

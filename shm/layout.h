@@ -206,6 +206,7 @@ enum class RecordKind : std::uint16_t {
     kTransaction = 3,  // TransactionHeader and its operations (shm/message.h)
     kAborted = 4,      // claimed and given up by its producer; skipped
     kLoad = 5,         // LoadRequest and what follows it (shm/message.h)
+    kCompact = 6,      // CompactRequest (shm/message.h)
 };
 
 // In front of each record in the ring, at a unit's start.

@@ -120,6 +120,40 @@ struct LoadRequest {
 };
 static_assert(sizeof(LoadRequest) == 16);
 
+// ---- compaction; rights kAdmin, one client at a time ----
+
+// Asks for one step of a compaction, which moves at most `pages` pages out of the last chunks of
+// the file, or finds out what it has to wait for. The client asks again until kDone, at a pace of
+// its choice; what was done stays done when it stops asking. Another client may begin when its
+// connection ends.
+struct CompactRequest {
+    std::uint32_t pages;  // 1 to kCompactPagesMax
+    std::uint32_t reserved;
+};
+static_assert(sizeof(CompactRequest) == 8);
+inline constexpr std::uint32_t kCompactPagesMax = 64;
+
+enum class CompactState : std::uint32_t {
+    kMoving = 1,   // ask again
+    kWaiting = 2,  // ask again after a while: a checkpoint, snapshots or another change come first
+    kDone = 3,     // the file is as short as it can be
+};
+
+// kCorruption or kIoError: failed_operation is the id of a page that cannot be read, or that no
+// tree leads to.
+
+// Results of an answer, in this order.
+enum class CompactResult : std::uint32_t {
+    kState,      // CompactState
+    kMoved,      // pages, by this step
+    kLeft,       // pages to move out of the chunks that are being emptied
+    kGivenBack,  // bytes, by the file system's leave, since the connection's first step
+    kFileBytes,  // length of the data file
+    kStays,      // the chunk that cannot be emptied and ends the file then; -1: there is none
+    kStaysFor,   // id of the table whose root is in it
+};
+inline constexpr std::uint32_t kCompactResults = 7;
+
 // What can be changed of a table.
 struct TableAttributes {
     // Rows older than this, by the table's time column, are dead and go away; 0: kept for ever.

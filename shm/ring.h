@@ -173,7 +173,7 @@ inline RingClaim RingProducer::fill(std::uint32_t position, std::uint64_t number
 
 // A record as it was copied out. Its fields and bytes are a client's word, but they hold still.
 struct TakenRecord {
-    RecordKind kind = RecordKind::kPadding;  // kPageRequest, kTransaction, kLoad
+    RecordKind kind = RecordKind::kPadding;  // kPageRequest, kTransaction, kLoad, kCompact
     std::uint32_t call_slot = 0;             // unchecked
     std::uint32_t call_generation = 0;
     std::uint64_t write_number = 0;
@@ -282,6 +282,7 @@ inline const char* RingConsumer::fault(std::uint32_t length_bytes, RecordKind ki
         case RecordKind::kTransaction:
         case RecordKind::kAborted:
         case RecordKind::kLoad:
+        case RecordKind::kCompact:
             return nullptr;
     }
     return "record of unknown kind";

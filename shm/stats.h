@@ -60,6 +60,7 @@ enum class Counter : std::uint32_t {
     kFloorsMoved,
     kPagesExpired,
     kMarksGathered,
+    kPagesMoved,
     kCount  // not a counter
 };
 
@@ -126,6 +127,7 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"floors_moved", kTotal, "times that a table's retention moved on"},
         CounterName{"pages_expired", kTotal, "pages that retention dropped"},
         CounterName{"marks_gathered", kTotal, "uses of pages that clients marked, as gathered"},
+        CounterName{"pages_moved", kTotal, "pages that compaction moved"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),

@@ -245,6 +245,28 @@ TEST_P(DiskContract, CutFileEndsThereAndGrowsWithZeros) {
     EXPECT_TRUE(same(AlignedBuffer(kPageBytes), in));
 }
 
+TEST_P(DiskContract, HoleReadsAsZerosAndTheFileKeepsItsSize) {
+    grow(StoreFile::kData, 64 * kPageBytes);
+    AlignedBuffer out(64 * kPageBytes);
+    AlignedBuffer in(kPageBytes);
+    fill(out, 5);
+    Request write(Kind::kWrite, StoreFile::kData, 0, out.data(), 64 * kPageBytes);
+    EXPECT_EQ(run(write), 64 * kPageBytes);
+    Request hole(Kind::kPunch, StoreFile::kData, 8 * kPageBytes, nullptr, 40 * kPageBytes);
+    const std::int64_t punched = run(hole);
+    if (punched == -EOPNOTSUPP) GTEST_SKIP() << "this file system has no holes";
+    EXPECT_EQ(punched, 40 * kPageBytes);
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 64 * kPageBytes);
+    for (const std::uint64_t page : {7u, 8u, 47u, 48u}) {
+        const bool gone = page >= 8 && page < 48;
+        Request read(Kind::kRead, StoreFile::kData, page * kPageBytes, in.data(), kPageBytes);
+        EXPECT_EQ(run(read), kPageBytes);
+        const AlignedBuffer zeros(kPageBytes);
+        const std::byte* expected = gone ? zeros.data() : out.data() + page * kPageBytes;
+        EXPECT_EQ(std::memcmp(in.data(), expected, kPageBytes), 0) << page;
+    }
+}
+
 TEST_P(DiskContract, ManyRequestsAreInFlightAtOnce) {
     constexpr std::uint32_t kCount = 300;  // more than any queue here holds
     grow(StoreFile::kData, kCount * kPageBytes);

@@ -173,6 +173,10 @@ std::vector<Struct> message_structs() {
          sizeof(LoadRequest),
          alignof(LoadRequest),
          {FIELD(LoadRequest, step), FIELD(LoadRequest, reserved), FIELD(LoadRequest, rows)}},
+        {"CompactRequest",
+         sizeof(CompactRequest),
+         alignof(CompactRequest),
+         {FIELD(CompactRequest, pages), FIELD(CompactRequest, reserved)}},
     };
 }
 
@@ -220,6 +224,7 @@ std::vector<Constant> constants() {
         CONSTANT(RecordKind::kTransaction),
         CONSTANT(RecordKind::kAborted),
         CONSTANT(RecordKind::kLoad),
+        CONSTANT(RecordKind::kCompact),
         CONSTANT(Rights::kReader),
         CONSTANT(Rights::kWriter),
         CONSTANT(Rights::kAdmin),

@@ -243,7 +243,7 @@ TEST(Ring, NonsenseIsHostileAndMovesNothing) {
         {"padding in the middle", 0, 64, padding},
         {"padding that ends early", kUnits - 2, 64, padding},
         {"kind 0", 0, 64, 0},
-        {"kind 6", 0, 64, 6},
+        {"kind 7", 0, 64, 7},
         {"kind 65535", 0, 64, 0xffff},
     };
     for (const Hostile& each : cases) {

@@ -139,6 +139,11 @@ std::optional<std::uint32_t> SimClient::submit_load(std::span<const std::byte> l
     return push(RecordKind::kLoad, load);
 }
 
+std::optional<std::uint32_t> SimClient::submit_compact(std::uint32_t pages) {
+    const CompactRequest request{pages, 0};
+    return push(RecordKind::kCompact, std::as_bytes(std::span(&request, 1)));
+}
+
 std::optional<std::uint32_t> SimClient::request_pages(std::span<const PageId> pages) {
     PageRequest request{};
     request.count = static_cast<std::uint32_t>(pages.size());

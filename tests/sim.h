@@ -83,6 +83,7 @@ class SimClient {
     // Submits; the token finds the answer. Nothing when ring or call slots are full.
     std::optional<std::uint32_t> submit(std::span<const std::byte> transaction);
     std::optional<std::uint32_t> submit_load(std::span<const std::byte> load);
+    std::optional<std::uint32_t> submit_compact(std::uint32_t pages);
     std::optional<std::uint32_t> request_pages(std::span<const PageId> pages);
     // The answer, once; frees the call slot.
     std::optional<Answer> answer(std::uint32_t token);

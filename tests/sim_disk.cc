@@ -57,12 +57,17 @@ void SimDisk::check_request(const DiskRequest& request) const {
     const bool sync = request.kind == DiskRequest::Kind::kSync;
     CHECK(sync == (request.length_bytes == 0));
     if (sync) return;
+    const std::uint64_t end = request.offset_bytes + request.length_bytes;
+    if (request.kind == DiskRequest::Kind::kPunch) {
+        CHECK(request.buffer == nullptr);
+        if (!crashed_) CHECK_OP(end, <=, file_of(request.file).size_bytes);
+        return;
+    }
     void* aligned = request.buffer;
     std::size_t space = kPageBytes;
     CHECK(std::align(kPageBytes, 1, aligned, space) == request.buffer);
     // Growth is kGrow, without a gap; a plain write behind the end is a mistake of ours.
     const bool write = request.kind == DiskRequest::Kind::kWrite;
-    const std::uint64_t end = request.offset_bytes + request.length_bytes;
     if (write && !crashed_) CHECK_OP(end, <=, file_of(request.file).size_bytes);
     if (request.kind != DiskRequest::Kind::kGrow || crashed_) return;
     CHECK_OP(request.offset_bytes, <=, file_of(request.file).size_bytes);
@@ -73,8 +78,8 @@ void SimDisk::check_request(const DiskRequest& request) const {
 
 void SimDisk::submit(DiskRequest& request) {
     check_request(request);
-    const bool writes = request.kind == DiskRequest::Kind::kWrite ||
-                        request.kind == DiskRequest::Kind::kGrow;
+    const bool writes = request.kind != DiskRequest::Kind::kRead &&
+                        request.kind != DiskRequest::Kind::kSync;
     const SimStep kind = request.kind == DiskRequest::Kind::kRead ? SimStep::kSubmitRead
                          : writes                                 ? SimStep::kSubmitWrite
                                                                   : SimStep::kSubmitSync;
@@ -103,12 +108,12 @@ void SimDisk::capture(Flight& flight) {
         flight.first_sector = place->second / kSectorBytes;
     }
     const auto* bytes = static_cast<const std::byte*>(request.buffer);
-    static const auto zeros = std::make_shared<Sector>();  // of growth, the same for all
+    static const auto zeros = std::make_shared<Sector>();  // of growth and holes, one for all
     if (request.kind == DiskRequest::Kind::kGrow) {
         flight.grows_to_bytes = request.offset_bytes + request.length_bytes;
     }
     for (std::uint32_t at = 0; at < request.length_bytes; at += kSectorBytes) {
-        if (request.kind == DiskRequest::Kind::kGrow) {
+        if (request.kind != DiskRequest::Kind::kWrite) {
             flight.values.push_back(zeros);
             continue;
         }
@@ -229,6 +234,7 @@ std::int64_t SimDisk::read(const Flight& flight) {
 }
 
 void SimDisk::check_untouched(const Flight& flight) const {
+    if (flight.request->buffer == nullptr) return;  // a hole
     const auto* bytes = static_cast<const std::byte*>(flight.request->buffer);
     for (std::size_t i = 0; i < flight.values.size(); ++i) {
         const bool same =

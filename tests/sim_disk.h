@@ -14,6 +14,7 @@
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
 //             that; before, power loss leaves any size between (whole blocks). Beyond
 //             capacity_bytes it grows by what there is and fails with full_error.
+//   punch     is a write of zeros: lost, torn and reordered as any.
 //   extend    is done when it returns, and durable as grow is. kNoSpace leaves the size.
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.

@@ -1,0 +1,304 @@
+// Compaction on the simulated disk: the file gets shorter, nothing is lost, and nobody notices.
+#include <gtest/gtest.h>
+
+#include "engine/engine_core.h"
+#include "tests/compaction_fixture.h"
+#include "tests/snapshot_reader.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kRows = 16'000;  // eight in a leaf: two thousand leaves, four chunks
+
+SimStoreOptions compaction_store(std::uint32_t frames = 4'000) {
+    SimStoreOptions options = small_store();
+    options.frames = frames;
+    options.engine.checkpoint_interval_ns = 2'000'000'000;
+    return options;
+}
+
+class CompactionTest : public ::testing::Test {
+  protected:
+    void start(const SimStoreOptions& options = compaction_store()) {
+        options_ = options;
+        SimDiskOptions disk_options;
+        disk_options.seed = 3;
+        open(std::make_unique<SimDisk>(disk_options));
+        table = store->create_table(*client, compaction_schema());
+    }
+    void open(std::unique_ptr<SimDisk> disk) {
+        store = std::make_unique<SimStore>(options_, std::move(disk), 3);
+        const Status opened = store->open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        client = &store->connect();
+    }
+    // Rows all over the file, of which one in four stays.
+    void fill() {
+        put_rows(*store, *client, table, 0, kRows, rows);
+        ASSERT_EQ(rows.size(), kRows);
+        for (std::uint32_t i = 0; i < kRows; i += 400) {
+            ASSERT_EQ(erase_rows(*store, *client, table, i, i + 300, rows), Error::kOk);
+        }
+        settle();
+    }
+    void erase_from(std::uint32_t first) {
+        for (; first < kRows; first += 1'000) {
+            const std::uint32_t last = std::min(first + 1'000, kRows);
+            ASSERT_EQ(erase_rows(*store, *client, table, first, last, rows), Error::kOk);
+        }
+    }
+    void settle() {
+        for (int i = 0; i < 20; ++i) {
+            store->clock.advance_ns(500'000'000);
+            store->run_until([] { return false; }, 20);
+        }
+    }
+    // With time going by, so that leases and checkpoints come to their ends.
+    bool compact(CompactClient& compaction, std::uint32_t rounds = 20'000) {
+        return store->run_until(
+            [&] {
+                store->clock.advance_ns(1'000'000);
+                return compaction.advance();
+            },
+            rounds);
+    }
+    Space& space() { return store->engine->core().storage().space; }
+    void expect_sound() {
+        EXPECT_EQ(store->rows(table), rows);
+        EXPECT_EQ(store->verify(), "");
+    }
+
+    SimStoreOptions options_;
+    std::unique_ptr<SimStore> store;
+    SimClient* client = nullptr;
+    TableId table;
+    CompactionRows rows;
+};
+
+TEST_F(CompactionTest, FileBecomesAsShortAsItsRowsNeed) {
+    start();
+    fill();
+    const std::uint64_t before = data_bytes(*store);
+    ASSERT_GE(before, 5 * kChunkBytes);
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction)) << "left " << compaction.value(CompactResult::kLeft);
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_GT(compaction.moved(), 100u);
+    EXPECT_LE(data_bytes(*store), before - 2 * kChunkBytes);
+    EXPECT_EQ(data_bytes(*store), compaction.value(CompactResult::kFileBytes));
+    EXPECT_EQ(compaction.value(CompactResult::kGivenBack), before - data_bytes(*store));
+    expect_sound();
+    // And no growth follows at once.
+    const std::uint64_t after = data_bytes(*store);
+    settle();
+    EXPECT_EQ(data_bytes(*store), after);
+    ASSERT_TRUE(store->stop());
+    open(store->disk->clone(5));
+    expect_sound();
+    put_rows(*store, *client, table, kRows, 2 * kRows, rows);
+    EXPECT_EQ(rows.size(), kRows / 4 + kRows);
+    settle();
+    expect_sound();
+}
+
+TEST_F(CompactionTest, EmptyTailIsCutWithoutMovingAnything) {
+    start();
+    put_rows(*store, *client, table, 0, kRows, rows);
+    erase_from(400);
+    settle();
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_LE(data_bytes(*store), 2 * kChunkBytes);
+    expect_sound();
+}
+
+// Pages that were freed a moment ago wait for a checkpoint, which nothing else asks for.
+TEST_F(CompactionTest, WaitsForWhatWasFreedJustBefore) {
+    SimStoreOptions options = compaction_store();
+    options.engine.checkpoint_interval_ns = 3'000'000'000'000;
+    start(options);
+    put_rows(*store, *client, table, 0, kRows, rows);
+    erase_from(400);
+    ASSERT_GT(space().quarantined(), 1'000u);
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_LE(data_bytes(*store), 2 * kChunkBytes);
+    expect_sound();
+}
+
+TEST_F(CompactionTest, SecondRunFindsNothingToDo) {
+    start();
+    fill();
+    CompactClient first(*client);
+    ASSERT_TRUE(compact(first));
+    const std::uint64_t writes = store->disk->steps();
+    CompactClient second(*client);
+    ASSERT_TRUE(compact(second));
+    EXPECT_EQ(second.moved(), 0u);
+    EXPECT_EQ(second.steps(), 1u);
+    EXPECT_LE(store->disk->steps(), writes + 4);
+}
+
+TEST_F(CompactionTest, PagesOutsideThePoolAreReadAndMoved) {
+    start(compaction_store(700));
+    fill();
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_GT(compaction.moved(), 100u);
+    EXPECT_EQ(store->verify(), "");
+    ASSERT_TRUE(store->stop());
+    options_ = compaction_store();
+    open(store->disk->clone(5));
+    expect_sound();
+}
+
+TEST_F(CompactionTest, SnapshotHeldAcrossItSeesItsRows) {
+    SimStoreOptions options = compaction_store(6'000);
+    options.engine.max_snapshot_age_ns = 3'000'000'000'000;
+    start(options);
+    fill();
+    auto descriptor = store->pool->open_read_only();
+    ASSERT_TRUE(descriptor.ok());
+    auto view = PoolView::map(std::move(*descriptor));
+    ASSERT_TRUE(view.ok());
+    SimClient& reader = store->connect(Rights::kReader);
+    const TreeShape shape(compaction_schema(), table);
+    const PageId root = store->engine->core().storage().catalog->find(table)->tree.root();
+    const CompactionRows before = rows;
+    const std::uint64_t file_bytes = data_bytes(*store);
+    CompactClient compaction(*client);
+    {
+        Snapshot snapshot(*store, *view, reader, 0);
+        EXPECT_FALSE(compact(compaction, 3'000)) << "the snapshot holds the old places";
+        EXPECT_EQ(compaction.state(), CompactState::kWaiting);
+        EXPECT_EQ(data_bytes(*store), file_bytes);
+        put_rows(*store, *client, table, 0, 100, rows, 1);
+        const auto seen = snapshot.backwards(shape, root);
+        ASSERT_TRUE(seen.has_value()) << snapshot.trouble();
+        EXPECT_EQ(*seen, before);
+    }
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_LT(data_bytes(*store), file_bytes);
+    expect_sound();
+}
+
+TEST_F(CompactionTest, WritersGoOnAndTheirRowsAreThere) {
+    start();
+    fill();
+    SimClient& writer = store->connect();
+    CompactClient compaction(*client, 4);
+    std::optional<std::uint32_t> token;
+    std::uint32_t written = 0;
+    const auto write = [&] {
+        if (token && !writer.answer(*token)) return;
+        const std::uint32_t id = (written * 7919) % (2 * kRows);
+        TransactionBytes put;
+        put.operation(OperationKind::kPut, table, row_key(id), row_value(id, 2));
+        token = writer.submit(put.bytes());
+        rows[row_key(id)] = row_value(id, 2);
+        ++written;
+    };
+    const std::uint64_t before = data_bytes(*store);
+    ASSERT_TRUE(store->run_until([&] {
+        store->clock.advance_ns(1'000'000);
+        if (written < 1'000) write();
+        return compaction.advance();
+    }));
+    ASSERT_TRUE(store->run_until([&] { return writer.answer(*token).has_value(); }));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_GT(written, 50u);
+    EXPECT_LT(data_bytes(*store), before);
+    expect_sound();
+}
+
+TEST_F(CompactionTest, ClientThatGoesAwayLeavesTheStoreAsItWas) {
+    start();
+    fill();
+    SimClient& other = store->connect();
+    CompactClient compaction(other);
+    ASSERT_TRUE(store->run_until([&] { return compaction.advance() || compaction.steps() > 4; }));
+    EXPECT_GT(space().closed_chunks(), 0u);
+    EXPECT_GT(compaction.moved(), 0u);
+    CompactClient second(*client);
+    ASSERT_TRUE(store->run_until([&] { return second.advance(); }));
+    EXPECT_EQ(second.error(), Error::kBusy);
+    store->disconnect(other);
+    EXPECT_EQ(space().closed_chunks(), 0u);
+    expect_sound();
+    CompactClient again(*client);
+    ASSERT_TRUE(compact(again));
+    EXPECT_EQ(again.error(), Error::kOk);
+    expect_sound();
+}
+
+// Chunks that are being emptied are taken back rather than said to be full, or grown beside.
+TEST_F(CompactionTest, WriterInWantOfRoomTakesTheChunksBack) {
+    SimStoreOptions options = compaction_store();
+    options.pages = 6 * kChunkPages;
+    start(options);
+    fill();
+    CompactClient compaction(*client, 1);
+    ASSERT_TRUE(store->run_until([&] { return compaction.advance() || compaction.steps() > 2; }));
+    ASSERT_GT(space().closed_chunks(), 0u);
+    put_rows(*store, *client, table, kRows, kRows + 10'000, rows);
+    EXPECT_EQ(rows.size(), kRows / 4 + 10'000);
+    EXPECT_EQ(space().closed_chunks(), 0u);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    expect_sound();
+}
+
+TEST_F(CompactionTest, ChunkWithARootStays) {
+    start();
+    put_rows(*store, *client, table, 0, kRows, rows);
+    auto late = Schema::make("late", {{"id", ColumnType::kU32, 0}}, 1);
+    ASSERT_TRUE(late.ok());
+    const TableId last = store->create_table(*client, *late);
+    const PageId root = store->engine->core().storage().catalog->find(last)->tree.root();
+    ASSERT_GT(chunk_of(root), 1u);
+    erase_from(100);
+    settle();
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_EQ(compaction.value(CompactResult::kStays), chunk_of(root));
+    EXPECT_EQ(compaction.value(CompactResult::kStaysFor), last.value);
+    EXPECT_EQ(store->engine->core().storage().catalog->find(last)->tree.root(), root);
+    expect_sound();
+}
+
+TEST_F(CompactionTest, IsForAdminsAndSensibleSteps) {
+    start();
+    SimClient& writer = store->connect(Rights::kWriter);
+    CompactClient denied(writer);
+    ASSERT_TRUE(store->run_until([&] { return denied.advance(); }));
+    EXPECT_EQ(denied.error(), Error::kDenied);
+    for (const std::uint32_t pages : {0u, kCompactPagesMax + 1}) {
+        CompactClient invalid(*client, pages);
+        ASSERT_TRUE(store->run_until([&] { return invalid.advance(); }));
+        EXPECT_EQ(invalid.error(), Error::kInvalid);
+    }
+}
+
+TEST_F(CompactionTest, DamagedPageStopsItByName) {
+    start(compaction_store(700));
+    fill();
+    ASSERT_TRUE(store->stop());
+    // The last page in use, which lies in a chunk that is to be emptied.
+    PageId last;
+    for (PageId page{0}; page.value < space().chunk_count() * kChunkPages; ++page.value) {
+        if (space().allocated(page)) last = page;
+    }
+    open(store->disk->clone(5));
+    store->disk->flip(StoreFile::kData, last.value * kPageBytes + 900);
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kCorruption);
+    EXPECT_EQ(compaction.last().failed_operation, last.value);
+    // The rest of the store goes on.
+    put_rows(*store, *client, table, 0, 20, rows);
+}
+
+}  // namespace
+}  // namespace bidstore
