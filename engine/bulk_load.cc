@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "shm/message.h"
+
 namespace bidstore {
 
 BulkLoad::BulkLoad(const CallAddress& client, const Schema& schema, const LoadIdentity& identity,
@@ -43,7 +45,7 @@ std::byte* BulkLoad::next_page() {
 
 Error BulkLoad::take(std::span<const std::byte> packed, std::uint64_t rows,
                      std::uint32_t& bad_row) {
-    static_assert(LoadBuilder::pages_per_take(128u << 10) <= 2 * kBufferPages);
+    static_assert(LoadBuilder::pages_per_take(kLoadBytesMax) <= 2 * kBufferPages);
     CHECK(ready());
     const Error error = builder_.take(packed, rows, bad_row);
     if (error != Error::kOk) fail(error);

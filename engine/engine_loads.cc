@@ -37,6 +37,11 @@ Engine::Core::Wait Engine::Core::handle_load(const ClientRequest& request, PageI
         port_.hostile(request.from.client_id, "a malformed load request");
         return Wait::kNone;
     }
+    // A ring may take longer records than a load has buffers for.
+    if (request.payload.size() > kLoadBytesMax) {
+        port_.hostile(request.from.client_id, "a step of a load longer than kLoadBytesMax");
+        return Wait::kNone;
+    }
     std::memcpy(&header, request.payload.data(), sizeof header);
     const auto body = request.payload.subspan(sizeof header);
     if (request.rights < Rights::kAdmin) {

@@ -119,6 +119,7 @@ struct LoadRequest {
     std::uint64_t rows;
 };
 static_assert(sizeof(LoadRequest) == 16);
+inline constexpr std::uint32_t kLoadBytesMax = 128u << 10;  // of a step, LoadRequest included
 
 // ---- compaction; rights kAdmin, one client at a time ----
 

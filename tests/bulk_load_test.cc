@@ -110,6 +110,21 @@ TEST_F(BulkLoadTest, RetentionSetDuringTheLoadHoldsForTheLoadedTable) {
     EXPECT_EQ(again.rows(table_named(again, "kept")->id), rows);
 }
 
+// Where the operator gave clients large rings, a record can hold more rows than a load has buffers
+// for.
+TEST_F(BulkLoadTest, ARecordThatNoBufferWasKeptForCostsItsClientTheConnection) {
+    SimClient& hostile = store_.connect(Rights::kAdmin, std::nullopt, 64, 64u << 20);
+    const Schema schema = load_schema("large", false);
+    ASSERT_EQ(step(hostile, LoadBytes::begin(schema)).error, Error::kOk);
+    LoadBytes rows(LoadStep::kRows);
+    for (const auto& [key, value] : make_load_rows(schema, 20'000, 1)) rows.row(false, key, value);
+    ASSERT_TRUE(hostile.submit_load(rows.bytes()).has_value());
+    store_.run_until([&] { return store_.clients.cut_off_clients.contains(hostile.id()); }, 500);
+    EXPECT_EQ(store_.clients.hostile_clients, 1u);
+    store_.disconnect(hostile);
+    expect_gone("large");
+}
+
 TEST_F(BulkLoadTest, LeavesAreFull) {
     const Schema schema = load_schema("full", false);
     ASSERT_EQ(run_load(store_, *client_, schema, make_load_rows(schema, 14'000, 1)), Error::kOk);

@@ -61,12 +61,12 @@ TransactionBytes& TransactionBytes::columns(OperationKind kind, TableId table,
 // ---- client ----
 
 SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session,
-                     Rights rights, std::uint32_t call_slots)
+                     Rights rights, std::uint32_t call_slots, std::uint32_t ring_bytes)
     : id_(id), session_(session), rights_(rights), segment_([&] {
           ClientShape shape;
           shape.slot_count = kSlotsPerClient;
           shape.call_slot_count = call_slots;
-          shape.ring_bytes = 1u << 20;
+          shape.ring_bytes = ring_bytes;
           shape.first_slot = first_slot;
           shape.rights = rights;
           std::memcpy(shape.session_id, session.bytes, sizeof shape.session_id);
@@ -208,11 +208,12 @@ bool SimStore::run_until(const std::function<bool()>& done, std::uint32_t rounds
 }
 
 SimClient& SimStore::connect(Rights rights, std::optional<SessionId> session,
-                             std::uint32_t call_slots) {
+                             std::uint32_t call_slots, std::uint32_t ring_bytes) {
     SessionId id;
     for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random_());
     sim_clients_.push_back(std::make_unique<SimClient>(next_client_++, next_slot_,
-                                                       session.value_or(id), rights, call_slots));
+                                                       session.value_or(id), rights, call_slots,
+                                                       ring_bytes));
     next_slot_ += kSlotsPerClient;
     SimClient& client = *sim_clients_.back();
     clients.commands.push_back(client.attach_command());

@@ -72,7 +72,7 @@ class TransactionBytes {
 class SimClient {
   public:
     SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session, Rights rights,
-              std::uint32_t call_slots = 64);
+              std::uint32_t call_slots = 64, std::uint32_t ring_bytes = 1u << 20);
 
     ClientCommand attach_command();
     std::uint64_t id() const { return id_; }
@@ -129,7 +129,7 @@ class SimStore {
     bool run_until(const std::function<bool()>& done, std::uint32_t rounds = 20'000);
     SimClient& connect(Rights rights = Rights::kAdmin,
                        std::optional<SessionId> session = std::nullopt,
-                       std::uint32_t call_slots = 64);
+                       std::uint32_t call_slots = 64, std::uint32_t ring_bytes = 1u << 20);
     void disconnect(SimClient& client);
 
     // Submits and runs until the answer is there.
