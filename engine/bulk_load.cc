@@ -195,6 +195,15 @@ void BulkLoad::submit_sync() {
 
 // ---- the end ----
 
+bool BulkLoad::copy_bitmaps_ahead(std::uint32_t most) {
+    for (; copied_chunks_ < touched_.size() && most > 0; ++copied_chunks_) {
+        if (!touched_[copied_chunks_]) continue;
+        space_.copy_bitmap_ahead(copied_chunks_);
+        --most;
+    }
+    return copied_chunks_ == touched_.size();
+}
+
 void BulkLoad::attach(std::byte* root, Csn batch) {
     builder_.fill_root(root);
     if (rest_.count > 0) {  // the end of the last run was not needed
@@ -206,6 +215,7 @@ void BulkLoad::attach(std::byte* root, Csn batch) {
         if (run.count > 0) space_.attach(run);
     }
     runs_.clear();
+    space_.forget_copies();
     attached_ = batch;
     state_ = State::kCover;
 }
@@ -225,6 +235,7 @@ void BulkLoad::abandon() {
 void BulkLoad::give_back() {
     for (const PageRun& run : runs_) space_.give_back(run);
     runs_.clear();
+    if (copied_chunks_ > 0) space_.forget_copies();
     rest_ = {};
 }
 

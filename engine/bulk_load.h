@@ -76,6 +76,9 @@ class BulkLoad {
     std::uint32_t chunks() const { return chunks_; }
 
     // ---- kAttach and on ----
+    // A load of many gigabytes has its bitmaps copied ahead, some in each round, so that the round
+    // of attach() stays short. False: `most` were done, and there are more.
+    bool copy_bitmaps_ahead(std::uint32_t most);
     // In the open batch, for which room was secured; `root` is the root's version in it.
     void attach(std::byte* root, Csn batch);
     Csn attached() const { return attached_; }
@@ -130,6 +133,7 @@ class BulkLoad {
     PageRun rest_;                 // of the newest, not placed yet
     std::uint32_t chunks_ = 0;
     std::vector<bool> touched_;    // by chunk
+    std::uint32_t copied_chunks_ = 0;  // the chunks before had their bitmaps copied ahead
     std::uint32_t at_least_ = kBigRun;
     std::uint64_t leave_ = kLeave;
     bool needs_pages_ = false;

@@ -141,6 +141,7 @@ class Engine::Core {
     bool pump_loads();
     bool advance(BulkLoad& load);
     bool find_pages(BulkLoad& load);
+    bool copies_ahead(BulkLoad& load);
     bool attach_load(BulkLoad& load);
     bool show_load(BulkLoad& load);
     bool drop_orphans();

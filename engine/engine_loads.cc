@@ -14,6 +14,7 @@ constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wa
 constexpr std::uint32_t kExtendChunksMax = 64;
 constexpr std::uint64_t kReservePages = 64;           // as for transactions
 constexpr std::uint32_t kChunksBeside = 64;           // versions that attaching needs besides
+constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
 
 bool is_empty(const std::byte* root) {
     const PageHeader& header = page_header(root);
@@ -264,6 +265,14 @@ bool Engine::Core::find_pages(BulkLoad& load) {
     return true;
 }
 
+// Only where the frames of the copies are few in the pool, which keeps as many for the change.
+bool Engine::Core::copies_ahead(BulkLoad& load) {
+    const Pool& pool = storage_.pool;
+    const bool few = load.chunks() < pool.frame_count() / 16;
+    if (!few || pool.free_frames() < 2 * kCopiesPerRound) return false;
+    return !load.copy_bitmaps_ahead(kCopiesPerRound);
+}
+
 bool Engine::Core::attach_load(BulkLoad& load) {
     const PageId root = storage_.catalog->find(load.table())->tree.root();
     const PagesInUse looked_at(storage_.pool);
@@ -271,6 +280,7 @@ bool Engine::Core::attach_load(BulkLoad& load) {
         storage_.loader.want(root);
         return false;
     }
+    if (copies_ahead(load)) return true;
     Refused refused;
     const Wait wait = secure({load.chunks() + 1, 0, 0}, 0, refused);
     if (refused.error != Error::kOk) {

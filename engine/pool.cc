@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace bidstore {
 
@@ -75,6 +76,7 @@ std::uint32_t Pool::take_frame(PageId page, State state) {
     set_state(frame, State::kFree, state);
     info_[frame].page = page.value;
     info_[frame].newer = kNoFrame;
+    info_[frame].copy = kNoFrame;
     info_[frame].successor = 0;
     info_[frame].referenced = true;
     info_[frame].evicted = false;
@@ -100,9 +102,16 @@ std::byte* Pool::writable(PageId page) {
     CHECK(base != kNoFrame);
     if (info_[base].csn == open_csn_) return segment_.frame(FrameId{base});
     CHECK(open_csn_ != 0);
-    const std::uint32_t frame = take_frame(page, State::kUnpublished);
+    const bool copied = info_[base].copy != kNoFrame;
+    const std::uint32_t frame =
+        copied ? std::exchange(info_[base].copy, kNoFrame) : take_frame(page, State::kUnpublished);
     std::byte* bytes = segment_.frame(FrameId{frame});
-    VersionWriter::fill(bytes, open_csn_, segment_.frame(FrameId{base}));
+    if (copied) {
+        set_state(frame, State::kCopied, State::kUnpublished);
+        VersionWriter::stamp(bytes, open_csn_);
+    } else {
+        VersionWriter::fill(bytes, open_csn_, segment_.frame(FrameId{base}));
+    }
     writer_.link(frame, base);
     info_[frame].csn = open_csn_;
     info_[base].newer = frame;
@@ -111,6 +120,28 @@ std::byte* Pool::writable(PageId page) {
     open_.frames.push_back(frame);
     mark_changed(page);
     return bytes;
+}
+
+void Pool::copy_ahead(PageId page) {
+    const std::uint32_t base = newest_[page.value];
+    CHECK(base != kNoFrame);
+    if (info_[base].csn == open_csn_ || info_[base].copy != kNoFrame) return;
+    const std::uint32_t frame = take_frame(page, State::kCopied);
+    const std::byte* content = segment_.frame(FrameId{base});
+    VersionWriter::fill(segment_.frame(FrameId{frame}), VersionWriter::csn_of(content), content);
+    writer_.link(frame, kNoFrame);
+    info_[base].copy = frame;
+    copied_.push_back(base);
+}
+
+void Pool::forget_copies() {
+    for (const std::uint32_t base : copied_) {
+        const std::uint32_t frame = std::exchange(info_[base].copy, kNoFrame);
+        if (frame == kNoFrame) continue;
+        set_state(frame, State::kCopied, State::kFree);
+        free_.push_back(frame);
+    }
+    copied_.clear();
 }
 
 std::byte* Pool::first_version(PageId page) {
@@ -251,6 +282,7 @@ std::uint32_t Pool::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks)
 void Pool::evict(PageId page, Csn csn) {
     const std::uint32_t frame = newest_[page.value];
     CHECK(writer_.older(frame) == kNoFrame);
+    CHECK_OP(info_[frame].copy, ==, kNoFrame);
     set_state(frame, State::kPublished, State::kRetired);
     writer_.map(page, kNoFrame);
     newest_[page.value] = kNoFrame;

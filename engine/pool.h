@@ -94,6 +94,13 @@ class Pool {
     Csn oldest_unpublished() const;
     // Publishes the oldest closed batch: page map entries, then visible (release).
     void publish();
+    // A change of very many pages in one batch copies them ahead, a few at a time: a free frame
+    // gets the resident page's content now, and the next writable() of the page takes it, whoever
+    // asks. Needs a free frame, and a page that is never evicted. Does nothing when the page has a
+    // copy already or changed in this batch.
+    void copy_ahead(PageId page);
+    // Frames of copies that nobody took are free again.
+    void forget_copies();
     // Makes an empty csn visible; only with nothing unpublished.
     void advance_visible(Csn csn);
 
@@ -162,12 +169,20 @@ class Pool {
     void check_invariants() const;
 
   private:
-    enum class State : std::uint8_t { kFree, kUnpublished, kPublished, kRetired, kLoading };
+    enum class State : std::uint8_t {
+        kFree,
+        kUnpublished,
+        kPublished,
+        kRetired,
+        kLoading,
+        kCopied,  // ahead of writable(); no link leads to it
+    };
     struct Info {
         std::uint64_t csn = 0;        // of the content
         std::uint64_t successor = 0;  // csn that superseded it; retired frames only
         std::uint32_t page = 0;
         std::uint32_t newer = kNoFrame;
+        std::uint32_t copy = kNoFrame;  // of its content, made ahead
         std::uint32_t used = 0;  // the use (begin_use) that asked for it last
         State state = State::kFree;
         bool referenced = false;
@@ -204,6 +219,7 @@ class Pool {
     std::vector<BatchFrames> unpublished_;  // oldest first; at most two
     std::vector<std::uint32_t> newest_;     // per page
     std::vector<Info> info_;                // per frame
+    std::vector<std::uint32_t> copied_;     // frames that have a copy, or had one
     std::vector<std::uint32_t> free_;
     std::vector<std::uint32_t> retired_;  // since the last round
     std::vector<std::uint32_t> kept_;     // by a snapshot, in an earlier round

@@ -195,8 +195,12 @@ void Space::written(PageId page, const std::byte* image) {
 
 void Space::attach(const PageRun& run) {
     std::uint64_t* bitmap = meta_bitmap(writable(meta_page(chunk_of(run.first))));
-    for (std::uint32_t i = 0; i < run.count; ++i) {
-        set_bit(bitmap, (run.first.value + i) % kChunkPages, true);
+    const std::uint32_t first = run.first.value % kChunkPages;  // the run lies in one chunk
+    for (std::uint32_t at = first; at < first + run.count;) {
+        const std::uint32_t in_word = std::min(64 - at % 64, first + run.count - at);
+        const std::uint64_t ones = in_word == 64 ? ~std::uint64_t{0} : (1ull << in_word) - 1;
+        bitmap[at / 64] |= ones << (at % 64);
+        at += in_word;
     }
 }
 

@@ -91,6 +91,9 @@ class Space final : public Pages {
     void give_back(const PageRun& run);
     // What was written to the reserved page's place.
     void written(PageId page, const std::byte* image);
+    // Makes attach() of pages of the chunk cheaper (Pool::copy_ahead).
+    void copy_bitmap_ahead(std::uint32_t chunk) { pool_.copy_ahead(meta_page(chunk)); }
+    void forget_copies() { pool_.forget_copies(); }
     // Puts them into the open batch's bitmap: a page version for each of their chunks.
     void attach(const PageRun& run);
     // Takes up to `chunks` chunks into use: ready ones, else new ones, for which the file is made

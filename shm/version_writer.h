@@ -52,6 +52,10 @@ class VersionWriter {
             std::memset(frame + 8, 0, kPageBytes - 8);
         }
     }
+    // The same frame, filled ahead with what the page is to begin with, gets its csn.
+    static void stamp(std::byte* frame, std::uint64_t csn) {
+        csn_word(frame).store(csn, std::memory_order_relaxed);
+    }
     static std::uint64_t csn_of(const std::byte* frame) {
         // Our own last store.
         return reinterpret_cast<const std::atomic<std::uint64_t>*>(frame)->load(

@@ -338,6 +338,26 @@ TEST_F(BulkLoadTest, ReservedPagesComeBackWhenTheClientDies) {
     }
 }
 
+TEST_F(BulkLoadTest, CopiesMadeAheadAreTakenOrGivenBack) {
+    Pool& pool = store_.engine->core().storage().pool;
+    settle();
+    const std::uint32_t free = pool.free_frames();
+    pool.copy_ahead(meta_page(0));
+    pool.copy_ahead(meta_page(0));
+    EXPECT_EQ(pool.free_frames(), free - 1);
+    pool.forget_copies();
+    EXPECT_EQ(pool.free_frames(), free);
+    // Taken by the first who changes the page, and what it held is still there.
+    pool.copy_ahead(meta_page(0));
+    const Schema schema = load_schema("t", false);
+    ASSERT_EQ(run_load(store_, *client_, schema, make_load_rows(schema, 9'000, 1)), Error::kOk);
+    settle();
+    pool.forget_copies();
+    pool.check_invariants();
+    EXPECT_EQ(unused_pages(), space().available() + space().quarantined());
+    EXPECT_EQ(store_.verify(), "");
+}
+
 TEST_F(BulkLoadTest, TwoLoadsAtOnceBothArrive) {
     SimClient& other = store_.connect();
     const Schema first = load_schema("a", false);
