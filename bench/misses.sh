@@ -30,7 +30,8 @@ import json, sys
 text = open(sys.argv[1]).read()
 job = json.loads(text[text.index("{"):])["jobs"][0]
 read = job["read"]
-cpu_us = (job["usr_cpu"] + job["sys_cpu"]) * 1e4 / read["iops"]
+jobs = int(job["job options"].get("numjobs", 1)) if "job options" in job else 1
+cpu_us = (job["usr_cpu"] + job["sys_cpu"]) * 1e4 * jobs / read["iops"]
 points = read["clat_ns"]["percentile"]
 print(sys.argv[2], sys.argv[3], read["iops"], 0, cpu_us,
       points["50.000000"] / 1e3, points["99.000000"] / 1e3)
@@ -51,9 +52,12 @@ echo "loading $rows rows"
 : >"$results"
 run "$misses" --mode load --rows "$rows" --results "$results" || fail "the load failed"
 for depth in 1 4 16 64; do
-    echo "depth $depth: fio, gets, fio in bursts, multi_get, ${rounds} times"
+    echo "depth $depth: fio, prefetch and get, fio's threads, gets, fio in bursts, multi_get," \
+        "$rounds times"
     for ((round = 0; round < rounds; ++round)); do
         fio_round fio "$depth"
+        our_round ahead "$depth"
+        fio_round fio-threads "$depth" --iodepth=1 --numjobs="$depth" --thread --group_reporting
         our_round gets "$depth"
         fio_round fio-burst "$depth" --iodepth_batch="$depth" --iodepth_batch_complete_min="$depth"
         our_round batches "$depth"

@@ -81,6 +81,12 @@ class Connection {
     // dies wakes nobody, so the caller looks at hung_up() between the slices.
     bool wait_slice(const Call& call, Deadline deadline);
 
+    // Waits awake for a moment, for the answer to a page request. False: it is not there.
+    bool linger(const Call& call) {
+        return linger_.for_answer(segment_.ring_control(), segment_.calls()[call.slot],
+                                  call.generation);
+    }
+
     // Puts a record into the ring and rings. False: no room.
     bool post(RecordKind kind, std::span<const std::byte> payload, const Call& call,
               std::uint64_t number_reference, std::uint64_t decided_below);
@@ -97,6 +103,7 @@ class Connection {
     Descriptor socket_;
     RingProducer ring_;
     std::uint64_t instance_id_;
+    Linger linger_;
 
     std::mutex lock_;  // guards what follows; held for a few instructions
     std::vector<std::uint32_t> free_reader_slots_;

@@ -277,6 +277,19 @@ class Table {
         return read_once(reader, deadline,
                          [&](const Snapshot& snapshot) { return multi_get(snapshot, keys); });
     }
+    // Asks for the pages of these keys that are not in the pool, and does not wait for them: for
+    // what an auction will read after what it reads now. See RawTable::prefetch.
+    Status prefetch(const Snapshot& snapshot, std::span<const Key<T>> keys) const {
+        std::array<std::span<const std::byte>, 32> spans;
+        while (!keys.empty()) {
+            const std::size_t count = std::min(keys.size(), spans.size());
+            for (std::size_t i = 0; i < count; ++i) spans[i] = keys[i].span();
+            Status asked = raw_.prefetch(snapshot, std::span(spans).first(count));
+            if (!asked.ok()) return asked;
+            keys = keys.subspan(count);
+        }
+        return {};
+    }
     // Rows with lower <= key < upper; a default Prefix is no bound.
     Cursor<T> scan(const Snapshot& snapshot, const Prefix<T>& lower = {},
                    const Prefix<T>& upper = {}, ScanOptions options = {}) const {

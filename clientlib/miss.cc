@@ -87,6 +87,7 @@ class Miss {
 
     Status wait(const Asked& asked) {
         const Rest rest(state_);
+        if (connection_.linger(asked.call)) return {};
         while (!connection_.wait_slice(asked.call, state_.deadline)) {
             if (Status there = still_there(); !there.ok()) return there;
             if (Clock::now() >= state_.deadline) return too_late(asked.pages.front());

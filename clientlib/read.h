@@ -127,6 +127,12 @@ class RawTable {
     // Copies of them.
     Result<std::vector<std::optional<RawCopy>>> multi_get(
         const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const;
+    // Asks for the pages of these keys that are not in the pool, and waits for none of them: reads
+    // of the keys that follow find them there or on their way. A hint, and no read: of a part of
+    // the tree that is cold itself only the next level is asked for, and without room in the ring
+    // nothing. Waits only for the table's root, the first time.
+    Status prefetch(const Snapshot& snapshot,
+                    std::span<const std::span<const std::byte>> keys) const;
     RawCursor scan(const Snapshot& snapshot, std::span<const std::byte> lower,
                    std::span<const std::byte> upper, ScanOptions options = {}) const;
     // The last n rows whose key begins with `prefix`, last one first.

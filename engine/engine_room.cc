@@ -212,13 +212,13 @@ void Engine::Core::gather_touches() {
 }
 
 // Drops cold pages; their frames are free at once when no batch is unpublished, else with the next
-// publication, and when no reader looks at them any more. As long as those evicted before are in
-// some reader's sight, the next ones mostly would be, too: to go on at once would empty the pool
-// for nothing.
+// publication, and when no reader looks at them any more. A reader that was put aside for some
+// milliseconds is made up for by evicting more; but where very many are still in some reader's
+// sight, the next ones would be, too, and to go on at once would empty the pool for nothing.
 bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    const std::uint32_t enough = std::max(count, frames_kept_free(storage_.pool));
-    if (storage_.pool.evicted() >= enough && now_ns - evicted_ns_ < kEvictAgainNs) {
+    const std::uint32_t in_sight_max = std::max(count, storage_.pool.frame_count() / 8);
+    if (storage_.pool.evicted() >= in_sight_max && now_ns - evicted_ns_ < kEvictAgainNs) {
         return reclaim_for_room();
     }
     if (now_ns < no_eviction_before_ns_) return false;

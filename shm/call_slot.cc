@@ -31,6 +31,26 @@ Sleep futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::
     return rc != 0 && errno == ETIMEDOUT ? Sleep::kTimedOut : Sleep::kWoken;
 }
 
+std::uint64_t now_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+bool spin_for_answer(const RingControl& control, const CallSlot& slot, std::uint32_t generation,
+                     std::uint64_t until_ns) {
+    constexpr int kLooksBetweenClocks = 32;
+    do {
+        if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
+        for (int look = 0; look < kLooksBetweenClocks; ++look) {
+            if (is_answered(slot, generation)) return true;
+            __builtin_ia32_pause();
+        }
+    } while (now_ns() < until_ns);
+    return false;
+}
+
 }  // namespace
 
 bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t slot_index,
@@ -48,6 +68,23 @@ bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t s
         if (is_answered(slot, generation)) return true;
         if (sleep == Sleep::kTimedOut) return false;
     }
+}
+
+bool Linger::for_answer(const RingControl& control, const CallSlot& slot,
+                        std::uint32_t generation) {
+    if (is_answered(slot, generation)) return true;
+    if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
+    if (taken_.test_and_set(std::memory_order_acquire)) return false;
+    bool answered = false;
+    if (skips_ > 0) {
+        --skips_;
+    } else {
+        answered = spin_for_answer(control, slot, generation, now_ns() + kLingerNs);
+        skips_next_ = answered ? 1 : std::min(skips_next_ * 2, kSkipsMax);
+        if (!answered) skips_ = skips_next_;
+    }
+    taken_.clear(std::memory_order_release);
+    return answered;
 }
 
 void futex_wake(std::atomic<std::uint32_t>& word, std::uint32_t bits) {

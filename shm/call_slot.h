@@ -63,6 +63,29 @@ inline bool is_answered(const CallSlot& slot, std::uint32_t generation) {
 bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t slot_index,
                      std::uint32_t generation, std::uint64_t deadline_ns);
 
+// Waiting awake for an answer that a fast device brings about as soon as a thread can be woken: to
+// sleep and to be woken costs some ten microseconds (more on a virtual machine), which a lone
+// reader's miss would pay in full. `kLingerNs` at most, and only while no other thread of the
+// process waits: with several, the processor is of more use to them. Where that was not enough, the
+// next calls sleep at once, more of them each time.
+// Thread-safe; the object belongs to one connection of the client.
+class Linger {
+  public:
+    static constexpr std::uint64_t kLingerNs = 150'000;
+
+    // True: the answer is there. False: sleep for it (wait_for_answer).
+    bool for_answer(const RingControl& control, const CallSlot& slot, std::uint32_t generation);
+
+
+  private:
+    static constexpr std::uint32_t kSkipsMax = 64;
+
+    std::atomic_flag taken_;
+    // What follows belongs to whoever has taken it.
+    std::uint32_t skips_ = 0;  // of these calls, still
+    std::uint32_t skips_next_ = 1;
+};
+
 // A copy of an answer, made after is_answered().
 struct Answer {
     Error error = Error::kOk;

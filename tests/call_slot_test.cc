@@ -51,6 +51,40 @@ TEST(CallSlot, AnswerOfAnotherGenerationIsNotOurs) {
     EXPECT_FALSE(calls.wait(3, 2, after_ns(1'000'000)));
 }
 
+TEST(CallSlot, ALoneCallerLingersForItsAnswer) {
+    TestCalls calls;
+    Linger linger;
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 1));  // nobody answers
+    calls.answers.give(calls.slots.data(), 3, 1, Error::kOk);
+    EXPECT_TRUE(linger.for_answer(calls.control, calls.slots[3], 1));
+    // After a time for nothing the next two calls sleep at once; the third waits awake again, and
+    // here as long as it takes: a machine may put the answering thread aside.
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 2));
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 2));
+    bool seen = false;
+    for (std::uint32_t call = 2; call < 100'000 && !seen; ++call) {
+        std::thread engine([&] { calls.answers.give(calls.slots.data(), 3, call, Error::kOk); });
+        seen = !is_answered(calls.slots[3], call) &&
+               linger.for_answer(calls.control, calls.slots[3], call);
+        engine.join();
+    }
+    EXPECT_TRUE(seen);
+}
+
+TEST(CallSlot, NobodyLingersWhileOthersSleep) {
+    TestCalls calls;
+    Linger linger;
+    calls.control.waiters = 1;
+    const std::uint64_t begin = after_ns(0);
+    for (std::uint32_t call = 1; call < 1'000; ++call) {
+        EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], call));
+    }
+    calls.control.waiters = 0;
+    // None of them was held against the device: the next one lingers.
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 1'000));
+    EXPECT_GE(after_ns(0) - begin, Linger::kLingerNs);
+}
+
 // Another thread collected our answer and used the slot again before we came to look.
 TEST(CallSlot, AnswerOfALaterCallEndsTheWaitForAnEarlierOne) {
     TestCalls calls;

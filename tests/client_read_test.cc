@@ -507,6 +507,30 @@ TEST_F(ClientRead, MoreMissesThanCallSlotsHoldAreAskedForAsAnswersCome) {
               Error::kNoSuchPage);
 }
 
+TEST_F(ClientRead, PrefetchAsksForWhatIsMissingOnceAndReadsFindItThere) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    for (std::uint32_t leaf = 0; leaf < 20; leaf += 2) daemon_.evict(leaf_page(kItemsRoot, leaf));
+    std::vector<Key<Item>> keys;
+    for (std::uint32_t i = 0; i < 100; i += 5) keys.push_back(table.key(i / 10, i % 10));
+    Snapshot now = snapshot(*own);
+    ASSERT_TRUE(table.get(now, 0, 5).ok());  // finds the root
+    const std::uint32_t before = daemon_.page_requests();
+    ASSERT_TRUE(table.prefetch(now, keys).ok());
+    // A request is looked at whole before the next one: one more, and the pages are there.
+    ASSERT_TRUE(request_pages(ReaderState::of(now), table.raw().info(),
+                              std::array{leaf_page(kItemsRoot, 1)}, nullptr)
+                    .ok());
+    EXPECT_EQ(daemon_.pages_requested(), 10u + 1u);
+    ASSERT_TRUE(table.prefetch(now, keys).ok());  // nothing to ask for any more
+    const auto rows = table.multi_get(now, keys);
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    for (std::uint32_t i = 0; i < 20; ++i) EXPECT_EQ((*rows)[i]->amount, i * 15);
+    EXPECT_EQ(daemon_.page_requests(), before + 2);
+    now.end();
+    EXPECT_EQ(table.prefetch(now, keys).error(), Error::kInvalid);
+}
+
 TEST_F(ClientRead, PeekManyFindsWhatPeekFindsInAnyOrder) {
     const Table<Item> table = items();
     const auto own = reader();
