@@ -51,6 +51,7 @@
 #include <vector>
 
 #include "clientlib/describe.h"
+#include "clientlib/large_value.h"
 #include "clientlib/read.h"
 #include "clientlib/row_codec.h"
 #include "clientlib/write.h"
@@ -83,6 +84,9 @@ class Snapshot {
     // Whether what was read so far can be believed. Copying reads have asked already; after reads
     // in place, ask after the last use of the bytes.
     bool valid() const;
+    // The same with the reason: kSnapshotExpired, or the failure of a large value that was read in
+    // place (Row::get), which makes the snapshot invalid as well.
+    Status status() const;
     // Where waits for pages that are not in the pool end.
     Deadline deadline() const;
     // Lets go before the destructor does. Nothing may be read any more.
@@ -133,18 +137,41 @@ auto read_once(Reader& reader, Deadline deadline, Read&& read)
 // ---- typed tables -------------------------------------------------------------------------------
 
 // A row in its page. Every get() reads the page: check snapshot.valid() after the last one, then
-// believe. A std::string_view from it points into the page and lives as long as the snapshot.
+// believe. A std::string_view from it points into the pool (or, of a large value whose pages do not
+// lie side by side there, to a copy) and lives as long as the snapshot.
 template <class T>
 class Row {
   public:
     explicit Row(const RawRow& raw) : raw_(raw) {}
     // row.get<&Bid::price>()
+    // A large value may have to be waited for, until the snapshot's deadline; when it cannot be
+    // had, the view is empty, and the snapshot is no longer valid: status() says why.
     template <auto Member>
     auto get() const {
+        if constexpr (Description<T>::template is_variable<Member>()) {
+            if (Description<T>::refers(raw_.value)) [[unlikely]] {
+                const auto bytes = large_view(raw_, Description<T>::template index<Member>());
+                return std::string_view(
+                    static_cast<const char*>(static_cast<const void*>(bytes.data())), bytes.size());
+            }
+        }
         return Description<T>::template member<Member>(raw_.key, raw_.value);
     }
+    // A variable-length column as spans in the pool, whatever its size: row.large<&Bid::page>()
+    template <auto Member>
+    Result<LargeValue> large() const {
+        static_assert(Description<T>::template is_variable<Member>(),
+                      "bidstore: large() is for std::string_view columns");
+        return large_value(raw_, Description<T>::template index<Member>());
+    }
     // Check snapshot.valid() after it.
-    Copy<T> copy() const { return Description<T>::copy(raw_.key, raw_.value); }
+    Copy<T> copy() const {
+        if (Description<T>::refers(raw_.value)) [[unlikely]] {
+            auto whole = whole_or_fail(raw_);
+            return Description<T>::copy(whole.key, whole.value);
+        }
+        return Description<T>::copy(raw_.key, raw_.value);
+    }
     const RawRow& raw() const { return raw_; }
 
   private:
@@ -166,6 +193,11 @@ class Cursor {
     Row<T> row() const { return Row<T>(raw_.row()); }
     // A copy that was checked.
     Result<Copy<T>> copy() const {
+        if (Description<T>::refers(raw_.row().value)) [[unlikely]] {
+            auto whole = raw_.copy();
+            if (!whole.ok()) return whole.failure();
+            return Description<T>::copy(whole->key, whole->value);
+        }
         Copy<T> row = Description<T>::copy(raw_.row().key, raw_.row().value);
         if (Status status = raw_.status(); !status.ok()) return status.failure();
         return row;
@@ -201,6 +233,8 @@ class Table {
         const Key<T> wanted = Key<T>::from(parts...);
         std::array<std::byte, Description<T>::kValueBytesMax> value;
         auto found = raw_.read(snapshot, wanted.span(), value);
+        if (found.error() == Error::kTooLarge) [[unlikely]]
+            return get_large(snapshot, wanted);
         if (!found.ok()) return found.failure();
         if (!*found) return std::optional<Copy<T>>{};
         return std::optional<Copy<T>>{
@@ -219,6 +253,13 @@ class Table {
         const Key<T> wanted = Key<T>::from(parts...);
         std::array<std::byte, Description<T>::kValueBytesMax> value;
         auto found = raw_.read(snapshot, wanted.span(), value);
+        if (found.error() == Error::kTooLarge) [[unlikely]] {
+            auto large = raw_.get(snapshot, wanted.span());
+            if (!large.ok()) return large.failure();
+            if (!*large) return false;
+            Description<T>::copy_into(row, (*large)->key, (*large)->value);
+            return true;
+        }
         if (!found.ok()) return found.failure();
         if (!*found) return false;
         Description<T>::copy_into(row, wanted.span(), std::span(value).first(**found));
@@ -317,6 +358,12 @@ class Table {
   private:
     friend class Store;
     explicit Table(RawTable raw) : raw_(std::move(raw)) {}
+    Result<std::optional<Copy<T>>> get_large(const Snapshot& snapshot, const Key<T>& key) const {
+        auto found = raw_.get(snapshot, key.span());
+        if (!found.ok()) return found.failure();
+        if (!*found) return std::optional<Copy<T>>{};
+        return std::optional<Copy<T>>{Description<T>::copy((*found)->key, (*found)->value)};
+    }
     RawTable raw_;
 };
 

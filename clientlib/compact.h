@@ -24,7 +24,7 @@ struct CompactionStep {
     std::uint64_t left = 0;        // pages of the chunks that are being emptied
     std::uint64_t given_back = 0;  // bytes, so far
     std::uint64_t file_bytes = 0;
-    bool stays = false;  // the file ends with a chunk that has the root of `table` in it
+    bool stays = false;  // the file ends with a chunk that has the root or a large value of `table`
     TableId table;
 };
 

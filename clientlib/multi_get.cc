@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/search_many.h"
 
@@ -150,7 +151,10 @@ Result<std::vector<std::optional<RawCopy>>> RawTable::multi_get(
     if (Status found = peek_many(snapshot, keys, rows); !found.ok()) return found.failure();
     std::vector<std::optional<RawCopy>> copies(keys.size());
     for (std::size_t i = 0; i < rows.size(); ++i) {
-        if (rows[i]) copies[i] = copy_of(*rows[i]);
+        if (!rows[i]) continue;
+        auto copy = whole_row(*rows[i]);
+        if (!copy.ok()) return copy.failure();
+        copies[i] = std::move(*copy);
     }
     (*state)->rows_out = rows_out;  // copied: the frames are in use no more
     if (!snapshot.valid()) return expired_failure();

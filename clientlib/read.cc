@@ -8,8 +8,10 @@
 #include <ctime>
 
 #include "clientlib/catalog_row.h"
+#include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/catalog_schema.h"
+#include "engine/page/row.h"
 
 namespace bidstore {
 namespace {
@@ -110,6 +112,9 @@ Status ReaderState::begin(Deadline until) {
     }
     if (Status there = look_around(until); !there.ok()) [[unlikely]]
         return there;
+    if (!assembled.empty()) assembled.clear();
+    if (value_failed) value_failure = {};
+    value_failed = false;
     slot->begin();
     holding = true;
     rows_out = false;
@@ -144,6 +149,11 @@ Result<ReaderState*> ReaderState::live(const Snapshot& snapshot) {
 }
 
 Csn Snapshot::csn() const { return state_ == nullptr ? Csn{} : state_->slot->snapshot(); }
+Status Snapshot::status() const {
+    if (state_ == nullptr) return {Error::kInvalid, "this snapshot has ended: take a new one"};
+    if (state_->value_failed) return state_->value_failure;
+    return state_->valid() ? Status{} : Status{expired_failure()};
+}
 bool Snapshot::valid() const { return state_ != nullptr && state_->valid(); }
 Deadline Snapshot::deadline() const { return state_ == nullptr ? Deadline{} : state_->deadline; }
 void Snapshot::end() {
@@ -256,12 +266,15 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
     if (!found.ok()) [[unlikely]]
         return found.failure();
     const std::size_t size_bytes = *found ? row.value.size() : 0;
-    const bool fits = size_bytes <= value.size();
+    const bool large =
+        *found && schema().has_variable() && RowView(schema(), row.value).has_references();
+    const bool fits = size_bytes <= value.size() && !large;
     if (fits && size_bytes != 0) racy_copy(value.data(), row.value.data(), size_bytes);
     if (!(*state)->valid()) [[unlikely]]
         return expired_failure();
     if (!*found) return std::optional<std::uint32_t>{};
     if (!fits) [[unlikely]] {
+        if (large) return {Error::kTooLarge, "table " + name() + ": a row with large values"};
         return {Error::kTooLarge, "table " + name() + ": a value of " + std::to_string(size_bytes) +
                                       " bytes does not fit " + std::to_string(value.size())};
     }
@@ -287,14 +300,6 @@ Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
     return std::optional<RawRow>{};
 }
 
-// Not yet to be believed.
-RawCopy copy_of(const RawRow& row) {
-    RawCopy copy{std::vector<std::byte>(row.key.size()), std::vector<std::byte>(row.value.size())};
-    racy_copy(copy.key.data(), row.key.data(), row.key.size());
-    if (!row.value.empty()) racy_copy(copy.value.data(), row.value.data(), row.value.size());
-    return copy;
-}
-
 Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
     Result<ReaderState*> state = ReaderState::live(snapshot);
@@ -303,11 +308,14 @@ Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
     RawRow row;
     const Result<bool> found = find_row(**state, *info_, key.data(), row);
     if (!found.ok()) return found.failure();
-    RawCopy copy;
-    if (*found) copy = copy_of(row);
+    if (!*found) {
+        if (!(*state)->valid()) return expired_failure();
+        return std::optional<RawCopy>{};
+    }
+    auto copy = whole_row(row);
+    if (!copy.ok()) return copy.failure();
     if (!(*state)->valid()) return expired_failure();
-    if (!*found) return std::optional<RawCopy>{};
-    return std::optional<RawCopy>{std::move(copy)};
+    return std::optional<RawCopy>{std::move(*copy)};
 }
 
 }  // namespace bidstore

@@ -41,13 +41,16 @@ struct TableInfo {
 };
 
 // A row in its page. Check snapshot.valid() after use: until it says yes, the bytes may be anything
-// (but the spans never lead out of the page).
+// (but the spans never lead out of the page). The value is as the leaf stores it: a large column is
+// empty to column_bytes(); clientlib/large_value.h reads it, and makes the row whole.
 struct RawRow {
     std::span<const std::byte> key;
     std::span<const std::byte> value;
+    ReaderState* reader = nullptr;     // whose snapshot it was read under
+    const TableInfo* table = nullptr;  // of the store, which outlives it
 };
 
-// A row of one's own.
+// A row of one's own, whole (engine/page/row.h).
 struct RawCopy {
     std::vector<std::byte> key;
     std::vector<std::byte> value;
@@ -79,6 +82,8 @@ class RawCursor {
     // Goes to the first or next row; false at the end and after a failure.
     bool next();
     const RawRow& row() const { return row_; }
+    // The row with its large values, checked.
+    Result<RawCopy> copy() const;
     // Ok while the scan got to where it is (or to its end) and the snapshot was valid all along.
     Status status() const;
 
@@ -109,7 +114,8 @@ class RawTable {
 
     // The value's size when the row is there; its bytes are copied into `value`, which has room
     // for kRowBytesMax bytes (or, of a table without variable columns, for its fixed bytes). What
-    // `value` holds without success means nothing. No allocation.
+    // `value` holds without success means nothing. No allocation. kTooLarge: a row with large
+    // values, which get() copies.
     Result<std::optional<std::uint32_t>> read(const Snapshot& snapshot,
                                               std::span<const std::byte> key,
                                               std::span<std::byte> value) const;

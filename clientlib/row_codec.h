@@ -24,6 +24,7 @@
 
 #include "clientlib/describe.h"
 #include "engine/page/page.h"
+#include "engine/page/row.h"
 #include "engine/page/schema.h"
 #include "shm/error.h"
 
@@ -169,6 +170,8 @@ class Description {
     static constexpr std::uint32_t kFixedBytes = sum_widths(kKeyColumns, kColumns);
     static constexpr std::uint32_t kVariableColumns = count_variable(0, kColumns);
     static constexpr std::uint32_t kTextOffset = kFixedBytes + 2 * kVariableColumns;
+    static constexpr std::uint32_t kWideTextOffset = kFixedBytes + 2 + 4 * kVariableColumns;
+    // In its page, and in every form that fits one.
     static constexpr std::uint32_t kValueBytesMax = kVariableColumns ? kRowBytesMax : kFixedBytes;
     using CopyType = std::conditional_t<kVariableColumns == 0, T, Owned<T>>;
 
@@ -205,6 +208,23 @@ class Description {
         constexpr std::size_t kIndex = find<Member>();
         static_assert(kIndex < kColumns, "bidstore: this member is not a column of the table");
         return static_cast<std::uint16_t>(kIndex);
+    }
+    template <auto Member>
+    static consteval bool is_variable() {
+        return Column<index<Member>()>::kVariable;
+    }
+    // Whether a row in its page only refers to one of its columns (engine/page/row.h).
+    static bool refers([[maybe_unused]] std::span<const std::byte> value) {
+        if constexpr (kVariableColumns == 0) {
+            return false;
+        } else {
+            if (value.size() < kTextOffset || is_wide(value)) return false;
+            std::uint16_t flags = 0;
+            for (std::uint32_t i = 0; i < kVariableColumns; ++i) {
+                flags = static_cast<std::uint16_t>(flags | load_narrow_end(value, i));
+            }
+            return (flags & kReferenceFlag) != 0;
+        }
     }
     template <auto Member>
     static consteval bool is_counter() {
@@ -266,25 +286,30 @@ class Description {
     }
     static constexpr std::uint32_t key_bytes_of(std::size_t parts) { return sum_widths(0, parts); }
 
-    // The value's size, or nothing when it is larger than a row may be.
+    // The whole value's size (engine/page/row.h), or ~0 when a column is larger than it may be, or
+    // the row cannot be stored.
     static std::uint32_t value_size(const T& row) {
-        std::size_t size = kTextOffset;
-        for_each_variable(row, [&](std::string_view view) { size += view.size(); });
-        return size > kRowBytesMax - kKeyBytes ? ~std::uint32_t{0}
-                                               : static_cast<std::uint32_t>(size);
+        std::uint64_t text = 0;
+        std::uint64_t least = kKeyBytes + kTextOffset;  // with a reference for every large column
+        bool fits = true;
+        for_each_variable(row, [&](std::string_view view) {
+            text += view.size();
+            least += view.size() < kReferenceBytesMax ? view.size() : kReferenceBytesMax;
+            fits = fits && view.size() <= kLargeValueBytesMax;
+        });
+        if (!fits || least > kRowBytesMax) return ~std::uint32_t{0};
+        const bool narrow = kKeyBytes + kTextOffset + text <= kRowBytesMax;
+        return static_cast<std::uint32_t>(text + (narrow ? kTextOffset : kWideTextOffset));
     }
     // `to` has room for value_size(row).
     static void store_value(std::byte* to, const T& row) {
         store_fixed(to, row, std::make_index_sequence<kColumns - kKeyColumns>{});
-        std::byte* ends = to + kFixedBytes;
-        std::byte* const text = to + kTextOffset;
-        std::uint16_t end = 0;
-        for_each_variable(row, [&](std::string_view view) {
-            if (!view.empty()) std::memcpy(text + end, view.data(), view.size());
-            end = static_cast<std::uint16_t>(end + view.size());
-            std::memcpy(ends, &end, sizeof(end));
-            ends += sizeof(end);
-        });
+        if (value_size(row) <= kRowBytesMax - kKeyBytes) {
+            store_text<std::uint16_t>(to + kFixedBytes, row);
+        } else {
+            std::memcpy(to + kFixedBytes, &kWideMark, sizeof kWideMark);
+            store_text<std::uint32_t>(to + kFixedBytes + sizeof kWideMark, row);
+        }
     }
 
     // The same table as the catalog describes it.
@@ -389,20 +414,48 @@ class Description {
             return StoredColumn<I>::load(from.data() + kOffsets[I]);
         }
     }
-    static std::uint16_t load_end(std::span<const std::byte> value, std::uint32_t number) {
+    static constexpr std::uint16_t kWideMark = 0xffff;
+    static constexpr std::uint16_t kReferenceFlag = 0x8000;
+
+    static std::uint16_t load_narrow_end(std::span<const std::byte> value, std::uint32_t number) {
         std::uint16_t end = 0;
         racy_copy(&end, value.data() + kFixedBytes + 2 * number, sizeof(end));
         return end;
     }
+    static bool is_wide(std::span<const std::byte> value) {
+        return load_narrow_end(value, 0) == kWideMark;
+    }
+    static std::uint32_t load_end(std::span<const std::byte> value, std::uint32_t number,
+                                  bool wide) {
+        if (!wide) return load_narrow_end(value, number) & ~std::uint32_t{kReferenceFlag};
+        std::uint32_t end = 0;
+        racy_copy(&end, value.data() + kFixedBytes + 2 + 4 * number, sizeof(end));
+        return end;
+    }
     static std::string_view load_view(std::span<const std::byte> value, std::uint32_t number) {
         if (value.size() < kTextOffset) return {};
-        const auto room = static_cast<std::uint32_t>(value.size() - kTextOffset);
-        std::uint32_t end = load_end(value, number);
-        std::uint32_t begin = number == 0 ? 0 : load_end(value, number - 1);
+        const bool wide = is_wide(value);
+        if (!wide && (load_narrow_end(value, number) & kReferenceFlag) != 0) return {};
+        const std::uint32_t offset = wide ? kWideTextOffset : kTextOffset;
+        if (value.size() < offset) return {};
+        const auto room = static_cast<std::uint32_t>(value.size() - offset);
+        std::uint32_t end = load_end(value, number, wide);
+        std::uint32_t begin = number == 0 ? 0 : load_end(value, number - 1, wide);
         if (end > room) end = room;
         if (begin > end) begin = end;
-        const auto text = value.subspan(kTextOffset + begin, end - begin);
+        const auto text = value.subspan(offset + begin, end - begin);
         return {static_cast<const char*>(static_cast<const void*>(text.data())), text.size()};
+    }
+    template <class End>
+    static void store_text(std::byte* ends, const T& row) {
+        std::byte* const text = ends + sizeof(End) * kVariableColumns;
+        End end = 0;
+        for_each_variable(row, [&](std::string_view view) {
+            if (!view.empty()) std::memcpy(text + end, view.data(), view.size());
+            end = static_cast<End>(end + view.size());
+            std::memcpy(ends, &end, sizeof(end));
+            ends += sizeof(end);
+        });
     }
     template <std::size_t... I>
     static void load_all(T& row, std::span<const std::byte> key, std::span<const std::byte> value,
@@ -497,22 +550,27 @@ class Prefix {
     std::uint32_t size_bytes_ = 0;
 };
 
-// A row laid out for the ring.
+// A row laid out for the ring, whole.
 template <class T>
 class EncodedRow {
   public:
     explicit EncodedRow(const T& row)
         : key_(Key<T>::of(row)), size_bytes_(Description<T>::value_size(row)) {
-        if (fits()) Description<T>::store_value(value_.data(), row);
+        if (!fits()) return;
+        if (size_bytes_ > value_.size()) large_.resize(size_bytes_);
+        Description<T>::store_value(large_.empty() ? value_.data() : large_.data(), row);
     }
-    bool fits() const { return size_bytes_ <= Description<T>::kValueBytesMax; }
+    bool fits() const { return size_bytes_ != ~std::uint32_t{0}; }
     std::span<const std::byte> key() const { return key_.span(); }
-    std::span<const std::byte> value() const { return std::span(value_).first(size_bytes_); }
+    std::span<const std::byte> value() const {
+        return std::span(large_.empty() ? value_.data() : large_.data(), size_bytes_);
+    }
 
   private:
     Key<T> key_;
     std::uint32_t size_bytes_;
     std::array<std::byte, Description<T>::kValueBytesMax> value_;
+    std::vector<std::byte> large_;  // a row that does not fit a page
 };
 
 }  // namespace bidstore

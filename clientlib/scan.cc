@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 
 namespace bidstore {
@@ -312,7 +313,7 @@ bool RawCursor::State::to_leaf_with_rows() {
 RawRow RawCursor::State::take_row() {
     const std::uint32_t row = reverse ? --end : begin++;
     if (more && end - begin == values_when) prefetch_next_values();
-    return {{leaf->key(row), table->shape->leaf.key_bytes}, leaf->value(row)};
+    return row_in(*reader, *table, *leaf, row);
 }
 
 // Leaves the leaf. The rows themselves are looked at only where some may be dead.
@@ -360,8 +361,17 @@ bool RawCursor::next() {
 Status RawCursor::status() const {
     if (!state_->status.ok()) return state_->status;
     if (!state_->usable()) return {Error::kInvalid, "the snapshot of this scan has ended"};
+    if (state_->reader->value_failed) return state_->reader->value_failure;
     if (!state_->reader->valid()) return expired_failure();
     return {};
+}
+
+Result<RawCopy> RawCursor::copy() const {
+    if (Status good = status(); !good.ok()) return good.failure();
+    auto copy = whole_row(row_);
+    if (!copy.ok()) return copy;
+    if (Status good = status(); !good.ok()) return good.failure();
+    return copy;
 }
 
 void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const TableInfo> its_table,

@@ -140,6 +140,12 @@ bool StoreState::send_unsent() {
     if (unsent_ == 0) return true;
     for (const auto& write : kept_) {
         if (write->sent) continue;
+        if (!write->answered && write->bytes.size() > connection_->ring().payload_bytes_max()) {
+            // The daemon came back with a smaller ring. An earlier one may have applied the write.
+            write->answered = true;
+            write->answer = Answer{};
+            write->answer.error = Error::kUnknownOutcome;
+        }
         const bool sent = write->answered ? send_again(*write) : send(*write);
         if (!sent) return false;
         --unsent_;
@@ -173,6 +179,7 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
     if (forked()) return forked_failure();
     if (!transaction.status().ok()) return transaction.status().failure();
     if (transaction.empty()) return {Error::kInvalid, "a transaction without operations"};
+    if (Status fits = fits_ring(transaction); !fits.ok()) return fits.failure();
     auto write = std::make_shared<KeptWrite>();
     write->bytes.assign(transaction.bytes().begin(), transaction.bytes().end());
     std::memcpy(write->bytes.data() + offsetof(TransactionHeader, durability), &durability,
@@ -184,6 +191,16 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
         }
         if (Status room = wait_for_room(deadline); !room.ok()) return room.failure();
     }
+}
+
+Status StoreState::fits_ring(const RawTransaction& transaction) const {
+    const std::lock_guard hold(lock_);
+    const std::uint32_t most = connection_->ring().payload_bytes_max();
+    if (transaction.bytes().size() <= most) return {};
+    return {Error::kTooLarge, "a transaction of " + std::to_string(transaction.bytes().size()) +
+                                  " bytes: the ring of this connection carries " +
+                                  std::to_string(most) +
+                                  "; raise the daemon's ring_bytes (4MiB carries every value)"};
 }
 
 Status StoreState::wait_for_room(Deadline deadline) {

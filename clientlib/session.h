@@ -137,6 +137,7 @@ class StoreState {
     void drop_decided();
     void adopt(std::shared_ptr<Connection> connection);
 
+    Status fits_ring(const RawTransaction& transaction) const;
     Status wait_for_room(Deadline deadline);
     Status wait_for_progress(KeptWrite& write, Deadline deadline);
     Status come_back(const std::shared_ptr<Connection>& connection, Deadline deadline);

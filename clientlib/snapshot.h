@@ -5,6 +5,7 @@
 //         shm/reader_slot.h. The looks cost a few loads of lines that hardly ever change.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,7 +35,13 @@ struct ReaderState {
 
     // Data are used, then this is asked, then they are believed.
     bool valid() const {
-        return generation == fork_generation() && slot->valid() && connection->alive();
+        return generation == fork_generation() && slot->valid() && connection->alive() &&
+               !value_failed;
+    }
+    // A value could not be read by a call that cannot say so: nothing more is believed.
+    void fail_value(Failure failure) {
+        if (!value_failed) value_failure = std::move(failure);
+        value_failed = true;
     }
     PageVersion version(PageId page) { return version_at(connection->pool(), *slot, page); }
 
@@ -67,6 +74,8 @@ struct ReaderState {
     bool holding = false;  // a snapshot is live
     bool rows_out = false;  // rows in their pages were given out under it: theirs until it ends
     std::uint32_t standing_cursors = 0;  // that have a way to a leaf under it
+    bool value_failed = false;
+    Status value_failure;  // with value_failed
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
     std::uint64_t next_look_ns = 0;  // at the heartbeat, by the coarse clock
@@ -75,6 +84,8 @@ struct ReaderState {
     std::vector<PageId> roots;       // by TableInfo::index
     // Cursors that were used and will be again, so that scans allocate nothing after the first.
     std::vector<RawCursor::StatePointer> spare_cursors;
+    // Large values that the pool has in pieces, put together for views of this snapshot.
+    std::deque<std::vector<std::byte>> assembled;
 
   private:
     Status look_around(Deadline until);
@@ -147,15 +158,13 @@ class Obstacle {
 Failure expired_failure();
 Failure wrong_key(const TableInfo& table, std::size_t size_bytes);
 
-// Not yet to be believed.
-RawCopy copy_of(const RawRow& row);
-
 // Looks the table's root up in the catalog, as the snapshot sees it.
 Status find_root(ReaderState& state, const TableInfo& table);
 
 // Row `at` of a leaf of the table, in place.
-inline RawRow row_in(ReaderState&, const TableInfo& table, const LeafView& leaf, std::uint32_t at) {
-    return {{leaf.key(at), table.shape->leaf.key_bytes}, leaf.value(at)};
+inline RawRow row_in(ReaderState& state, const TableInfo& table, const LeafView& leaf,
+                     std::uint32_t at) {
+    return {{leaf.key(at), table.shape->leaf.key_bytes}, leaf.value(at), &state, &table};
 }
 
 // A row by its key: in place, nothing validated, a row that is not there included. `key` has the

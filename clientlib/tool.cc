@@ -133,6 +133,12 @@ void add_write_commands(CLI::App& app, const ToolOptions& options, Action& actio
         app.add_subcommand("put", "Write a row; columns not named are zero or empty");
     command->add_option("TABLE", put->table)->required();
     command->add_option("VALUES", put->values, "column=value ...")->required();
+    command
+        ->add_option("--file", put->files,
+                     "column=PATH: a file's bytes, up to 1 MiB; - is "
+                     "standard input")
+        ->type_name("COLUMN=PATH")
+        ->allow_extra_args(false);
     CLI::Option* insert =
         command->add_flag("--insert", put->insert, "The row must not be there yet");
     command->add_flag("--update", put->update, "The row must be there; change only these columns")
@@ -158,8 +164,13 @@ void add_read_commands(CLI::App& app, const ToolOptions& options, Action& action
     CLI::App* get = app.add_subcommand("get", "Show one row");
     get->add_option("TABLE", wanted->table)->required();
     get->add_option("KEY", wanted->values, "column=value ... for all key columns")->required();
-    get->callback([&action, &options, wanted] {
-        action = [&options, wanted] { return row_get(options, wanted->table, wanted->values); };
+    auto raw = std::make_shared<std::string>();
+    get->add_option("--raw", *raw, "Print this column's bytes alone, as they are")
+        ->type_name("COLUMN");
+    get->callback([&action, &options, wanted, raw] {
+        action = [&options, wanted, raw] {
+            return row_get(options, wanted->table, wanted->values, *raw);
+        };
     });
 
     auto scan = std::make_shared<RowScan>();

@@ -81,7 +81,7 @@ void print_totals(const ToolOptions& options, const Totals& totals) {
                 grouped(totals.moved).c_str(), totals.seconds,
                 mib(totals.last.file_bytes).c_str());
     if (totals.last.stays && totals.in_time && totals.last.table.value > 2) {
-        std::printf("its last chunk in use stays: it has the root of table %u in it\n",
+        std::printf("its last chunk in use stays: the root or a large value of table %u is in it\n",
                     totals.last.table.value);
     }
 }

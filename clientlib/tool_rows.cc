@@ -1,7 +1,9 @@
 #include "clientlib/tool_rows.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <utility>
 
 #include "clientlib/import.h"
@@ -46,6 +48,41 @@ Result<Bounds> bounds_of(const Schema& schema, const RowRange& range) {
     return Bounds{std::move(*lower), std::move(*upper)};
 }
 
+// A little more than a value may have is enough to see that a file is too long.
+Result<std::string> file_content(const std::string& path) {
+    std::FILE* file = path == "-" ? stdin : std::fopen(path.c_str(), "rb");
+    if (file == nullptr) return {Error::kIoError, path + ": " + std::strerror(errno)};
+    std::string content(std::size_t{kLargeValueBytesMax} + 1, '\0');
+    content.resize(std::fread(content.data(), 1, content.size(), file));
+    const bool failed = std::ferror(file) != 0;
+    if (file != stdin) std::fclose(file);
+    if (failed) return {Error::kIoError, path + ": it cannot be read"};
+    return content;
+}
+
+Status fill_from_files(RowBuilder& row, const Schema& schema, const RowPut& put,
+                       std::vector<Assignment>& assignments) {
+    auto parsed = parse_assignments(schema, put.files);
+    if (!parsed) return parsed.failure();
+    for (const Assignment& named : *parsed) {
+        const std::string& column = schema.columns()[named.column].name;
+        if (!is_variable(schema.columns()[named.column].type)) {
+            return {Error::kInvalid, "--file " + column + ": only bytes and text columns"};
+        }
+        for (const Assignment& other : assignments) {
+            if (other.column == named.column) {
+                return {Error::kInvalid, "column " + column + " is given twice"};
+            }
+        }
+        auto content = file_content(named.value);
+        if (!content) return content.failure();
+        const auto bytes = std::as_bytes(std::span(content->data(), content->size()));
+        if (Status set = row.set_bytes(named.column, bytes); !set) return set;
+        assignments.push_back(named);
+    }
+    return {};
+}
+
 Status fill_row(RowBuilder& row, const Schema& schema, const RowPut& put,
                 std::vector<Assignment>& assignments) {
     auto parsed = parse_assignments(schema, put.values);
@@ -57,6 +94,7 @@ Status fill_row(RowBuilder& row, const Schema& schema, const RowPut& put,
         if (Status set = set_value(row, schema, assignment); !set) return set;
     }
     assignments = std::move(*parsed);
+    if (Status read = fill_from_files(row, schema, put, assignments); !read) return read;
     if (key_columns == schema.key_columns()) return {};
     return {Error::kInvalid, "all " + std::to_string(schema.key_columns()) +
                                  " key columns must be given; `bidstore table show " +
@@ -152,8 +190,9 @@ Result<std::vector<RawCopy>> next_block(const RawTable& table, const Snapshot& s
     options.streaming = true;  // rows are copied as they come
     auto cursor = table.scan(snapshot, bounds.lower, bounds.upper, options);
     while (cursor.next()) {
-        const RawRow& row = cursor.row();
-        rows.push_back({{row.key.begin(), row.key.end()}, {row.value.begin(), row.value.end()}});
+        auto row = cursor.copy();
+        if (!row) return row.failure();
+        rows.push_back(std::move(*row));
     }
     if (Status status = cursor.status(); !status) return status.failure();
     if (rows.empty()) return rows;
@@ -262,12 +301,16 @@ int row_put(const ToolOptions& options, const RowPut& put) {
 }
 
 int row_get(const ToolOptions& options, const std::string& table,
-            const std::vector<std::string>& key) {
+            const std::vector<std::string>& key, const std::string& raw) {
     auto open = open_table(options, table, Rights::kReader);
     if (!open) return options.fail(open.failure());
     const Schema& schema = open->table.schema();
     auto encoded = encode_key(schema, key);
     if (!encoded) return options.fail(encoded.failure());
+    const int alone = raw.empty() ? -1 : schema.find(raw);
+    if (!raw.empty() && alone < 0) {
+        return options.fail({Error::kInvalid, "table " + table + " has no column " + raw});
+    }
     auto reader = open->store.reader();
     if (!reader) return options.fail(reader.failure());
     auto row = read_once(*reader, options.deadline(), [&](const Snapshot& snapshot) {
@@ -275,7 +318,11 @@ int row_get(const ToolOptions& options, const std::string& table,
     });
     if (!row) return options.fail(row.failure());
     if (!*row) return options.fail({Error::kNotFound, "no such row in table " + table});
-    if (options.json) {
+    if (alone >= 0) {
+        const auto bytes = column_bytes(schema, static_cast<std::uint32_t>(alone),
+                                        (*row)->key.data(), (*row)->value);
+        std::fwrite(bytes.data(), 1, bytes.size(), stdout);
+    } else if (options.json) {
         std::printf("%s\n", row_json(schema, (*row)->key, (*row)->value).c_str());
     } else {
         print_row(schema, **row);

@@ -12,6 +12,7 @@ namespace bidstore {
 struct RowPut {
     std::string table;
     std::vector<std::string> values;  // "column=value"
+    std::vector<std::string> files;   // "column=path": the file's bytes as they are
     bool insert = false;              // the row must not be there
     bool update = false;              // it must be there; only the columns that are named change
     bool relaxed = false;
@@ -40,8 +41,9 @@ struct RowDelete {
 };
 
 int row_put(const ToolOptions& options, const RowPut& put);
+// `raw`: a column whose bytes alone are printed, as they are; empty: all columns.
 int row_get(const ToolOptions& options, const std::string& table,
-            const std::vector<std::string>& key);
+            const std::vector<std::string>& key, const std::string& raw = {});
 int row_scan(const ToolOptions& options, const RowScan& scan);
 int row_delete(const ToolOptions& options, const RowDelete& erase);
 int row_count(const ToolOptions& options, const std::string& table, const RowRange& range);

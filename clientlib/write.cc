@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "clientlib/session.h"
+#include "engine/page/row.h"
 
 namespace bidstore {
 namespace {
@@ -25,8 +26,8 @@ void append_padded(std::vector<std::byte>& to, std::span<const std::byte> bytes)
 // A column and its content, as they follow an operation.
 std::vector<std::byte> column_value(std::uint32_t column, std::span<const std::byte> value) {
     std::vector<std::byte> body;
-    append_object(body, ColumnValue{static_cast<std::uint16_t>(column),
-                                    static_cast<std::uint16_t>(value.size()), 0});
+    append_object(body, ColumnValue{static_cast<std::uint16_t>(column), 0,
+                                    static_cast<std::uint32_t>(value.size())});
     append_padded(body, value);
     return body;
 }
@@ -192,12 +193,13 @@ bool RawTransaction::column_fits(const RawTable& table, std::uint32_t column,
     }
     const Column& described = schema.columns()[column];
     const bool variable = is_variable(described.type);
-    if (variable ? value.size() <= kRowBytesMax : value.size() == described.width_bytes) {
+    if (variable ? value.size() <= kLargeValueBytesMax : value.size() == described.width_bytes) {
         return true;
     }
     fail(variable ? Error::kTooLarge : Error::kInvalid,
          "column " + described.name + " of table " + table.name() + " does not take " +
-             std::to_string(value.size()) + " bytes");
+             std::to_string(value.size()) + " bytes" +
+             (variable ? "; a value has at most " + std::to_string(kLargeValueBytesMax) : ""));
     return false;
 }
 
@@ -314,8 +316,11 @@ void RawTransaction::drop_table(TableId table) {
 }
 
 Transaction& Transaction::too_large(const RawTable& table) {
-    fail(Error::kTooLarge, "a row of table " + table.name() + " has at most " +
-                               std::to_string(kRowBytesMax) + " bytes, key included");
+    fail(Error::kTooLarge, "a row of table " + table.name() + ": a variable-length column has at " +
+                               "most " + std::to_string(kLargeValueBytesMax) +
+                               " bytes, and a row not so many of them that " +
+                               std::to_string(kReferenceBytesMax) + " bytes for each exceed " +
+                               std::to_string(kRowBytesMax));
     return *this;
 }
 

@@ -56,7 +56,7 @@ struct Config {
     std::uint32_t max_clients = 64;
     std::uint32_t slots_per_client = 128;
     std::uint32_t call_slots_per_client = 512;
-    std::uint64_t ring_bytes = 1ull << 20;
+    std::uint64_t ring_bytes = 4ull << 20;
     std::uint64_t handshake_timeout_ns = 2'000'000'000;
     std::uint64_t stop_timeout_ns = 60'000'000'000;
 };

@@ -38,7 +38,7 @@ struct ServerOptions {
     std::uint32_t max_clients = 64;
     std::uint32_t slots_per_client = 128;
     std::uint32_t call_slots_per_client = 512;
-    std::uint32_t ring_bytes = 1u << 20;
+    std::uint32_t ring_bytes = 4u << 20;
     std::uint64_t handshake_timeout_ns = 2'000'000'000;
 };
 ServerOptions server_options(const Config& config);

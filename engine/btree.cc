@@ -136,6 +136,7 @@ Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
     change.found =
         row < edit.count() && keys_equal(edit.view().key(row), key, shape_.leaf.key_bytes);
     if (change.found) {
+        replace_values(key, edit.view().value(row), value);
         if (edit.fits_replacing(row, value.size())) {
             edit.replace(row, value);
             return change;
@@ -148,6 +149,44 @@ Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
         insert_split(path, row, key, value);
     }
     return change;
+}
+
+// Frees the extents that `old` refers to and `kept` does not, and gives those that stay the time
+// that the row has now. Short rows pass by in a few compares. A dead row's references may lead to
+// what is somebody else's by now: they are not followed.
+void Tree::replace_values(const std::byte* key, std::span<const std::byte> old,
+                          std::span<const std::byte> kept) {
+    if (!schema_->has_variable()) return;
+    const RowView old_row(*schema_, old);
+    if (!old_row.has_references() || !schema_->live(key, old, floor())) return;
+    old_row.each_reference([&](std::uint32_t, const ValueReference& reference) {
+        bool stays = false;
+        RowView(*schema_, kept).each_reference([&](std::uint32_t, const ValueReference& other) {
+            stays = stays || reference.runs[0] == other.runs[0];
+        });
+        if (stays) {
+            pages_->stamp_extent(reference, newest_of_row(*schema_, key, kept));
+        } else {
+            pages_->free_extent(reference);
+        }
+    });
+}
+
+void Tree::release_rows(const LeafView& rows, std::uint32_t first, std::uint32_t last) {
+    for (std::uint32_t row = first; schema_->has_variable() && row < last; ++row) {
+        replace_values(rows.key(row), rows.value(row), {});
+    }
+}
+
+std::uint64_t Tree::runs_in(const LeafView& rows, std::uint32_t first, std::uint32_t last) const {
+    std::uint64_t runs = 0;
+    for (std::uint32_t row = first; schema_->has_variable() && row < last; ++row) {
+        RowView(*schema_, rows.value(row))
+            .each_reference([&](std::uint32_t, const ValueReference& reference) {
+                runs += reference.run_count;
+            });
+    }
+    return runs;
 }
 
 PageId Tree::new_leaf(PageId near) {
@@ -270,12 +309,13 @@ Change Tree::erase(const std::byte* key) {
     const int found = leaf(page).find(key);
     change.found = found >= 0;
     if (!change.found) return change;
+    const auto erased = static_cast<std::uint32_t>(found);
+    release_rows(leaf(page), erased, erased + 1);
     if (path.depth > 1 && count(page) == 1) {
         pages_->free(page);
         remove_child(path, path.depth - 2);
     } else {
-        const auto row = static_cast<std::uint32_t>(found);
-        LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(row, row + 1);
+        LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(erased, erased + 1);
     }
     rebalance(path);
     return change;
@@ -419,6 +459,7 @@ void Tree::add_range_cost(PageId page, int level, const std::byte* lo, const std
         const std::uint32_t first = lo == nullptr ? 0 : rows.lower_bound(lo);
         const std::uint32_t last = hi == nullptr ? rows.count() : rows.lower_bound(hi);
         cost.rows += last > first ? last - first : 0;
+        cost.value_runs += runs_in(rows, first, last);
         return;
     }
     const InnerView node(bytes, shape_.inner);
@@ -497,8 +538,9 @@ Tree::Erasure Tree::erase_in_leaf(PageId page, const std::byte* lo, const std::b
     const std::uint32_t first = lo == nullptr ? 0 : rows.lower_bound(lo);
     const std::uint32_t last = hi == nullptr ? rows.count() : rows.lower_bound(hi);
     if (first >= last) return {0, rows.empty()};
-    if (last - first == rows.count()) return {live_rows(rows, first, last), true};
     const std::uint32_t live = live_rows(rows, first, last);
+    release_rows(rows, first, last);
+    if (last - first == rows.count()) return {live, true};
     LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(first, last);
     return {live, false};
 }
@@ -506,6 +548,7 @@ Tree::Erasure Tree::erase_in_leaf(PageId page, const std::byte* lo, const std::b
 // Frees a subtree, root included; returns the rows that were in it.
 std::uint64_t Tree::free_subtree(PageId page) {
     std::uint64_t rows = level(page) == 0 ? live_rows(leaf(page), 0, count(page)) : 0;
+    if (level(page) == 0) release_rows(leaf(page), 0, count(page));
     if (level(page) > 0) {
         const InnerView node = inner(page);
         for (std::uint32_t i = 0; i < node.count(); ++i) rows += free_subtree(node.child(i));

@@ -9,6 +9,9 @@
 //         may make; they are secured before the change.
 // Dead:   rows below the floor, which the root carries (retention), are not found and not counted;
 //         they go when their leaf does, when it is split, or with a range.
+// Values: rows are as leaves store them (engine/page/row.h). A row that is replaced or erased takes
+//         the extents that it referred to with it, but for those that the new row refers to as
+//         well. A dead row's stay: Space::free_dead_extents() finds them.
 // Rules:  the root keeps its page id for life: a full root moves its content down into a new page,
 //         a root of one child takes that child's content. Empty leaves are freed; nodes less than
 //         kUnderfullPercent full merge with a resident neighbour under the same parent when both
@@ -55,6 +58,7 @@ struct Change : TreeAccess {
 struct RangeCost : TreeAccess {
     std::uint64_t rows = 0;  // range_cost: dead ones too; erase_range: live ones
     std::uint64_t pages = 0;
+    std::uint64_t value_runs = 0;  // of the extents that go with the rows
 };
 
 // A step of retention, or of dropping a table: one inner node above leaves.
@@ -68,6 +72,12 @@ struct LeafDrop : TreeAccess {
 
 class LeafEdit;
 
+// A row's time as metadata keeps the newest of pages and extents (engine/format.h); kNewestUnknown
+// without a time column. And whether such a time says that all rows are below the floor.
+std::uint32_t newest_of_row(const Schema& schema, const std::byte* key,
+                            std::span<const std::byte> value);
+bool newest_below(const Schema& schema, std::uint32_t newest, std::uint64_t floor);
+
 class Tree {
   public:
     Tree(Pages& pages, const Schema& schema, TableId table, PageId root)
@@ -76,7 +86,7 @@ class Tree {
     // Makes a freshly allocated page (type kLeaf) the root of an empty tree.
     static void init_root(std::byte* page, const Schema& schema);
 
-    // Keys have the schema's length everywhere; values are valid (Schema::valid_value) and do not
+    // Keys have the schema's length everywhere; values are sound (stored_value_fault) and do not
     // lie in pages of this tree.
     Lookup get(const std::byte* key) const;
     // Changes value bytes of a row in place. A time column among them must not be changed this way:
@@ -154,6 +164,7 @@ class Tree {
     void move_page(const Place& place);
 
     const TreeShape& shape() const { return shape_; }
+    TableId table() const { return shape_.table; }
     PageId root() const { return root_; }
 
   private:
@@ -172,6 +183,10 @@ class Tree {
     };
 
     const std::byte* newest(PageId page) const { return pages_->newest(page); }
+    void replace_values(const std::byte* key, std::span<const std::byte> old,
+                        std::span<const std::byte> kept);
+    void release_rows(const LeafView& rows, std::uint32_t first, std::uint32_t last);
+    std::uint64_t runs_in(const LeafView& rows, std::uint32_t first, std::uint32_t last) const;
     const std::byte* resident(PageId page) const;  // newest, of which absence was ruled out
     auto source() const {
         return [pages = pages_](PageId page) { return pages->newest(page); };

@@ -9,6 +9,27 @@
 
 namespace bidstore {
 
+namespace {
+
+std::uint32_t time_shift(const Schema& schema) {
+    const bool nanoseconds = schema.time_unit() == TimeUnit::kNanoseconds;
+    return nanoseconds ? kTimeShiftNanoseconds : kTimeShiftMicroseconds;
+}
+
+}  // namespace
+
+std::uint32_t newest_of_row(const Schema& schema, const std::byte* key,
+                            std::span<const std::byte> value) {
+    if (schema.time_column() == kNoTimeColumn) return kNewestUnknown;
+    const std::uint64_t newest = schema.time_of(key, value) >> time_shift(schema);
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(newest, kNewestUnknown));
+}
+
+bool newest_below(const Schema& schema, std::uint32_t newest, std::uint64_t floor) {
+    if (newest == kNewestUnknown) return false;
+    return std::uint64_t{newest} + 1 <= floor >> time_shift(schema);
+}
+
 std::uint64_t Tree::floor() const {
     const std::byte* root = newest(root_);
     return root == nullptr ? 0 : page_header(root).floor;
@@ -46,10 +67,7 @@ bool Tree::wholly_dead(PageId page, std::uint64_t floor) const {
         return tree_level(bytes, shape_.table) == 0 && page_header(bytes).time_max < floor;
     }
     const std::uint32_t newest = pages_->newest_known(page);
-    if (newest == kNewestUnknown) return false;
-    const bool nanoseconds = schema_->time_unit() == TimeUnit::kNanoseconds;
-    const std::uint32_t shift = nanoseconds ? kTimeShiftNanoseconds : kTimeShiftMicroseconds;
-    return std::uint64_t{newest} + 1 <= floor >> shift;
+    return newest_below(*schema_, newest, floor);
 }
 
 // Down to the inner node above the leaf that covers `from`; its step has the child's index.

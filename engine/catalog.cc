@@ -54,6 +54,11 @@ TableEntry* Catalog::find(TableId id) {
     return found == tables_.end() || found->second->dropped() ? nullptr : found->second.get();
 }
 
+TableEntry* Catalog::find_with_pages(TableId id) {
+    const auto found = tables_.find(id.value);
+    return found == tables_.end() || !found->second->tree.root() ? nullptr : found->second.get();
+}
+
 TableEntry* Catalog::find(std::string_view name) {
     for (TableEntry* table : all()) {
         if (!table->hidden() && table->schema.name() == name) return table;

@@ -45,8 +45,11 @@ class Catalog {
 
     TableEntry* find(TableId id);           // nullptr: none, or dropped; hidden ones too
     TableEntry* find(std::string_view name);  // hidden ones not
+    // Dropped ones with pages left, too.
+    TableEntry* find_with_pages(TableId id);
     TableEntry& catalog() { return *tables_.at(kCatalogTable.value); }
     TableEntry& sessions() { return *tables_.at(kSessionsTable.value); }
+    Pages& pages() { return pages_; }
     TableId next_id() const;
     std::vector<TableEntry*> all();       // system and hidden tables included, dropped ones not
     std::vector<TableEntry*> dropping();  // dropped, with pages left

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/extent_map.h"
+
 namespace bidstore {
 namespace {
 
@@ -115,12 +117,14 @@ bool Checkpointer::collect() {
 
 void Checkpointer::take(PageId page) {
     const std::byte* version = pool_.version_at(page, target_.csn);
-    if (version == nullptr || VersionWriter::csn_of(version) <= covered_.value) return;
+    if (version == nullptr || pool_.version_csn(page, target_.csn) <= covered_) return;
     enter_chunk(chunk_of(page));
     const std::uint32_t index = page.value % kChunkPages;
     const bool in_bitmap = (meta_bitmap(chunk_meta_)[index / 64] >> (index % 64)) & 1;
     if (Space::fixed(page) || !in_bitmap) return;
-    (space_.known(page) ? journaled_ : direct_).push_back({page.value, 0, version});
+    const bool extent = space_.is_extent(page);
+    CHECK(!(extent && space_.known(page)));  // written once per allocation
+    (space_.known(page) ? journaled_ : direct_).push_back({page.value, 0, version, 0, extent});
 }
 
 void Checkpointer::enter_chunk(std::uint32_t chunk) {
@@ -248,9 +252,9 @@ bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, boo
         if (!spend(1)) break;
         std::byte* page = transfer->buffer.data() + std::size_t{count} * kPageBytes;
         std::memcpy(page, image.source, kPageBytes);
-        seal_page(page);
-        image.crc = page_header(page).crc;
-        image.newest = Space::newest_in(page);
+        if (!image.extent) seal_page(page);
+        image.crc = image.extent ? crc32c(page, kPageBytes) : page_header(page).crc;
+        if (!image.extent) image.newest = Space::newest_in(page);
         ++cursor_;
         ++count;
     }
@@ -338,6 +342,9 @@ void Checkpointer::compose_chunk(std::uint32_t chunk) {
     ChunkMeta meta{};
     const std::byte* version = pool_.version_at(meta_page(chunk), target_.csn);
     std::memcpy(meta.used, meta_bitmap(version), sizeof meta.used);
+    std::memcpy(meta.extent, chunk_meta(version).extent, sizeof meta.extent);
+    std::memcpy(meta.extent_owner, chunk_meta(version).extent_owner, sizeof meta.extent_owner);
+    const ExtentMap extents(meta);
     std::uint32_t used_count = 0;
     std::array<std::uint32_t, kChunkPages> newest{};
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
@@ -347,6 +354,10 @@ void Checkpointer::compose_chunk(std::uint32_t chunk) {
         const Image* image = image_of(page);
         meta.page_crc[i] = image != nullptr ? image->crc : space_.known_crc(page);
         if (Space::fixed(page)) continue;
+        if (extents.in_extent(i)) {
+            newest[i] = extents.first_of_run(i) ? space_.extent_newest(page) : 0;
+            continue;
+        }
         newest[i] = image != nullptr ? image->newest : space_.newest_known(page);
     }
     Space::encode_newest(newest.data(), meta);
@@ -354,7 +365,7 @@ void Checkpointer::compose_chunk(std::uint32_t chunk) {
     seal_page(bytes);
     directory_.entries.resize(chunks_);  // more, or after a cut fewer
     directory_.entries[chunk] = {page_header(bytes).crc, kChunkPages - used_count, meta.newest};
-    journaled_.push_back({meta_page(chunk).value, 0, bytes});
+    journaled_.push_back({meta_page(chunk).value, 0, bytes, 0, false});
 }
 
 void Checkpointer::compose_directory(std::uint32_t group) {
@@ -368,7 +379,7 @@ void Checkpointer::compose_directory(std::uint32_t group) {
     seal_page(bytes);
     if (directory_.page_crcs.size() <= group) directory_.page_crcs.resize(group + 1);
     directory_.page_crcs[group] = page_header(bytes).crc;
-    journaled_.push_back({directory_page(group).value, 0, bytes});
+    journaled_.push_back({directory_page(group).value, 0, bytes, 0, false});
 }
 
 // The journal's list, some entries in each step, and its CRC with them; then all of it is written.

@@ -127,6 +127,7 @@ class Checkpointer {
         std::uint32_t crc = 0;
         const std::byte* source = nullptr;  // a frame held by csn(), or a composed page
         std::uint32_t newest = 0;           // time in it, as metadata keeps it
+        bool extent = false;                // no header: its CRC is that of its bytes
     };
     struct Transfer {
         DiskRequest request;

@@ -14,7 +14,8 @@
 // were being emptied are in use again as before. A crash finds the trees before or after a batch of
 // moves, and a file that is as long as the last checkpoint needs, or longer.
 //
-// Roots keep their page for life, so a chunk with a root in it stays, and all before it.
+// Roots keep their page for life, and extents theirs, so a chunk with one of them in it stays, and
+// all before it.
 #include <algorithm>
 #include <cstring>
 
@@ -63,7 +64,7 @@ Engine::Core::Wait Engine::Core::handle_compact(const ClientRequest& request, Pa
     for (const std::uint32_t chunk : compaction_.chunks) left += storage_.space.used_in(chunk);
     TableId table;
     const std::uint32_t last = storage_.space.chunk_count() - 1;
-    const bool stays = static_cast<bool>(root_in(last, table));
+    const bool stays = static_cast<bool>(fixture_in(last, table));
     const std::int64_t results[kCompactResults] = {
         static_cast<std::int64_t>(state),
         static_cast<std::int64_t>(compaction_.moved),
@@ -113,8 +114,8 @@ CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page
 
 // ---- plan ----
 
-// A table's root in this chunk, and whose.
-PageId Engine::Core::root_in(std::uint32_t chunk, TableId& table) {
+// A page in this chunk that does not move, a table's root or the first of an extent, and whose.
+PageId Engine::Core::fixture_in(std::uint32_t chunk, TableId& table) {
     for (const auto& tables : {storage_.catalog->all(), storage_.catalog->dropping()}) {
         for (const TableEntry* entry : tables) {
             if (chunk_of(entry->tree.root()) != chunk) continue;
@@ -122,7 +123,7 @@ PageId Engine::Core::root_in(std::uint32_t chunk, TableId& table) {
             return entry->tree.root();
         }
     }
-    return PageId{};
+    return storage_.space.extent_in(chunk, table);
 }
 
 // From the end of the file, as long as what is in a chunk fits the others' free pages.
@@ -133,7 +134,7 @@ void Engine::Core::plan_compaction() {
     std::uint64_t to_move = 0;
     for (std::uint32_t chunk = space.chunk_count(); --chunk > 0;) {
         TableId table;
-        if (compaction_.chunks.size() == kChunksAtATime || root_in(chunk, table)) break;
+        if (compaction_.chunks.size() == kChunksAtATime || fixture_in(chunk, table)) break;
         free -= space.available_in(chunk);
         to_move += space.used_in(chunk);
         if (free < to_move + left_free) break;

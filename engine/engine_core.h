@@ -70,6 +70,13 @@ class Engine::Core {
         PageId damaged;           // what stopped it
     };
 
+    struct ExtentSweep {  // over the chunks, for extents of dead rows
+        std::uint32_t chunk = 0;
+        std::uint64_t next_ns = 0;
+        std::uint64_t mark = 0;  // expiries_ when it began
+        std::uint64_t done = 0;  // mark of the last whole sweep
+    };
+
     // ---- the steps of a round ----
     bool take_commands();
     bool take_requests();
@@ -109,10 +116,11 @@ class Engine::Core {
         Error error = Error::kOk;
         std::uint32_t limit = kNoOperation;  // kTooLarge: kLimitPool, ...
     };
-    // reserve: pages of the file that have to be left behind.
+    // reserve: pages of the file that have to be left behind. extents: pages of each one that the
+    // change takes; they are reserved when the answer is kNone without a refusal.
     Wait secure(const Room& room, std::uint32_t log_bytes, Refused& refused,
-                std::uint64_t reserve = 0);
-    Wait secure_space(std::uint64_t pages, Error& refusal);
+                std::uint64_t reserve = 0, std::span<const ExtentNeed> extents = {});
+    Wait secure_space(std::uint64_t pages, std::span<const ExtentNeed> extents, Error& refusal);
     std::string limit_reached() const;
     void serve_again();
     bool grow();
@@ -149,7 +157,7 @@ class Engine::Core {
     Wait handle_compact(const ClientRequest& request, PageId& page);
     CompactState compact(std::uint32_t pages, Wait& wait, PageId& page);
     void plan_compaction();
-    PageId root_in(std::uint32_t chunk, TableId& table);
+    PageId fixture_in(std::uint32_t chunk, TableId& table);
     Wait move_pages(std::uint32_t limit, PageId& missing);
     Wait move_page(PageId page, PageId& missing);
     TableEntry* owner_of(PageId page);
@@ -161,6 +169,10 @@ class Engine::Core {
     // ---- retention ----
     bool move_floor(TableEntry& table);
     bool drop_expired(TableEntry& table);
+    bool sweep_extents();
+    bool quarantine_is_full();
+    bool dead_extent(TableId table, std::uint32_t newest);
+    std::uint64_t sweep_pause_ns() const;
 
     // ---- room ----
     // False: not now. `starved_since_ns` is the caller's: since when it is so, 0 when it is not.
@@ -210,6 +222,8 @@ class Engine::Core {
 
     Compaction compaction_;
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
+    ExtentSweep extent_sweep_;
+    std::uint64_t expiries_ = 1;  // floors that moved and tables that went, and the start
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool checkpoint_wanted_ = false;

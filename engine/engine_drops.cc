@@ -1,7 +1,7 @@
-// Dropping a table whose rows have a fixed size: its leaves go as expired ones do, by metadata
-// alone, so that a table of many gigabytes is not read once more to be forgotten. The inner nodes
-// are read, one in some hundred pages. Rows of variable length may have values in extents, which
-// only the rows know (engine/engine_housekeeping.cc).
+// Dropping a table: its leaves go as expired ones do, by metadata alone, so that a table of many
+// gigabytes is not read once more to be forgotten. The inner nodes are read, one in some hundred
+// pages. What its rows had in extents is found by the sweep behind it (engine/engine_retention.cc).
+// Physical change, which is not logged but rides in a batch, a little in each round.
 #include <algorithm>
 
 #include "engine/engine_core.h"
@@ -10,19 +10,28 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kLeavesPerStep = 512;
-// So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of
-// them is in memory.
 constexpr std::uint64_t kQuarantineMost = 1u << 18;
 
 }  // namespace
 
+bool Engine::Core::drop_tables() {
+    if (stopping_ || !parked_.empty()) return false;
+    const auto dropping = storage_.catalog->dropping();
+    return !dropping.empty() && drop_leaves_of(*dropping.front());
+}
+
+// So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of
+// them is in memory.
+bool Engine::Core::quarantine_is_full() {
+    if (storage_.space.quarantined() < kQuarantineMost) return false;
+    const bool behind = storage_.pool.visible() > storage_.checkpointer->covered().value;
+    checkpoint_wanted_ = checkpoint_wanted_ || behind;
+    return true;
+}
+
 // A step: some leaves of the first inner node, and the node with its last one; at the end the root.
 bool Engine::Core::drop_leaves_of(TableEntry& table) {
-    if (storage_.space.quarantined() >= kQuarantineMost) {
-        const bool behind = storage_.pool.visible() > storage_.checkpointer->covered().value;
-        checkpoint_wanted_ = checkpoint_wanted_ || behind;
-        return false;
-    }
+    if (quarantine_is_full()) return false;
     const PagesInUse looked_at(storage_.pool);
     const Tree& catalog = storage_.catalog->catalog().tree;
     std::byte key[4];
@@ -45,7 +54,10 @@ bool Engine::Core::drop_leaves_of(TableEntry& table) {
     if (wait != Wait::kNone || refused.error != Error::kOk) return false;
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
     if (drop.ask) storage_.loader.want(drop.ask);
-    if (drop.end) storage_.catalog->finish_drop(table);
+    if (drop.end) {
+        storage_.catalog->finish_drop(table);
+        ++expiries_;
+    }
     commit_->touch();
     return true;
 }

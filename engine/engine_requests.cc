@@ -158,7 +158,8 @@ Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& se
     const Room room = transaction_->room().total();
     Refused refused;
     const std::uint64_t reserve = transaction_->only_deletes() ? 0 : kReservePages;
-    const Wait wait = secure(room, transaction_->log_bytes(), refused, reserve);
+    const Wait wait =
+        secure(room, transaction_->log_bytes(), refused, reserve, transaction_->extents_needed());
     if (refused.error != Error::kOk) {
         refuse(request, session, refused.error, refused.limit);
         return Wait::kNone;
@@ -167,6 +168,7 @@ Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& se
     [[maybe_unused]] const std::uint64_t versions = storage_.pool.open_versions();
     [[maybe_unused]] const std::uint64_t available = storage_.space.available();
     const EffectCounts counts = transaction_->apply(commit_->wal());
+    storage_.space.release_extents();
     stats_.add(Counter::kRowsPut, counts.rows_put);
     stats_.add(Counter::kRowsDeleted, counts.rows_deleted);
     commit_->applied(session, request.write_number, request.from, *transaction_, taken_ns);

@@ -1,10 +1,14 @@
-// Retention: tables whose rows live for a time. Two steps that nobody waits for:
+// Retention: tables whose rows live for a time. Three steps that nobody waits for:
 //
 //   floor  a logged record says from which time on rows are alive; it follows the clock in small
 //          strides and never falls. Readers, transactions and replay all go by the floor of their
 //          snapshot, never by a clock of their own.
 //   drop   leaves that are wholly below it leave the tree, found by what metadata remembers: they
 //          are neither read nor written. Physical change: it rides in a batch, and is not logged.
+//
+//   sweep  extents of dead rows, and what is left of dropped tables' ones, are freed, found in the
+//          chunks' metadata, which say whose they are and how old. The rows need not be there any
+//          more.
 //
 // Where the key begins with the time, dead leaves are the first ones, and a step looks no further
 // than the first that is not dead. For any other key the inner nodes are walked through, again and
@@ -23,6 +27,9 @@ constexpr std::uint32_t kLeavesPerStep = 64;  // in a batch
 constexpr std::uint64_t kStepNs = 1'000'000;  // the least time between two steps
 constexpr std::uint64_t kWalks = 32;          // over a whole table, per retention
 constexpr std::uint64_t kWalkPauseNsMax = 3'600'000'000'000;
+constexpr std::uint32_t kChunksLookedAt = 256;  // in a step over the chunks
+constexpr std::uint32_t kChunksSwept = 16;      // of them, those that have extents
+constexpr std::uint64_t kSweepPauseNsMax = 10'000'000'000;
 
 std::uint64_t stride_us(std::uint64_t retain_us) {
     return std::clamp(retain_us / kStrides, kStrideUsMin, kStrideUsMax);
@@ -44,7 +51,7 @@ bool Engine::Core::retain() {
         worked |= move_floor(*table);
         worked |= drop_expired(*table);
     }
-    return worked;
+    return worked | sweep_extents();
 }
 
 // At most a stride behind the clock, as long as there is anything in the table.
@@ -67,6 +74,7 @@ bool Engine::Core::move_floor(TableEntry& table) {
     commit_->wal().append(RecordType::kMoveFloor, table.id, {},
                           std::as_bytes(std::span(&floor, 1)));
     table.tree.set_floor(floor);
+    ++expiries_;
     stats_.add(Counter::kFloorsMoved);
     return true;
 }
@@ -94,6 +102,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     }
     if (drop.ask) storage_.loader.want(drop.ask);  // decided about by the next walk
     if (drop.leaves > 0) commit_->touch();
+    if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
     walk.next_ns = now_ns + kStepNs;
     if (drop.leaves == kLeavesPerStep) return true;  // perhaps more of the same node
@@ -108,6 +117,58 @@ bool Engine::Core::drop_expired(TableEntry& table) {
         walk.next_ns = now_ns + std::min(table.retain_us * 1000 / kWalks, kWalkPauseNsMax);
     }
     return drop.leaves > 0;
+}
+
+// ---- extents ----
+
+// Of a row below its table's floor, or of a table that is gone. The floor of a table without rows
+// stands still; what it has of extents its dead rows left.
+bool Engine::Core::dead_extent(TableId table, std::uint32_t newest) {
+    const TableEntry* owner = storage_.catalog->find_with_pages(table);
+    if (owner == nullptr) return true;
+    if (storage_.pool.newest(owner->tree.root()) == nullptr) return false;
+    return owner->tree.empty() || newest_below(owner->schema, newest, owner->tree.floor());
+}
+
+std::uint64_t Engine::Core::sweep_pause_ns() const {
+    std::uint64_t pause = kSweepPauseNsMax;
+    for (const TableEntry* table : storage_.catalog->all()) {
+        if (table->retain_us != 0) pause = std::min(pause, table->retain_us * 1000 / kWalks);
+    }
+    return std::max(pause, kStepNs);
+}
+
+// Some chunks further, if there is reason for a sweep; the next one begins after a pause.
+bool Engine::Core::sweep_extents() {
+    ExtentSweep& sweep = extent_sweep_;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (now_ns < sweep.next_ns) return false;
+    if (sweep.chunk == 0) sweep.mark = expiries_;
+    if (sweep.mark == sweep.done || quarantine_is_full()) return false;
+    const Space& space = storage_.space;
+    const std::uint32_t end = std::min(space.chunk_count(), sweep.chunk + kChunksLookedAt);
+    std::uint32_t with_extents = 0;
+    std::uint32_t to = sweep.chunk;
+    for (; to < end && with_extents < kChunksSwept; ++to) with_extents += space.has_extents(to);
+    if (with_extents > 0) {
+        Refused refused;
+        const Wait wait = secure({with_extents, 0, 0}, 0, refused);
+        if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    }
+    std::uint64_t pages = 0;
+    for (; sweep.chunk < to; ++sweep.chunk) {
+        pages += storage_.space.free_dead_extents(
+            sweep.chunk,
+            [this](TableId table, std::uint32_t newest) { return dead_extent(table, newest); });
+    }
+    if (pages > 0) commit_->touch();
+    stats_.add(Counter::kPagesExpired, pages);
+    sweep.next_ns = now_ns + kStepNs;
+    if (to < space.chunk_count()) return pages > 0;
+    sweep.chunk = 0;
+    sweep.done = sweep.mark;
+    sweep.next_ns = now_ns + sweep_pause_ns();
+    return pages > 0;
 }
 
 }  // namespace bidstore

@@ -12,6 +12,7 @@ constexpr std::uint64_t kGrowthRetryNs = 1'000'000'000;
 constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapshot pays
 constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what was evicted last
 constexpr std::uint64_t kReclaimRetryNs = 50'000;
+constexpr std::uint32_t kServingRunsMax = kValueRunsMax / 2;  // of an extent; replay may take all
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 constexpr std::uint32_t kTouchesPerRound = 512;
 constexpr std::uint32_t kStepLeast = 64;
@@ -26,6 +27,12 @@ std::uint32_t hands_step(std::uint32_t free, std::uint32_t low) {
     return std::clamp((low - free) / 4, std::min(low, kStepLeast), kStepMost);
 }
 
+std::uint64_t pages_of(std::span<const ExtentNeed> extents) {
+    std::uint64_t pages = 0;
+    for (const ExtentNeed& need : extents) pages += need.pages;
+    return pages;
+}
+
 }  // namespace
 
 // The most frames that one change may take: it also reads so many pages, which stay until it is
@@ -37,20 +44,24 @@ std::uint64_t Engine::Core::frames_at_most() const {
 
 // Without those of new chunks.
 std::uint64_t Engine::Core::frames_of(const Room& room) const {
-    // Each page taken or freed may change another chunk's metadata.
-    const std::uint64_t metadata =
-        std::min<std::uint64_t>(room.fresh + room.freed, storage_.space.chunk_count());
-    return room.changed + room.fresh + metadata;
+    // Each page taken or freed may change another chunk's metadata, and each run of an extent.
+    const std::uint64_t metadata = std::min<std::uint64_t>(
+        room.fresh + room.freed + room.value_runs, storage_.space.chunk_count());
+    return room.changed + room.fresh + metadata + room.extent_pages;
 }
 
 // Everything that the change may need, before the first byte of it. What fits here alone is never
 // held for ever: a checkpoint is made as soon as half of the journal is in use, and a batch goes
 // out before it needs the other half.
 Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_bytes, Refused& refused,
-                                        std::uint64_t reserve) {
+                                        std::uint64_t reserve,
+                                        std::span<const ExtentNeed> extents) {
     const std::uint64_t pages = room.fresh + reserve;
-    const std::uint64_t frames = frames_of(room) + storage_.space.new_chunk_frames(pages);
-    const std::uint64_t known = frames_of(room) - room.fresh;
+    std::uint64_t frames = frames_of(room) + storage_.space.new_chunk_frames(pages);
+    // A chunk is at least half used up before an extent needs the next one.
+    if (!extents.empty()) frames += Space::grow_frames(2 * room.extent_pages);
+    // Pages of extents never need a place in the journal.
+    const std::uint64_t known = frames_of(room) - room.fresh - room.extent_pages;
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const std::uint64_t journal_half = checkpointer.journal_capacity() / 2;
     if (frames_of(room) > frames_at_most()) refused = {Error::kTooLarge, kLimitPool};
@@ -76,31 +87,44 @@ Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_byte
     }
     if (!make_frames(frames, writes_starved_since_ns_)) return Wait::kRoom;
     if (!commit_->open()) return Wait::kRoom;
-    return secure_space(pages, refused.error);
+    return secure_space(pages, extents, refused.error);
 }
 
 // Chunks that are ready are taken into use as they are needed; a true shortage waits for growth,
 // and only when there is none to be had is the store full.
-Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages, Error& refusal) {
+Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
+                                              std::span<const ExtentNeed> extents,
+                                              Error& refusal) {
     Space& space = storage_.space;
+    const std::uint64_t all_pages = pages + pages_of(extents);
     const std::uint32_t chunks = space.chunk_count();
-    const bool secured = space.secure(static_cast<std::uint32_t>(pages));
+    bool secured = space.reserve_extents(extents, kServingRunsMax);
+    if (secured && !space.secure(static_cast<std::uint32_t>(pages))) {
+        space.release_extents();
+        secured = false;
+    }
     if (space.chunk_count() != chunks) commit_->touch();
     if (secured) {
         serve_again();
         return Wait::kNone;
     }
-    wanted_pages_ = std::max(wanted_pages_, pages);
+    // Pages enough, but in too many pieces for an extent: another chunk has it in one.
+    const bool scattered = space.in_reach() >= all_pages;
+    const std::uint64_t wanted_before = wanted_pages_;
+    wanted_pages_ = std::max({wanted_pages_, all_pages, scattered ? space.in_reach() + 1 : 0});
     if (space.growth().running() || grow()) return Wait::kRoom;
     // Freed pages come back with a checkpoint: tried before "full" is said.
-    if (space.quarantined() > pages && mode_ == EngineMode::kServing &&
+    if (space.quarantined() > 0 && space.available() + space.quarantined() > all_pages &&
+        mode_ == EngineMode::kServing &&
         storage_.pool.visible() > storage_.checkpointer->covered().value) {
         checkpoint_wanted_ = true;
         commit_->touch();
         commit_->hurry();
         return Wait::kRoom;
     }
-    if (mode_ == EngineMode::kServing) {
+    if (scattered) {  // others find room
+        wanted_pages_ = wanted_before;
+    } else if (mode_ == EngineMode::kServing) {
         set_mode(EngineMode::kReadOnly);
         say(3, "read-only: " + (space.at_limit() ? limit_reached() : growth_failure_));
     }

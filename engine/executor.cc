@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/large_rows.h"
+
 #define XXH_INLINE_ALL  // header only
 #include <xxhash.h>
 
@@ -11,7 +13,6 @@ namespace {
 
 // More rows in the ranges of one transaction take too long for one round of the engine.
 constexpr std::uint64_t kRangeRowsMax = 200'000;
-
 
 template <class T>
 T load(const std::byte* from) {
@@ -79,41 +80,28 @@ void Arena::reset() {
 
 // ---- rows ----
 
-std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> key,
-                                       std::span<const std::byte> old,
+std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> old,
                                        std::span<const std::byte> columns, Arena& arena) {
     std::byte* fixed = arena.take(schema.fixed_bytes());
     std::copy_n(old.begin(), schema.fixed_bytes(), fixed);
-    std::vector<std::span<const std::byte>> variable(schema.variable_columns());
-    for (std::uint32_t i = 0; i < schema.columns().size(); ++i) {
-        if (!is_variable(schema.columns()[i].type)) continue;
-        variable[schema.variable_index(i)] = column_bytes(schema, i, key.data(), old);
-    }
+    std::vector<ColumnContent> variable(schema.variable_columns());
+    const RowView before(schema, old);
+    for (std::uint32_t i = 0; i < variable.size(); ++i) variable[i] = before.content(i);
     const bool fits = each_column(columns, [&](std::uint16_t column, auto content) {
         if (column < schema.key_columns() || column >= schema.columns().size()) return false;
         const Column& described = schema.columns()[column];
         if (is_variable(described.type)) {
-            variable[schema.variable_index(column)] = content;
-            return true;
+            variable[schema.variable_index(column)] = {content, false};
+            return content.size() <= kLargeValueBytesMax;
         }
         if (content.size() != described.width_bytes) return false;
         std::copy(content.begin(), content.end(), fixed + schema.offset_bytes(column));
         return true;
     });
     if (!fits) return {};
-    std::uint64_t length = schema.fixed_bytes() + 2 * variable.size();
-    for (const auto& part : variable) length += part.size();
-    if (length + schema.key_bytes() > kRowBytesMax) return {};
+    const std::uint64_t length = row_value_bytes(schema, variable);
     std::byte* row = arena.take(length);
-    std::copy_n(fixed, schema.fixed_bytes(), row);
-    std::byte* ends = row + schema.fixed_bytes();
-    std::byte* content = ends + 2 * variable.size();
-    std::uint16_t end = 0;
-    for (std::size_t i = 0; i < variable.size(); ++i) {
-        std::copy(variable[i].begin(), variable[i].end(), content + end);
-        end = static_cast<std::uint16_t>(end + variable[i].size());
-        std::memcpy(ends + 2 * i, &end, sizeof end);
-    }
+    write_row_value(row, schema, {fixed, schema.fixed_bytes()}, variable);
     return {row, length};
 }
 
@@ -182,6 +170,7 @@ Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights ri
     for (const std::uint32_t bucket : used_buckets_) heads_[bucket] = -1;
     used_buckets_.clear();
     room_.reset();
+    extents_needed_.clear();
     only_deletes_ = true;
     range_rows_ = 0;
     log_bytes_ = 0;
@@ -338,7 +327,14 @@ void Executor::change(const Effect& effect, const Lookup& stored) {
         return;
     }
     only_deletes_ = false;
-    room_.put(tree, effect.key.data(), effect.value.size(), stored);
+    const Schema& schema = effect.table->schema;
+    const std::size_t before = extents_needed_.size();
+    append_extents(schema, effect.table->id, effect.value, extents_needed_);
+    for (std::size_t i = before; i < extents_needed_.size(); ++i) {
+        // What this transaction puts it may also replace.
+        room_.add({0, 0, 0, extents_needed_[i].pages, 2 * kValueRunsMax});
+    }
+    room_.put(tree, effect.key.data(), stored_bytes_at_most(schema, effect.value), stored);
 }
 
 Executor::State Executor::check(const Operation& operation) {
@@ -354,14 +350,43 @@ Executor::State Executor::check(const Operation& operation) {
     if (!row.found) return refuse(Error::kPrecondition);
     const Schema& schema = operation.table->schema;
     bool equal = true;
+    State state = State::kReady;
     const bool fits = each_column(operation.body, [&](std::uint16_t column, auto expected) {
         if (column >= schema.columns().size()) return false;
-        equal =
-            equal && same(column_bytes(schema, column, operation.key.data(), row.value), expected);
+        if (state == State::kReady && equal) {
+            state = compare_column(operation, column, row, expected, equal);
+        }
         return true;
     });
     if (!fits) return refuse(Error::kInvalid);
+    if (state != State::kReady) return state;
     return equal ? State::kReady : refuse(Error::kPrecondition);
+}
+
+Executor::State Executor::compare_column(const Operation& operation, std::uint32_t column,
+                                         const Row& row, std::span<const std::byte> expected,
+                                         bool& equal) {
+    const Schema& schema = operation.table->schema;
+    if (is_variable(schema.columns()[column].type)) {
+        const ColumnContent content =
+            RowView(schema, row.value).content(schema.variable_index(column));
+        if (content.is_reference) {
+            const auto reference = ValueReference::load(content.bytes);
+            if (!reference) return refuse(Error::kCorruption);
+            const ValueComparison compared = equals_large(catalog_.pages(), *reference, expected);
+            if (compared.missing) return need(compared.missing);
+            equal = compared.equal;
+            return State::kReady;
+        }
+    }
+    equal = same(column_bytes(schema, column, operation.key.data(), row.value), expected);
+    return State::kReady;
+}
+
+// The extents of a row that is replaced or erased are freed, or get the time that it has now.
+void Executor::count_runs(const Operation& operation, const Row& row) {
+    if (!row.found) return;
+    room_.add({0, 0, 0, 0, value_runs(operation.table->schema, row.value)});
 }
 
 Executor::State Executor::put(const Operation& operation) {
@@ -372,6 +397,7 @@ Executor::State Executor::put(const Operation& operation) {
         return refuse(Error::kExists);
     }
     if (!operation.table->schema.valid_value(operation.body)) return refuse(Error::kInvalid);
+    count_runs(operation, row);
     change(row_effect(RecordType::kPutRow, operation, operation.body, operation.body), stored);
     return State::kReady;
 }
@@ -381,11 +407,11 @@ Executor::State Executor::update(const Operation& operation) {
     Lookup stored;
     if (const State state = look_up(operation, row, stored); state != State::kReady) return state;
     if (!row.found) return refuse(Error::kNotFound);
-    const auto value =
-        patched_row(operation.table->schema, operation.key, row.value, operation.body, arena_);
-    if (value.empty() || !operation.table->schema.valid_value(value)) {
+    const auto value = patched_row(operation.table->schema, row.value, operation.body, arena_);
+    if (value.empty() || row_value_fault(operation.table->schema, value) != nullptr) {
         return refuse(Error::kInvalid);
     }
+    count_runs(operation, row);
     change(row_effect(RecordType::kUpdateColumns, operation, operation.body, value), stored);
     return State::kReady;
 }
@@ -428,6 +454,7 @@ Executor::State Executor::add(const Operation& operation) {
     // A row that is made is logged whole: replay of an add finds the old value.
     const auto logged_bytes = arena_.copy(std::as_bytes(std::span(&logged, 1)));
     const bool made = !row.found;
+    count_runs(operation, row);  // its time may be what is added to
     change(row_effect(made ? RecordType::kPutRow : RecordType::kAddColumn, operation,
                       made ? value : logged_bytes, value),
            stored);
@@ -446,6 +473,7 @@ Executor::State Executor::erase(const Operation& operation) {
         state != State::kReady) {
         return state;
     }
+    count_runs(operation, row);
     change(row_effect(RecordType::kDeleteRow, operation, {}, {}), stored);
     return State::kReady;
 }
@@ -551,7 +579,9 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
         case RecordType::kUpdateColumns:
         case RecordType::kAddColumn:
         case RecordType::kSession:
-            CHECK(effect.table->tree.put(effect.key.data(), effect.value).ok());
+            CHECK(put_row(effect.table->tree, catalog.pages(), effect.table->schema,
+                          effect.key.data(), effect.value)
+                      .ok());
             return 0;
         case RecordType::kDeleteRow:
         case RecordType::kExpireSession: {

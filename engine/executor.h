@@ -49,8 +49,9 @@ struct Effect {
     std::int32_t result = -1;         // index into results to fill in when applied
     std::span<const std::byte> key;   // lower bound of a range
     std::span<const std::byte> body;  // as logged
-    std::span<const std::byte>
-        value;  // the whole resulting row; kPutRow, kUpdateColumns, kAddColumn
+    // The resulting row of kPutRow, kUpdateColumns and kAddColumn, as put_row() takes it: large
+    // columns whole where they are new, as references where they stay.
+    std::span<const std::byte> value;
 };
 
 struct EffectCounts {
@@ -82,6 +83,8 @@ class Executor {
 
     // What apply() may need at most; the caller adds what it changes beside.
     RoomEstimate& room() { return room_; }
+    // The extents that it takes; room() has the sum of their pages.
+    std::span<const ExtentNeed> extents_needed() const { return extents_needed_; }
     // It only takes away: may use the reserve of a full file.
     bool only_deletes() const { return only_deletes_; }
     std::uint32_t log_bytes() const { return log_bytes_; }
@@ -113,8 +116,11 @@ class Executor {
     State set_table(const Operation& operation);
     State look_up(const Operation& operation, Row& row, Lookup& stored);
     void change(const Effect& effect, const Lookup& stored);
+    State compare_column(const Operation& operation, std::uint32_t column, const Row& row,
+                         std::span<const std::byte> expected, bool& equal);
     State look_beside(const Operation& operation, const std::byte* hi, std::uint64_t rows);
     bool from_overlay(const Operation& operation, Row& row) const;
+    void count_runs(const Operation& operation, const Row& row);
     void push(Effect effect);
     void index(std::uint32_t effect);
 
@@ -136,15 +142,16 @@ class Executor {
     PageId missing_;
     Durability durability_ = Durability::kDurable;
     RoomEstimate room_;
+    std::vector<ExtentNeed> extents_needed_;
     bool only_deletes_ = true;
     std::uint64_t range_rows_ = 0;  // of all delete ranges so far
     std::uint32_t log_bytes_ = 0;
 };
 
-// A row with some columns replaced (a list of ColumnValue, shm/message.h), in the arena; empty when
-// the list is malformed, names a key column, or the row would be too long.
-std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> key,
-                                       std::span<const std::byte> old,
+// A row with some columns replaced (a list of ColumnValue, shm/message.h), in the arena; `old` and
+// the result may refer to large values (put_row). Empty when the list is malformed, names a key
+// column, or has a content that is too long.
+std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> old,
                                        std::span<const std::byte> columns, Arena& arena);
 
 // old + delta within the column's type; kOutOfRange otherwise.

@@ -83,22 +83,39 @@ static_assert(sizeof(Superblock) == kBlockBytes);
 inline constexpr PageId kCatalogRootPage{4};  // after superblocks 0, 1, metadata 2, directory 3
 inline constexpr PageId kSessionsRootPage{5};
 
-// The newest time in a leaf, as metadata keeps it: PageHeader::time_max >> PageHeader::time_shift.
-// What it says of a page is "older than newest + 1", so rounding never makes a page seem too old.
+// The newest time in a leaf, or of the row that an extent belongs to, as metadata keeps it: the
+// time, PageHeader::time_max for a leaf, >> PageHeader::time_shift. What it says of a page is
+// "older than newest + 1", so rounding never makes a page seem too old.
 inline constexpr std::uint32_t kNewestUnknown = ~std::uint32_t{0};
 // In the file a page's newest is its distance to that of its chunk, in three bytes.
 inline constexpr std::uint32_t kNewestAgeUnknown = 0xffffff;
 
-// Behind the page header of a metadata page. The bitmap is versioned like any page; crcs and times
-// are filled in by the checkpointer, in the image alone, and belong to that checkpoint.
+// Of an extent the first page of each run has its row's newest time, and by itself: newest over
+// 2^kExtentNewestShift, rounded down; nobody could ask the page. kNewestAgeUnknown: no time.
+inline constexpr std::uint32_t kExtentNewestShift = 8;
+
+inline constexpr std::uint32_t kExtentOwners = 14;
+inline constexpr std::uint32_t kExtentGoesOn = 15;  // 1 to kExtentOwners: a run begins
+
+// Behind the page header of a metadata page. Bitmap and extents are versioned like any page; crcs
+// and times are filled in by the checkpointer, in the image alone, and belong to that checkpoint.
 struct ChunkMeta {
     std::uint64_t used[kChunkPages / 64];  // bit set: the page is allocated (or fixed: this page)
     std::uint32_t page_crc[kChunkPages];   // of allocated pages but metadata and directory; else 0
     std::uint32_t newest;                    // the greatest of its pages'
     std::uint8_t newest_age[kChunkPages][3];  // little-endian; chunk's newest minus the page's, or
                                               // kNewestAgeUnknown: the page itself has to be asked
-    std::uint8_t reserved[kPayloadBytes - 68 - 7 * kChunkPages];
+    std::uint32_t extent_owner[kExtentOwners];  // tables that have extents here; 0: a free place
+    std::uint8_t extent[kChunkPages / 2];       // 4 bits a page, low ones first: ExtentMap
+    std::uint8_t reserved[kPayloadBytes - 68 - 7 * kChunkPages - 4 * kExtentOwners -
+                          kChunkPages / 2];
 };
+PIN_FIELD(ChunkMeta, page_crc, 64, 2048);
+PIN_FIELD(ChunkMeta, newest, 2112, 4);
+PIN_FIELD(ChunkMeta, newest_age, 2116, 1536);
+PIN_FIELD(ChunkMeta, extent_owner, 3652, 56);
+PIN_FIELD(ChunkMeta, extent, 3708, 256);
+PIN_FIELD(ChunkMeta, reserved, 3964, 68);
 static_assert(sizeof(ChunkMeta) == kPayloadBytes);
 
 // Behind the page header of a directory page: one entry a chunk.

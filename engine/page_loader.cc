@@ -43,12 +43,20 @@ bool PageLoader::pump(std::uint32_t reserve) {
     return started;
 }
 
+// How many pages right behind this one wait next, in order.
+std::uint32_t PageLoader::followers(PageId page) const {
+    std::uint32_t count = 0;
+    while (count < queued_.size() && queued_[count].value == page.value + 1 + count) ++count;
+    return count;
+}
+
 void PageLoader::start(PageId page) {
     CHECK(!idle_loads_.empty());
     Load* const load = idle_loads_.back();
     idle_loads_.pop_back();
     load->page = page;
-    load->frame = pool_.begin_load(page);
+    const bool extent = space_.is_extent(page);
+    load->frame = pool_.begin_load(page, extent, extent ? followers(page) : 0);
     load->started_ns = last_read_ns_ = clock_.monotonic_ns();
     load->request = DiskRequest{};
     load->request.kind = DiskRequest::Kind::kRead;
@@ -72,8 +80,13 @@ Error PageLoader::check(const Load& load, std::string& message) {
         return Error::kIoError;
     }
     const std::byte* bytes = pool_.frame_bytes(load.frame);
-    const char* fault = page_fault(bytes, load.page, pool_.file_uuid(), covered_);
-    if (fault == nullptr && page_header(bytes).crc != space_.known_crc(load.page)) {
+    const bool extent = space_.is_extent(load.page);
+    const char* fault =
+        extent ? nullptr : page_fault(bytes, load.page, pool_.file_uuid(), covered_);
+    if (extent && crc32c(bytes, kPageBytes) != space_.known_crc(load.page)) {
+        fault = "a page of a large value whose CRC is not the one its chunk remembers";
+    }
+    if (!extent && fault == nullptr && page_header(bytes).crc != space_.known_crc(load.page)) {
         fault = "an older or misplaced page: its checksum is not the one its chunk remembers";
     }
     if (fault == nullptr) return Error::kOk;

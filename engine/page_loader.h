@@ -36,6 +36,7 @@ class PageLoader {
     // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.
     bool pump(std::uint32_t reserve);
     bool waits_for_frames() const { return !queued_.empty(); }
+    // Queued or being read.
     bool on_its_way(PageId page) const { return under_way_[page.value]; }
     std::uint32_t loading() const { return loading_; }
     // When the newest read began or ended (Clock::monotonic_ns).
@@ -55,6 +56,7 @@ class PageLoader {
 
     void start(PageId page);
     void on_read(Load& load);
+    std::uint32_t followers(PageId page) const;
     Error check(const Load& load, std::string& message);
 
     Pool& pool_;

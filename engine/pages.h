@@ -7,12 +7,21 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 #include "engine/format.h"
 #include "engine/page/page.h"
+#include "engine/page/row.h"
 #include "shm/base.h"
 
 namespace bidstore {
+
+// An extent that is to come.
+struct ExtentNeed {
+    TableId table;
+    std::uint32_t pages = 0;
+    friend bool operator==(const ExtentNeed&, const ExtentNeed&) = default;
+};
 
 class Pages {
   public:
@@ -33,6 +42,15 @@ class Pages {
     virtual void drop(PageId page) { free(page); }
     // The newest time in a leaf that is not resident, as metadata keeps it (engine/format.h).
     virtual std::uint32_t newest_known(PageId) const { return kNewestUnknown; }
+    // Puts a large value into an extent of its own in the open batch; its pages were secured.
+    // `newest`: of its row, as metadata keeps it; kNewestUnknown without a time column.
+    virtual ValueReference allocate_extent(TableId table, std::span<const std::byte> value,
+                                           std::uint32_t newest) = 0;
+    // The extent's row has this time now: its metadata says so in the open batch.
+    virtual void stamp_extent(const ValueReference& reference, std::uint32_t newest) = 0;
+    // Frees an extent in the open batch; its pages need not be resident. Snapshots below the batch
+    // go on reading them.
+    virtual void free_extent(const ValueReference& reference) = 0;
 };
 
 }  // namespace bidstore

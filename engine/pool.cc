@@ -10,6 +10,7 @@ namespace {
 
 // Of one search for cold pages: a round stays short also among pages that cannot go.
 constexpr std::uint64_t kLooksMax = 8'192;
+constexpr std::uint32_t kRunLooksMax = 4'096;  // of one search for neighbouring free frames
 
 bool lies_in(const std::vector<std::uint64_t>& ascending, std::uint64_t from, std::uint64_t to) {
     const auto first = std::lower_bound(ascending.begin(), ascending.end(), from);
@@ -33,11 +34,12 @@ Pool::Pool(PoolSegment& segment)
       frame_count_(segment.header().frame_count - 1),
       newest_(page_count_, kNoFrame),
       info_(segment.header().frame_count),
+      free_place_(segment.header().frame_count),
       changed_((page_count_ + 63) / 64, 0),
       taken_(changed_.size(), 0),
       eviction_(frame_count_) {
     free_.reserve(frame_count_);
-    for (std::uint32_t frame = frame_count_; frame >= 1; --frame) free_.push_back(frame);
+    for (std::uint32_t frame = frame_count_; frame >= 1; --frame) put_free(frame);
 }
 
 std::uint64_t Pool::file_uuid() const {
@@ -58,9 +60,14 @@ const std::byte* Pool::newest(PageId page) {
 
 bool Pool::published(PageId page) const { return writer_.mapped(page) != kNoFrame; }
 
-const std::byte* Pool::version_at(PageId page, Csn csn) const {
+std::uint32_t Pool::frame_at(PageId page, Csn csn) const {
     std::uint32_t frame = newest_[page.value];
     while (frame != kNoFrame && info_[frame].csn > csn.value) frame = writer_.older(frame);
+    return frame;
+}
+
+const std::byte* Pool::version_at(PageId page, Csn csn) const {
+    const std::uint32_t frame = frame_at(page, csn);
     return frame == kNoFrame ? nullptr : segment_.frame(FrameId{frame});
 }
 
@@ -71,16 +78,74 @@ void Pool::set_state(std::uint32_t frame, State from, State to) {
 
 std::uint32_t Pool::take_frame(PageId page, State state) {
     CHECK(!free_.empty());  // room was secured before
-    const std::uint32_t frame = free_.back();
+    return take_frame(free_.back(), page, state);
+}
+
+std::uint32_t Pool::take_frame(std::uint32_t frame, PageId page, State state) {
+    const std::uint32_t last = free_.back();
+    free_[free_place_[frame]] = last;
+    free_place_[last] = free_place_[frame];
     free_.pop_back();
     set_state(frame, State::kFree, state);
-    info_[frame].page = page.value;
-    info_[frame].newer = kNoFrame;
-    info_[frame].copy = kNoFrame;
-    info_[frame].successor = 0;
-    info_[frame].referenced = true;
-    info_[frame].evicted = false;
-    info_[frame].unwritten = false;
+    Info& info = info_[frame];
+    info.page = page.value;
+    info.newer = kNoFrame;
+    info.copy = kNoFrame;
+    info.successor = 0;
+    info.referenced = true;
+    info.evicted = false;
+    info.unwritten = false;
+    info.extent = false;
+    return frame;
+}
+
+void Pool::put_free(std::uint32_t frame) {
+    free_place_[frame] = static_cast<std::uint32_t>(free_.size());
+    free_.push_back(frame);
+}
+
+// The first of `frames` neighbouring free frames, or of as many as a bounded search found.
+std::uint32_t Pool::free_run(std::uint32_t frames) {
+    std::uint32_t best = free_.back();
+    std::uint32_t best_length = 1;
+    std::uint32_t length = 0;
+    for (std::uint32_t looks = 0; looks < kRunLooksMax && best_length < frames; ++looks) {
+        if (run_hand_ > frame_count_) {
+            run_hand_ = 1;
+            length = 0;
+        }
+        length = info_[run_hand_].state == State::kFree ? length + 1 : 0;
+        if (length > best_length) {
+            best_length = length;
+            best = run_hand_ + 1 - length;
+        }
+        ++run_hand_;
+    }
+    run_hand_ = best + best_length;
+    return best;
+}
+
+bool Pool::all_free(std::uint32_t frame, std::uint32_t frames) const {
+    if (frame + frames - 1 > frame_count_) return false;
+    for (std::uint32_t i = 0; i < frames; ++i) {
+        if (info_[frame + i].state != State::kFree) return false;
+    }
+    return true;
+}
+
+std::uint32_t Pool::take_extent_frame(PageId page, State state, std::uint32_t more) {
+    CHECK(!free_.empty());  // room was secured before
+    std::uint32_t frame = last_extent_frame_ + 1;
+    // Another value may begin right behind the last one's pages: it wants as many frames.
+    const std::uint32_t wanted = extent_pages_left_ > 0 ? 1 : more + 1;
+    const bool follows = last_extent_frame_ != kNoFrame &&
+                         page.value == last_extent_page_.value + 1 && all_free(frame, wanted);
+    if (!follows) frame = more == 0 ? free_.back() : free_run(more + 1);
+    take_frame(frame, page, state);
+    info_[frame].extent = true;
+    last_extent_page_ = page;
+    last_extent_frame_ = frame;
+    extent_pages_left_ = more;
     return frame;
 }
 
@@ -102,6 +167,7 @@ std::byte* Pool::writable(PageId page) {
     CHECK(base != kNoFrame);
     if (info_[base].csn == open_csn_) return segment_.frame(FrameId{base});
     CHECK(open_csn_ != 0);
+    CHECK(!info_[base].extent);  // written once
     const bool copied = info_[base].copy != kNoFrame;
     const std::uint32_t frame =
         copied ? std::exchange(info_[base].copy, kNoFrame) : take_frame(page, State::kUnpublished);
@@ -139,7 +205,7 @@ void Pool::forget_copies() {
         const std::uint32_t frame = std::exchange(info_[base].copy, kNoFrame);
         if (frame == kNoFrame) continue;
         set_state(frame, State::kCopied, State::kFree);
-        free_.push_back(frame);
+        put_free(frame);
     }
     copied_.clear();
 }
@@ -160,6 +226,19 @@ std::byte* Pool::first_version(PageId page) {
     open_.frames.push_back(frame);
     mark_changed(page);
     return bytes;
+}
+
+void Pool::extent_page(PageId page, std::span<const std::byte> bytes, std::uint32_t more) {
+    CHECK(newest_[page.value] == kNoFrame);
+    CHECK(open_csn_ != 0);
+    const std::uint32_t frame = take_extent_frame(page, State::kUnpublished, more);
+    VersionWriter::fill_extent(segment_.frame(FrameId{frame}), bytes.data(), bytes.size());
+    eviction_.admit(frame, page, false);
+    writer_.link(frame, kNoFrame);
+    info_[frame].csn = open_csn_;
+    newest_[page.value] = frame;
+    open_.frames.push_back(frame);
+    mark_changed(page);
 }
 
 void Pool::end_batch() {
@@ -199,9 +278,10 @@ void Pool::advance_visible(Csn csn) {
     writer_.publish(visible_);
 }
 
-FrameId Pool::begin_load(PageId page) {
+FrameId Pool::begin_load(PageId page, bool extent, std::uint32_t more) {
     CHECK(newest_[page.value] == kNoFrame);
-    const std::uint32_t frame = take_frame(page, State::kLoading);
+    const std::uint32_t frame =
+        extent ? take_extent_frame(page, State::kLoading, more) : take_frame(page, State::kLoading);
     writer_.link(frame, kNoFrame);
     return FrameId{frame};
 }
@@ -210,17 +290,19 @@ void Pool::loaded(FrameId frame) {
     Info& info = info_[frame.value];
     CHECK(newest_[info.page] == kNoFrame);
     set_state(frame.value, State::kLoading, State::kPublished);
-    info.csn = VersionWriter::csn_of(segment_.frame(frame));
+    // A page of an extent does not say since when it is there: every snapshot counts for it.
+    info.csn = info.extent ? 1 : VersionWriter::csn_of(segment_.frame(frame));
     info.referenced = false;  // being asked for once is what brought it here
     newest_[info.page] = frame.value;
-    const bool inner = page_header(const_frame(frame.value)).type == PageType::kInner;
+    const bool inner =
+        !info.extent && page_header(const_frame(frame.value)).type == PageType::kInner;
     eviction_.admit(frame.value, PageId{info.page}, inner);
     writer_.map(PageId{info.page}, frame.value, eviction_.watched(frame.value));
 }
 
 void Pool::load_failed(FrameId frame) {
     set_state(frame.value, State::kLoading, State::kFree);
-    free_.push_back(frame.value);
+    put_free(frame.value);
 }
 
 // Takes a retired version out of its chain: its newer neighbour now leads to its older one.
@@ -274,7 +356,7 @@ std::uint32_t Pool::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks)
     for (const std::uint32_t frame : round_) {
         set_state(frame, State::kRetired, State::kFree);
         if (info_[frame].evicted) --evicted_;
-        free_.push_back(frame);
+        put_free(frame);
     }
     return static_cast<std::uint32_t>(round_.size());
 }
@@ -311,7 +393,7 @@ bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     if (writer_.older(frame) != kNoFrame || info.csn > covered.value) return false;
     if (bit(changed_, PageId{info.page}) || bit(taken_, PageId{info.page})) return false;
     if (info.unwritten) return false;
-    return page_header(const_frame(frame)).type != PageType::kMeta;
+    return info.extent || page_header(const_frame(frame)).type != PageType::kMeta;
 }
 
 // What the hands ask of the pages they come to.
@@ -325,9 +407,10 @@ class Pool::Hands {
         Eviction::Look look;
         look.may_go = pool_.evictable(frame, covered_);
         look.touched = info.referenced;
+        info.referenced = false;
+        if (info.extent) return look;  // has no header
         look.inner = header.type == PageType::kInner;
         look.recent = header.type == PageType::kLeaf && recent_ && recent_(header);
-        info.referenced = false;
         return look;
     }
     void watch(std::uint32_t frame, bool watched) {

@@ -14,6 +14,9 @@
 //   retired      a version with a successor (or an evicted page): free as soon as no announced
 //                snapshot lies in [csn, successor)
 //
+// Pages of extents (engine/page/row.h) have one version for as long as they are allocated, and no
+// header: their csn is known here alone. A freed one stays readable until its quarantine is over.
+//
 // Who:    the engine thread alone; readers see what it stores to page map, links and frames.
 // Owns:   the bookkeeping beside the segment, never the segment.
 // Errors: taking a frame that is not there is our own mistake (CHECK): room is secured before.
@@ -61,6 +64,10 @@ class Pool {
     // ---- reading ----
     // Newest version, unpublished ones counted; nullptr when the page is not in the pool.
     const std::byte* newest(PageId page);
+    // The same, of a page that is there, and no use of it.
+    const std::byte* newest_of(PageId page) const {
+        return segment_.frame(FrameId{newest_[page.value]});
+    }
     // The version a snapshot at csn sees, or nullptr; only for csns that are held, see reclaim.
     const std::byte* version_at(PageId page, Csn csn) const;
     bool resident(PageId page) const { return newest_[page.value] != kNoFrame; }
@@ -87,6 +94,9 @@ class Pool {
     std::byte* first_version(PageId page);
     // Page versions of the open batch so far.
     std::uint64_t open_versions() const { return open_.frames.size(); }
+    // The only version of a page of an extent: `bytes` and zeros. Frames that lie side by side are
+    // sought for pages that do; `more` pages behind it will be asked for next.
+    void extent_page(PageId page, std::span<const std::byte> bytes, std::uint32_t more);
     // Closes the open batch: it joins the unpublished ones.
     void end_batch();
     bool has_unpublished() const { return open_csn_ != 0 || !unpublished_.empty(); }
@@ -106,7 +116,8 @@ class Pool {
 
     // ---- loading ----
     // A frame to read the page into; the caller calls loaded() or load_failed() afterwards.
-    FrameId begin_load(PageId page);
+    // `more`: as in extent_page(), for pages of extents.
+    FrameId begin_load(PageId page, bool extent = false, std::uint32_t more = 0);
     std::byte* frame_bytes(FrameId frame) { return segment_.frame(frame); }
     // The frame holds a checked image: publishes it.
     void loaded(FrameId frame);
@@ -165,6 +176,8 @@ class Pool {
     }
     // Newest version's csn of a resident page, unpublished ones counted.
     Csn newest_csn(PageId page) const { return Csn{info_[newest_[page.value]].csn}; }
+    // Of what version_at() gives, which is there.
+    Csn version_csn(PageId page, Csn csn) const { return Csn{info_[frame_at(page, csn)].csn}; }
 
     void check_invariants() const;
 
@@ -188,6 +201,7 @@ class Pool {
         bool referenced = false;
         bool evicted = false;  // retired, and its page can be read again from the file
         bool unwritten = false;  // no checkpoint will write it: keep_unwritten()
+        bool extent = false;     // a page without header
     };
     struct BatchFrames {
         std::uint64_t csn = 0;
@@ -195,6 +209,12 @@ class Pool {
     };
 
     std::uint32_t take_frame(PageId page, State state);
+    std::uint32_t take_frame(std::uint32_t frame, PageId page, State state);
+    std::uint32_t take_extent_frame(PageId page, State state, std::uint32_t more);
+    bool all_free(std::uint32_t frame, std::uint32_t frames) const;
+    std::uint32_t free_run(std::uint32_t frames);
+    void put_free(std::uint32_t frame);
+    std::uint32_t frame_at(PageId page, Csn csn) const;
     void set_state(std::uint32_t frame, State from, State to);
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
@@ -221,6 +241,11 @@ class Pool {
     std::vector<Info> info_;                // per frame
     std::vector<std::uint32_t> copied_;     // frames that have a copy, or had one
     std::vector<std::uint32_t> free_;
+    std::vector<std::uint32_t> free_place_;  // per frame that is free: where in free_
+    PageId last_extent_page_;                // the newest page of an extent, and its frame
+    std::uint32_t last_extent_frame_ = kNoFrame;
+    std::uint32_t extent_pages_left_ = 0;    // that were to follow it
+    std::uint32_t run_hand_ = 1;          // where the last search for neighbouring frames ended
     std::vector<std::uint32_t> retired_;  // since the last round
     std::vector<std::uint32_t> kept_;     // by a snapshot, in an earlier round
     std::uint32_t evicted_ = 0;           // of retired_ and kept_

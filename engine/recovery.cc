@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/blocking_io.h"
+#include "engine/large_rows.h"
 #include "engine/log_reader.h"
 #include "engine/page/catalog_schema.h"
 
@@ -359,16 +360,17 @@ Status Recovery::replay(Engine::Recovery& found, WalStart& start) {
 }
 
 // Frames and journal for what the batch may touch: eviction first, else a checkpoint in between.
-Status Recovery::make_room(std::uint64_t frames) {
+Status Recovery::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
     Pool& pool = storage_.pool;
     // A batch never needs more than half of the journal (Engine::Core::secure).
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const auto journal_half_free = [&] {
         return checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
     };
+    frames += extent_pages;
     const auto short_of = [&] {
         return pool.free_frames() < frames || !journal_half_free() ||
-               storage_.space.available() < kPagesAtLeast;
+               storage_.space.available() < kPagesAtLeast + extent_pages;
     };
     storage_.reclaim({}, Storage::kAll);
     if (!short_of()) return {};
@@ -388,11 +390,34 @@ Status Recovery::make_room(std::uint64_t frames) {
             "pool_bytes or journal_bytes"};
 }
 
+std::uint64_t Recovery::extent_pages_of(const LogRecordView& record) const {
+    const TableEntry* table = storage_.catalog->find(record.table);
+    return table == nullptr ? 0 : extent_pages_at_most(table->schema, record.type, record.body);
+}
+
+std::uint64_t Recovery::extent_pages_of(const LogBatch& batch) const {
+    const auto tables = storage_.catalog->all();
+    const bool any = std::any_of(tables.begin(), tables.end(), [](const TableEntry* table) {
+        return !table->system() && table->schema.has_variable();
+    });
+    if (!any) return 0;
+    std::uint64_t pages = 0;
+    RecordReader records(batch);
+    LogRecordView record;
+    for (;;) {
+        const Result<bool> more = records.next(record);
+        if (!more || !*more) return pages;  // what is wrong with it, replay says
+        pages += extent_pages_of(record);
+    }
+}
+
 Status Recovery::replay_batch(const LogBatch& batch) {
     // The batch had room when it was made, so half of everything is enough for it.
     const std::uint64_t frames = std::min({kFramesPerBatch + kFramesPerRecord * batch.record_count,
                                            std::uint64_t{storage_.pool.frame_count()} / 2});
-    if (Status room = make_room(frames); !room) return room;
+    const std::uint64_t extent_pages =
+        std::min<std::uint64_t>(extent_pages_of(batch), storage_.pool.frame_count() / 4);
+    if (Status room = make_room(frames, extent_pages); !room) return room;
     batch_csn_ = batch.csn;
     storage_.pool.begin_batch(batch.csn);
     RecordReader records(batch);
@@ -417,7 +442,7 @@ Status Recovery::replay_batch(const LogBatch& batch) {
 
 Status Recovery::replay_record(const LogRecordView& record) {
     arena_.reset();
-    storage_.make_frames(kFramesPerBatch);
+    storage_.make_frames(kFramesPerBatch + extent_pages_of(record));
     const bool takes_pages = record.type != RecordType::kDeleteRow &&
                              record.type != RecordType::kDeleteRange &&
                              record.type != RecordType::kExpireSession &&
@@ -431,6 +456,14 @@ Status Recovery::replay_record(const LogRecordView& record) {
     effect.key = record.key;
     effect.body = record.body;
     if (Status made = effect_of(record, effect); !made) return made;
+    std::vector<ExtentNeed> extents;
+    if (effect.table != nullptr && !effect.value.empty()) {
+        append_extents(effect.table->schema, effect.table->id, effect.value, extents);
+    }
+    if (!extents.empty()) {
+        if (Status secured = storage_.secure_space(kPagesAtLeast, extents); !secured)
+            return secured;
+    }
     apply_effect(effect, *storage_.catalog);
     return {};
 }
@@ -543,7 +576,7 @@ Status Recovery::row_effect(const LogRecordView& record, Effect& effect) {
     if (whole) {
         effect.value = record.body;
     } else if (record.type == RecordType::kUpdateColumns) {
-        effect.value = patched_row(schema, record.key, old.value, record.body, arena_);
+        effect.value = patched_row(schema, old.value, record.body, arena_);
     } else if (record.type == RecordType::kAddColumn) {
         LoggedAdd logged{};
         if (record.body.size() != sizeof logged) return corrupt("an add of wrong size");
@@ -563,7 +596,9 @@ Status Recovery::row_effect(const LogRecordView& record, Effect& effect) {
     } else {
         return {};  // a deletion
     }
-    if (!schema.valid_value(effect.value)) return corrupt("a row that its schema does not allow");
+    if (row_value_fault(schema, effect.value) != nullptr) {
+        return corrupt("a row that its schema does not allow");
+    }
     return {};
 }
 
@@ -593,8 +628,8 @@ Status Recovery::begin_new_life(WalStart& start) {
     std::memcpy(start.file_uuid, superblock.file_uuid, sizeof start.file_uuid);
     start.epoch = superblock.epoch;
     start.salt = superblock.salt;
-    start.batch_bytes_max =
-        static_cast<std::uint32_t>(std::min<std::uint64_t>(1u << 20, superblock.log_segment_bytes));
+    start.batch_bytes_max = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(kBatchBytesMax, superblock.log_segment_bytes));
     return {};
 }
 

@@ -54,7 +54,9 @@ class Recovery {
     Status catalog_place(TableId table);
     Status table_effect(const LogRecordView& record, const TableEntry& table);
     Status row_effect(const LogRecordView& record, Effect& effect);
-    Status make_room(std::uint64_t frames);
+    std::uint64_t extent_pages_of(const LogRecordView& record) const;
+    std::uint64_t extent_pages_of(const LogBatch& batch) const;
+    Status make_room(std::uint64_t frames, std::uint64_t extent_pages);
     Status begin_new_life(WalStart& start);
     std::uint64_t random() { return options_.random ? options_.random() : 0; }
     void say(int level, const std::string& line) const;

@@ -183,6 +183,7 @@ void RoomEstimate::erase_range(const Tree& tree, const RangeCost& cost) {
     Account& account = this->account(tree);
     ++account.ranges;
     account.range_pages += cost.pages;
+    beside_.value_runs += cost.value_runs;
 }
 
 // ---- sums ----
@@ -191,7 +192,7 @@ Room RoomEstimate::of(const Account& account) {
     if (account.erasures == 0 && account.ranges == 0) return account.put;
     const std::uint64_t depth = account.depth;
     if (account.puts == 0 && account.ranges == 0) {
-        if (!account.merges) return {account.erased_leaves, 0, 0};
+        if (!account.merges) return {account.erased_leaves, 0, 0, 0, 0};
         return {account.erased_from + account.erasures * (depth - 1), 0, account.erasures * depth};
     }
     if (account.puts == 0 && account.erasures == 0 && account.ranges == 1) {

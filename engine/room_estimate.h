@@ -35,11 +35,15 @@ struct Room {
     std::uint64_t changed = 0;  // pages that exist and get a new version
     std::uint64_t fresh = 0;    // new pages
     std::uint64_t freed = 0;    // of both
+    std::uint64_t extent_pages = 0;  // new pages of large values: they never need the journal
+    std::uint64_t value_runs = 0;    // of extents taken or freed: each may change chunk metadata
 
     Room& operator+=(const Room& other) {
         changed += other.changed;
         fresh += other.fresh;
         freed += other.freed;
+        extent_pages += other.extent_pages;
+        value_runs += other.value_runs;
         return *this;
     }
 };

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/extent_map.h"
+
 namespace bidstore {
 namespace {
 
@@ -14,15 +16,11 @@ void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
     words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
 }
 
-std::uint64_t* meta_bitmap(std::byte* page) {
-    return static_cast<std::uint64_t*>(static_cast<void*>(page + kPageHeaderBytes));
-}
+std::uint64_t* meta_bitmap(std::byte* page) { return chunk_meta(page).used; }
 
 }  // namespace
 
-const std::uint64_t* meta_bitmap(const std::byte* page) {
-    return static_cast<const std::uint64_t*>(static_cast<const void*>(page + kPageHeaderBytes));
-}
+const std::uint64_t* meta_bitmap(const std::byte* page) { return chunk_meta(page).used; }
 
 Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk), growth_(disk) {}
 
@@ -43,6 +41,8 @@ void Space::resize_tables(std::uint32_t chunks) {
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
     dropped_.resize(pages / 64, 0);
+    extent_.resize(pages / 64, 0);
+    in_file_.resize(pages / 64, 0);
 }
 
 std::byte* Space::writable(PageId page) {
@@ -297,6 +297,8 @@ void Space::make_available(PageId page) {
     set_bit(loaded_.data(), page.value, false);  // dropped before a checkpoint knew it
     if (!known(page)) crc_[page.value] = 0;
     set_bit(available_.data(), page.value, true);
+    set_bit(extent_.data(), page.value, false);
+    set_bit(in_file_.data(), page.value, false);
     ++available_count_[chunk_of(page)];
     if (!closed_[chunk_of(page)]) ++available_total_;
 }
@@ -316,7 +318,8 @@ void Space::settle_chunk(std::uint32_t chunk, const std::uint64_t* used) {
             set_bit(loaded_.data(), page.value, false);
             continue;
         }
-        if (bit(loaded_, page)) continue;
+        // A page of an extent that is not in this checkpoint is new, or still read by its CRC.
+        if (bit(loaded_, page) || bit(extent_, page)) continue;
         newest_[page.value] = 0;
         if (!bit(dropped_, page)) crc_[page.value] = 0;  // else it may still be read
     }
@@ -331,14 +334,18 @@ std::uint32_t Space::newest_in(const std::byte* page) {
 }
 
 void Space::encode_newest(const std::uint32_t* newest, ChunkMeta& meta) {
+    const ExtentMap extents(meta);
     meta.newest = 0;
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
-        if (newest[i] != kNewestUnknown) meta.newest = std::max(meta.newest, newest[i]);
+        const bool of_leaf = newest[i] != kNewestUnknown && !extents.in_extent(i);
+        if (of_leaf) meta.newest = std::max(meta.newest, newest[i]);
     }
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const bool known = newest[i] != kNewestUnknown;
         const std::uint32_t age =
-            known ? std::min(meta.newest - newest[i], kNewestAgeUnknown) : kNewestAgeUnknown;
+            extents.in_extent(i) ? newest[i] >> kExtentNewestShift
+            : known              ? std::min(meta.newest - newest[i], kNewestAgeUnknown)
+                                 : kNewestAgeUnknown;
         for (std::uint32_t byte = 0; byte < 3; ++byte) {
             meta.newest_age[i][byte] = static_cast<std::uint8_t>(age >> (8 * byte));
         }
@@ -346,13 +353,27 @@ void Space::encode_newest(const std::uint32_t* newest, ChunkMeta& meta) {
 }
 
 void Space::decode_newest(const ChunkMeta& meta, std::uint32_t* newest) {
+    const ExtentMap extents(meta);
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         std::uint32_t age = 0;
         for (std::uint32_t byte = 0; byte < 3; ++byte) {
             age |= std::uint32_t{meta.newest_age[i][byte]} << (8 * byte);
         }
+        if (extents.in_extent(i)) {  // the last unit that it may mean
+            newest[i] = age << kExtentNewestShift | ((1u << kExtentNewestShift) - 1);
+            continue;
+        }
         const bool known = age != kNewestAgeUnknown && age <= meta.newest;
         newest[i] = known ? meta.newest - age : kNewestUnknown;
+    }
+}
+
+void Space::settle_page(PageId page, std::uint32_t crc, std::uint32_t newest) {
+    crc_[page.value] = crc;
+    if (!bit(extent_, page)) {
+        newest_[page.value] = newest;
+    } else {
+        set_bit(in_file_.data(), page.value, true);  // its time is that of its row: stamp_extent()
     }
 }
 
@@ -362,6 +383,11 @@ void Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
     growth_.set_chunks(chunk_count_);
     std::memcpy(&crc_[std::size_t{chunk} * kChunkPages], meta.page_crc, sizeof meta.page_crc);
     decode_newest(meta, &newest_[std::size_t{chunk} * kChunkPages]);
+    const ExtentMap extents(meta);
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        set_bit(extent_.data(), chunk * kChunkPages + i, extents.in_extent(i));
+        set_bit(in_file_.data(), chunk * kChunkPages + i, extents.in_extent(i));
+    }
     settle_chunk(chunk, meta.used);
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{chunk * kChunkPages + i};

@@ -12,15 +12,20 @@
 //
 // A dropped page (retention) goes the same way without a version of type free: until its quarantine
 // is over, the file, or the pool where the page changed since the last checkpoint, holds what older
-// snapshots see.
+// snapshots see. So do pages of extents (engine/page/row.h), however they are freed.
+//
+// An extent goes with its row, by free_extent(), or by free_dead_extents() when the row is dead:
+// who refers to it is then nobody's question, for such rows' references are never followed.
 //
 // Who:    the engine thread alone.
-// Errors: secure() says when there is no room; allocate() after it cannot fail.
+// Errors: secure() and reserve_extents() say when there is no room; what takes pages after them
+//         cannot fail.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "engine/disk.h"
@@ -52,6 +57,10 @@ class Space final : public Pages {
         const bool told = known(page) || bit(loaded_, page);
         return told ? newest_[page.value] : kNewestUnknown;
     }
+    ValueReference allocate_extent(TableId table, std::span<const std::byte> value,
+                                   std::uint32_t newest) override;
+    void stamp_extent(const ValueReference& reference, std::uint32_t newest) override;
+    void free_extent(const ValueReference& reference) override;
 
     // ---- room ----
     // Makes sure that `pages` allocations of the open batch will find a page, with chunks that
@@ -80,6 +89,21 @@ class Space final : public Pages {
     Growth& growth() { return growth_; }
     std::uint64_t quarantined() const { return quarantine_.size(); }
     std::uint32_t chunk_count() const { return chunk_count_; }
+
+    // ---- extents ----
+    // Takes pages for extents of so many pages each out of the available ones, in few runs, with
+    // chunks that are ready like secure(). All or nothing; allocate_extent() uses them up in any
+    // order, and what it leaves goes back with release_extents(). Serving takes fewer runs at most
+    // than replay, which may find the same number of free pages in other places.
+    bool reserve_extents(std::span<const ExtentNeed> needs, std::uint32_t runs_max);
+    void release_extents();
+    // Frees the extents in a chunk of which `dead` says, by their table and newest time, that their
+    // rows are dead. A page version when there are any. Returns the pages.
+    using DeadExtent = std::function<bool(TableId table, std::uint32_t newest)>;
+    std::uint32_t free_dead_extents(std::uint32_t chunk, const DeadExtent& dead);
+    bool has_extents(std::uint32_t chunk) const;
+    // The first page of an extent in the chunk, and whose it is; 0: there is none.
+    PageId extent_in(std::uint32_t chunk, TableId& table) const;
 
     // ---- bulk loads (engine/bulk_load.h) ----
     // A page goes  available ──reserve──► reserved ──attach──► in use, or back by give_back().
@@ -143,17 +167,21 @@ class Space final : public Pages {
     std::uint32_t known_crc(PageId page) const { return crc_[page.value]; }
     // Whether the newest published bitmap has the page (a request for another one is refused).
     bool allocated(PageId page) const;
-    // Whether a snapshot may ask for the page: it is allocated, or was dropped and is still in its
-    // place.
-    bool readable(PageId page) const {
-        return allocated(page) || (chunk_of(page) < chunk_count_ && bit(dropped_, page));
+    // Whether the page is one of an extent, from its allocation to the end of its quarantine.
+    bool is_extent(PageId page) const {
+        return chunk_of(page) < chunk_count_ && bit(extent_, page);
     }
+    // Whether a snapshot may ask for the page: it is allocated, or was dropped, or freed with its
+    // extent, and is still in its place.
+    bool readable(PageId page) const {
+        if (allocated(page)) return true;
+        return chunk_of(page) < chunk_count_ && (bit(dropped_, page) || bit(in_file_, page));
+    }
+    // Of the run of an extent that begins with this page.
+    std::uint32_t extent_newest(PageId first) const { return newest_[first.value]; }
     // The checkpoint's new truth about one chunk and one page.
     void settle_chunk(std::uint32_t chunk, const std::uint64_t* used);
-    void settle_page(PageId page, std::uint32_t crc, std::uint32_t newest) {
-        crc_[page.value] = crc;
-        newest_[page.value] = newest;
-    }
+    void settle_page(PageId page, std::uint32_t crc, std::uint32_t newest);
     // The newest time in a page, as metadata keeps it; 0 where there are no times.
     static std::uint32_t newest_in(const std::byte* page);
     // ChunkMeta's times from and to those of its pages, all but those that are not known.
@@ -189,7 +217,19 @@ class Space final : public Pages {
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
     }
+    struct ReservedExtent {
+        ExtentNeed need;
+        std::vector<ExtentRun> runs;
+    };
+
     void set_used(PageId page, bool used);
+    bool takes_owner(std::uint32_t chunk, TableId table) const;
+    ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages);
+    void take_run(ExtentRun run);
+    void return_run(ExtentRun run);
+    bool reserve_extent(const ExtentNeed& need, std::uint32_t runs_max);
+    void set_run(TableId table, ExtentRun run, std::uint32_t newest);
+    void free_run(ExtentRun run);
     void add_chunk(std::uint32_t chunk);
     void resize_tables(std::uint32_t chunks);
     bool take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page);
@@ -215,6 +255,9 @@ class Space final : public Pages {
                                                   // known yet
     std::vector<std::uint32_t> newest_;           // per page: newest time in it, like crc_
     std::vector<std::uint64_t> dropped_;          // bit per page: dropped, in quarantine
+    std::vector<std::uint64_t> extent_;           // bit per page: is_extent()
+    std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place
+    std::vector<ReservedExtent> reserved_;
     struct Quarantined {
         PageId page;
         Csn freed;

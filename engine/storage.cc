@@ -73,9 +73,17 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     return {};
 }
 
-Status Storage::secure_space(std::uint32_t pages) {
-    while (!space.secure(pages)) {
-        const std::uint32_t chunks = space.growth_wanted(pages);
+Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> extents) {
+    const auto secured = [&] {
+        if (!space.reserve_extents(extents, kValueRunsMax)) return false;
+        if (space.secure(pages)) return true;
+        space.release_extents();
+        return false;
+    };
+    while (!secured()) {
+        // At least one chunk more, also when there are pages enough, but in too many pieces.
+        const std::uint32_t chunks =
+            space.growth_wanted(std::max<std::uint64_t>(pages, space.in_reach() + 1));
         if (chunks == 0) {
             return {Error::kNoSpace, disk.path(StoreFile::kData) +
                                          " is at its limit: raise max_data_bytes or pool_bytes"};
@@ -91,7 +99,8 @@ Status Storage::secure_space(std::uint32_t pages) {
         }
         Status grown;
         space.growth().take_result(grown);
-        if (!grown && !space.secure(pages)) return grown;
+        if (!grown && !secured()) return grown;
+        if (!grown) break;
     }
     return {};
 }

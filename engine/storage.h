@@ -58,8 +58,8 @@ class Storage {
     // A whole checkpoint.
     Status checkpoint(const CheckpointTarget& target);
 
-    // Space::secure(), waiting for growth where that is needed.
-    Status secure_space(std::uint32_t pages);
+    // Space::reserve_extents() and Space::secure(), waiting for growth where that is needed.
+    Status secure_space(std::uint32_t pages, std::span<const ExtentNeed> extents = {});
 
     // While recovering: makes at least so many frames free, as far as cold pages go.
     void make_frames(std::uint64_t frames);

@@ -19,12 +19,13 @@ class Checker {
   public:
     Checker(const Schema& schema, TableId table,
             const std::function<const std::byte*(PageId)>& source,
-            const std::function<void(PageId)>& visit)
-        : schema_(schema), shape_(schema, table), source_(source), visit_(visit) {}
+            const std::function<void(PageId)>& visit, const ValueCheck& values)
+        : schema_(schema), shape_(schema, table), source_(source), visit_(visit), values_(values) {}
 
     TreeReport run(PageId root) {
         const std::byte* bytes = source_(root);
         const int level = bytes == nullptr ? 0 : tree_level(bytes, shape_.table);
+        if (bytes != nullptr) floor_ = page_header(bytes).floor;
         report_.depth = level < 0 ? 0 : static_cast<std::uint32_t>(level) + 1;
         check_page(root, level < 0 ? 0 : level, nullptr, nullptr, true);
         return std::move(report_);
@@ -47,12 +48,15 @@ class Checker {
     bool check_leaf(PageId page, const std::byte* bytes, const std::byte* lo, const std::byte* hi,
                     bool root);
     bool check_slots(PageId page, const std::byte* bytes);
+    bool check_row(PageId page, const std::byte* key, std::span<const std::byte> value);
     bool check_times(PageId page, const LeafView& rows);
 
     const Schema& schema_;
     const TreeShape shape_;
     const std::function<const std::byte*(PageId)>& source_;
     const std::function<void(PageId)>& visit_;
+    const ValueCheck& values_;
+    std::uint64_t floor_ = 0;
     std::unordered_set<std::uint32_t> seen_;
     TreeReport report_;
 };
@@ -117,15 +121,24 @@ bool Checker::check_leaf(PageId page, const std::byte* bytes, const std::byte* l
         if ((lo != nullptr && compare(key, lo) < 0) || (hi != nullptr && compare(key, hi) >= 0)) {
             return broken(page, "a row is outside the leaf's fences");
         }
-        if (!schema_.valid_value(rows.value(row))) {
-            return broken(page, "a row's value does not fit the schema");
-        }
+        if (!check_row(page, key, rows.value(row))) return false;
     }
     ++report_.leaves;
     report_.rows += count;
     report_.used_bytes += leaf_used_bytes(rows, shape_.leaf);
     report_.space_bytes += leaf_space_bytes(shape_.leaf);
     return check_times(page, rows);
+}
+
+bool Checker::check_row(PageId page, const std::byte* key, std::span<const std::byte> value) {
+    if (const char* fault = stored_value_fault(schema_, value)) return broken(page, fault);
+    if (!schema_.live(key, value, floor_)) return true;  // its references lead nowhere
+    std::string fault;
+    RowView(schema_, value).each_reference([&](std::uint32_t, const ValueReference& reference) {
+        ++report_.large_values;
+        if (values_ && fault.empty()) fault = values_(key, reference);
+    });
+    return fault.empty() || broken(page, fault);
 }
 
 // Row contents lie behind the slots, inside the page, apart from each other.
@@ -179,8 +192,8 @@ bool Checker::check_times(PageId page, const LeafView& rows) {
 
 TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const std::function<const std::byte*(PageId)>& source,
-                      const std::function<void(PageId)>& visit) {
-    return Checker(schema, table, source, visit).run(root);
+                      const std::function<void(PageId)>& visit, const ValueCheck& values) {
+    return Checker(schema, table, source, visit, values).run(root);
 }
 
 }  // namespace bidstore

@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 
+#include "engine/page/row.h"
 #include "engine/page/schema.h"
 #include "engine/page/search.h"
 
@@ -23,13 +24,20 @@ struct TreeReport {
     std::uint64_t inner_nodes = 0;
     std::uint64_t used_bytes = 0;  // of the leaves, and what they could hold
     std::uint64_t space_bytes = 0;
+    std::uint64_t large_values = 0;
     std::uint32_t depth = 0;
     bool ok() const { return broken.empty(); }
 };
 
-// visit, if given, is called for each page id of the tree (to compare with what is allocated).
+// What is wrong with a large value that a row refers to, in words, or an empty string.
+using ValueCheck =
+    std::function<std::string(const std::byte* key, const ValueReference& reference)>;
+
+// visit, if given, is called for each page id of the tree (to compare with what is allocated), and
+// values for each large value of a live row; the pages of these are no pages of the tree.
 TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const std::function<const std::byte*(PageId)>& source,
-                      const std::function<void(PageId)>& visit = nullptr);
+                      const std::function<void(PageId)>& visit = nullptr,
+                      const ValueCheck& values = nullptr);
 
 }  // namespace bidstore

@@ -1,14 +1,26 @@
 #include "engine/verify.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "engine/aligned_buffer.h"
 #include "engine/blocking_io.h"
+#include "engine/extent_map.h"
 #include "engine/tree_check.h"
 
 namespace bidstore {
 namespace {
+
+std::string hex(const std::byte* bytes, std::size_t count) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string text;
+    for (std::size_t i = 0; i < count; ++i) {
+        text += kDigits[std::to_integer<unsigned>(bytes[i]) >> 4];
+        text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
+    }
+    return text;
+}
 
 class Verifier {
   public:
@@ -51,12 +63,54 @@ class Verifier {
     void check_table(const TableEntry& table) {
         const TreeReport tree = check_tree(
             table.schema, table.id, table.tree.root(), [this](PageId id) { return page(id); },
-            [&](PageId id) { claim(id, table.id); });
+            [&](PageId id) { claim(id, table.id); },
+            [&](const std::byte* key, const ValueReference& reference) {
+                return value_fault(table, key, reference);
+            });
         if (!tree.ok()) {
             report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
                    "), page " + std::to_string(tree.page.value) + ": " + tree.broken);
         }
         copies_.clear();
+    }
+
+    // A page of an extent: its bytes as they are in the pool, or a checked copy from the file.
+    const std::byte* extent_page(PageId id, AlignedBuffer& copy, std::string& fault) {
+        if (const std::byte* resident = storage_.pool.newest(id)) return resident;
+        const Status read = io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes,
+                                     copy.data(), kPageBytes);
+        if (!read) {
+            fault = read.failure().what;
+        } else if (crc32c(copy.data(), kPageBytes) != storage_.space.known_crc(id)) {
+            fault = "page " + std::to_string(id.value) +
+                    ": its checksum is not the one its chunk remembers";
+        }
+        return copy.data();
+    }
+
+    std::string value_fault(const TableEntry& table, const std::byte* key,
+                            const ValueReference& reference) {
+        std::string fault;
+        std::uint32_t crc = 0;
+        std::uint32_t left = reference.length_bytes;
+        AlignedBuffer copy(kPageBytes);
+        for (const ExtentRun& run : reference.all_runs()) {
+            for (std::uint32_t i = 0; i < run.pages && fault.empty(); ++i) {
+                const PageId id{run.first + i};
+                claim(id, table.id);
+                if (!storage_.space.is_extent(id) || id.value >= owner_.size()) {
+                    fault = "page " + std::to_string(id.value) + " is no page of a large value";
+                    break;
+                }
+                const std::byte* bytes = extent_page(id, copy, fault);
+                const std::uint32_t part = std::min(left, std::uint32_t{kPageBytes});
+                crc = crc32c(bytes, part, crc);
+                left -= part;
+            }
+        }
+        if (fault.empty() && crc != reference.crc) fault = "its checksum is not the row's";
+        if (fault.empty()) return {};
+        return "large value of key " + hex(key, table.schema.key_bytes()) + ": " + fault;
     }
 
     void claim(PageId id, TableId table) {
@@ -75,16 +129,31 @@ class Verifier {
             const std::byte* meta = storage_.pool.newest(meta_page(chunk));
             if (meta == nullptr)
                 return report("chunk " + std::to_string(chunk) + " has no metadata");
+            bool expires = false;  // the run of an extent that the page belongs to
             for (std::uint32_t i = 0; i < kChunkPages; ++i) {
                 const PageId id{chunk * kChunkPages + i};
                 const bool used = (meta_bitmap(meta)[i / 64] >> (i % 64)) & 1;
                 const bool owned = Space::fixed(id) || owner_[id.value] != 0;
-                if (used == owned) continue;
+                const ExtentMap extents(chunk_meta(meta));
+                const bool extent = extents.in_extent(i);
+                if (extent && !used) {
+                    report("page " + std::to_string(id.value) + " of an extent is not allocated");
+                }
+                if (extents.first_of_run(i)) expires = expiring(extents.owner(i), id);
+                if (used == owned || (extent && !owned && expires)) continue;
                 report("page " + std::to_string(id.value) +
                        (used ? " is allocated, but nothing refers to it"
                              : " is part of a tree, but not allocated"));
             }
         }
+    }
+
+    // Whether a run of an extent that no row refers to will be freed: its row is dead and went
+    // before it, or its table did.
+    bool expiring(TableId table, PageId first) const {
+        const TableEntry* owner = storage_.catalog->find_with_pages(table);
+        if (owner == nullptr || owner->dropped()) return true;
+        return owner->tree.floor() > 0 && storage_.space.extent_newest(first) != kNewestUnknown;
     }
 
     Storage& storage_;

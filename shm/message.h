@@ -14,7 +14,9 @@
 
 namespace bidstore {
 
-inline constexpr std::uint32_t kTransactionBytesMax = 64u << 10;  // header and operations
+// Header and operations: a large value and what goes with it. A ring may carry less
+// (RingProducer::payload_bytes_max).
+inline constexpr std::uint32_t kTransactionBytesMax = (1u << 20) + (64u << 10);
 inline constexpr std::uint32_t kOperationsMax = 1024;             // per transaction
 inline constexpr std::uint32_t kPagesPerRequest = 64;
 // Writes of a session from the oldest without a confirmed answer (RecordHeader::decided_below) to
@@ -79,8 +81,8 @@ static_assert(sizeof(OperationHeader) == 16);
 // A value column and its new (or expected) content, padded with zeros to 8 bytes.
 struct ColumnValue {
     std::uint16_t column;  // index into Schema::columns
-    std::uint16_t value_bytes;
-    std::uint32_t reserved;
+    std::uint16_t reserved;
+    std::uint32_t value_bytes;
     // value_bytes of content follow
 };
 static_assert(sizeof(ColumnValue) == 8);
@@ -151,7 +153,7 @@ enum class CompactResult : std::uint32_t {
     kGivenBack,  // bytes, by the file system's leave, since the connection's first step
     kFileBytes,  // length of the data file
     kStays,      // the chunk that cannot be emptied and ends the file then; -1: there is none
-    kStaysFor,   // id of the table whose root is in it
+    kStaysFor,   // id of the table whose root or large value is in it
 };
 inline constexpr std::uint32_t kCompactResults = 7;
 

@@ -119,6 +119,20 @@ inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page) {
     return page_walk::walk_pinned(pool, slot, page);
 }
 
+// A page of an extent that the snapshot's row refers to: kFound or kAbsent. Such pages have no csn
+// and no versions: they are written once per allocation, and a frame that was found stays the
+// reader's until its snapshot ends.
+template <class Pool>
+inline PageVersion extent_page(const Pool& pool, PageId page) {
+    if (page.value >= pool.page_count()) [[unlikely]]
+        return {};
+    // Acquire: a frame found is complete.
+    const std::uint32_t entry = pool.page_map()[page.value].load(std::memory_order_acquire);
+    const std::uint32_t frame = entry & kFrameMask;
+    if (frame == kNoFrame || frame >= pool.frame_count()) return {};
+    return {pool.frame(frame), PageLookup::kFound, entry};
+}
+
 // The frame of the page's newest version, or nullptr: for those who prefetch, which may be of a
 // version that the snapshot does not see. Nothing that is read there is to be believed.
 template <class Pool>

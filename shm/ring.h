@@ -9,7 +9,8 @@
 //         engine drops the ring with the client.
 // Trust:  the producer believes the engine; the consumer believes nothing: it copies, checks the
 //         copy, and works on the copy.
-// Bounds: ring_bytes is a power of two; a record with its header is at most ring_bytes / 8.
+// Bounds: ring_bytes is a power of two; a record with its header is at most half of it, so that
+//         padding and record fit an empty ring wherever they begin.
 //
 //   position   counts units of 64 bytes modulo 2^32; its place is position modulo the ring's units
 //
@@ -40,6 +41,9 @@ constexpr std::uint64_t expand_number(std::uint64_t reference, std::uint32_t low
     const std::uint32_t distance = low - static_cast<std::uint32_t>(reference);
     return distance < (1u << 31) ? reference + distance : reference - (std::uint32_t{0} - distance);
 }
+
+// The longest record, header included, of a ring.
+constexpr std::uint32_t ring_record_bytes_max(std::uint32_t ring_bytes) { return ring_bytes / 2; }
 
 constexpr std::uint32_t ring_units(std::uint64_t bytes) {
     return static_cast<std::uint32_t>((bytes + kRingUnitBytes - 1) / kRingUnitBytes);
@@ -80,7 +84,7 @@ class RingProducer {
         CHECK_OP(ring_bytes, >=, 8 * kRingUnitBytes);
     }
 
-    std::uint32_t record_bytes_max() const { return ring_bytes_ / 8; }
+    std::uint32_t record_bytes_max() const { return ring_record_bytes_max(ring_bytes_); }
     std::uint32_t payload_bytes_max() const {
         return record_bytes_max() - static_cast<std::uint32_t>(sizeof(RecordHeader));
     }
@@ -200,7 +204,7 @@ class RingConsumer {
         CHECK(is_power_of_two(ring_bytes));
     }
 
-    std::uint32_t record_bytes_max() const { return ring_bytes_ / 8; }
+    std::uint32_t record_bytes_max() const { return ring_record_bytes_max(ring_bytes_); }
 
     // Copies the next record into `buffer` (record_bytes_max() bytes at least).
     TakeResult take(std::span<std::byte> buffer, TakenRecord& record);
@@ -273,7 +277,7 @@ inline const char* RingConsumer::fault(std::uint32_t length_bytes, RecordKind ki
     const std::uint32_t ring_size = ring_bytes_ / kRingUnitBytes;
     const std::uint32_t to_end = (ring_size - (position_ & (ring_size - 1))) * kRingUnitBytes;
     if (length_bytes < sizeof(RecordHeader)) return "record shorter than its header";
-    if (length_bytes > record_bytes_max()) return "record longer than an eighth of the ring";
+    if (length_bytes > record_bytes_max()) return "record longer than half the ring";
     if (length_bytes > to_end) return "record beyond the end of the ring";
     switch (kind) {
         case RecordKind::kPadding:

@@ -285,7 +285,8 @@ std::uint64_t client_segment_bytes(const ClientHeader& header) {
 }
 
 Status check_ring_bytes(std::uint32_t ring_bytes) {
-    constexpr std::uint32_t kLeast = 8 * (kTransactionBytesMax + sizeof(RecordHeader));
+    // Carries transactions of half of it; values of kLargeValueBytesMax need 4 MiB.
+    constexpr std::uint32_t kLeast = 1u << 20;
     if (is_power_of_two(ring_bytes) && ring_bytes >= kLeast) return {};
     return {Error::kInvalid, two_values("client segment", "ring size", ring_bytes, kLeast,
                                         "at least, and a power of two")};

@@ -56,6 +56,16 @@ class VersionWriter {
     static void stamp(std::byte* frame, std::uint64_t csn) {
         csn_word(frame).store(csn, std::memory_order_relaxed);
     }
+    // A page of an extent: no header, `bytes` (at most a page) and zeros. The first word is an
+    // atomic store for the same reason.
+    static void fill_extent(std::byte* frame, const std::byte* from, std::size_t bytes) {
+        std::uint64_t first = 0;
+        std::memcpy(&first, from, bytes < 8 ? bytes : 8);
+        csn_word(frame).store(first, std::memory_order_relaxed);
+        if (bytes > 8) std::memcpy(frame + 8, from + 8, bytes - 8);
+        const std::size_t end = bytes < 8 ? 8 : bytes;
+        std::memset(frame + end, 0, kPageBytes - end);
+    }
     static std::uint64_t csn_of(const std::byte* frame) {
         // Our own last store.
         return reinterpret_cast<const std::atomic<std::uint64_t>*>(frame)->load(

@@ -66,6 +66,24 @@ class FakePages final : public Pages {
         ++versions_;
         return PageId{id};
     }
+    ValueReference allocate_extent(TableId, std::span<const std::byte> value,
+                                   std::uint32_t) override {
+        ValueReference reference;
+        reference.length_bytes = static_cast<std::uint32_t>(value.size());
+        reference.crc = crc32c(value.data(), value.size());
+        reference.run_count = 1;
+        reference.runs[0] = {next_, extent_pages(reference.length_bytes)};
+        next_ += reference.runs[0].pages;
+        extents_.insert(reference.runs[0].first);
+        return reference;
+    }
+    void free_extent(const ValueReference& reference) override {
+        CHECK(extents_.erase(reference.runs[0].first) == 1);
+    }
+    void stamp_extent(const ValueReference& reference, std::uint32_t) override {
+        CHECK(extents_.contains(reference.runs[0].first));
+    }
+    const std::set<std::uint32_t>& extents() const { return extents_; }
     void free(PageId page) override {
         CHECK(live_.erase(page.value) == 1);
         page_header(writable(page)).type = PageType::kFree;
@@ -94,6 +112,7 @@ class FakePages final : public Pages {
     std::vector<std::unique_ptr<Page>> old_;  // of the open batch: what readers may still look at
     std::set<std::uint32_t> written_;
     std::set<std::uint32_t> live_;
+    std::set<std::uint32_t> extents_;  // first pages of large values
     std::uint32_t next_ = 10;
     std::uint64_t versions_ = 0;
 };

@@ -187,13 +187,26 @@ TEST(Describe, GarbageNeverLeadsOutOfTheValue) {
     }
 }
 
-TEST(Describe, RowsBeyondAPageDoNotFit) {
+TEST(Describe, RowsBeyondAPageTakeTheWideFormUpToTheLargestValue) {
     std::string text(kRowBytesMax - 24 - Description<Bid>::kTextOffset, 'x');
     Bid bid = example();
     bid.raw = {};
     bid.url = text;
     EXPECT_TRUE(EncodedRow<Bid>(bid).fits());
     EXPECT_EQ(EncodedRow<Bid>(bid).value().size() + 24, kRowBytesMax);
+    const Schema schema = *Description<Bid>::schema();
+    EXPECT_TRUE(schema.valid_value(EncodedRow<Bid>(bid).value()));
+    for (const std::size_t size : {text.size() + 1, std::size_t{kLargeValueBytesMax}}) {
+        text.resize(size, 'x');
+        bid.url = text;
+        bid.raw = "abc";
+        const EncodedRow<Bid> encoded(bid);
+        ASSERT_TRUE(encoded.fits());
+        EXPECT_TRUE(schema.valid_value(encoded.value()));
+        const auto copy = Description<Bid>::copy(encoded.key(), encoded.value());
+        EXPECT_TRUE(copy.url == text);
+        EXPECT_EQ(copy.raw, "abc");
+    }
     text += 'x';
     bid.url = text;
     EXPECT_FALSE(EncodedRow<Bid>(bid).fits());

@@ -190,8 +190,8 @@ TEST_F(ClientSession, MistakesInBuildingComeBackFromCommit) {
     EXPECT_EQ(store_->commit(Transaction{}, in(5s)).error(), Error::kInvalid);
 
     Transaction large;
-    const std::string name(3000, 'n');
-    for (int i = 0; i < 30; ++i) {
+    const std::string name(300'000, 'n');
+    for (int i = 0; i < 4; ++i) {
         large.put(*table_, {.who = 1, .left = 0, .spent = 0, .name = name});
     }
     EXPECT_EQ(store_->commit(large, in(5s)).error(), Error::kTooLarge);

@@ -80,9 +80,22 @@ class Workload {
         content.variable[key_of(id)] = {value->begin(), value->end()};
     }
 
+    // Of two to six pages, each unlike the others.
+    static std::string large_text(std::mt19937_64& random) {
+        std::string text(4'100 + random() % 18'000, ' ');
+        const std::uint64_t first = random() % 26;
+        for (std::size_t i = 0; i < text.size(); ++i) {
+            text[i] = static_cast<char>('a' + (first + i / 1'000) % 26);
+        }
+        return text;
+    }
+
     void add_operation(std::mt19937_64& random, TransactionBytes& bytes, Content& content) const {
         const auto id = static_cast<std::uint32_t>(random() % 400);
-        switch (random() % 10) {
+        switch (random() % 11) {
+            case 10:
+                put_variable(bytes, content, id, random(), large_text(random));
+                break;
             case 0:
             case 1:
             case 2:

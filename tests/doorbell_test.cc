@@ -82,7 +82,7 @@ TEST(Doorbell, NoNewsIsSleptOver) {
     });
     RingConsumer consumer{control, bytes, kBytes};
     EngineSleep sleep{engine};
-    std::byte buffer[kBytes / 8];
+    std::byte buffer[ring_record_bytes_max(kBytes)];
     TakenRecord record;
     std::uint32_t slept_over = 0;
     for (std::uint32_t taken = 0; taken < kRecords;) {

@@ -68,52 +68,69 @@ inline Bytes key_of(std::uint32_t table, std::uint32_t id) {
     return key;
 }
 
-// The parts of a row value, as engine/page/schema.h lays them out.
+// The parts of a row value, as engine/page/row.h lays them out: narrow, or wide when they do not
+// fit a page.
 struct Parts {
     Bytes fixed;
     std::vector<Bytes> variable;
 };
 
-inline Parts split(const Schema& schema, const Bytes& value) {
-    Parts parts;
-    const auto at = [&](std::size_t offset) {
-        return value.begin() + static_cast<std::ptrdiff_t>(offset);
-    };
-    parts.fixed.assign(at(0), at(schema.fixed_bytes()));
-    const std::size_t content = schema.fixed_bytes() + 2 * schema.variable_columns();
-    std::size_t begin = 0;
-    for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
-        std::uint16_t end = 0;
-        std::memcpy(&end, value.data() + schema.fixed_bytes() + 2 * i, sizeof end);
-        parts.variable.emplace_back(at(content + begin), at(content + end));
-        begin = end;
-    }
-    return parts;
+inline std::size_t narrow_bytes(const Schema& schema, const std::vector<Bytes>& variable) {
+    std::size_t bytes = schema.key_bytes() + schema.fixed_bytes() + 2 * variable.size();
+    for (const Bytes& part : variable) bytes += part.size();
+    return bytes;
 }
 
-inline Bytes join(const Parts& parts) {
+// Nothing when the ends fall, lead outside, or leave bytes over.
+inline std::optional<Parts> try_split(const Schema& schema, const Bytes& value) {
+    const std::size_t fixed = schema.fixed_bytes();
+    const std::uint32_t columns = schema.variable_columns();
+    if (value.size() < fixed + 2 * columns) return std::nullopt;
+    Parts parts;
+    parts.fixed.assign(value.begin(), value.begin() + static_cast<std::ptrdiff_t>(fixed));
+    const bool wide =
+        columns > 0 && value[fixed] == std::byte{0xff} && value[fixed + 1] == std::byte{0xff};
+    const std::size_t width = wide ? 4 : 2;
+    const std::size_t ends = fixed + (wide ? 2 : 0);
+    const std::size_t content = ends + width * columns;
+    std::size_t begin = 0;
+    for (std::uint32_t i = 0; i < columns; ++i) {
+        if (content > value.size()) return std::nullopt;
+        std::uint32_t end = 0;
+        std::memcpy(&end, value.data() + ends + width * i, width);
+        if (end < begin || end > value.size() - content) return std::nullopt;
+        parts.variable.emplace_back(value.begin() + static_cast<std::ptrdiff_t>(content + begin),
+                                    value.begin() + static_cast<std::ptrdiff_t>(content + end));
+        begin = end;
+    }
+    if (content + begin != value.size()) return std::nullopt;
+    const bool fits = narrow_bytes(schema, parts.variable) <= kRowBytesMax;
+    return fits == wide ? std::nullopt : std::optional<Parts>(std::move(parts));
+}
+
+inline Parts split(const Schema& schema, const Bytes& value) {
+    auto parts = try_split(schema, value);
+    CHECK(parts.has_value());
+    return std::move(*parts);
+}
+
+inline Bytes join(const Schema& schema, const Parts& parts) {
+    const bool wide = narrow_bytes(schema, parts.variable) > kRowBytesMax;
     Bytes value = parts.fixed;
-    std::uint16_t end = 0;
+    if (wide) value.insert(value.end(), 2, std::byte{0xff});
+    std::uint32_t end = 0;
     for (const Bytes& part : parts.variable) {
-        end = static_cast<std::uint16_t>(end + part.size());
-        value.push_back(static_cast<std::byte>(end & 0xff));
-        value.push_back(static_cast<std::byte>(end >> 8));
+        end += static_cast<std::uint32_t>(part.size());
+        for (int i = 0; i < (wide ? 4 : 2); ++i) {
+            value.push_back(static_cast<std::byte>(end >> (8 * i)));
+        }
     }
     for (const Bytes& part : parts.variable) value.insert(value.end(), part.begin(), part.end());
     return value;
 }
 
 inline bool well_formed(const Schema& schema, const Bytes& value) {
-    const std::size_t least = schema.fixed_bytes() + 2 * schema.variable_columns();
-    if (value.size() < least || value.size() + schema.key_bytes() > kRowBytesMax) return false;
-    std::uint16_t last = 0;
-    for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
-        std::uint16_t end = 0;
-        std::memcpy(&end, value.data() + schema.fixed_bytes() + 2 * i, sizeof end);
-        if (end < last) return false;
-        last = end;
-    }
-    return least + last == value.size();
+    return try_split(schema, value).has_value();
 }
 
 inline std::string hex(const Bytes& bytes) {
@@ -253,7 +270,7 @@ class Evaluation {
                       parts.fixed.begin() +
                           static_cast<std::ptrdiff_t>(schema.offset_bytes(operation.column)));
         }
-        const Bytes value = join(parts);
+        const Bytes value = join(schema, parts);
         if (!well_formed(schema, value)) return Error::kInvalid;
         set(operation, value);
         return Error::kOk;

@@ -49,17 +49,26 @@ class Maker {
 
   private:
     Bytes filler(std::size_t length) {
-        return Bytes(length, static_cast<std::byte>('a' + pick(26)));
+        Bytes bytes(length);
+        const std::uint64_t first = pick(26);
+        // Each page's worth is another one, so that pages cannot be taken for each other.
+        for (std::size_t i = 0; i < length; ++i) {
+            bytes[i] = static_cast<std::byte>('a' + (first + i / 1'000) % 26);
+        }
+        return bytes;
     }
 
     Bytes row(const Schema& schema) {
         Parts parts;
         parts.fixed = filler(schema.fixed_bytes());
-        // Mostly short rows; some that fill most of a page.
+        // Mostly short rows; some that fill most of a page, some with large values.
         for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
-            parts.variable.push_back(filler(pick(8) == 0 ? pick(1900) : pick(300)));
+            const std::uint64_t size = pick(30) == 0  ? pick(20'000)
+                                       : pick(8) == 0 ? pick(1900)
+                                                      : pick(300);
+            parts.variable.push_back(filler(size));
         }
-        return join(parts);
+        return join(schema, parts);
     }
 
     Operation operation() {
@@ -83,6 +92,10 @@ class Maker {
                 operation.kind = pick(3) == 0 ? OperationKind::kCheckEquals : OperationKind::kPut;
                 operation.column = static_cast<std::uint16_t>(schema.key_columns());
                 operation.content = filler(schema.columns()[operation.column].width_bytes);
+                if (schema.has_variable() && pick(3) == 0) {
+                    operation.column = static_cast<std::uint16_t>(schema.columns().size() - 1);
+                    operation.content = filler(pick(5'000));
+                }
                 operation.body = row(schema);
                 break;
             case 3:
@@ -120,7 +133,8 @@ class Maker {
         const std::uint64_t values = schema.columns().size() - schema.key_columns();
         operation.column = static_cast<std::uint16_t>(schema.key_columns() + pick(values));
         const Column& column = schema.columns()[operation.column];
-        operation.content = filler(is_variable(column.type) ? pick(900) : column.width_bytes);
+        operation.content = filler(is_variable(column.type) ? pick(pick(8) == 0 ? 12'000 : 900)
+                                                            : column.width_bytes);
         if (pick(40) == 0) operation.column = 0;  // a key column
         if (pick(40) == 0) operation.content.push_back(std::byte{'x'});
     }

@@ -45,7 +45,7 @@ struct TestRing {
 
     RingControl control{};
     alignas(kCacheLineBytes) std::array<std::byte, kSmallRing> bytes{};
-    std::array<std::byte, kSmallRing / 8> buffer{};
+    std::array<std::byte, ring_record_bytes_max(kSmallRing)> buffer{};
     TakenRecord taken;
     RingProducer producer;
     RingConsumer consumer;
@@ -214,7 +214,7 @@ TEST(Ring, TakesTheLargestRecordAndRefusesALargerOne) {
     TestRing ring;
     ASSERT_TRUE(ring.put(RecordKind::kTransaction, ring.producer.payload_bytes_max(), 1));
     ASSERT_EQ(ring.take(), TakeResult::kRecord);
-    EXPECT_EQ(ring.taken.payload.size(), kSmallRing / 8 - sizeof(RecordHeader));
+    EXPECT_EQ(ring.taken.payload.size(), ring_record_bytes_max(kSmallRing) - sizeof(RecordHeader));
     EXPECT_DEATH((void)ring.claim(RecordKind::kTransaction, ring.producer.payload_bytes_max() + 1),
                  "payload_bytes");
 }
@@ -234,7 +234,7 @@ TEST(Ring, NonsenseIsHostileAndMovesNothing) {
     const Hostile cases[] = {
         {"length 1", 0, 1, transaction},
         {"length one below a header", 0, 31, transaction},
-        {"length one above an eighth", 0, kSmallRing / 8 + 1, transaction},
+        {"length one above half", 0, ring_record_bytes_max(kSmallRing) + 1, transaction},
         {"length of the whole ring", 0, kSmallRing, transaction},
         {"greatest length", 0, ~0u, transaction},
         {"negative length", 0, 0x80000000u, transaction},
@@ -265,7 +265,7 @@ TEST(Ring, EveryLengthIsEitherTakenWithinBoundsOrHostile) {
             TestRing ring{0, unit};
             ring.header_at(unit).kind = RecordKind::kTransaction;
             ring.header_at(unit).length_bytes.store(length);
-            const bool fits = length >= 32 && length <= kSmallRing / 8 &&
+            const bool fits = length >= 32 && length <= ring_record_bytes_max(kSmallRing) &&
                               length <= (kUnits - unit) * kRingUnitBytes;
             ASSERT_EQ(ring.take(), fits ? TakeResult::kRecord : TakeResult::kHostile)
                 << "unit " << unit << " length " << length;
@@ -300,7 +300,7 @@ TEST(Ring, SkippingIsBoundedPerTake) {
         header->kind = RecordKind::kAborted;
         header->length_bytes.store(32);
     }
-    std::vector<std::byte> buffer(kBytes / 8);
+    std::vector<std::byte> buffer(ring_record_bytes_max(kBytes));
     TakenRecord record;
     EXPECT_EQ(consumer.take(buffer, record), TakeResult::kEmpty);
     EXPECT_TRUE(consumer.has_news());

@@ -259,11 +259,12 @@ TEST(Schema, ValuesThatDoNotFitAreRefusedByName) {
     EXPECT_EQ(row.set_bytes(4, as_bytes("ab")).error(), Error::kInvalid);
     EXPECT_EQ(row.set_bytes(2, as_bytes("ab")).error(), Error::kInvalid);
     EXPECT_EQ(row.set_unsigned(0, 256).failure().what, "column \"id\": 256 does not fit u8");
-    ASSERT_TRUE(row.set_bytes(5, as_bytes(std::string(4500, 'x'))).ok());
-    EXPECT_EQ(row.value().error(), Error::kTooLarge);
+    const Status large = row.set_bytes(5, as_bytes(std::string(kLargeValueBytesMax + 1, 'x')));
+    EXPECT_EQ(large.error(), Error::kTooLarge);
+    EXPECT_NE(large.failure().what.find("1048576"), std::string::npos) << large.failure().what;
 }
 
-TEST(Schema, RowOfTheLargestSizeIsValidAndOneByteMoreIsNot) {
+TEST(Schema, RowsOfAllSizesAreValidUpToTheLargestValue) {
     const auto schema =
         *Schema::make("t", {column("id", ColumnType::kU64), column("s", ColumnType::kText)}, 1);
     RowBuilder row(schema);
@@ -271,8 +272,29 @@ TEST(Schema, RowOfTheLargestSizeIsValidAndOneByteMoreIsNot) {
     ASSERT_TRUE(row.set_bytes(1, as_bytes(std::string(longest, 'x'))).ok());
     ASSERT_TRUE(row.value().ok());
     EXPECT_TRUE(schema.valid_value(*row.value()));
-    ASSERT_TRUE(row.set_bytes(1, as_bytes(std::string(longest + 1, 'x'))).ok());
-    EXPECT_FALSE(row.value().ok());
+    EXPECT_EQ(row.value()->size(), longest + 2);
+    for (const std::size_t size : {longest + 1, std::size_t{70'000}, std::size_t{1} << 20}) {
+        const std::string text(size, 'x');
+        ASSERT_TRUE(row.set_bytes(1, as_bytes(text)).ok());
+        ASSERT_TRUE(row.value().ok());
+        EXPECT_TRUE(schema.valid_value(*row.value()));
+        const auto found = column_bytes(schema, 1, row.key().data(), *row.value());
+        EXPECT_TRUE(std::ranges::equal(found, as_bytes(text)));
+    }
+}
+
+// References to all large columns have to fit the page.
+TEST(Schema, RowOfVeryManyLargeColumnsIsRefused) {
+    std::vector<Column> columns{column("id", ColumnType::kU64)};
+    for (int i = 0; i < 60; ++i)
+        columns.push_back(column("s" + std::to_string(i), ColumnType::kText));
+    const auto schema = *Schema::make("t", columns, 1);
+    RowBuilder row(schema);
+    const std::string text(5'000, 'x');
+    for (std::uint32_t i = 1; i <= 54; ++i) ASSERT_TRUE(row.set_bytes(i, as_bytes(text)).ok());
+    EXPECT_TRUE(row.value().ok());
+    ASSERT_TRUE(row.set_bytes(55, as_bytes(text)).ok());
+    EXPECT_EQ(row.value().error(), Error::kTooLarge);
 }
 
 TEST(Schema, WrongValuesAreFoundOut) {

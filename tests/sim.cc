@@ -1,5 +1,7 @@
 #include "tests/sim.h"
 
+#include "tests/whole_row.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -51,7 +53,7 @@ TransactionBytes& TransactionBytes::columns(OperationKind kind, TableId table,
                                             std::span<const std::byte> key, std::uint16_t column,
                                             std::span<const std::byte> content) {
     std::vector<std::byte> body;
-    const ColumnValue header{column, static_cast<std::uint16_t>(content.size()), 0};
+    const ColumnValue header{column, 0, static_cast<std::uint32_t>(content.size())};
     append(body, &header, sizeof header);
     append(body, content.data(), content.size());
     body.resize(align_up(body.size(), 8));
@@ -270,6 +272,15 @@ std::map<std::vector<std::byte>, std::vector<std::byte>> SimStore::rows(TableId 
             });
     });
     CHECK(complete.ok());
+    const ExtentSource source = [&](PageId page) {
+        CHECK(engine->core().storage().bring_in(page).ok());
+        return engine->core().storage().pool.newest(page);
+    };
+    for (auto& [key, value] : found) {
+        auto whole = whole_row(entry->schema, value, source);
+        CHECK(whole.has_value());
+        value = std::move(*whole);
+    }
     return found;
 }
 

@@ -135,7 +135,7 @@ class SimStore {
     // Submits and runs until the answer is there.
     Answer commit(SimClient& client, const TransactionBytes& transaction);
     TableId create_table(SimClient& client, const Schema& schema);
-    // All rows of a table at the newest state, through the engine's trees.
+    // All rows of a table at the newest state, through the engine's trees; large values whole.
     std::map<std::vector<std::byte>, std::vector<std::byte>> rows(TableId table);
     bool stop();  // clean stop
     // Walks everything; the first broken rule, or an empty string.

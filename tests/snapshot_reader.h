@@ -9,9 +9,11 @@
 #include <vector>
 
 #include "engine/page/search.h"
+#include "shm/page_map.h"
 #include "shm/reader_slot.h"
 #include "tests/sim.h"
 #include "tests/snapshot_view.h"
+#include "tests/whole_row.h"
 
 namespace bidstore {
 
@@ -46,6 +48,24 @@ class Snapshot {
     std::uint32_t slot_index() const { return slot_index_; }
     std::uint64_t misses() const { return misses_; }
     const std::string& trouble() const { return trouble_; }
+
+    // The row with its large values. Nothing when the lease ended, or with trouble() said.
+    std::optional<std::vector<std::byte>> whole(const Schema& schema,
+                                                const std::vector<std::byte>& stored) {
+        auto row = whole_row(schema, stored, [this](PageId page) { return extent_page(page); });
+        if (!row && valid() && trouble_.empty()) trouble_ = "a row refers to nothing sensible";
+        if (!row || !valid()) return std::nullopt;
+        return row;
+    }
+    std::optional<std::map<std::vector<std::byte>, std::vector<std::byte>>> whole(
+        const Schema& schema, std::map<std::vector<std::byte>, std::vector<std::byte>> rows) {
+        for (auto& [key, value] : rows) {
+            auto row = whole(schema, value);
+            if (!row) return std::nullopt;
+            value = std::move(*row);
+        }
+        return rows;
+    }
 
     // Nothing when the lease ended, or with trouble() said.
     std::optional<std::optional<std::vector<std::byte>>> get(const TreeShape& shape, PageId root,
@@ -134,6 +154,14 @@ class Snapshot {
         return false;
     }
 
+    const std::byte* extent_page(PageId page) {
+        for (;;) {
+            const PageVersion found = bidstore::extent_page(view_, page);
+            if (found.page != nullptr) return found.page;
+            if (!valid() || !request(page)) return nullptr;
+        }
+    }
+
     bool bring_in(PageId page) {
         if (!valid()) return false;
         const SeenPage::State state = see_page(view_, slot_, page).state;
@@ -142,6 +170,10 @@ class Snapshot {
             if (valid()) trouble_ = "page " + std::to_string(page.value) + " has no version";
             return false;
         }
+        return request(page);
+    }
+
+    bool request(PageId page) {
         ++misses_;
         const auto token = client_.request_pages({&page, 1});
         CHECK(token.has_value());

@@ -240,6 +240,30 @@ TEST_F(Tool, LoadsAreWholeOrNotAtAll) {
     EXPECT_NE(lines.find("500 rows loaded into bids"), std::string::npos) << lines;
 }
 
+TEST_F(Tool, LargeValuesComeFromFilesAndGoOutAsTheyAre) {
+    start_daemon();
+    good({"table", "create", "t", "--column", "k:u32", "--column", "n:i64", "--column", "s:text",
+          "--column", "b:bytes", "--key", "k"});
+    std::string content(std::size_t{1} << 20, 'x');
+    for (std::size_t i = 0; i < content.size(); ++i)
+        content[i] = static_cast<char>('a' + i / 97 % 26);
+    const std::string path = directory_.file("content", content).string();
+    good({"put", "t", "k=1", "--file", "b=" + path, "n=4"});
+    EXPECT_EQ(good({"get", "t", "k=1", "--raw", "b"}), content);
+    good({"put", "t", "k=1", "--update", "--file", "s=" + path});
+    EXPECT_EQ(good({"get", "t", "k=1", "--raw", "s"}), content);
+    EXPECT_EQ(good({"get", "t", "k=1", "--raw", "b"}), content);
+    good({"put", "t", "k=2", "s=short"});
+    const std::string json = good({"scan", "t", "--json"});
+    EXPECT_NE(json.find("\"s\":\"" + content + "\""), std::string::npos);
+    EXPECT_NE(json.find("\"s\":\"short\""), std::string::npos);
+    EXPECT_LT(good({"scan", "t"}).size(), 1'000u);  // cut for people
+    const std::string longer = directory_.file("longer", content + "x").string();
+    const Ran ran = tool({"put", "t", "k=3", "--file", "s=" + longer});
+    EXPECT_NE(ran.code, 0);
+    EXPECT_NE(ran.err.find("column \"s\" has at most 1048576 bytes"), std::string::npos) << ran.err;
+}
+
 TEST_F(Tool, ExitCodesSayWhatWentWrong) {
     EXPECT_EQ(tool({"--timeout", "0.2", "count", "t"}).code, 3);  // no daemon
     start_daemon();

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/page/row.h"
+
 namespace bidstore {
 
 namespace {
@@ -178,12 +180,6 @@ std::uint64_t sign_extended(std::uint64_t bits, std::uint32_t width_bytes) {
     return static_cast<std::uint64_t>(static_cast<std::int64_t>(bits << shift) >> shift);
 }
 
-std::uint32_t end_of(const std::byte* ends, std::uint32_t index) {
-    std::uint16_t end = 0;
-    racy_copy(&end, ends + std::size_t{kEndBytes} * index, sizeof end);
-    return end;
-}
-
 std::string describe(const Column& column) {
     const std::string type(column_type_name(column.type));
     if (column.type != ColumnType::kFixed) return type;
@@ -343,17 +339,14 @@ int Schema::find(std::string_view column) const {
 }
 
 bool Schema::valid_value(std::span<const std::byte> value) const {
-    if (!has_variable()) return value.size() == fixed_bytes_;
-    const std::size_t head = fixed_bytes_ + std::size_t{kEndBytes} * variable_columns_;
-    if (value.size() < head || key_bytes_ + value.size() > kRowBytesMax) return false;
-    const std::byte* ends = value.data() + fixed_bytes_;
-    std::uint32_t last = 0;
-    for (std::uint32_t i = 0; i < variable_columns_; ++i) {
-        const std::uint32_t end = end_of(ends, i);
-        if (end < last) return false;
-        last = end;
-    }
-    return last == value.size() - head;
+    if (row_value_fault(*this, value) != nullptr) return false;
+    const RowView row(*this, value);
+    if (row.has_references()) return false;
+    // One form for one row: what fits a page is narrow, and what is narrow fits a page.
+    const std::uint64_t narrow = fixed_bytes_ + std::uint64_t{kEndBytes} * variable_columns_;
+    std::uint64_t contents = 0;
+    for (std::uint32_t i = 0; i < row.count(); ++i) contents += row.content(i).bytes.size();
+    return row.wide() == (key_bytes_ + narrow + contents > kRowBytesMax);
 }
 
 std::uint64_t Schema::time_of(const std::byte* key, std::span<const std::byte> value) const {
@@ -427,16 +420,8 @@ std::span<const std::byte> column_bytes(const Schema& schema, std::uint32_t colu
         const auto from = value.subspan(std::min(offset, value.size()));
         return from.first(std::min<std::size_t>(described.width_bytes, from.size()));
     }
-    const std::size_t head =
-        schema.fixed_bytes() + std::size_t{kEndBytes} * schema.variable_columns();
-    if (value.size() < head) return {};
-    const std::byte* ends = value.data() + schema.fixed_bytes();
-    const std::uint32_t index = schema.variable_index(column);
-    const std::span<const std::byte> content = value.subspan(head);
-    const std::size_t begin = index == 0 ? 0 : end_of(ends, index - 1);
-    const std::size_t end = std::min<std::size_t>(end_of(ends, index), content.size());
-    if (begin >= end) return {};
-    return content.subspan(begin, end - begin);
+    const ColumnContent content = RowView(schema, value).content(schema.variable_index(column));
+    return content.is_reference ? std::span<const std::byte>() : content.bytes;
 }
 
 std::uint64_t column_integer(const Schema& schema, std::uint32_t column, const std::byte* key,
@@ -549,6 +534,11 @@ Status RowBuilder::set_float(std::uint32_t column, double value) {
 Status RowBuilder::set_bytes(std::uint32_t column, std::span<const std::byte> value) {
     const Column& described = schema_.columns()[column];
     if (is_variable(described.type)) {
+        if (value.size() > kLargeValueBytesMax) {
+            return {Error::kTooLarge, "column " + quoted(described.name) + " has at most " +
+                                          std::to_string(kLargeValueBytesMax) + " bytes, not " +
+                                          std::to_string(value.size())};
+        }
         variable_[schema_.variable_index(column)].assign(value.begin(), value.end());
         return {};
     }
@@ -563,21 +553,16 @@ Status RowBuilder::set_bytes(std::uint32_t column, std::span<const std::byte> va
 }
 
 Result<std::span<const std::byte>> RowBuilder::value() {
-    std::size_t row_bytes = key_.size() + fixed_.size() + kEndBytes * variable_.size();
-    for (const auto& bytes : variable_) row_bytes += bytes.size();
-    if (row_bytes > kRowBytesMax) {
-        return Failure{Error::kTooLarge, "row of " + std::to_string(row_bytes) +
-                                             " bytes for table " + quoted(schema_.name()) +
-                                             "; a row has at most " + std::to_string(kRowBytesMax)};
+    std::vector<ColumnContent> contents;
+    for (const auto& bytes : variable_) contents.push_back({bytes, false});
+    value_.resize(row_value_bytes(schema_, contents));
+    write_row_value(value_.data(), schema_, fixed_, contents);
+    if (!plan_row(schema_, RowView(schema_, value_)).fits) {
+        return Failure{Error::kTooLarge,
+                       "row for table " + quoted(schema_.name()) + ": its key, fixed columns and " +
+                           std::to_string(kReferenceBytesMax) + " bytes for each of its large " +
+                           "ones exceed the " + std::to_string(kRowBytesMax) + " of a page"};
     }
-    value_ = fixed_;
-    std::size_t end = 0;
-    for (const auto& bytes : variable_) {
-        end += bytes.size();
-        value_.push_back(static_cast<std::byte>(end));
-        value_.push_back(static_cast<std::byte>(end >> 8));
-    }
-    for (const auto& bytes : variable_) value_.insert(value_.end(), bytes.begin(), bytes.end());
     return std::span<const std::byte>(value_);
 }
 

@@ -8,7 +8,8 @@
 //   value  the fixed-width value columns packed in order, little-endian, without padding; then, if
 //          there are variable-length columns (all of them come after all fixed ones), one u16 per
 //          such column: the end of its bytes, counted from the first byte behind these u16s; then
-//          the bytes. Example, u32 price, text url "ab", bytes raw "xyz":
+//          the bytes (of a row that fits a page; engine/page/row.h has the form of longer ones).
+//          Example, u32 price, text url "ab", bytes raw "xyz":
 //              price:4 | 02 00 | 05 00 | a b x y z
 //
 // Who:    client library, tool and engine. Read-only after construction; any thread.
@@ -29,8 +30,11 @@ namespace bidstore {
 inline constexpr std::uint32_t kKeyBytesMax = 64;
 inline constexpr std::uint32_t kColumnsMax = 256;
 inline constexpr std::uint32_t kNameBytesMax = 64;
-// Key and value of one row fit a page: of a variable-length row, less its slot of 4 bytes.
+// What a leaf keeps of one row, key and value, fits a page: of a variable-length row, less its slot
+// of 4 bytes. Longer rows keep their longest columns in extents (engine/page/row.h).
 inline constexpr std::uint32_t kRowBytesMax = kPayloadBytes - 8;
+// Of one variable-length column.
+inline constexpr std::uint32_t kLargeValueBytesMax = 1u << 20;
 
 enum class ColumnType : std::uint8_t {
     kU8 = 1,
@@ -92,7 +96,8 @@ class Schema {
     // Index of the column of that name, or -1.
     int find(std::string_view column) const;
 
-    // Whether `value` is a well-formed value of this schema: length, ends in order, limits.
+    // Whether `value` is a well-formed whole value of this schema (engine/page/row.h): length, ends
+    // in order, no column above kLargeValueBytesMax, and a way to store it in a page and extents.
     bool valid_value(std::span<const std::byte> value) const;
     // The row's time (schema's unit), 0 without a time column.
     std::uint64_t time_of(const std::byte* key, std::span<const std::byte> value) const;
@@ -126,7 +131,8 @@ void encode_key_integer(std::byte* to, std::uint64_t bits, std::uint32_t width_b
 std::uint64_t decode_key_integer(const std::byte* from, std::uint32_t width_bytes, bool is_signed);
 
 // The bytes of a column in a key/value pair, as stored (a key integer stays big-endian). Clamped to
-// the value's length: garbage gives an empty or short span, never one outside `value`.
+// the value's length: garbage gives an empty or short span, never one outside `value`. Empty for a
+// column that is only referred to.
 std::span<const std::byte> column_bytes(const Schema& schema, std::uint32_t column,
                                         const std::byte* key, std::span<const std::byte> value);
 
@@ -147,8 +153,8 @@ class RowBuilder {
     Status set_bytes(std::uint32_t column, std::span<const std::byte> value);
     // The encoded key, valid until the next call.
     std::span<const std::byte> key() const { return key_; }
-    // Lays the value out; kTooLarge when key and value exceed kRowBytesMax. Valid until the next
-    // call.
+    // Lays the value out, whole; kTooLarge when a column exceeds kLargeValueBytesMax, or fixed
+    // columns and references to all others exceed kRowBytesMax. Valid until the next call.
     Result<std::span<const std::byte>> value();
 
   private:

@@ -1,0 +1,227 @@
+// Space for extents: runs of neighbouring pages, found, taken, and freed with their rows or, when
+// these are dead, by metadata alone.
+#include <algorithm>
+#include <utility>
+
+#include "engine/extent_map.h"
+#include "engine/space.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;
+// The largest free runs of so many chunks are looked at for an extent that finds no single one.
+constexpr std::uint32_t kRunChunksMax = 1'024;
+
+void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
+    const std::uint64_t mask = std::uint64_t{1} << (index % 64);
+    words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
+}
+
+// The first free run of `wanted` pages in a chunk, or the longest one; pages 0 when none is free.
+ExtentRun run_in(const std::uint64_t* words, std::uint32_t wanted) {
+    ExtentRun best{0, 0};
+    std::uint32_t length = 0;
+    for (std::uint32_t i = 0; i < kChunkPages && best.pages < wanted; ++i) {
+        if (i % 64 == 0 && words[i / 64] == 0) {
+            length = 0;
+            i += 63;
+            continue;
+        }
+        length = (words[i / 64] >> (i % 64)) & 1 ? length + 1 : 0;
+        if (length > best.pages) best = {i + 1 - length, length};
+    }
+    return best;
+}
+
+PageId first_page(ExtentRun run) { return PageId{run.first}; }
+
+}  // namespace
+
+// ---- finding room ----
+
+// Whether the chunk has a place for the table among the owners of its extents, those counted that
+// are reserved.
+bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
+    const ExtentMap map(chunk_meta(pool_.newest_of(meta_page(chunk))));
+    if (map.owns(table)) return true;
+    std::vector<std::uint32_t> coming;
+    for (const ReservedExtent& extent : reserved_) {
+        const bool here = std::any_of(extent.runs.begin(), extent.runs.end(), [&](ExtentRun run) {
+            return chunk_of(first_page(run)) == chunk;
+        });
+        const std::uint32_t owner = extent.need.table.value;
+        if (!here || map.owns(extent.need.table)) continue;
+        if (owner == table.value) return true;
+        if (std::find(coming.begin(), coming.end(), owner) == coming.end()) coming.push_back(owner);
+    }
+    return map.owners() + coming.size() < kExtentOwners;
+}
+
+// A run of `pages` free pages, or the longest of those looked at; pages 0 when none is free.
+ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages) {
+    ExtentRun best{0, 0};
+    for (std::uint32_t i = 0; i < chunk_count_ && best.pages < pages; ++i) {
+        const std::uint32_t chunk = (hint_chunk_ + i) % chunk_count_;
+        if (closed_[chunk]) continue;
+        const bool enough = available_count_[chunk] >= pages;
+        // Chunks too full for one run are looked at for a part of it, some of them.
+        if (!enough && (i >= kRunChunksMax || available_count_[chunk] <= best.pages)) continue;
+        if (!takes_owner(chunk, need.table)) continue;
+        const ExtentRun found = run_in(&available_[std::size_t{chunk} * kWordsPerChunk], pages);
+        if (found.pages > best.pages) best = {chunk * kChunkPages + found.first, found.pages};
+    }
+    return best;
+}
+
+void Space::take_run(ExtentRun run) {
+    for (std::uint32_t i = 0; i < run.pages; ++i) {
+        set_bit(available_.data(), run.first + i, false);
+    }
+    const std::uint32_t chunk = chunk_of(first_page(run));
+    available_count_[chunk] = static_cast<std::uint16_t>(available_count_[chunk] - run.pages);
+    available_total_ -= run.pages;
+}
+
+void Space::return_run(ExtentRun run) {
+    for (std::uint32_t i = 0; i < run.pages; ++i) make_available(PageId{run.first + i});
+}
+
+bool Space::reserve_extent(const ExtentNeed& need, std::uint32_t runs_max) {
+    reserved_.push_back({need, {}});
+    ReservedExtent& extent = reserved_.back();
+    std::uint32_t left = need.pages;
+    while (left > 0 && extent.runs.size() < runs_max) {
+        const ExtentRun run = find_run(need, left);
+        if (run.pages == 0) break;
+        take_run(run);
+        extent.runs.push_back(run);
+        left -= run.pages;
+    }
+    if (left == 0) return true;
+    for (const ExtentRun& run : extent.runs) return_run(run);
+    reserved_.pop_back();
+    return false;
+}
+
+bool Space::reserve_extents(std::span<const ExtentNeed> needs, std::uint32_t runs_max) {
+    CHECK(reserved_.empty());
+    for (std::size_t i = 0; i < needs.size();) {
+        if (reserve_extent(needs[i], runs_max)) {
+            ++i;
+            continue;
+        }
+        // A new chunk has room for any value in one run.
+        if (closed_count_ > 0) {
+            reopen();
+        } else if (chunk_count_ < growth_.chunks()) {
+            add_chunk(chunk_count_);
+        } else {
+            release_extents();
+            return false;
+        }
+    }
+    return true;
+}
+
+void Space::release_extents() {
+    for (const ReservedExtent& extent : reserved_) {
+        for (const ExtentRun& run : extent.runs) return_run(run);
+    }
+    reserved_.clear();
+}
+
+// ---- in the open batch ----
+
+void Space::set_run(TableId table, ExtentRun run, std::uint32_t newest) {
+    ChunkMeta& meta = chunk_meta(writable(meta_page(chunk_of(first_page(run)))));
+    ExtentMapEdit(meta).take(table, run.first % kChunkPages, run.pages);
+    for (std::uint32_t i = 0; i < run.pages; ++i) {
+        set_bit(meta.used, (run.first + i) % kChunkPages, true);
+        set_bit(extent_.data(), run.first + i, true);
+        set_bit(in_file_.data(), run.first + i, false);
+    }
+    newest_[run.first] = newest;
+}
+
+ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> value,
+                                      std::uint32_t newest) {
+    const ExtentNeed need{table, extent_pages(static_cast<std::uint32_t>(value.size()))};
+    const auto found = std::find_if(reserved_.begin(), reserved_.end(),
+                                    [&](const auto& extent) { return extent.need == need; });
+    CHECK(found != reserved_.end());  // reserve_extents() went before
+    ValueReference reference;
+    reference.length_bytes = static_cast<std::uint32_t>(value.size());
+    reference.crc = crc32c(value.data(), value.size());
+    for (const ExtentRun& run : found->runs) {
+        reference.runs[reference.run_count++] = run;
+        set_run(table, run, newest);
+        for (std::uint32_t i = 0; i < run.pages; ++i) {
+            const std::size_t bytes = std::min(value.size(), kPageBytes);
+            pool_.extent_page(PageId{run.first + i}, value.first(bytes), run.pages - 1 - i);
+            value = value.subspan(bytes);
+        }
+    }
+    reserved_.erase(found);
+    return reference;
+}
+
+// A greater time alone: metadata may say "newer than it is", which costs time, but never "older".
+// A checkpoint of an earlier batch may write what a later one, perhaps lost, said.
+void Space::stamp_extent(const ValueReference& reference, std::uint32_t newest) {
+    for (const ExtentRun& run : reference.all_runs()) {
+        if (newest_[run.first] >= newest) continue;
+        newest_[run.first] = newest;
+        writable(meta_page(chunk_of(first_page(run))));
+    }
+}
+
+void Space::free_run(ExtentRun run) {
+    ChunkMeta& meta = chunk_meta(writable(meta_page(chunk_of(first_page(run)))));
+    const std::uint32_t index = run.first % kChunkPages;
+    CHECK(ExtentMap(meta).first_of_run(index));
+    CHECK_OP(ExtentMap(meta).run_pages(index), ==, run.pages);
+    ExtentMapEdit(meta).give_back(index);
+    for (std::uint32_t i = 0; i < run.pages; ++i) {
+        const PageId page{run.first + i};
+        set_bit(meta.used, index + i, false);
+        if (pool_.resident(page)) pool_.keep_unwritten(page);
+        quarantine_.push_back({page, pool_.open_csn()});
+    }
+}
+
+void Space::free_extent(const ValueReference& reference) {
+    for (const ExtentRun& run : reference.all_runs()) free_run(run);
+}
+
+std::uint32_t Space::free_dead_extents(std::uint32_t chunk, const DeadExtent& dead) {
+    const ExtentMap map(chunk_meta(pool_.newest_of(meta_page(chunk))));
+    std::vector<ExtentRun> runs;
+    for (std::uint32_t i = 0; map.any() && i < kChunkPages; ++i) {
+        if (!map.first_of_run(i)) continue;
+        const std::uint32_t first = chunk * kChunkPages + i;
+        if (dead(map.owner(i), newest_[first])) runs.push_back({first, map.run_pages(i)});
+    }
+    std::uint32_t pages = 0;
+    for (const ExtentRun& run : runs) {
+        free_run(run);
+        pages += run.pages;
+    }
+    return pages;
+}
+
+PageId Space::extent_in(std::uint32_t chunk, TableId& table) const {
+    const ExtentMap map(chunk_meta(pool_.newest_of(meta_page(chunk))));
+    for (std::uint32_t i = 0; map.any() && i < kChunkPages; ++i) {
+        if (!map.first_of_run(i)) continue;
+        table = map.owner(i);
+        return PageId{chunk * kChunkPages + i};
+    }
+    return PageId{};
+}
+
+bool Space::has_extents(std::uint32_t chunk) const {
+    return ExtentMap(chunk_meta(pool_.newest_of(meta_page(chunk)))).any();
+}
+
+}  // namespace bidstore
