@@ -39,6 +39,7 @@ class Engine::Core {
     Storage& storage() { return storage_; }
     Commit& commit() { return *commit_; }
     const PageWaits& page_waits() const { return page_waits_; }
+    ClientPort& port() { return port_; }
 
   private:
     // Why a request waits.

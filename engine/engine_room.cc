@@ -15,17 +15,9 @@ constexpr std::uint64_t kReclaimRetryNs = 50'000;
 constexpr std::uint32_t kServingRunsMax = kValueRunsMax / 2;  // of an extent; replay may take all
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 constexpr std::uint32_t kTouchesPerRound = 512;
-constexpr std::uint32_t kStepLeast = 64;
-constexpr std::uint32_t kStepMost = 1024;
 
 // Ahead of need.
 std::uint32_t frames_kept_free(const Pool& pool) { return std::max(16u, pool.frame_count() / 64); }
-
-// How far the hands move in a round: the less is free, the further. A round stays short, and no
-// more is taken out than is needed soon.
-std::uint32_t hands_step(std::uint32_t free, std::uint32_t low) {
-    return std::clamp((low - free) / 4, std::min(low, kStepLeast), kStepMost);
-}
 
 std::uint64_t pages_of(std::span<const ExtentNeed> extents) {
     std::uint64_t pages = 0;
@@ -247,7 +239,7 @@ bool Engine::Core::evict_and_reclaim(std::uint32_t count) {
     }
     if (now_ns < no_eviction_before_ns_) return false;
     gather_touches();
-    const auto pages = storage_.pool.eviction_candidates(
+    const auto& pages = storage_.pool.eviction_candidates(
         count, storage_.checkpointer->covered(),
         [this](const PageHeader& leaf) { return storage_.recent(leaf); });
     if (pages.empty()) {
@@ -304,7 +296,8 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
     }
     if (reclaim_for_room() && pool.free_frames() >= frames) return true;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
-    const bool evicted = evict_and_reclaim(missing + std::min(pool.frame_count() / 64, kStepMost));
+    const std::uint32_t ahead = std::min(pool.frame_count() / 64, Eviction::kStepMost);
+    const bool evicted = evict_and_reclaim(missing + ahead);
     if (pool.free_frames() >= frames) return true;
     if (!evicted && checkpoint_helps(missing, starved_since_ns)) checkpoint_wanted_ = true;
     // Whatever is open may hold versions that its publication sets free.
@@ -332,7 +325,7 @@ bool Engine::Core::relieve_pool() {
         return worked;
     }
     if (commit_->in_flight() && pool.retired() > low) return worked;  // they come with it
-    worked |= evict_and_reclaim(hands_step(pool.free_frames(), low));
+    worked |= evict_and_reclaim(Eviction::step(pool.free_frames(), low));
     if (pool.free_frames() < low && storage_.loader.waits_for_frames()) {
         make_frames(low, reads_starved_since_ns_);
     }

@@ -35,6 +35,7 @@
 // Errors: a frame admitted twice, or unknown, is our own mistake (CHECK).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -82,6 +83,15 @@ class Eviction {
     template <class Pages>
     void choose(std::uint32_t count, std::uint64_t looks_max, Pages& pages,
                 std::vector<std::uint32_t>& chosen);
+
+    // How many pages the hands should take out in a round, when so many frames are free, fewer than
+    // `low`, which is the number to keep free: the less there are, the more. A round stays short,
+    // and no more is taken out than is needed soon.
+    static std::uint32_t step(std::uint32_t free, std::uint32_t low) {
+        return std::clamp((low - free) / 4, std::min(low, kStepLeast), kStepMost);
+    }
+    static constexpr std::uint32_t kStepLeast = 64;
+    static constexpr std::uint32_t kStepMost = 1024;
 
     struct Sizes {
         std::uint32_t probation = 0;

@@ -425,16 +425,16 @@ class Pool::Hands {
     const RecentTest& recent_;
 };
 
-std::vector<PageId> Pool::eviction_candidates(std::uint32_t count, Csn covered,
-                                              const RecentTest& recent) {
+const std::vector<PageId>& Pool::eviction_candidates(std::uint32_t count, Csn covered,
+                                                     const RecentTest& recent) {
     const std::uint64_t looks = std::min<std::uint64_t>(
         2ull * frame_count_, std::max<std::uint64_t>(kLooksMax, 4ull * count));
     Hands hands(*this, covered, recent);
-    std::vector<std::uint32_t> frames;
-    eviction_.choose(count, looks, hands, frames);
-    std::vector<PageId> pages;
-    for (const std::uint32_t frame : frames) pages.push_back(PageId{info_[frame].page});
-    return pages;
+    chosen_.clear();
+    eviction_.choose(count, looks, hands, chosen_);
+    candidates_.clear();
+    for (const std::uint32_t frame : chosen_) candidates_.push_back(PageId{info_[frame].page});
+    return candidates_;
 }
 
 void Pool::touched(PageId page) {

@@ -147,9 +147,9 @@ class Pool {
     // Whether the leaf's newest row is younger than pin_recent.
     using RecentTest = std::function<bool(const PageHeader& leaf)>;
     // Up to `count` pages that are to be evicted, by engine/eviction.h; the caller evicts all of
-    // them. `covered`: newest csn of a finished checkpoint.
-    std::vector<PageId> eviction_candidates(std::uint32_t count, Csn covered,
-                                            const RecentTest& recent);
+    // them. `covered`: newest csn of a finished checkpoint. Valid until the next call.
+    const std::vector<PageId>& eviction_candidates(std::uint32_t count, Csn covered,
+                                                   const RecentTest& recent);
     // A client marked a use of the page; of a page that is not there it means nothing.
     void touched(PageId page);
     Eviction& eviction() { return eviction_; }
@@ -256,6 +256,8 @@ class Pool {
     std::uint64_t changed_count_ = 0;
     std::uint64_t taken_count_ = 0;
     Eviction eviction_;  // of the newest versions' frames
+    std::vector<std::uint32_t> chosen_;  // by eviction_candidates(), as frames and as pages
+    std::vector<PageId> candidates_;
     std::uint32_t use_ = 0;
     std::uint32_t looked_at_ = 0;
     bool in_use_ = false;

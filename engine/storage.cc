@@ -111,7 +111,7 @@ void Storage::make_frames(std::uint64_t frames) {
     const std::uint64_t vain_max = 1 + kPassesMax * pool.frame_count() / kFramesPerSearch;
     for (std::uint64_t vain = 0; pool.free_frames() < frames && vain < vain_max; ++vain) {
         const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
-        const auto pages = pool.eviction_candidates(missing + 64, checkpointer->covered(), {});
+        const auto& pages = pool.eviction_candidates(missing + 64, checkpointer->covered(), {});
         if (pages.empty()) continue;
         vain = 0;
         evict(pages, Csn{pool.visible()});

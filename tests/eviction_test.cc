@@ -245,6 +245,19 @@ TEST(Eviction, WatchesExactlyThePagesWithoutCredit) {
 
 // A page that was brought in for a waiter is still there when he looks, also in a small pool where
 // as many others are on their way as can be.
+TEST(Eviction, HandsMoveTheFurtherTheLessIsFree) {
+    for (const std::uint32_t low : {16u, 279u, 4'000u, 24'000u}) {
+        std::uint32_t before = Eviction::step(low - 1, low);
+        EXPECT_EQ(before, std::min(low, 64u));
+        for (std::uint32_t free = low - 1; free-- > 0;) {
+            const std::uint32_t step = Eviction::step(free, low);
+            EXPECT_GE(step, before);
+            before = step;
+        }
+        EXPECT_EQ(before, std::clamp(low / 4, std::min(low, 64u), 1'024u));
+    }
+}
+
 TEST(Eviction, PageReadForAWaiterIsNotTheNextToGo) {
     Pages pages(600);
     for (std::uint32_t page = 1; page <= 600; ++page) pages.use(page), pages.use(page);

@@ -96,10 +96,21 @@ TEST_F(MarksTest, AnyCountThatAClientWritesGivesABoundedNumberOfMarks) {
 // ---- a store whose table is larger than its pool ----
 
 constexpr std::uint64_t kRows = 24'000;
+constexpr std::uint64_t kRecentRows = 2'700;  // the first ones of a table with times
 
 Schema rows_schema() {
     auto schema =
         Schema::make("rows", {{"id", ColumnType::kU64, 0}, {"text", ColumnType::kText, 0}}, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+Schema timed_schema() {
+    auto schema = Schema::make("rows",
+                               {{"id", ColumnType::kU64, 0},
+                                {"at", ColumnType::kTimestamp, 0},
+                                {"text", ColumnType::kText, 0}},
+                               1, 1);
     CHECK(schema.ok());
     return *schema;
 }
@@ -177,14 +188,17 @@ class MarkingReader {
 
 class TouchedPool : public ::testing::Test {
   protected:
-    void SetUp() override {
+    void SetUp() override { start(rows_schema(), 0.5); }
+    // 700 frames, a table of twice as many leaves.
+    void start(const Schema& schema, double recent_share) {
         SimStoreOptions options = small_store();
         options.frames = 700;
+        options.engine.pin_recent_share = recent_share;
         store = std::make_unique<SimStore>(options, std::make_unique<SimDisk>(), 1);
         ASSERT_TRUE(store->open().ok());
         client = &store->connect();
-        table = store->create_table(*client, rows_schema());
-        fill();
+        table = store->create_table(*client, schema);
+        fill(schema);
         auto descriptor = store->pool->open_read_only();
         ASSERT_TRUE(descriptor.ok());
         auto mapped = PoolView::map(std::move(*descriptor));
@@ -198,15 +212,20 @@ class TouchedPool : public ::testing::Test {
         store->engine->core().storage().pool.check_invariants();
         EXPECT_EQ(store->verify(), "");
     }
-    void fill() {
-        const Schema schema = rows_schema();
+    void fill(const Schema& schema) {
         RowBuilder builder(schema);
+        const std::uint64_t now_us = store->clock.wall_us();
         const std::string text(200, 'x');
         for (std::uint64_t id = 0; id < kRows;) {
             TransactionBytes bytes;
             for (int i = 0; i < 10; ++i, ++id) {
                 ASSERT_TRUE(builder.set_unsigned(0, id).ok());
-                ASSERT_TRUE(builder.set_bytes(1, std::as_bytes(std::span(text))).ok());
+                const bool timed = schema.time_column() != kNoTimeColumn;
+                const std::uint64_t age_us = id < kRecentRows ? 0 : 3'600'000'000;
+                if (timed) {
+                    ASSERT_TRUE(builder.set_unsigned(1, now_us + 30'000'000 - age_us).ok());
+                }
+                ASSERT_TRUE(builder.set_bytes(timed ? 2 : 1, std::as_bytes(std::span(text))).ok());
                 const auto value = builder.value();
                 ASSERT_TRUE(value.ok());
                 bytes.operation(OperationKind::kPut, table, key_of(id), *value);
@@ -231,6 +250,9 @@ class TouchedPool : public ::testing::Test {
         const Pool& pool = store->engine->core().storage().pool;
         return static_cast<std::uint64_t>(std::count_if(
             pages.begin(), pages.end(), [&](PageId page) { return !pool.resident(page); }));
+    }
+    std::uint64_t counter(Counter which) {
+        return store->pool->stats().counter[static_cast<std::size_t>(which)].load();
     }
     bool watched(PageId page) {
         return (store->pool->page_map()[page.value].load() & kWatched) != 0;
@@ -314,6 +336,28 @@ TEST_F(TouchedPool, NoClientCrowdsOutTheMarksOfTheOthers) {
     EXPECT_TRUE(store->clients.cut_off_clients.empty());
 }
 
+// Each gathering has the modest client's marks in it, whoever is asked first.
+TEST(TouchFairness, EachClientHasItsPartOfEveryGathering) {
+    SimStore store(small_store(), std::make_unique<SimDisk>(), 1);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& greedy = store.connect();
+    SimClient& modest = store.connect();
+    TouchMarks& few = modest.segment().marks()[0];
+    std::array<std::uint32_t, 512> gathered;
+    for (int round = 0; round < 6; ++round) {
+        for (std::uint32_t slot = 0; slot < greedy.segment().slot_count(); ++slot) {
+            TouchMarks& marks = greedy.segment().marks()[slot];
+            for (auto& mark : marks.page) mark.store(1'000);
+            marks.written.store(marks.written.load() + kTouchMarks);
+        }
+        for (std::uint32_t i = 0; i < 60; ++i) few.page[(few.written + i) % kTouchMarks] = 2'000;
+        few.written.store(few.written.load() + 60);
+        const std::uint32_t count = store.engine->core().port().take_touches(gathered);
+        EXPECT_EQ(std::count(gathered.begin(), gathered.begin() + count, 2'000u), 60);
+        EXPECT_EQ(count, 60u + gathered.size() / 2);
+    }
+}
+
 TEST_F(TouchedPool, NonsenseInMarksChangesNothing) {
     const std::vector<PageId> leaves = all_leaves();
     MarkingReader scanner = reader(*client);
@@ -334,6 +378,86 @@ TEST_F(TouchedPool, NonsenseInMarksChangesNothing) {
     store->engine->core().storage().pool.check_invariants();
     EXPECT_EQ(all_leaves(), leaves);
 }
+
+// Leaves are used again and again, by their numbers; nobody uses the nodes above them.
+TEST_F(TouchedPool, InnerNodesStayWhileLeavesComeAndGo) {
+    const std::vector<PageId> leaves = all_leaves();
+    const Pool& pool = store->engine->core().storage().pool;
+    std::vector<PageId> inner;
+    for (std::uint32_t id = 0; id < pool.page_count(); ++id) {
+        const std::byte* page = pool.version_at(PageId{id}, Csn{pool.visible()});
+        if (page != nullptr && page_header(page).type == PageType::kInner) {
+            inner.push_back(PageId{id});
+        }
+    }
+    ASSERT_GT(inner.size(), 1u);
+    MarkingReader scanner = reader(*client);
+    for (int round = 0; round < 3; ++round) {
+        const auto half = std::span(leaves).subspan(round % 2 == 0 ? 0 : 650, 650);
+        for (int again = 0; again < 2; ++again) {
+            scanner.use_all(half);
+            some_rounds();
+        }
+    }
+    EXPECT_EQ(away(inner), 0u);
+    EXPECT_GT(away(leaves), leaves.size() / 3);
+}
+
+TEST_F(TouchedPool, AFloodOfMarksIsABoundedAmountOfWork) {
+    const std::vector<PageId> leaves = all_leaves();
+    constexpr std::uint64_t kMarksPerGathering = 512;  // at most once in each round here
+    SimClient& hostile = store->connect();
+    for (int round = 0; round < 50; ++round) {
+        for (std::uint32_t slot = 0; slot < hostile.segment().slot_count(); ++slot) {
+            TouchMarks& marks = hostile.segment().marks()[slot];
+            for (auto& mark : marks.page) mark.store(leaves[slot].value);
+            marks.written.store(marks.written.load() + 1'000'000);
+        }
+        const std::uint64_t before = counter(Counter::kMarksGathered);
+        store->clock.advance_ns(20'000'000);
+        store->round();
+        EXPECT_GT(counter(Counter::kMarksGathered), before);
+        EXPECT_LE(counter(Counter::kMarksGathered), before + kMarksPerGathering);
+    }
+}
+
+// ---- tables with a time column ----
+
+class TimedPool : public TouchedPool {
+  protected:
+    void SetUp() override {}
+    // Rows of the first leaves are young, the others an hour old; nobody uses any leaf twice.
+    std::uint64_t recent_leaves_left(double share) {
+        start(timed_schema(), share);
+        const std::vector<PageId> leaves = all_leaves();
+        const std::uint64_t recent = leaves.size() * kRecentRows / kRows;
+        const std::span<const PageId> young(leaves.data(), recent - 1);
+        MarkingReader scanner = reader(*client);
+        scanner.use_all(young);
+        for (int scan = 0; scan < 2; ++scan) scanner.use_all(std::span(leaves).subspan(recent));
+        const std::uint64_t left = young.size() - away(young);
+        store->clock.advance_ns(600'000'000'000);
+        // They are old now, and go when others want their place: a scan alone does not.
+        for (int round = 0; round < 10; ++round) {
+            scanner.use_all(std::span(leaves).subspan(recent, 650));
+            some_rounds();
+        }
+        EXPECT_LE(young.size() - away(young), 20u);
+        return left;
+    }
+};
+
+TEST_F(TimedPool, RecentLeavesStayUntouched) {
+    EXPECT_GE(recent_leaves_left(0.5), 140u);  // of 149
+}
+
+TEST_F(TimedPool, RecentLeavesTakeNoMoreThanTheirShare) {
+    const std::uint64_t left = recent_leaves_left(0.1);  // 70 frames
+    EXPECT_GE(left, 60u);
+    EXPECT_LE(left, 80u);
+}
+
+TEST_F(TimedPool, WithoutAShareRecentLeavesGoLikeOthers) { EXPECT_LE(recent_leaves_left(0), 10u); }
 
 }  // namespace
 }  // namespace bidstore
