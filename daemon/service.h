@@ -16,6 +16,7 @@ enum class ExitCode : int {
     kConfig = 1,       // a setting is wrong: starting again does not help
     kEnvironment = 2,  // locked, missing rights, no disk, no memory: look at the host
     kFenced = 3,       // the log failed, or the files are damaged: the message says which
+    kSpaceLost = 4,    // --verify: damage that no row is concerned by
 };
 
 // Runs the daemon in the calling thread, plus one for the engine. Errors are logged.

@@ -33,17 +33,21 @@ class Checker {
 
   private:
     bool broken(PageId page, std::string what) {
-        report_.broken = std::move(what);
-        report_.page = page;
+        if (report_.broken.empty()) {
+            report_.broken = what;
+            report_.page = page;
+        }
+        report_.all.push_back({page, std::move(what)});
         return false;
     }
+    bool enough() const { return report_.all.size() >= TreeReport::kBrokenMost; }
     int compare(const std::byte* left, const std::byte* right) const {
         return compare_keys(left, right, shape_.leaf.key_bytes);
     }
 
     // Keys of the page are at or above lo and below hi; nullptr is no bound.
     bool check_page(PageId page, int level, const std::byte* lo, const std::byte* hi, bool root);
-    bool check_inner(PageId page, const std::byte* bytes, int level, const std::byte* lo,
+    bool check_inner(PageId page, const std::byte* source, int level, const std::byte* lo,
                      const std::byte* hi);
     bool check_leaf(PageId page, const std::byte* bytes, const std::byte* lo, const std::byte* hi,
                     bool root);
@@ -66,7 +70,11 @@ bool Checker::check_page(PageId page, int level, const std::byte* lo, const std:
     if (!seen_.insert(page.value).second) return broken(page, "the page is in the tree twice");
     if (visit_) visit_(page);
     const std::byte* bytes = source_(page);
-    if (bytes == nullptr) return broken(page, "the page is not there");
+    if (bytes == nullptr) {
+        broken(page, "the page is not there");
+        report_.all.back().missing = true;
+        return false;
+    }
     if (page_header(bytes).page_id != page.value) return broken(page, "it carries another page id");
     if (tree_level(bytes, shape_.table) != level) {
         return broken(page, "type, table or level is not what its parent says");
@@ -75,9 +83,12 @@ bool Checker::check_page(PageId page, int level, const std::byte* lo, const std:
                      : check_leaf(page, bytes, lo, hi, root);
 }
 
-bool Checker::check_inner(PageId page, const std::byte* bytes, int level, const std::byte* lo,
+bool Checker::check_inner(PageId page, const std::byte* source, int level, const std::byte* lo,
                           const std::byte* hi) {
     ++report_.inner_nodes;
+    // Its children are read while it is still needed.
+    const std::vector<std::byte> copy(source, source + kPageBytes);
+    const std::byte* bytes = copy.data();
     const InnerView node(bytes, shape_.inner);
     const std::uint32_t count = page_header(bytes).count;
     if (count == 0) return broken(page, "an inner node has no children");
@@ -101,7 +112,8 @@ bool Checker::check_inner(PageId page, const std::byte* bytes, int level, const 
     for (std::uint32_t i = 0; i < count; ++i) {
         const std::byte* child_lo = i == 0 ? lo : keys[i].data();
         const std::byte* child_hi = i + 1 == count ? hi : keys[i + 1].data();
-        if (!check_page(node.child(i), level - 1, child_lo, child_hi, false)) return false;
+        check_page(node.child(i), level - 1, child_lo, child_hi, false);
+        if (enough()) return false;
     }
     return true;
 }

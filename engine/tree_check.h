@@ -1,14 +1,16 @@
 // Whether a tree is what it should be, page by page.
 //
 // Who:    verify and tests, over any source of page versions; it reads every page of the tree.
-// Errors: the first broken rule, in words, with the page it was found on. A page that the source
-//         does not have is a broken rule too.
+// Errors: broken rules, in words, with the pages they were found on; what is below such a page is
+//         not looked at. A page that the source does not have is a broken rule too.
+// Source: a page that it gives out need stay as it is only until the next one is asked for.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "engine/page/row.h"
 #include "engine/page/schema.h"
@@ -17,8 +19,16 @@
 namespace bidstore {
 
 struct TreeReport {
-    std::string broken;  // empty: all rules hold
-    PageId page;         // where, if one is broken
+    struct Broken {
+        PageId page;
+        std::string rule;
+        bool missing = false;  // the source does not have it
+    };
+    static constexpr std::size_t kBrokenMost = 100;
+
+    std::string broken;       // the first broken rule; empty: all rules hold
+    PageId page;              // where, if one is broken
+    std::vector<Broken> all;  // the first kBrokenMost of them, in the order of keys
     std::uint64_t rows = 0;
     std::uint64_t leaves = 0;
     std::uint64_t inner_nodes = 0;

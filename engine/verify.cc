@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/aligned_buffer.h"
@@ -24,21 +25,27 @@ std::string hex(const std::byte* bytes, std::size_t count) {
 
 class Verifier {
   public:
-    explicit Verifier(Storage& storage)
+    Verifier(Storage& storage, const RuleSink& sink, const VerifyProgress& progress)
         : storage_(storage),
           io_(storage.disk, storage.clock),
-          owner_(std::size_t{storage.space.chunk_count()} * kChunkPages, 0) {}
+          owner_(std::size_t{storage.space.chunk_count()} * kChunkPages, 0),
+          sink_(sink),
+          progress_(progress) {}
 
-    std::string run() {
+    VerifyTotals run() {
         for (TableEntry* table : storage_.catalog->all()) check_table(*table);
         for (TableEntry* table : storage_.catalog->dropping()) check_table(*table);
-        if (broken_.empty()) check_bitmaps();
-        return broken_;
+        // Below a page that is lost there may be many that only it refers to: what is leaked can be
+        // told when all trees are whole.
+        if (totals_.broken_data == 0) check_bitmaps();
+        return totals_;
     }
 
   private:
     void report(const std::string& rule) {
-        if (broken_.empty()) broken_ = rule;
+        const Damage damage = rule.ends_with(kLeaked) ? Damage::kSpace : Damage::kData;
+        ++(damage == Damage::kData ? totals_.broken_data : totals_.broken_space);
+        sink_({damage, rule});
     }
 
     // The newest version; of a page that is not in the pool, a checked copy from the file.
@@ -56,7 +63,7 @@ class Verifier {
             fault = "its checksum is not the one its chunk remembers";
         }
         if (fault == nullptr) return bytes;
-        report("page " + std::to_string(id.value) + ": " + fault);
+        why_[id.value] = fault;
         return nullptr;
     }
 
@@ -68,9 +75,14 @@ class Verifier {
                 return value_fault(table, key, reference);
             });
         if (!tree.ok()) {
-            report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
-                   "), page " + std::to_string(tree.page.value) + ": " + tree.broken);
+            for (const TreeReport::Broken& each : tree.all) {
+                report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
+                       "), page " + std::to_string(each.page.value) + ": " +
+                       (why_.contains(each.page.value) ? why_.at(each.page.value) : each.rule));
+            }
         }
+        ++totals_.tables;
+        totals_.rows += tree.rows;
         copies_.clear();
     }
 
@@ -114,6 +126,7 @@ class Verifier {
     }
 
     void claim(PageId id, TableId table) {
+        if (++totals_.pages % kProgressPages == 0 && progress_) progress_(totals_.pages);
         if (id.value >= owner_.size() || Space::fixed(id)) {
             return report("page " + std::to_string(id.value) + " cannot be part of a tree");
         }
@@ -142,7 +155,7 @@ class Verifier {
                 if (extents.first_of_run(i)) expires = expiring(extents.owner(i), id);
                 if (used == owned || (extent && !owned && expires)) continue;
                 report("page " + std::to_string(id.value) +
-                       (used ? " is allocated, but nothing refers to it"
+                       (used ? kLeaked
                              : " is part of a tree, but not allocated"));
             }
         }
@@ -160,11 +173,27 @@ class Verifier {
     BlockingIo io_;
     std::vector<std::uint32_t> owner_;  // per page: the table that it belongs to
     std::vector<std::unique_ptr<AlignedBuffer>> copies_;
-    std::string broken_;
+    static constexpr const char* kLeaked = " is allocated, but nothing refers to it";
+    static constexpr std::uint64_t kProgressPages = 4'096;
+    const RuleSink& sink_;
+    const VerifyProgress& progress_;
+    std::unordered_map<std::uint32_t, std::string> why_;  // of pages that could not be had
+    VerifyTotals totals_;
 };
 
 }  // namespace
 
-std::string verify_storage(Storage& storage) { return Verifier(storage).run(); }
+VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
+                            const VerifyProgress& progress) {
+    return Verifier(storage, sink, progress).run();
+}
+
+std::string verify_storage(Storage& storage) {
+    std::string first;
+    verify_storage(storage, [&](const BrokenRule& rule) {
+        if (first.empty()) first = rule.what;
+    });
+    return first;
+}
 
 }  // namespace bidstore

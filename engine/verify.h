@@ -1,18 +1,47 @@
-// Walks everything that the newest state consists of and reports the first broken rule.
+// Walks everything that the newest state consists of and reports each broken rule.
 //
 // Rules: each tree is sound (engine/tree_check.h); each page of a tree is allocated, belongs to one
 //        tree, once; each allocated page belongs to a tree or is a fixed page of its chunk; pages
-//        that are not in the pool read back with the checksum that their chunk remembers.
-// Who:   the engine thread, with nothing in the open batch; tests after every run.
+//        that are not in the pool read back with the checksum that their chunk remembers. Which
+//        pages are leaked is told when all trees are whole.
+// Who:   the engine thread, with nothing in the open batch; tests after every run; and the daemon
+//        over files at rest (engine/verify_files.h).
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "engine/storage.h"
 
 namespace bidstore {
 
-// An empty string when all rules hold; else the rule, with page and table.
+enum class Damage : std::uint8_t {
+    kData,   // rows are lost, wrong, or will be
+    kSpace,  // pages are in use for nothing, or one of two copies is; no row is concerned
+};
+
+struct BrokenRule {
+    Damage damage = Damage::kData;
+    std::string what;  // with page and table
+};
+using RuleSink = std::function<void(const BrokenRule&)>;
+
+// Pages of trees that were looked at so far.
+using VerifyProgress = std::function<void(std::uint64_t pages)>;
+
+struct VerifyTotals {
+    std::uint64_t tables = 0;
+    std::uint64_t pages = 0;  // of trees
+    std::uint64_t rows = 0;   // dead ones included
+    std::uint64_t broken_data = 0;
+    std::uint64_t broken_space = 0;
+};
+
+VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
+                            const VerifyProgress& progress = nullptr);
+
+// An empty string when all rules hold; else the first one that does not.
 std::string verify_storage(Storage& storage);
 
 }  // namespace bidstore

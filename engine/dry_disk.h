@@ -1,0 +1,66 @@
+// A disk that is only looked at: what is written to it stays in memory, over what is read.
+//
+// Recovery over it finds and replays what the next start of the daemon would, and the files stay as
+// they are. Memory: what recovery writes, at most about the journal and the checkpoints that replay
+// makes in between.
+//
+// Who:    as Disk; the disk beneath is used by nobody else meanwhile, and outlives it.
+// Errors: reads fail as those beneath; nothing else does.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/disk.h"
+#include "engine/page/page.h"
+
+namespace bidstore {
+
+class DryDisk final : public Disk {
+  public:
+    explicit DryDisk(Disk& below) : below_(below) {}
+    ~DryDisk() override;
+
+    void submit(DiskRequest& request) override;
+    int poll(std::uint64_t timeout_ns) override;
+    std::uint32_t in_flight() const override {
+        return static_cast<std::uint32_t>(reads_.size() + done_.size());
+    }
+    void set_wake_descriptor(int descriptor) override { below_.set_wake_descriptor(descriptor); }
+    Result<std::uint64_t> size_bytes(StoreFile file) override;
+    Status resize(StoreFile file, std::uint64_t size_bytes) override;
+    Status extend(StoreFile file, std::uint64_t size_bytes) override;
+    std::string path(StoreFile file) const override { return below_.path(file); }
+
+  private:
+    using Page = std::array<std::byte, kPageBytes>;
+    struct File {
+        bool known = false;             // its sizes were asked for
+        std::uint64_t size_bytes = 0;   // as it would be
+        std::uint64_t below_bytes = 0;  // up to here, what was not written is what lies beneath
+        std::unordered_map<std::uint64_t, std::unique_ptr<Page>> written;  // by number of the page
+    };
+    struct Read {
+        DiskRequest beneath;
+        DiskRequest* request = nullptr;
+        DryDisk* owner = nullptr;
+    };
+
+    File& file_of(StoreFile file);
+    void write(DiskRequest& request);
+    void start_read(DiskRequest& request);
+    void end_read(Read& read);
+    void complete(DiskRequest& request, std::int64_t result);
+
+    Disk& below_;
+    std::array<File, kStoreFileCount> files_;
+    std::vector<std::unique_ptr<Read>> reads_;
+    std::vector<DiskRequest*> done_;  // their completions have not run
+};
+
+}  // namespace bidstore

@@ -1,0 +1,75 @@
+#include "engine/verify_files.h"
+
+#include <cstring>
+#include <string>
+
+#include "engine/aligned_buffer.h"
+#include "engine/blocking_io.h"
+#include "engine/dry_disk.h"
+#include "engine/recovery.h"
+#include "engine/superblock.h"
+#include "engine/wal.h"
+
+namespace bidstore {
+namespace {
+
+// Recovery mends a copy from the other one without a word. Returns whether any of them is valid.
+bool check_copies(Disk& disk, Clock& clock, FilesReport& report, const RuleSink& sink) {
+    BlockingIo io(disk, clock);
+    AlignedBuffer buffer(kBlockBytes);
+    bool valid[kSuperblockCopies] = {};
+    for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
+        Superblock superblock{};
+        const std::uint64_t offset = copy * std::uint64_t{kBlockBytes};
+        if (!io.read(StoreFile::kData, offset, buffer.data(), kBlockBytes)) continue;
+        std::memcpy(&superblock, buffer.data(), sizeof superblock);
+        valid[copy] = superblock_valid(superblock);
+    }
+    for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
+        if (valid[copy] || !valid[1 - copy]) continue;
+        ++report.totals.broken_space;
+        sink({Damage::kSpace, disk.path(StoreFile::kData) + ": superblock copy " +
+                                  std::to_string(copy) +
+                                  " is damaged; the other one is good, and the next start of the "
+                                  "daemon mends it"});
+    }
+    return valid[0] || valid[1];
+}
+
+}  // namespace
+
+Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
+                                 const EngineOptions& options, const RuleSink& sink,
+                                 const VerifyProgress& progress) {
+    FilesReport report;
+    const bool superblock = check_copies(disk, clock, report, sink);
+    DryDisk dry(disk);
+    StatsWriter stats(pool.stats());
+    Storage storage(dry, clock, pool, stats, [](PageId, Error, const std::string&) {});
+    WalStart start;
+    Recovery recovery(storage, options);
+    const Result<Engine::Recovery> found = recovery.run(start);
+    if (!found && found.error() != Error::kCorruption && found.error() != Error::kIoError) {
+        return found.failure();
+    }
+    if (!found) {
+        ++report.totals.broken_data;
+        sink({Damage::kData, found.failure().what});
+        return report;
+    }
+    if (found->created || !superblock) {
+        return {Error::kNotBidstore, disk.path(StoreFile::kData) + " is blank: there is no store"};
+    }
+    report.checkpoint_csn = found->checkpoint_csn;
+    report.recovered_csn = found->recovered_csn;
+    report.batches = found->batches;
+    const VerifyTotals totals = verify_storage(storage, sink, progress);
+    report.totals.tables = totals.tables;
+    report.totals.pages = totals.pages;
+    report.totals.rows = totals.rows;
+    report.totals.broken_data += totals.broken_data;
+    report.totals.broken_space += totals.broken_space;
+    return report;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,174 @@
+// Power loss and process death at every disk operation while rows expire. After each: rows that are
+// alive by the recovered floor are there, nothing else is, no page is lost and none in use twice.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <vector>
+
+#include "tests/sim.h"
+
+namespace bidstore {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using Rows = std::map<Bytes, Bytes>;
+
+constexpr std::uint64_t kSecondNs = 1'000'000'000;
+constexpr std::uint64_t kRetainUs = 16'000'000;
+constexpr std::uint32_t kSecondsBefore = 24;
+constexpr std::uint32_t kSeconds = 16;
+
+Schema by_user() {
+    auto schema = Schema::make("by_user",
+                               {{"user", ColumnType::kU32, 0},
+                                {"at", ColumnType::kTimestamp, 0},
+                                {"pad", ColumnType::kFixed, 400}},
+                               1, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+Bytes user_key(std::uint32_t user) {
+    Bytes key(4);
+    encode_key_integer(key.data(), user, 4, false);
+    return key;
+}
+
+Bytes user_row(std::uint64_t at) {
+    static const Schema schema = by_user();
+    RowBuilder builder(schema);
+    CHECK(builder.set_unsigned(1, at).ok());
+    const Bytes pad(400, static_cast<std::byte>(at));
+    CHECK(builder.set_bytes(2, pad).ok());
+    const auto value = builder.value();
+    CHECK(value.ok());
+    return {value->begin(), value->end()};
+}
+
+SimStoreOptions expiring_store() {
+    SimStoreOptions options = small_store();
+    options.frames = 700;
+    options.engine.checkpoint_interval_ns = 2 * kSecondNs;
+    return options;
+}
+
+// A second's worth of users, next to each other, in one transaction; then the second passes.
+void one_second(SimStore& store, SimClient& client, TableId table, std::uint32_t second,
+                Rows& rows) {
+    TransactionBytes bytes;
+    Rows written;
+    for (std::uint32_t i = 0; i < 20; ++i) {
+        const Bytes key = user_key(second * 7919 % 64 * 100 + i);
+        written[key] = user_row(store.clock.wall_us());
+        bytes.operation(OperationKind::kPut, table, key, written[key]);
+    }
+    if (store.commit(client, bytes).error == Error::kOk) {
+        for (const auto& [key, value] : written) rows[key] = value;
+    }
+    for (int i = 0; i < 2; ++i) {
+        store.clock.advance_ns(kSecondNs / 2);
+        store.run_until([] { return false; }, 12);
+    }
+}
+
+struct Life {
+    Rows rows;  // acknowledged
+    std::uint64_t steps = 0;
+    std::uint64_t expired = 0;
+    std::uint64_t wall_us = 0;
+    std::unique_ptr<SimDisk> power;
+    std::unique_ptr<SimDisk> process;
+};
+
+Life live(const SimDisk& from, const Rows& rows, std::uint64_t wall_us, std::uint64_t step) {
+    SimStore store(expiring_store(), from.clone(7), 7);
+    store.clock.set_wall_us(wall_us);
+    Life life;
+    life.rows = rows;
+    if (step != 0) store.disk->crash_at(step);
+    if (store.open().ok()) {
+        SimClient& client = store.connect();
+        for (std::uint32_t i = 0; i < kSeconds && !store.disk->crashed(); ++i) {
+            one_second(store, client, kFirstUserTable, kSecondsBefore + i, life.rows);
+        }
+    }
+    life.steps = store.disk->steps();
+    const auto counter = static_cast<std::uint32_t>(Counter::kPagesExpired);
+    life.expired = store.pool->stats().counter[counter].load();
+    life.wall_us = store.clock.wall_us();
+    life.power = store.disk->power_loss(step);
+    life.process = store.disk->process_crash(step);
+    return life;
+}
+
+void check(std::unique_ptr<SimDisk> disk, const Life& life) {
+    SimStore store(expiring_store(), std::move(disk), 5);
+    store.clock.set_wall_us(life.wall_us);
+    const Status opened = store.open();
+    ASSERT_TRUE(opened.ok()) << opened.failure().what;
+    EXPECT_EQ(store.verify(), "");
+    const Rows found = store.rows(kFirstUserTable);  // which brings the root in
+    const Tree& tree = store.engine->core().storage().catalog->find(kFirstUserTable)->tree;
+    const std::uint64_t floor = tree.floor();
+    EXPECT_LE(floor, life.wall_us - kRetainUs);
+    const Schema schema = by_user();
+    std::size_t alive = 0;
+    for (const auto& [key, row] : life.rows) {
+        if (!schema.live(key.data(), row, floor)) continue;
+        ++alive;
+        EXPECT_TRUE(found.contains(key));
+    }
+    EXPECT_GT(alive, 0u);
+    EXPECT_LE(found.size(), alive + 20) << "the transaction that was not acknowledged";
+    for (const auto& [key, row] : found) EXPECT_TRUE(schema.live(key.data(), row, floor));
+    // It goes on: all of it expires, and the pages come back.
+    for (int i = 0; i < 40; ++i) {
+        store.clock.advance_ns(kSecondNs);
+        store.run_until([] { return false; }, 20);
+    }
+    EXPECT_EQ(store.rows(kFirstUserTable).size(), 0u);
+    EXPECT_EQ(store.verify(), "");
+}
+
+std::uint64_t stride() {
+    const char* set = std::getenv("BIDSTORE_CRASH_STRIDE");
+    return set != nullptr ? std::strtoull(set, nullptr, 10) : 1;
+}
+
+TEST(RetentionCrash, EveryDiskStepKeepsLiveRowsAndLeaksNothing) {
+    Rows rows;
+    SimDiskOptions options;
+    options.seed = 7;
+    SimStore store(expiring_store(), std::make_unique<SimDisk>(options), 7);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    const TableAttributes attributes{kRetainUs, 0};
+    const std::string encoded = by_user().encode();
+    TransactionBytes make;
+    make.operation(OperationKind::kCreateTable, TableId{},
+                   std::as_bytes(std::span(&attributes, 1)),
+                   std::as_bytes(std::span(encoded)));
+    ASSERT_EQ(store.commit(client, make).error, Error::kOk);
+    for (std::uint32_t i = 0; i < kSecondsBefore; ++i) {
+        one_second(store, client, kFirstUserTable, i, rows);
+    }
+    ASSERT_TRUE(store.stop());
+    const std::uint64_t wall_us = store.clock.wall_us();
+    const auto disk = store.disk->clone(7);
+
+    const Life whole = live(*disk, rows, wall_us, 0);
+    ASSERT_GT(whole.expired, 10u);
+    RecordProperty("steps", static_cast<int>(whole.steps));
+    for (std::uint64_t step = 1; step <= whole.steps; step += stride()) {
+        SCOPED_TRACE("crash at step " + std::to_string(step) + " of " +
+                     std::to_string(whole.steps));
+        Life life = live(*disk, rows, wall_us, step);
+        check(std::move(life.power), life);
+        check(std::move(life.process), life);
+        if (::testing::Test::HasFailure()) break;
+    }
+}
+
+}  // namespace
+}  // namespace bidstore

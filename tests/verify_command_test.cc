@@ -1,0 +1,77 @@
+// `bidstored --verify` as an operator meets it: files of a real daemon, exit codes, messages.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/real_store.h"
+
+namespace bidstore {
+namespace {
+
+Finished verify(const RealDaemon& daemon) {
+    std::vector<std::string> command = daemon.command();
+    command.push_back("--verify");
+    return run_to_end(command);
+}
+
+bool says(const Finished& ran, const std::string& words) {
+    return ran.output.find(words) != std::string::npos;
+}
+
+void fill(Store& store) {
+    const Table<Event> table = make_table<Event>(store);
+    for (std::uint64_t at = 0; at < 5'000;) {
+        Transaction rows;
+        for (int i = 0; i < 100; ++i, ++at) {
+            rows.put(table, {.time = at, .source = 1, .kind = 2, .text = "some text of a row"});
+        }
+        need(store.commit(rows, soon()));
+    }
+}
+
+void flip(const RealDaemon& daemon, std::uint64_t offset) {
+    std::fstream file(daemon.data_directory() + "/data",
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(offset));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(offset));
+    file.put(static_cast<char>(byte ^ 1));
+}
+
+TEST(VerifyCommand, SaysSoundOrWhatIsDamagedAndExitsByIt) {
+    RealDaemon daemon({"pool_bytes=64MiB"});
+    EXPECT_EQ(verify(daemon).status, 2) << "nothing there yet";
+    EXPECT_FALSE(std::filesystem::exists(daemon.data_directory() + "/data"));
+    ASSERT_TRUE(daemon.start());
+    Store store = attach(daemon);
+    fill(store);
+    const Finished locked = verify(daemon);
+    EXPECT_EQ(locked.status, 2) << locked.output;
+    EXPECT_TRUE(says(locked, "in use by another daemon")) << locked.output;
+    daemon.kill();
+    const Finished crashed = verify(daemon);
+    EXPECT_EQ(crashed.status, 0) << crashed.output;
+    EXPECT_TRUE(says(crashed, "sound")) << crashed.output;
+    ASSERT_TRUE(daemon.start());
+    ASSERT_EQ(daemon.stop(), 0);
+    const Finished sound = verify(daemon);
+    EXPECT_EQ(sound.status, 0) << sound.output;
+    EXPECT_TRUE(says(sound, " 0 batches behind the checkpoint; sound")) << sound.output;
+
+    flip(daemon, 70);  // of a superblock copy
+    const Finished copy = verify(daemon);
+    EXPECT_EQ(copy.status, 4) << copy.output;
+    EXPECT_TRUE(says(copy, "superblock copy 0")) << copy.output;
+    flip(daemon, 70);
+    flip(daemon, 30 * 4096 + 1'000);  // of a leaf
+    const Finished leaf = verify(daemon);
+    EXPECT_EQ(leaf.status, 3) << leaf.output;
+    EXPECT_TRUE(says(leaf, "damaged: table ")) << leaf.output;
+    EXPECT_TRUE(says(leaf, "page 30:")) << leaf.output;
+    EXPECT_TRUE(says(leaf, "DAMAGED")) << leaf.output;
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,272 @@
+// The verifier over files at rest: every kind of damage is planted, and found by its name; the
+// files stay as they are.
+#include "engine/verify_files.h"
+
+#include <gtest/gtest.h>
+
+#include "engine/engine_core.h"
+#include "engine/inner_edit.h"
+#include "tests/compaction_fixture.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kRows = 3'000;
+
+class VerifyTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        options_ = small_store();
+        options_.frames = 1'500;
+        open(std::make_unique<SimDisk>());
+        table = store->create_table(*client, compaction_schema());
+        put_rows(*store, *client, table, 0, kRows, rows);
+    }
+    void open(std::unique_ptr<SimDisk> disk) {
+        store = std::make_unique<SimStore>(options_, std::move(disk), 3);
+        ASSERT_TRUE(store->open().ok());
+        client = &store->connect();
+    }
+    // After a clean stop.
+    SimDisk& at_rest() {
+        EXPECT_TRUE(store->stop());
+        return *store->disk;
+    }
+    // What the verifier says of these files, rule by rule; and that they are as before.
+    std::vector<BrokenRule> verify(SimDisk& disk) {
+        PoolShape shape;
+        shape.frame_count = 1'500;
+        shape.page_count = 64 * kChunkPages;
+        shape.slot_count = 4;
+        shape.instance_id = 1;
+        auto pool = PoolSegment::create(shape, HugePages::kOff, false);
+        CHECK(pool.ok());
+        const std::uint64_t bytes = *disk.size_bytes(StoreFile::kData);
+        const auto before = disk.peek(StoreFile::kData, 0, bytes);
+        const auto log = disk.peek(StoreFile::kLog, 0, 3u << 20);
+        std::vector<BrokenRule> rules;
+        EngineOptions options = options_.engine;
+        options.random = [] { return std::uint64_t{1}; };
+        SimClock clock;
+        auto report = verify_files(disk, clock, *pool, options,
+                                   [&](const BrokenRule& rule) { rules.push_back(rule); });
+        failure_ = report ? Failure{} : report.failure();
+        if (report) {
+            report_ = *report;
+            EXPECT_EQ(report_.totals.broken_data + report_.totals.broken_space, rules.size());
+        }
+        EXPECT_TRUE(disk.peek(StoreFile::kData, 0, bytes) == before);
+        EXPECT_TRUE(disk.peek(StoreFile::kLog, 0, 3u << 20) == log);
+        return rules;
+    }
+    void expect_one(SimDisk& disk, Damage damage, const std::vector<std::string>& words) {
+        const auto rules = verify(disk);
+        ASSERT_EQ(rules.size(), 1u) << (rules.empty() ? "" : rules[1].what);
+        EXPECT_EQ(rules[0].damage, damage) << rules[0].what;
+        for (const std::string& word : words) {
+            EXPECT_NE(rules[0].what.find(word), std::string::npos) << rules[0].what;
+        }
+    }
+    Storage& storage() { return store->engine->core().storage(); }
+    Tree& tree() { return storage().catalog->find(table)->tree; }
+    // A leaf in the middle and the inner node above it.
+    Tree::Way way() { return tree().way_to(row_key(kRows / 2).data()); }
+    PageId leaf() {
+        const Tree::Way found = way();
+        return found.step[found.depth - 1].page;
+    }
+    // Changes pages behind the engine's back, but in a batch of its own, so that all checksums
+    // are right.
+    void plant(const std::function<void()>& change) {
+        Commit& commit = store->engine->core().commit();
+        ASSERT_TRUE(commit.open());
+        ASSERT_TRUE(storage().space.secure(4));
+        change();
+        commit.touch();
+        store->run_until([&] { return commit.quiet(); });
+    }
+    std::byte* writable(PageId page) { return storage().space.writable(page); }
+
+    SimStoreOptions options_;
+    std::unique_ptr<SimStore> store;
+    SimClient* client = nullptr;
+    TableId table;
+    CompactionRows rows;
+    FilesReport report_;
+    Failure failure_;
+};
+
+TEST_F(VerifyTest, SoundStoreHasNothingToSayOf) {
+    SimDisk& disk = at_rest();
+    EXPECT_TRUE(verify(disk).empty());
+    EXPECT_EQ(report_.totals.rows, kRows + 2 + 1) << "and those of the catalog and a session";
+    EXPECT_EQ(report_.totals.tables, 3u);
+    EXPECT_EQ(report_.batches, 0u);
+}
+
+// What is only in the log so far is verified with it.
+TEST_F(VerifyTest, LogIsReplayedFirst) {
+    const auto disk = store->disk->power_loss(2);
+    EXPECT_TRUE(verify(*disk).empty());
+    EXPECT_GT(report_.batches, 10u);
+    EXPECT_EQ(report_.totals.rows, kRows + 3);
+}
+
+TEST_F(VerifyTest, FlippedBitsAreFoundInEveryKindOfPage) {
+    const Tree::Way found = way();
+    const PageId leaf_page = found.step[found.depth - 1].page;
+    const std::string name = "table " + std::to_string(table.value) + " (rows), page ";
+    SimDisk& disk = at_rest();
+    const auto flipped = [&](PageId page, std::uint64_t at = 1'000) {
+        auto damaged = disk.clone(1);
+        damaged->flip(StoreFile::kData, page.value * kPageBytes + at);
+        return damaged;
+    };
+    expect_one(*flipped(leaf_page), Damage::kData,
+               {name + std::to_string(leaf_page.value), "CRC"});
+    expect_one(*flipped(found.step[0].page), Damage::kData,
+               {name + std::to_string(found.step[0].page.value)});
+    expect_one(*flipped(kCatalogRootPage), Damage::kData, {"catalog", "page 4"});
+    expect_one(*flipped(meta_page(0)), Damage::kData, {"metadata of chunk 0"});
+    expect_one(*flipped(directory_page(0)), Damage::kData, {"chunk directory"});
+    expect_one(*flipped(PageId{0}, 50), Damage::kSpace, {"superblock copy 0"});
+    expect_one(*flipped(PageId{1}, 50), Damage::kSpace, {"superblock copy 1"});
+    auto both = flipped(PageId{0}, 50);
+    both->flip(StoreFile::kData, kPageBytes + 50);
+    expect_one(*both, Damage::kData, {"both superblock copies are damaged"});
+    EXPECT_TRUE(verify(*flipped(PageId{storage().space.chunk_count() * kChunkPages - 1})).empty())
+        << "a free page is nobody's";
+}
+
+TEST_F(VerifyTest, EveryDamagedLeafIsNamed) {
+    std::vector<PageId> leaves;
+    for (const std::uint32_t id : {100u, 900u, 2'500u}) {
+        const Tree::Way found = tree().way_to(row_key(id).data());
+        leaves.push_back(found.step[found.depth - 1].page);
+    }
+    SimDisk& disk = at_rest();
+    for (const PageId page : leaves) disk.flip(StoreFile::kData, page.value * kPageBytes + 99);
+    const auto rules = verify(disk);
+    ASSERT_EQ(rules.size(), leaves.size());
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+        const std::string name = "page " + std::to_string(leaves[i].value) + ":";
+        EXPECT_NE(rules[i].what.find(name), std::string::npos) << rules[i].what;
+    }
+}
+
+// An older image of the page in its place: right in itself, but not what its chunk remembers.
+TEST_F(VerifyTest, LostAndMisplacedWritesAreFound) {
+    const PageId page = leaf();
+    ASSERT_TRUE(store->stop());
+    const auto old = store->disk->peek(StoreFile::kData, page.value * kPageBytes, kPageBytes);
+    open(store->disk->clone(3));
+    put_rows(*store, *client, table, kRows / 2 - 8, kRows / 2 + 8, rows, 1);
+    SimDisk& disk = at_rest();
+    disk.poke(StoreFile::kData, page.value * kPageBytes, old.data(), kPageBytes);
+    expect_one(disk, Damage::kData,
+               {"not the one its chunk remembers", std::to_string(page.value)});
+    const PageId other{page.value + 1};
+    const auto stray = disk.peek(StoreFile::kData, other.value * kPageBytes, kPageBytes);
+    disk.poke(StoreFile::kData, page.value * kPageBytes, stray.data(), kPageBytes);
+    expect_one(disk, Damage::kData, {"page " + std::to_string(page.value) + ":"});
+}
+
+TEST_F(VerifyTest, UnreadablePageIsNamedWithTheDevicesWord) {
+    const PageId page = leaf();
+    SimDisk& disk = at_rest();
+    disk.bad_range(StoreFile::kData, page.value * kPageBytes, kPageBytes, EIO);
+    expect_one(disk, Damage::kData, {"page " + std::to_string(page.value), "Input/output"});
+}
+
+TEST_F(VerifyTest, LeakedPageIsSpaceAlone) {
+    PageId leaked;
+    plant([&] { leaked = storage().space.allocate(PageType::kLeaf, table, PageId{9}); });
+    expect_one(at_rest(), Damage::kSpace,
+               {"page " + std::to_string(leaked.value), "nothing refers to it"});
+}
+
+TEST_F(VerifyTest, PageThatIsUsedTwiceIsFound) {
+    const Tree::Way found = way();
+    const PageId parent = found.step[found.depth - 2].page;
+    plant([&] {
+        InnerEdit edit(writable(parent), tree().shape().inner);
+        edit.set_child(1, edit.view().child(2));
+    });
+    const auto rules = verify(at_rest());
+    bool twice = false;
+    for (const BrokenRule& rule : rules) {
+        twice |= rule.what.find("twice") != std::string::npos;
+    }
+    EXPECT_TRUE(twice);
+}
+
+TEST_F(VerifyTest, PageOfTwoTablesIsFound) {
+    const TableId other = store->create_table(*client, [] {
+        auto schema = Schema::make("other",
+                                   {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}},
+                                   1);
+        CHECK(schema.ok());
+        return *schema;
+    }());
+    CompactionRows ignored;
+    put_rows(*store, *client, other, 0, 400, ignored);
+    Tree& thief = storage().catalog->find(other)->tree;
+    const PageId stolen = leaf();
+    plant([&] {
+        InnerEdit edit(writable(thief.root()), thief.shape().inner);
+        edit.set_child(1, stolen);
+    });
+    bool found = false;
+    for (const BrokenRule& rule : verify(at_rest())) {
+        found |= rule.what.find("belongs to tables") != std::string::npos &&
+                 rule.what.find(std::to_string(stolen.value)) != std::string::npos;
+    }
+    EXPECT_TRUE(found);
+}
+
+TEST_F(VerifyTest, FreePageInATreeIsFound) {
+    const PageId page = leaf();
+    plant([&] {
+        std::byte* meta = writable(meta_page(chunk_of(page)));
+        const std::uint32_t at = page.value % kChunkPages;
+        meta[kPageHeaderBytes + at / 8] &= ~(std::byte{1} << (at % 8));
+    });
+    bool found = false;
+    for (const BrokenRule& rule : verify(at_rest())) {
+        found |= rule.what.find("page " + std::to_string(page.value)) != std::string::npos;
+    }
+    EXPECT_TRUE(found);
+}
+
+TEST_F(VerifyTest, RowsInTheWrongOrderAreFound) {
+    const PageId page = leaf();
+    plant([&] { writable(page)[kPageHeaderBytes] ^= std::byte{0x80}; });  // of the first key
+    expect_one(at_rest(), Damage::kData, {"page " + std::to_string(page.value) + ":"});
+}
+
+TEST_F(VerifyTest, DamagedLogIsSaidWithItsPlace) {
+    auto disk = store->disk->power_loss(2);
+    // A batch in the middle, behind which others say that it was durable.
+    const std::uint64_t start = storage().superblock.log_position;
+    disk->flip(StoreFile::kLog, (start + 24 * kPageBytes) % (3u << 20) + 300);
+    const auto rules = verify(*disk);
+    ASSERT_EQ(rules.size(), 1u);
+    EXPECT_EQ(rules[0].damage, Damage::kData);
+    EXPECT_NE(rules[0].what.find("log"), std::string::npos) << rules[0].what;
+}
+
+TEST_F(VerifyTest, FilesThatAreNoStoreAreRefused) {
+    SimDisk blank;
+    EXPECT_TRUE(verify(blank).empty());
+    EXPECT_EQ(failure_.code, Error::kNotBidstore) << failure_.what;
+    SimDisk other;
+    ASSERT_TRUE(other.resize(StoreFile::kData, 1u << 20).ok());
+    const std::string text(kPageBytes, 'x');
+    other.poke(StoreFile::kData, 0, text.data(), text.size());
+    other.poke(StoreFile::kData, kPageBytes, text.data(), text.size());
+    EXPECT_TRUE(verify(other).empty());
+    EXPECT_EQ(failure_.code, Error::kNotBidstore) << failure_.what;
+}
+
+}  // namespace
+}  // namespace bidstore
