@@ -439,10 +439,14 @@ columns = [
     EXPECT_EQ(outcome.rows[0][1].columns.count("host"), 0u);  // missing: kept
 }
 
-TEST(Rows, ARowBeyondAPageIsRefusedByName) {
+TEST(Rows, ATextBeyondTheLimitOfAValueIsRefusedByName) {
     const TemporaryDirectory directory;
-    const std::string log =
-        directory.file("a.jsonl", "{\"k\":1,\"s\":\"" + std::string(5000, 'x') + "\"}\n");
+    const auto line = [](std::size_t length) {
+        return "{\"k\":1,\"s\":\"" + std::string(length, 'x') + "\"}\n";
+    };
+    const std::string fits = directory.file("fits.jsonl", line(5000));
+    EXPECT_TRUE(import_text(kSimple, fits).status.ok());
+    const std::string log = directory.file("a.jsonl", line(kLargeValueBytesMax + 1));
     const Outcome outcome = import_text(kSimple, log);
     EXPECT_FALSE(outcome.status.ok());
     EXPECT_TRUE(outcome.status.failure().what.starts_with("a.jsonl:1: "));
