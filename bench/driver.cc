@@ -13,8 +13,6 @@
 // 16 bytes of key (entity, time in µs) and 256 of value, a hundred rows to an entity, all of them
 // spread over one hour, round-robin over the entities in the order of time.
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -29,7 +27,6 @@
 #include <deque>
 #include <fstream>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,7 +34,10 @@
 #include <utility>
 #include <vector>
 
+#include "bench/client.h"
+#include "bench/machine.h"
 #include "bench/measure.h"
+#include "bench/rows.h"
 #include "clientlib/bidstore.h"
 #include "shm/stats.h"
 
@@ -68,16 +68,10 @@ struct bidstore::Describe<bench::Row> {
 namespace bench {
 namespace {
 
-constexpr std::uint64_t kRowsPerEntity = 100;
-constexpr std::uint64_t kFirstTime = 1'700'000'000'000'000;  // µs
-constexpr std::uint64_t kHour = 3'600'000'000;               // µs
-constexpr std::uint64_t kScanRows = 50;
-constexpr std::size_t kKeysTogether = 32;  // of a multi_get
 constexpr std::uint64_t kSampleEvery = 16;  // one operation of so many is timed by itself
 constexpr int kRounds = 5;
 constexpr std::size_t kRowsPerTransaction = 8;
 constexpr std::size_t kInFlight = 112;
-constexpr auto kPatience = std::chrono::seconds(60);
 
 struct Options {
     std::string mode;
@@ -89,15 +83,6 @@ struct Options {
     std::uint32_t threads = 64;
     double seconds = 5;
 };
-
-template <class T>
-T must(bidstore::Result<T> result) {
-    if (!result.ok()) fail(result.failure().what);
-    return std::move(*result);
-}
-void must(const Status& status) {
-    if (!status.ok()) fail(status.failure().what);
-}
 
 // ---- results ------------------------------------------------------------------------------------
 
@@ -116,48 +101,12 @@ class Results {
 
 using Table = bidstore::Table<Row>;
 
-// Row `index` of the load, in the order of time.
-struct Shape {
-    std::uint64_t rows;
-    std::uint64_t entities() const { return std::max<std::uint64_t>(rows / kRowsPerEntity, 1); }
-    std::uint64_t entity(std::uint64_t index) const { return index % entities(); }
-    std::uint64_t time(std::uint64_t index) const {
-        return kFirstTime +
-               static_cast<std::uint64_t>(static_cast<double>(index) * static_cast<double>(kHour) /
-                                          static_cast<double>(rows));
-    }
-    std::uint64_t newest_five_minutes() const { return rows - rows / 12; }  // the first such row
-};
+Shape shape_of(const Options& options) { return {options.rows, Shape::entities_for(options.rows)}; }
 
-// Eight-byte words of the value are the row's number: a reader can tell whose they are.
 void fill(Row& row, std::uint64_t entity, std::uint64_t time, std::uint64_t number) {
     row.entity = entity;
     row.time = time;
-    for (std::size_t at = 0; at < row.value.data.size(); at += sizeof number) {
-        std::memcpy(&row.value.data[at], &number, sizeof number);
-    }
-}
-
-std::uint64_t sum_of(std::span<const std::byte> bytes) {
-    std::uint64_t sum = 0;
-    for (std::size_t at = 0; at + sizeof sum <= bytes.size(); at += sizeof sum) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, bytes.data() + at, sizeof word);
-        sum += word;
-    }
-    return sum;
-}
-
-Store attach(const Options& options, bidstore::Rights rights) {
-    bidstore::AttachOptions attach_options;
-    attach_options.socket = options.socket;
-    attach_options.rights = rights;
-    attach_options.wait_for_daemon = true;
-    return must(Store::attach(attach_options, in(kPatience)));
-}
-
-std::uint64_t counter(const bidstore::Stats& stats, bidstore::Counter which) {
-    return stats.counter[static_cast<std::size_t>(which)];
+    fill_value(row.value.data.data(), number);
 }
 
 // ---- load ---------------------------------------------------------------------------------------
@@ -172,10 +121,10 @@ void show_progress(std::uint64_t done, std::uint64_t rows, double seconds) {
 }
 
 void load(const Options& options) {
-    Store store = attach(options, bidstore::Rights::kAdmin);
+    Store store = attach(options.socket, bidstore::Rights::kAdmin);
     must(store.create_table<Row>(in(kPatience)));
     const Table table = must(store.open<Row>(in(kPatience)));
-    const Shape shape{options.rows};
+    const Shape shape = shape_of(options);
     std::deque<bidstore::Pending> in_flight;
     const auto settle = [&] {
         must(in_flight.front().wait(in(kPatience)));
@@ -227,7 +176,7 @@ struct ReadBench {
         const auto row = table.peek(snapshot, shape.entity(index), shape.time(index));
         if (!row.ok()) fail(row.failure().what);
         if (!*row) fail("a row that was loaded is not there");
-        const std::uint64_t words = sum_of((*row)->raw().value);
+        const std::uint64_t words = sum_of((*row)->raw().value.data());
         if (!snapshot.valid()) fail("a snapshot expired");
         if (words != index * 32) fail("a row has the value of another one");
         sum += words;
@@ -245,7 +194,7 @@ struct ReadBench {
         std::uint64_t words = 0;
         for (std::size_t i = 0; i < indexes.size(); ++i) {
             if (!many_rows[i]) fail("a row that was loaded is not there");
-            words += sum_of(many_rows[i]->raw().value) - indexes[i] * 32;
+            words += sum_of(many_rows[i]->raw().value.data()) - indexes[i] * 32;
         }
         if (!snapshot.valid()) fail("a snapshot expired");
         if (words != 0) fail("a row has the value of another one");
@@ -318,14 +267,14 @@ void time_rounds(Results& results, const std::string& name, std::uint64_t count,
 }
 
 void read(const Options& options) {
-    Store store = attach(options, bidstore::Rights::kReader);
+    Store store = attach(options.socket, bidstore::Rights::kReader);
     const Table table = must(store.open<Row>(in(kPatience)));
     bidstore::Reader reader = must(store.reader());
-    ReadBench bench{table, reader, Shape{options.rows}};
+    ReadBench bench{table, reader, shape_of(options)};
     Results results(options.results);
     Random random(1);
-    const Shape shape{options.rows};
-    const std::uint64_t recent = shape.newest_five_minutes();
+    const Shape shape = shape_of(options);
+    const std::uint64_t recent = options.rows - shape.five_minutes();
     // Each page of the pool costs this process a page fault at its first touch: not part of a get.
     for (std::uint64_t i = 0; i < options.rows; i += 4) bench.get(i, in(kPatience));
     time_rounds(results, "get_recent", 400'000, [&](bidstore::Deadline deadline) {
@@ -340,7 +289,7 @@ void read(const Options& options) {
         bench.multi_get(indexes, deadline);
     });
     time_rounds(results, "scan_50", 100'000, [&](bidstore::Deadline deadline) {
-        bench.scan(random.below(shape.entities()), deadline);
+        bench.scan(random.below(shape.entity_count), deadline);
     });
     std::vector<double> clock;
     for (int round = 0; round < kRounds; ++round) {
@@ -356,14 +305,14 @@ void mark(std::string_view text) {
 }
 
 void reader(const Options& options) {
-    Store store = attach(options, bidstore::Rights::kReader);
+    Store store = attach(options.socket, bidstore::Rights::kReader);
     const Table table = must(store.open<Row>(in(kPatience)));
     bidstore::Reader reader = must(store.reader());
-    ReadBench bench{table, reader, Shape{options.rows}};
+    ReadBench bench{table, reader, shape_of(options)};
     Random random(2);
     const auto step = [&] {
         bench.get(random.below(options.rows), in(kPatience));
-        bench.scan(random.below(bench.shape.entities()), in(kPatience));
+        bench.scan(random.below(bench.shape.entity_count), in(kPatience));
     };
     for (int i = 0; i < 1000; ++i) step();
     std::uint64_t steps = 0;
@@ -388,7 +337,7 @@ void write_rows(Store& store, const Table& table, const Shape& shape, std::uint6
     for (std::uint64_t i = 0;; ++i) {
         const std::uint64_t start = now_ns();
         if (Clock::time_point(std::chrono::nanoseconds(start)) >= end) return;
-        fill(row, random.below(shape.entities()), now_us(), i);
+        fill(row, random.below(shape.entity_count), now_us(), i);
         transaction.clear();
         transaction.put(table, row);
         must(store.commit(transaction, in(kPatience)));
@@ -431,9 +380,9 @@ Commits time_writers(Store& store, const Table& table, const Shape& shape, std::
 }
 
 void write(const Options& options) {
-    Store store = attach(options, bidstore::Rights::kWriter);
+    Store store = attach(options.socket, bidstore::Rights::kWriter);
     const Table table = must(store.open<Row>(in(kPatience)));
-    const Shape shape{options.rows};
+    const Shape shape = shape_of(options);
     Results results(options.results);
     std::uint64_t first_writer = 0;
     const auto run = [&](const std::string& name, std::uint32_t threads, double seconds) {
@@ -453,65 +402,6 @@ void write(const Options& options) {
 }
 
 // ---- the bare machine ---------------------------------------------------------------------------
-
-// A chain of loads, each of another page, each waiting for the one before: in memory on small pages
-// or on reserved huge ones. 0: there are not enough of these.
-double dependent_miss_ns(bool huge) {
-    constexpr std::size_t kBytes = std::size_t{512} << 20;
-    constexpr std::size_t kStep = 64 / sizeof(std::uint64_t);
-    constexpr std::size_t kLines = kBytes / 64;
-    constexpr std::size_t kLoads = 4'000'000;
-    constexpr std::size_t kStretch = 1'000;
-    void* memory = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB : 0), -1, 0);
-    if (memory == MAP_FAILED && huge) return 0;
-    if (memory == MAP_FAILED) fail("no memory for 512 MiB");
-    if (!huge) ::madvise(memory, kBytes, MADV_NOHUGEPAGE);
-    auto* words = static_cast<std::uint64_t*>(memory);
-    std::vector<std::uint32_t> order(kLines);
-    std::iota(order.begin(), order.end(), 0u);
-    Random random(3);
-    for (std::size_t i = kLines - 1; i > 0; --i) std::swap(order[i], order[random.below(i + 1)]);
-    for (std::size_t i = 0; i < kLines; ++i) {
-        words[order[i] * kStep] = order[(i + 1) % kLines] * kStep;
-    }
-    // The median of short stretches: what others do meanwhile disturbs some of them.
-    std::vector<double> stretches;
-    std::uint64_t at = 0;
-    for (std::size_t i = 0; i < kLoads / kStretch; ++i) {
-        const std::uint64_t begin = now_ns();
-        for (std::size_t load = 0; load < kStretch; ++load) at = words[at];
-        stretches.push_back(static_cast<double>(now_ns() - begin) / kStretch);
-    }
-    ::munmap(memory, kBytes);
-    return at == ~std::uint64_t{0} ? 0 : median(stretches);
-}
-
-// One 4 KiB write at a time, synced by RWF_DSYNC, over a file that is there already.
-std::vector<std::uint32_t> synced_writes_ns(const std::string& directory) {
-    constexpr std::size_t kBlock = 4096;
-    constexpr off_t kFileBytes = 16 << 20;
-    const std::string path = directory + "/bench-sync";
-    const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_DIRECT | O_CLOEXEC, 0600);
-    if (file < 0) fail(path + ": " + std::strerror(errno));
-    ::unlink(path.c_str());
-    alignas(kBlock) static std::array<char, kBlock> block{};
-    const iovec part{block.data(), block.size()};
-    for (off_t at = 0; at < kFileBytes; at += kBlock) {
-        if (::pwritev2(file, &part, 1, at, 0) != kBlock) fail(path + ": " + std::strerror(errno));
-    }
-    ::fsync(file);
-    std::vector<std::uint32_t> samples;
-    for (int i = 0; i < 4000; ++i) {
-        const std::uint64_t start = now_ns();
-        if (::pwritev2(file, &part, 1, i * off_t{kBlock} % kFileBytes, RWF_DSYNC) != kBlock) {
-            fail(path + ": " + std::strerror(errno));
-        }
-        samples.push_back(static_cast<std::uint32_t>(now_ns() - start));
-    }
-    ::close(file);
-    return samples;
-}
 
 void machine(const Options& options) {
     std::vector<std::uint32_t> writes = synced_writes_ns(options.directory);

@@ -20,13 +20,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "bench/cpu_time.h"
 #include "bench/load_input.h"
 #include "bench/measure.h"
 #include "clientlib/load_rows.h"
@@ -152,18 +152,6 @@ void note(const Options& options, double seconds, double cpu_seconds) {
     if (!file.flush()) fail("--results " + options.results + ": cannot be written");
 }
 
-double daemon_cpu_seconds(int pid) {
-    std::uint64_t total = 0;
-    if (pid == 0) return 0;
-    const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
-    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
-        std::ifstream file(task.path() / "schedstat");
-        std::uint64_t ns = 0;
-        if (file >> ns) total += ns;
-    }
-    return static_cast<double>(total) / 1e9;
-}
-
 double seconds_of(const timeval& time) {
     return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
 }
@@ -173,7 +161,7 @@ void time_command(const Options& options) {
     for (const std::string& word : options.command) words.push_back(const_cast<char*>(word.data()));
     words.push_back(nullptr);
     if (options.command.empty()) fail("--mode time wants a command behind --");
-    const double daemon_before = daemon_cpu_seconds(options.daemon);
+    const std::uint64_t daemon_before = cpu_ns_of(options.daemon);
     const std::uint64_t begin = now_ns();
     const pid_t child = ::fork();
     if (child == 0) {
@@ -187,7 +175,7 @@ void time_command(const Options& options) {
     if (status != 0) fail(options.command[0] + " failed");
     note(options, seconds,
          seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime) +
-             daemon_cpu_seconds(options.daemon) - daemon_before);
+             static_cast<double>(cpu_ns_of(options.daemon) - daemon_before) / 1e9);
 }
 
 // What is read is summed up, so that nothing is left out: both strings of every line, as a load

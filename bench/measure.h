@@ -1,4 +1,4 @@
-// What the driver measures with: clocks, numbers at random, medians and quantiles.
+// What the benchmarks measure with: clocks, numbers at random, medians and quantiles.
 //
 // Who: the benchmarks alone. A failure ends the program with its message.
 #pragma once
@@ -15,7 +15,7 @@
 namespace bench {
 
 [[noreturn]] inline void fail(const std::string& what) {
-    std::fprintf(stderr, "bench_driver: %s\n", what.c_str());
+    std::fprintf(stderr, "bench: %s\n", what.c_str());
     std::exit(EXIT_FAILURE);
 }
 

@@ -11,8 +11,6 @@
 // p99_us" to the file --results. What counts as a read is a page that the engine read from the
 // device, by its counter page_reads; CPU time is that of the process --daemon and of this one,
 // divided by these reads.
-#include <sys/resource.h>
-
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -23,7 +21,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
@@ -31,6 +28,8 @@
 #include <utility>
 #include <vector>
 
+#include "bench/client.h"
+#include "bench/cpu_time.h"
 #include "bench/measure.h"
 #include "clientlib/bidstore.h"
 #include "shm/stats.h"
@@ -62,7 +61,6 @@ namespace {
 constexpr std::size_t kRowsPerTransaction = 128;
 constexpr std::size_t kInFlight = 32;
 constexpr std::uint32_t kKeysTogether = 8;  // asked for ahead
-constexpr auto kPatience = std::chrono::seconds(60);
 
 struct Options {
     std::string mode;
@@ -74,24 +72,10 @@ struct Options {
     int daemon = 0;
 };
 
-template <class T>
-T must(bidstore::Result<T> result) {
-    if (!result.ok()) fail(result.failure().what);
-    return std::move(*result);
-}
-
 using Table = bidstore::Table<Row>;
 
-Store attach(const Options& options, bidstore::Rights rights) {
-    bidstore::AttachOptions attach_options;
-    attach_options.socket = options.socket;
-    attach_options.rights = rights;
-    attach_options.wait_for_daemon = true;
-    return must(Store::attach(attach_options, in(kPatience)));
-}
-
 void load(const Options& options) {
-    Store store = attach(options, bidstore::Rights::kAdmin);
+    Store store = attach(options.socket, bidstore::Rights::kAdmin);
     if (const auto made = store.create_table<Row>(in(kPatience)); !made.ok()) {
         fail(made.failure().what);
     }
@@ -116,34 +100,6 @@ void load(const Options& options) {
 }
 
 // ---- measuring ----------------------------------------------------------------------------------
-
-std::uint64_t page_reads(Store& store) {
-    const bidstore::Stats stats = must(store.stats(in(kPatience)));
-    return stats.counter[static_cast<std::size_t>(bidstore::Counter::kPageReads)];
-}
-
-// On a processor so far, all threads of the daemon together.
-std::uint64_t daemon_cpu_ns(int pid) {
-    std::uint64_t total = 0;
-    if (pid == 0) return 0;
-    const std::string tasks = "/proc/" + std::to_string(pid) + "/task";
-    for (const auto& task : std::filesystem::directory_iterator(tasks)) {
-        std::ifstream file(task.path() / "schedstat");
-        std::uint64_t ns = 0;
-        if (file >> ns) total += ns;
-    }
-    return total;
-}
-
-std::uint64_t own_cpu_ns() {
-    rusage usage{};
-    ::getrusage(RUSAGE_SELF, &usage);
-    const auto ns = [](const timeval& time) {
-        return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
-               static_cast<std::uint64_t>(time.tv_usec) * 1'000;
-    };
-    return ns(usage.ru_utime) + ns(usage.ru_stime);
-}
 
 void check(const Row& row, std::uint64_t number) {
     std::uint64_t word = 0;
@@ -226,7 +182,7 @@ std::uint32_t threads_of(const Options& options) {
 void measure(const Options& options) {
     const std::uint32_t threads = threads_of(options);
     const std::uint32_t keys = options.depth / threads;
-    Store store = attach(options, bidstore::Rights::kReader);
+    Store store = attach(options.socket, bidstore::Rights::kReader);
     const Table table = must(store.open<Row>(in(kPatience)));
     std::vector<bidstore::Reader> readers;
     for (std::uint32_t i = 0; i < threads; ++i) readers.push_back(must(store.reader()));
@@ -247,14 +203,14 @@ void measure(const Options& options) {
             });
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(300));  // warms up
-        const std::uint64_t reads_before = page_reads(store);
-        const std::uint64_t engine_before = daemon_cpu_ns(options.daemon);
+        const std::uint64_t reads_before = counter(store, bidstore::Counter::kPageReads);
+        const std::uint64_t engine_before = cpu_ns_of(options.daemon);
         const std::uint64_t client_before = own_cpu_ns();
         const std::uint64_t begin = now_ns();
         std::this_thread::sleep_for(std::chrono::duration<double>(options.seconds));
-        reads = page_reads(store) - reads_before;
+        reads = counter(store, bidstore::Counter::kPageReads) - reads_before;
         elapsed = static_cast<double>(now_ns() - begin) / 1e9;
-        engine_ns = daemon_cpu_ns(options.daemon) - engine_before;
+        engine_ns = cpu_ns_of(options.daemon) - engine_before;
         client_ns = own_cpu_ns() - client_before;
         stop = true;
     }

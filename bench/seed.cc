@@ -28,7 +28,9 @@
 #include <utility>
 #include <vector>
 
+#include "bench/client.h"
 #include "bench/measure.h"
+#include "bench/rows.h"
 #include "clientlib/bidstore.h"
 #include "clientlib/load.h"
 #include "clientlib/space_report.h"
@@ -59,12 +61,6 @@ struct bidstore::Describe<bench::Row> {
 namespace bench {
 namespace {
 
-constexpr std::uint64_t kHourUs = 3'600'000'000;
-constexpr std::uint64_t kRowsPerEntity = 100;
-constexpr std::uint64_t kScanRows = 50;
-constexpr std::size_t kValueWords = 256 / sizeof(std::uint64_t);
-constexpr auto kPatience = std::chrono::seconds(60);
-
 struct Options {
     std::string mode;
     std::string socket;
@@ -75,54 +71,12 @@ struct Options {
     bool full_scan = false;
 };
 
-template <class T>
-T must(bidstore::Result<T> result) {
-    if (!result.ok()) fail(result.failure().what);
-    return std::move(*result);
-}
-void must(const bidstore::Status& status) {
-    if (!status.ok()) fail(status.failure().what);
-}
-
 using Table = bidstore::Table<Row>;
 
-bidstore::AttachOptions attach_options(const Options& options, bidstore::Rights rights) {
-    bidstore::AttachOptions attach;
-    attach.socket = options.socket;
-    attach.rights = rights;
-    attach.wait_for_daemon = true;
-    return attach;
-}
-
-// Rows by their number, in the order of time.
-struct Shape {
-    std::uint64_t rows;        // that were loaded: an hour of them
-    std::uint64_t first_time;  // µs
-    std::uint64_t time(std::uint64_t number) const { return first_time + number * kHourUs / rows; }
-    std::uint64_t entity(std::uint64_t number) const {
-        return number % std::max<std::uint64_t>(rows / kRowsPerEntity, 1);
-    }
-    std::uint64_t five_minutes() const { return std::max<std::uint64_t>(rows / 12, 1); }
-    std::uint64_t half_a_minute() const { return std::max<std::uint64_t>(rows / 120, 1); }
-};
-
-// Every word of the value is the row's number: a reader can tell whose it is.
 void fill(Row& row, const Shape& shape, std::uint64_t number) {
     row.time = shape.time(number);
     row.entity = shape.entity(number);
-    for (std::size_t at = 0; at < row.value.data.size(); at += sizeof number) {
-        std::memcpy(&row.value.data[at], &number, sizeof number);
-    }
-}
-
-std::uint64_t sum_of(std::span<const std::byte> bytes) {
-    std::uint64_t sum = 0;
-    for (std::size_t at = 0; at + sizeof sum <= bytes.size(); at += sizeof sum) {
-        std::uint64_t word = 0;
-        std::memcpy(&word, bytes.data() + at, sizeof word);
-        sum += word;
-    }
-    return sum;
+    fill_value(row.value.data.data(), number);
 }
 
 // ---- load ---------------------------------------------------------------------------------------
@@ -130,8 +84,8 @@ std::uint64_t sum_of(std::span<const std::byte> bytes) {
 int load(const Options& options) {
     const bidstore::Schema schema = must(bidstore::Description<Row>::schema());
     bidstore::TableLoad loading = must(bidstore::TableLoad::begin(
-        attach_options(options, bidstore::Rights::kAdmin), schema, in(kPatience)));
-    const Shape shape{options.rows, now_us() - kHourUs};
+        attach_options(options.socket, bidstore::Rights::kAdmin), schema, in(kPatience)));
+    const Shape shape{options.rows, Shape::entities_for(options.rows), now_us() - kHourUs};
     const std::uint64_t begin = now_ns();
     const auto elapsed = [&] { return static_cast<double>(now_ns() - begin) / 1e9; };
     double next_line = 10;
@@ -238,7 +192,7 @@ class Bidder {
             reader_, deadline, [&](const Snapshot& snapshot) -> bidstore::Result<bool> {
                 const auto row = common_.table.peek(snapshot, time, entity);
                 if (!row.ok()) return row.failure();
-                const std::uint64_t words = *row ? sum_of((*row)->raw().value) : 0;
+                const std::uint64_t words = *row ? sum_of((*row)->raw().value.data()) : 0;
                 if (!snapshot.valid()) return expired();
                 if (*row && words != number * kValueWords) fail("a row has another one's value");
                 return row->has_value();
@@ -346,7 +300,7 @@ Shape find_shape(Store& store, const Table& table, std::uint64_t rows, std::uint
     std::uint64_t number = 0;
     std::memcpy(&number, newest.value.data.data(), sizeof number);
     next_row = number + 1;
-    return {rows, newest.time - number * kHourUs / rows};
+    return {rows, Shape::entities_for(rows), newest.time - number * kHourUs / rows};
 }
 
 Accesses find_accesses(Store& store, const Table& table, std::uint64_t rows) {
@@ -361,13 +315,8 @@ Accesses find_accesses(Store& store, const Table& table, std::uint64_t rows) {
     return {depth, depth + static_cast<double>(kScanRows - 1) / rows_per_leaf};
 }
 
-std::uint64_t counter(Store& store, bidstore::Counter which) {
-    return must(store.stats(in(kPatience))).counter[static_cast<std::size_t>(which)];
-}
-
 int run(const Options& options) {
-    Store store =
-        must(Store::attach(attach_options(options, bidstore::Rights::kWriter), in(kPatience)));
+    Store store = attach(options.socket, bidstore::Rights::kWriter);
     const Table table = must(store.open<Row>(in(kPatience)));
     std::uint64_t next_row = 0;
     const Shape shape = find_shape(store, table, options.rows, next_row);
