@@ -7,6 +7,8 @@
 #   bash bench/run.sh seed [--rows N] [--pool MIB] [--threads N] [--warm S] [--seconds S]
 #                          [--full-scan] [--binaries DIR]
 #   bash bench/run.sh load [--rows N] [--rounds N] [--binaries DIR]
+#   bash bench/run.sh recover [--log-mib N] [--rows N] [--shapes "NAME ..."] [--pool MIB]
+#                             [--rounds N] [--binaries DIR]
 #
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
@@ -22,17 +24,23 @@
 #                   hit ratio, throughput, latencies
 #   load            bulk loads of sorted rows, beside RocksDB and the bare device; of rows that are
 #                   not sorted, JSON lines (beside the parser alone) and CSV
-#   --pool MIB      of seed (default: a quarter of the rows)
+#   recover         how long a start takes that has --log-mib MiB of log to replay, beside a plain
+#                   read of that log
+#   --log-mib N     of recover (default 1024)
+#   --shapes        of recover, what was written: rows, updates, columns, adds, transactions
+#                   (default: all of them)
+#   --pool MIB      of seed (default: a quarter of the rows) and recover (default: so large that no
+#                   checkpoint comes in between)
 #   --threads N     of seed, that work (default 16)
 #   --warm S        of seed, before what is measured (default 20)
 #   --full-scan     of seed: measure once more while somebody scans the whole table
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
 #                   without it the pool takes those that are free, if they suffice
 #   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages; of
-#                   misses and seed 4000000: 1 GiB)
+#                   misses and seed 4000000: 1 GiB; of recover 2000000)
 #   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
 #                   seed measures (default 20)
-#   --rounds N      of misses and load (default 3)
+#   --rounds N      of misses, load and recover (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
 #
@@ -51,12 +59,14 @@ binaries=""
 pool_mib=""
 threads=16
 warm=20
+log_mib=1024
+shapes="rows updates columns adds transactions"
 full_scan=()
 replay_options=()
 
 usage() { sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 fail_usage() {
-    echo "bench: $1 (--help says what there is)" >&2
+    echo "bench: $* (--help says what there is)" >&2
     exit 2
 }
 
@@ -66,9 +76,11 @@ case "$workload" in
     load) shift ;;
     misses) shift; rows=4000000; seconds=2 ;;
     seed) shift; rows=4000000; seconds=20 ;;
+    recover) shift; rows=2000000 ;;
     --help | -h) usage; exit 0 ;;
     *)
-        fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses, seed, load"
+        fail_usage "unknown workload \"$workload\"; there is: first-look, evict, misses, seed," \
+            "load, recover"
         ;;
 esac
 while [[ $# -gt 0 ]]; do
@@ -81,6 +93,8 @@ while [[ $# -gt 0 ]]; do
         --bid-log | --trace) replay_options+=("$1" "${2:-}"); shift ;;
         --pool) pool_mib="${2:-}"; shift ;;
         --threads) threads="${2:-}"; shift ;;
+        --log-mib) log_mib="${2:-}"; shift ;;
+        --shapes) shapes="${2:-}"; shift ;;
         --warm) warm="${2:-}"; shift ;;
         --full-scan) full_scan=(--full-scan) ;;
         --binaries) binaries="${2:-}"; shift ;;
@@ -107,6 +121,13 @@ fi
 if ! [[ "$pool_mib" =~ ^([1-9][0-9]{1,6})?$ ]]; then
     fail_usage "--pool wants MiB, 16 or more, not \"$pool_mib\""
 fi
+if ! [[ "$log_mib" =~ ^[1-9][0-9]{1,4}$ ]]; then
+    fail_usage "--log-mib wants 10 to 99999, not \"$log_mib\""
+fi
+for shape in $shapes; do
+    [[ " rows updates columns adds transactions " == *" $shape "* ]] ||
+        fail_usage "--shapes: there is no shape \"$shape\""
+done
 rows=$((10#$rows))
 seconds=$((10#$seconds))
 
@@ -292,7 +313,7 @@ count_system_calls() {
 
 # ---- the run -----------------------------------------------------------------------------------
 
-if [[ "$workload" == misses || "$workload" == seed ]]; then
+if [[ "$workload" == misses || "$workload" == seed || "$workload" == recover ]]; then
     source "$root/bench/$workload.sh"
     exit 0
 fi

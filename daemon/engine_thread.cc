@@ -45,6 +45,7 @@ void EngineThread::run() {
     // On this thread, because the disk belongs to the thread that calls it first.
     disk_.set_wake_descriptor(clients_.wake_descriptor());
     HostClock clock;
+    options_.progress = [this](const std::string& state) { tell_recovering(state); };
     auto engine = Engine::open(options_, disk_, clock, clients_, pool_);
     if (!engine) return enter(EnginePhase::kFailed, engine.failure());
     {
@@ -71,6 +72,14 @@ Status EngineThread::pin() const {
                                      std::strerror(error) +
                                      " (the host has no such core, or the service's AllowedCPUs "
                                      "leave it out; -1 pins to none)"};
+}
+
+void EngineThread::tell_recovering(const std::string& state) {
+    {
+        const std::lock_guard lock(mutex_);
+        report_.recovering = state;
+    }
+    ring_doorbell(bell_.number());
 }
 
 void EngineThread::enter(EnginePhase phase, Failure failure) {

@@ -31,6 +31,7 @@ class EngineThread {
         EnginePhase phase = EnginePhase::kRecovering;
         Failure failure;
         Engine::Recovery recovery;
+        std::string recovering;  // what it is doing, while that takes long
     };
 
     // cpu: the core it is pinned to, or -1. What is passed in outlives the thread.
@@ -40,7 +41,7 @@ class EngineThread {
     // Waits for the thread: it has ended, or was told to stop.
     ~EngineThread();
 
-    // Readable after the phase changed, until report() was called.
+    // Readable after the report changed, until it was asked for.
     int descriptor() const { return bell_.number(); }
     Report report();
 
@@ -50,6 +51,7 @@ class EngineThread {
         : options_(options), cpu_(cpu), disk_(disk), clients_(clients), pool_(pool) {}
     void run();
     Status pin() const;
+    void tell_recovering(const std::string& state);
     void enter(EnginePhase phase, Failure failure = {});
 
     EngineOptions options_;

@@ -93,6 +93,8 @@ class Service {
     void on_stop_signal();
     void on_engine_report();
     Status open_server();
+    void report_recovering(const std::string& state);
+    void log_recovery(const Engine::Recovery& recovery);
     void report_status();
     void feed_watchdog();
     [[noreturn]] void give_up(const std::string& why);
@@ -201,18 +203,10 @@ void Service::on_engine_report() {
     const EngineThread::Report report = engine_->report();
     switch (report.phase) {
         case EnginePhase::kRecovering:
-            return;
+            return report_recovering(report.recovering);
         case EnginePhase::kServing: {
             if (server_) return;
-            const Engine::Recovery& recovery = report.recovery;
-            log_line(kLogInfo, recovery.created
-                                   ? "new store in " + config_.directory
-                                   : "recovered " + config_.directory + " up to csn " +
-                                         std::to_string(recovery.recovered_csn) + ": " +
-                                         std::to_string(recovery.batches) + " batches, " +
-                                         std::to_string(recovery.log_bytes) + " bytes of log in " +
-                                         milliseconds(recovery.elapsed_ns) +
-                                         (recovery.clean ? " (clean stop)" : ""));
+            log_recovery(report.recovery);
             const Status status = open_server();
             if (status) return;
             log_line(kLogError, status.failure().what);
@@ -227,6 +221,32 @@ void Service::on_engine_report() {
             exit_ = exit_code_of(report.failure.code);
             return;
     }
+}
+
+// As long as recovery gets on it may take longer than the unit's TimeoutStartSec.
+void Service::report_recovering(const std::string& state) {
+    if (server_ || state.empty()) return;
+    const std::string message =
+        "EXTEND_TIMEOUT_USEC=" + std::to_string(kRecoveryStepNs / 1000) + "\nSTATUS=" + state;
+    sd_notify(0, message.c_str());
+}
+
+void Service::log_recovery(const Engine::Recovery& recovery) {
+    if (recovery.created) return log_line(kLogInfo, "new store in " + config_.directory);
+    log_line(kLogInfo,
+             "recovered " + config_.directory + " up to csn " +
+                 std::to_string(recovery.recovered_csn) + ": " + std::to_string(recovery.batches) +
+                 " batches, " + std::to_string(recovery.log_bytes) + " bytes of log in " +
+                 milliseconds(recovery.elapsed_ns) + (recovery.clean ? " (clean stop)" : ""));
+    const RecoveryTimes& times = recovery.times;
+    log_line(kLogInfo,
+             "recovery: files " + milliseconds(times.files_ns) + ", journal " +
+                 milliseconds(times.journal_ns) + ", metadata " + milliseconds(times.metadata_ns) +
+                 ", log reads " + milliseconds(times.read_ns) + ", replay of " +
+                 std::to_string(recovery.records) + " records " + milliseconds(times.replay_ns) +
+                 ", " + std::to_string(recovery.checkpoints) + " checkpoints in between " +
+                 milliseconds(times.checkpoints_ns) + ", rest of the log " +
+                 milliseconds(times.rest_ns) + ", end " + milliseconds(times.end_ns));
 }
 
 Status Service::open_server() {

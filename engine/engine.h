@@ -41,6 +41,22 @@ struct EngineOptions {
     std::function<std::uint64_t()> random;
     // One line for the operator at a time: level as in syslog (3 error, 4 warning, 6 info).
     std::function<void(int level, const std::string& line)> log;
+    // What a recovery that takes longer is doing, about once a second; never more than
+    // kRecoveryStepNs apart, since a device that does not answer for half of that ends it.
+    std::function<void(const std::string& state)> progress;
+};
+inline constexpr std::uint64_t kRecoveryStepNs = 60'000'000'000;
+
+// Where a recovery's time went.
+struct RecoveryTimes {
+    std::uint64_t files_ns = 0;     // syncing what a dead process left in caches, superblocks
+    std::uint64_t journal_ns = 0;   // an unfinished checkpoint, put in place
+    std::uint64_t metadata_ns = 0;  // of all chunks, and the system tables
+    std::uint64_t read_ns = 0;      // waiting for the log
+    std::uint64_t replay_ns = 0;
+    std::uint64_t checkpoints_ns = 0;  // in between, when pool or journal filled up
+    std::uint64_t rest_ns = 0;         // of the ring, looked through for what would be missing
+    std::uint64_t end_ns = 0;          // the superblock of the new life
 };
 
 // What run_once() found.
@@ -60,7 +76,10 @@ class Engine {
         std::uint64_t recovered_csn = 0;  // newest csn kept
         std::uint64_t batches = 0;        // replayed
         std::uint64_t log_bytes = 0;      // replayed
+        std::uint64_t records = 0;        // replayed
+        std::uint64_t checkpoints = 0;    // made in between
         std::uint64_t elapsed_ns = 0;
+        RecoveryTimes times;
         bool clean = false;  // the last stop was clean: nothing to replay
     };
 

@@ -47,6 +47,7 @@ LogReadStart log_read_start(const Superblock& superblock) {
 
 LogReader::LogReader(Disk& disk, Clock& clock, const LogReadStart& start, Progress progress)
     : disk_(disk),
+      clock_(clock),
       start_(start),
       progress_(std::move(progress)),
       io_(disk, clock),
@@ -79,7 +80,11 @@ Result<bool> LogReader::next(LogBatch& batch) {
         return true;
     }
     finished_ = true;
+    const std::uint64_t waited_ns = waited_ns_;
+    const std::uint64_t began_ns = clock_.monotonic_ns();
     if (const Status checked = check_end(); !checked) return checked.failure();
+    rest_ns_ = clock_.monotonic_ns() - began_ns;
+    waited_ns_ = waited_ns;
     report(shape.limit(start_.point.position));
     return false;
 }
@@ -188,7 +193,9 @@ Result<const std::byte*> LogReader::bytes_at(std::uint64_t position, std::uint64
             std::min<std::uint64_t>(window_.size_bytes(), start_.shape.ring_bytes() - offset);
         CHECK_OP(length_bytes, <=, length);
         window_bytes_ = 0;
+        const std::uint64_t began_ns = clock_.monotonic_ns();
         const Status read = io_.read(StoreFile::kLog, offset, window_.data(), length);
+        waited_ns_ += clock_.monotonic_ns() - began_ns;
         if (!read) return read.failure();
         window_position_ = position;
         window_bytes_ = length;

@@ -64,6 +64,11 @@ class LogReader {
     Csn newest_csn() const { return newest_csn_; }
     std::uint64_t newest_time_us() const { return newest_time_us_; }
 
+    // Time spent waiting for reads so far, and what was needed to look through the rest of the
+    // ring.
+    std::uint64_t waited_ns() const { return waited_ns_; }
+    std::uint64_t rest_ns() const { return rest_ns_; }
+
   private:
     struct Found {
         BatchHeader header;
@@ -81,19 +86,22 @@ class LogReader {
     void report(std::uint64_t position);
 
     Disk& disk_;
+    Clock& clock_;
     const LogReadStart start_;
     const Progress progress_;
     BlockingIo io_;
-    AlignedBuffer window_;                // the ring from window_position_ on
+    AlignedBuffer window_;  // the ring from window_position_ on
     std::uint64_t window_position_ = 0;
-    std::uint64_t window_bytes_ = 0;      // of it that were read
+    std::uint64_t window_bytes_ = 0;  // of it that were read
 
     LogPoint end_;
     Csn newest_csn_;
     std::uint64_t newest_time_us_ = 0;
-    std::uint64_t epoch_ = 0;             // of the last batch given out
+    std::uint64_t epoch_ = 0;  // of the last batch given out
     std::uint64_t salt_ = 0;
     bool finished_ = false;
+    std::uint64_t waited_ns_ = 0;
+    std::uint64_t rest_ns_ = 0;
 };
 
 struct LogRecordView {

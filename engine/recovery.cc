@@ -3,22 +3,23 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "engine/blocking_io.h"
-#include "engine/large_rows.h"
-#include "engine/log_reader.h"
 #include "engine/page/catalog_schema.h"
+#include "engine/replay.h"
 
 namespace bidstore {
 namespace {
 
-constexpr std::uint64_t kCsnGap = std::uint64_t{1} << 20;  // between lives of the log
-constexpr std::uint64_t kFramesPerRecord = 12;
-constexpr std::uint64_t kFramesPerBatch = 64;
-constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
+constexpr std::uint64_t kTellNs = 1'000'000'000;
 
 bool blank(const std::byte* bytes, std::size_t length_bytes) {
     return std::all_of(bytes, bytes + length_bytes, [](std::byte b) { return b == std::byte{0}; });
+}
+
+std::string of(std::uint32_t some, std::uint32_t all) {
+    return std::to_string(some) + " of " + std::to_string(all);
 }
 
 Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
@@ -32,33 +33,58 @@ void Recovery::say(int level, const std::string& line) const {
     if (options_.log) options_.log(level, line);
 }
 
+// What is being done, at most once a second.
+void Recovery::tell(const std::function<std::string()>& state) {
+    const std::uint64_t now_ns = storage_.clock.monotonic_ns();
+    if (now_ns - told_ns_ < kTellNs) return;
+    told_ns_ = now_ns;
+    const std::string line = "recovery: " + state();
+    say(6, line);
+    if (options_.progress) options_.progress(line);
+}
+
+// The time since it was asked last.
+std::uint64_t Recovery::lap() {
+    const std::uint64_t now_ns = storage_.clock.monotonic_ns();
+    return now_ns - std::exchange(lap_ns_, now_ns);
+}
+
 Result<Engine::Recovery> Recovery::run(WalStart& start) {
     Engine::Recovery found;
     const std::uint64_t began_ns = storage_.clock.monotonic_ns();
+    told_ns_ = lap_ns_ = began_ns;
     Result<bool> fresh = is_new();
     if (!fresh) return fresh.failure();
     found.created = *fresh;
     if (*fresh) {
         if (Status formatted = format(); !formatted) return formatted.failure();
     } else {
-        if (Status read = read_files(); !read) return read.failure();
+        if (Status read = read_files(found.times); !read) return read.failure();
     }
     if (Status loaded = load_system_tables(); !loaded) return loaded.failure();
-    if (Status replayed = replay(found, start); !replayed) return replayed.failure();
-    if (Status begun = begin_new_life(start); !begun) return begun.failure();
+    found.times.metadata_ns += lap();
+    Replay replay(storage_, [this](const auto& state) { tell(state); });
+    if (Status replayed = replay.run(found, start); !replayed) return replayed.failure();
+    lap();
+    if (Status begun = begin_new_life(start, replay.newest_csn()); !begun) return begun.failure();
+    found.times.end_ns = lap();
     found.elapsed_ns = storage_.clock.monotonic_ns() - began_ns;
     return found;
 }
 
 // Steps 1 to 4: up to the checkpoint's trees.
-Status Recovery::read_files() {
+Status Recovery::read_files(RecoveryTimes& times) {
     Superblock superblock{};
     ChunkDirectory directory;
     if (Status read = read_superblock(superblock); !read) return read;
     if (Status fit = check_sizes(superblock); !fit) return fit;
     if (Status mended = mend_copies(superblock); !mended) return mended;
+    times.files_ns = lap();
     if (Status applied = apply_journal(superblock); !applied) return applied;
-    return read_chunks(superblock, directory);
+    times.journal_ns = lap();
+    const Status read = read_chunks(superblock, directory);
+    times.metadata_ns = lap();
+    return read;
 }
 
 // ---- step 1: superblock ----
@@ -185,6 +211,7 @@ Status Recovery::apply_journal(const Superblock& superblock) {
     }
     AlignedBuffer page(kPageBytes);
     for (std::uint32_t i = 0; i < header.page_count; ++i) {
+        tell([&] { return "page " + of(i, header.page_count) + " of the journal put in place"; });
         JournalEntry entry{};
         std::memcpy(&entry, list.data() + sizeof header + i * sizeof entry, sizeof entry);
         const std::uint64_t place = std::uint64_t{entry.page_id} * kPageBytes;
@@ -247,6 +274,7 @@ Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& direc
     header.catalog_root = superblock.catalog_root;
     if (Status read = read_directory(superblock, directory); !read) return read;
     for (std::uint32_t chunk = 0; chunk < superblock.chunk_count; ++chunk) {
+        tell([&] { return "metadata of chunk " + of(chunk, superblock.chunk_count) + " read"; });
         const PageId id = meta_page(chunk);
         const FrameId frame = storage_.pool.begin_load(id);
         std::byte* bytes = storage_.pool.frame_bytes(frame);
@@ -329,288 +357,15 @@ Status Recovery::format() {
     return storage_.checkpoint({Csn{1}, 0, 0, 0, Csn{1}});
 }
 
-// ---- steps 5 and 6: log and replay ----
-
-Status Recovery::replay(Engine::Recovery& found, WalStart& start) {
-    const Superblock& superblock = storage_.superblock;
-    found.checkpoint_csn = superblock.checkpoint_csn;
-    replayed_ = {superblock.log_position, superblock.log_crc};
-    replayed_csn_ = Csn{superblock.checkpoint_csn};
-    std::uint64_t told_ns = storage_.clock.monotonic_ns();
-    LogReader reader(storage_.disk, storage_.clock, log_read_start(superblock));
-    for (;;) {
-        LogBatch batch;
-        const Result<bool> more = reader.next(batch);
-        if (!more) return more.failure();
-        if (!*more) break;
-        if (Status applied = replay_batch(batch); !applied) return applied;
-        ++found.batches;
-        found.log_bytes += batch.end.position - batch.position;
-        if (storage_.clock.monotonic_ns() - told_ns > 1'000'000'000) {
-            told_ns = storage_.clock.monotonic_ns();
-            say(6, "recovery: " + std::to_string(found.log_bytes >> 20) + " MiB of log replayed");
-        }
-    }
-    found.recovered_csn = replayed_csn_.value;
-    found.clean = found.batches == 0;
-    start.end = reader.end();
-    start.newest_csn = Csn{reader.newest_csn().value + kCsnGap};
-    start.newest_time_us = std::max(reader.newest_time_us(), superblock.newest_time_us);
-    return {};
-}
-
-// Frames and journal for what the batch may touch: eviction first, else a checkpoint in between.
-Status Recovery::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
-    Pool& pool = storage_.pool;
-    // A batch never needs more than half of the journal (Engine::Core::secure).
-    const Checkpointer& checkpointer = *storage_.checkpointer;
-    const auto journal_half_free = [&] {
-        return checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
-    };
-    frames += extent_pages;
-    const auto short_of = [&] {
-        return pool.free_frames() < frames || !journal_half_free() ||
-               storage_.space.available() < kPagesAtLeast + extent_pages;
-    };
-    storage_.reclaim({}, Storage::kAll);
-    if (!short_of()) return {};
-    storage_.make_frames(frames);
-    if (!short_of()) return {};
-    if (replayed_csn_ > storage_.checkpointer->covered()) {
-        const CheckpointTarget target{replayed_csn_, replayed_.position, 0, replayed_.previous_crc,
-                                      replayed_csn_};
-        if (Status done = storage_.checkpoint(target); !done) return done;
-        storage_.end_quarantine({}, Storage::kAll, [&] { return Csn{pool.visible()}; });
-        storage_.make_frames(frames);
-    }
-    // Without pages to spare the file may grow, or be full: the records say which.
-    if (pool.free_frames() >= frames && journal_half_free()) return {};
-    return {Error::kTooLarge,
-            "recovery: the pool or the journal is too small for the log: raise "
-            "pool_bytes or journal_bytes"};
-}
-
-std::uint64_t Recovery::extent_pages_of(const LogRecordView& record) const {
-    const TableEntry* table = storage_.catalog->find(record.table);
-    return table == nullptr ? 0 : extent_pages_at_most(table->schema, record.type, record.body);
-}
-
-std::uint64_t Recovery::extent_pages_of(const LogBatch& batch) const {
-    const auto tables = storage_.catalog->all();
-    const bool any = std::any_of(tables.begin(), tables.end(), [](const TableEntry* table) {
-        return !table->system() && table->schema.has_variable();
-    });
-    if (!any) return 0;
-    std::uint64_t pages = 0;
-    RecordReader records(batch);
-    LogRecordView record;
-    for (;;) {
-        const Result<bool> more = records.next(record);
-        if (!more || !*more) return pages;  // what is wrong with it, replay says
-        pages += extent_pages_of(record);
-    }
-}
-
-Status Recovery::replay_batch(const LogBatch& batch) {
-    // The batch had room when it was made, so half of everything is enough for it.
-    const std::uint64_t frames = std::min({kFramesPerBatch + kFramesPerRecord * batch.record_count,
-                                           std::uint64_t{storage_.pool.frame_count()} / 2});
-    const std::uint64_t extent_pages =
-        std::min<std::uint64_t>(extent_pages_of(batch), storage_.pool.frame_count() / 4);
-    if (Status room = make_room(frames, extent_pages); !room) return room;
-    batch_csn_ = batch.csn;
-    storage_.pool.begin_batch(batch.csn);
-    RecordReader records(batch);
-    for (;;) {
-        LogRecordView record;
-        const Result<bool> more = records.next(record);
-        if (!more) return more.failure();
-        if (!*more) break;
-        if (Status applied = replay_record(record); !applied) {
-            return {applied.error(), "replay of the batch with csn " +
-                                         std::to_string(batch.csn.value) + " at log position " +
-                                         std::to_string(batch.position) + ": " +
-                                         applied.failure().what};
-        }
-    }
-    storage_.pool.end_batch();
-    storage_.pool.publish();
-    replayed_ = batch.end;
-    replayed_csn_ = batch.csn;
-    return {};
-}
-
-Status Recovery::replay_record(const LogRecordView& record) {
-    arena_.reset();
-    storage_.make_frames(kFramesPerBatch + extent_pages_of(record));
-    const bool takes_pages = record.type != RecordType::kDeleteRow &&
-                             record.type != RecordType::kDeleteRange &&
-                             record.type != RecordType::kExpireSession &&
-                             record.type != RecordType::kMoveFloor;
-    if (takes_pages) {
-        if (Status secured = storage_.secure_space(kPagesAtLeast); !secured) return secured;
-    }
-    Effect effect;
-    effect.type = record.type;
-    effect.table_id = record.table;
-    effect.key = record.key;
-    effect.body = record.body;
-    if (Status made = effect_of(record, effect); !made) return made;
-    std::vector<ExtentNeed> extents;
-    if (effect.table != nullptr && !effect.value.empty()) {
-        append_extents(effect.table->schema, effect.table->id, effect.value, extents);
-    }
-    if (!extents.empty()) {
-        if (Status secured = storage_.secure_space(kPagesAtLeast, extents); !secured)
-            return secured;
-    }
-    apply_effect(effect, *storage_.catalog);
-    return {};
-}
-
-Status Recovery::effect_of(const LogRecordView& record, Effect& effect) {
-    Catalog& catalog = *storage_.catalog;
-    const bool makes =
-        record.type == RecordType::kCreateTable || record.type == RecordType::kBeginLoad;
-    if (record.type == RecordType::kFinishLoad) return loaded_table(record);
-    if (makes || record.type == RecordType::kDropTable) {
-        const bool exists = catalog.find(record.table) != nullptr;
-        if (exists == makes) {
-            return corrupt("table " + std::to_string(record.table.value) +
-                           (exists ? " is made twice" : " is dropped, but not there"));
-        }
-        const Result<Schema> schema = Schema::decode(record.body);
-        if (!exists && !schema) return corrupt("a table without a schema");
-        TableAttributes attributes{};
-        if (!exists && !attributes_of(record.key, *schema, attributes)) {
-            return corrupt("a table with impossible attributes");
-        }
-        return catalog_place(record.table);
-    }
-    effect.table = catalog.find(record.table);
-    if (effect.table == nullptr) {
-        return corrupt("a record of table " + std::to_string(record.table.value) +
-                       ", which is not there");
-    }
-    if (record.type == RecordType::kSetTable || record.type == RecordType::kMoveFloor) {
-        return table_effect(record, *effect.table);
-    }
-    if (record.key.size() != effect.table->schema.key_bytes())
-        return corrupt("a key of wrong size");
-    if (record.type == RecordType::kDeleteRange) {
-        const std::byte* high = record.body.empty() ? nullptr : record.body.data();
-        RangeCost cost;
-        const Status counted = storage_.complete([&] {
-            cost = effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1);
-            return cost;
-        });
-        storage_.make_frames(2 * cost.pages + kFramesPerBatch);
-        // Making room may have cost a page of the range.
-        return !counted ? counted : storage_.complete([&] {
-            return effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1);
-        });
-    }
-    return row_effect(record, effect);
-}
-
-// The checkpoint that this replay began with, or a later one, has to hold the loaded rows.
-Status Recovery::loaded_table(const LogRecordView& record) {
-    Catalog& catalog = *storage_.catalog;
-    const std::string who = "table " + std::to_string(record.table.value);
-    TableEntry* table = catalog.find(record.table);
-    LoggedLoad load{};
-    if (table == nullptr || !table->hidden() || record.body.size() != sizeof load) {
-        return corrupt(who + " was not being loaded, but its load ends");
-    }
-    std::memcpy(&load, record.body.data(), sizeof load);
-    bool empty = true;
-    const Status looked = storage_.complete([&] {
-        return table->tree.visit_range(nullptr, nullptr,
-                                       [&](const std::byte*, std::span<const std::byte>) {
-                                           empty = false;
-                                           return false;
-                                       });
-    });
-    if (!looked) return looked;
-    if (empty != (load.rows == 0)) return corrupt(who + " was loaded, but has no rows");
-    std::byte key[4];
-    encode_key_integer(key, record.table.value, 4, false);
-    return storage_.complete([&] { return catalog.catalog().tree.get(key); });
-}
-
-// Where the table's row of the catalog is comes into the pool.
-Status Recovery::catalog_place(TableId table) {
-    std::byte key[4];
-    encode_key_integer(key, table.value, 4, false);
-    return storage_.complete([&] { return storage_.catalog->catalog().tree.get(key); });
-}
-
-Status Recovery::table_effect(const LogRecordView& record, const TableEntry& table) {
-    if (record.type == RecordType::kSetTable) {
-        TableAttributes attributes{};
-        if (record.body.empty() || !attributes_of(record.body, table.schema, attributes)) {
-            return corrupt("impossible attributes of table " + table.schema.name());
-        }
-        return catalog_place(record.table);
-    }
-    std::uint64_t floor = 0;
-    if (record.body.size() != sizeof floor) return corrupt("a floor of wrong size");
-    std::memcpy(&floor, record.body.data(), sizeof floor);
-    if (storage_.pool.newest(table.tree.root()) == nullptr) {
-        if (Status come = storage_.bring_in(table.tree.root()); !come) return come;
-    }
-    if (floor < table.tree.floor()) return corrupt("a floor that falls");
-    return {};
-}
-
-Status Recovery::row_effect(const LogRecordView& record, Effect& effect) {
-    const Schema& schema = effect.table->schema;
-    Lookup old;
-    const Status found = storage_.complete([&] {
-        old = effect.table->tree.get(record.key.data());
-        return old;
-    });
-    if (!found) return found;
-    const bool whole = record.type == RecordType::kPutRow || record.type == RecordType::kSession;
-    if (!whole && !old.found) return corrupt("a change of a row that is not there");
-    if (whole) {
-        effect.value = record.body;
-    } else if (record.type == RecordType::kUpdateColumns) {
-        effect.value = patched_row(schema, old.value, record.body, arena_);
-    } else if (record.type == RecordType::kAddColumn) {
-        LoggedAdd logged{};
-        if (record.body.size() != sizeof logged) return corrupt("an add of wrong size");
-        std::memcpy(&logged, record.body.data(), sizeof logged);
-        if (logged.column < schema.key_columns() || logged.column >= schema.columns().size() ||
-            !is_integer(schema.columns()[logged.column].type)) {
-            return corrupt("an add to a column that is no number");
-        }
-        const ColumnType type = schema.columns()[logged.column].type;
-        const std::uint64_t before =
-            column_integer(schema, logged.column, record.key.data(), old.value);
-        const Result<std::uint64_t> sum = added(type, before, logged.delta);
-        if (!sum || *sum != static_cast<std::uint64_t>(logged.result)) {
-            return corrupt("an add whose old value and delta do not give its result");
-        }
-        effect.value = with_integer(schema, logged.column, old.value, *sum, arena_);
-    } else {
-        return {};  // a deletion
-    }
-    if (row_value_fault(schema, effect.value) != nullptr) {
-        return corrupt("a row that its schema does not allow");
-    }
-    return {};
-}
-
 // ---- step 7 ----
 
-Status Recovery::begin_new_life(WalStart& start) {
+Status Recovery::begin_new_life(WalStart& start, Csn newest) {
     Superblock& superblock = storage_.superblock;
     superblock.journal_pages = 0;
     superblock.journal_list_crc = 0;
     superblock.epoch += 1;
     superblock.salt = random();
-    superblock.durable_csn = std::max(superblock.durable_csn, replayed_csn_.value);
+    superblock.durable_csn = std::max(superblock.durable_csn, newest.value);
     bool written = false;
     std::int64_t failed = 0;
     storage_.checkpointer->superblock_writer().write(superblock, [&](std::int64_t error) {

@@ -6,7 +6,8 @@
 //   3 a journal that the superblock names goes to its places
 //   4 chunk directory, metadata, system tables, each against the CRC above it
 //   5 the log from the superblock's position, batch by batch (engine/log_reader.h)
-//   6 replay: effects, with the csns of the log; checkpoints in between when pages fill up
+//   6 replay: effects, in the log's order; checkpoints in between when pages fill up
+//     (engine/replay.h)
 //   7 superblock: no journal, new epoch and salt; only now serve and write
 //
 // Who:    the engine thread, before it serves.
@@ -20,8 +21,6 @@
 
 #include "engine/blocking_io.h"
 #include "engine/engine.h"
-#include "engine/executor.h"
-#include "engine/log_reader.h"
 #include "engine/storage.h"
 #include "engine/wal.h"
 #include "shm/error.h"
@@ -36,7 +35,7 @@ class Recovery {
     Result<Engine::Recovery> run(WalStart& start);
 
   private:
-    Status read_files();
+    Status read_files(RecoveryTimes& times);
     Status read_superblock(Superblock& superblock);
     Status mend_copies(const Superblock& chosen);
     Result<bool> is_new();
@@ -46,28 +45,17 @@ class Recovery {
     Status read_chunks(const Superblock& superblock, ChunkDirectory& directory);
     Status read_directory(const Superblock& superblock, ChunkDirectory& directory);
     Status load_system_tables();
-    Status replay(Engine::Recovery& found, WalStart& start);
-    Status replay_batch(const LogBatch& batch);
-    Status replay_record(const LogRecordView& record);
-    Status effect_of(const LogRecordView& record, Effect& effect);
-    Status loaded_table(const LogRecordView& record);
-    Status catalog_place(TableId table);
-    Status table_effect(const LogRecordView& record, const TableEntry& table);
-    Status row_effect(const LogRecordView& record, Effect& effect);
-    std::uint64_t extent_pages_of(const LogRecordView& record) const;
-    std::uint64_t extent_pages_of(const LogBatch& batch) const;
-    Status make_room(std::uint64_t frames, std::uint64_t extent_pages);
-    Status begin_new_life(WalStart& start);
+    Status begin_new_life(WalStart& start, Csn newest);
     std::uint64_t random() { return options_.random ? options_.random() : 0; }
     void say(int level, const std::string& line) const;
+    void tell(const std::function<std::string()>& state);
+    std::uint64_t lap();
 
     Storage& storage_;
     const EngineOptions& options_;
     BlockingIo io_;
-    Arena arena_;
-    LogPoint replayed_;  // behind the last batch that was replayed whole
-    Csn replayed_csn_;
-    Csn batch_csn_;  // of the batch under replay
+    std::uint64_t told_ns_ = 0;  // when tell() last did
+    std::uint64_t lap_ns_ = 0;   // when lap() was last asked
 };
 
 }  // namespace bidstore

@@ -61,6 +61,7 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
     checkpointer->start(target);
     while (checkpointer->running()) {
+        at_work();
         const bool worked = checkpointer->pump({});
         if (!checkpointer->failure().empty()) return {Error::kIoError, checkpointer->failure()};
         if (worked || disk.poll(1'000'000) > 0) deadline = clock.monotonic_ns() + kWaitNs;

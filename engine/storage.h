@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,6 +49,8 @@ class Storage {
 
     // No reader is there yet: pages may be evicted whenever a frame is wanted.
     bool recovering = true;
+    // Called again and again while checkpoint() is at work.
+    std::function<void()> at_work = [] {};
 
     // ---- waiting, for recovery and verify alone; never on the commit path ----
     // Brings one page in.

@@ -1,0 +1,106 @@
+// What a recovery says while it is at work, and what it tells of itself afterwards.
+#include "engine/recovery.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/sim.h"
+
+namespace bidstore {
+namespace {
+
+constexpr TableId kRows{16};
+
+Schema rows_schema() {
+    auto schema = Schema::make(
+        "rows",
+        {{"id", ColumnType::kU32, 0}, {"n", ColumnType::kI64, 0}, {"pad", ColumnType::kFixed, 256}},
+        1);
+    EXPECT_TRUE(schema.ok());
+    return *schema;
+}
+
+std::vector<std::byte> key_of(std::uint64_t id) {
+    std::vector<std::byte> key(4);
+    encode_key_integer(key.data(), id, 4, false);
+    return key;
+}
+
+SimStoreOptions recovery_store() {
+    SimStoreOptions options = small_store();
+    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+    return options;
+}
+
+// A store that was written to since its last checkpoint, as its process left it.
+std::unique_ptr<SimDisk> crashed_store(std::uint32_t commits) {
+    SimStore store(recovery_store(), std::make_unique<SimDisk>(), 1);
+    EXPECT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    EXPECT_EQ(store.create_table(client, rows_schema()), kRows);
+    for (std::uint32_t id = 0; id < commits; ++id) {
+        const std::vector<std::byte> value(rows_schema().fixed_bytes(), std::byte{7});
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kPut, kRows, key_of(id), value);
+        EXPECT_EQ(store.commit(client, bytes).error, Error::kOk);
+    }
+    return store.disk->process_crash(2);
+}
+
+TEST(Recovery, LongOneTellsEverySecondHowFarItIs) {
+    std::vector<std::string> told;
+    std::vector<std::uint64_t> told_ns;
+    SimStoreOptions options = recovery_store();
+    SimClock* clock = nullptr;
+    options.engine.progress = [&](const std::string& state) {
+        told.push_back(state);
+        told_ns.push_back(clock->monotonic_ns());
+    };
+    SimStore store(options, crashed_store(100), 3);
+    clock = &store.clock;
+    // A slow device.
+    store.disk->observe([&](std::uint64_t, SimStep kind) {
+        if (kind == SimStep::kSubmitRead) clock->advance_ns(300'000'000);
+    });
+    const std::uint64_t began_ns = clock->monotonic_ns();
+    ASSERT_TRUE(store.open().ok());
+    ASSERT_GE(told.size(), 2u);
+    std::uint64_t last_ns = began_ns;
+    for (std::size_t i = 0; i < told.size(); ++i) {
+        EXPECT_GE(told_ns[i] - last_ns, 1'000'000'000u);
+        EXPECT_LT(told_ns[i] - last_ns, 3'000'000'000u) << told[i];
+        EXPECT_EQ(std::count(store.log_lines.begin(), store.log_lines.end(), told[i]), 1)
+            << told[i];
+        last_ns = told_ns[i];
+    }
+    EXPECT_NE(told.back().find("recovery: "), std::string::npos);
+    EXPECT_NE(told.back().find("MiB of log replayed"), std::string::npos) << told.back();
+}
+
+TEST(Recovery, ShortOneIsQuiet) {
+    SimStoreOptions options = recovery_store();
+    options.engine.progress = [](const std::string& state) { ADD_FAILURE() << state; };
+    SimStore store(options, crashed_store(10), 3);
+    ASSERT_TRUE(store.open().ok());
+}
+
+TEST(Recovery, ItsTimesAddUpToTheWhole) {
+    SimStore store(recovery_store(), crashed_store(100), 3);
+    store.disk->observe([&](std::uint64_t, SimStep) { store.clock.advance_ns(1'000'000); });
+    ASSERT_TRUE(store.open().ok());
+    const Engine::Recovery& recovery = store.engine->recovery();
+    const RecoveryTimes& times = recovery.times;
+    EXPECT_GE(recovery.records, 100u);
+    EXPECT_GT(times.files_ns, 0u);
+    EXPECT_GT(times.metadata_ns, 0u);
+    EXPECT_GT(times.read_ns, 0u);
+    EXPECT_GT(times.end_ns, 0u);
+    EXPECT_EQ(times.files_ns + times.journal_ns + times.metadata_ns + times.read_ns +
+                  times.replay_ns + times.checkpoints_ns + times.rest_ns + times.end_ns,
+              recovery.elapsed_ns);
+}
+
+}  // namespace
+}  // namespace bidstore
