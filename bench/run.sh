@@ -14,6 +14,7 @@
 #
 #   bash bench/run.sh compare [--huge-pages] [--picture FILE] [--binaries DIR] [OPTION...]
 #   bash bench/run.sh WORKLOAD... [--huge-pages] [--picture FILE] [--binaries DIR] [OPTION...]
+#   bash bench/run.sh regress BASE [--rows N] [--rounds N] [--seconds S]
 #
 #   compare         bidstore beside RocksDB, LevelDB, LMDB, WiredTiger, SQLite and Redis: the
 #                   standard set of workloads; half an hour with 10 million rows
@@ -22,6 +23,8 @@
 #                   --rows --entities --sync --threads --depth --seconds --repeat --processes
 #                   --engines --json --directory
 #   --picture FILE  the results as an SVG
+#   regress         another commit against this tree, pair by pair: micro benchmarks, and bidstore's
+#                   own workloads (1000000 rows, 5 rounds)
 #   evict           hit ratios of the eviction policy on page traces, beside LRU, CLOCK, SIEVE,
 #                   S3-FIFO and the optimum, at several pool sizes
 #   --bid-log FILE  bid requests, one JSON object a line, gzip or not (default: made up)
@@ -86,7 +89,7 @@ workload="${1:-}"
 case "$workload" in
     first-look | evict) shift ;;
     load) shift ;;
-    compare) shift ;;
+    compare | regress) shift ;;
     mix* | get* | multiget* | scan* | write* | count* | ycsb-*)
         # Left where they are: all of them are for bidstore-bench.
         workload=compare
@@ -97,11 +100,13 @@ case "$workload" in
     recover) shift; rows=2000000 ;;
     --help | -h) usage; exit 0 ;;
     *)
-        fail_usage "unknown workload \"$workload\"; there is: compare, first-look," \
+        fail_usage "unknown workload \"$workload\"; there is: compare, regress, first-look," \
             "evict, misses, seed, load, recover, and the workloads of compare by themselves"
         ;;
 esac
-if [[ "$workload" == compare ]]; then source "$root/bench/compare.sh"; fi
+if [[ "$workload" == compare || "$workload" == regress ]]; then
+    source "$root/bench/$workload.sh"
+fi
 while [[ $# -gt 0 ]]; do
     case "$1" in
         --huge-pages) reserve_huge_pages=yes ;;
@@ -152,7 +157,9 @@ seconds=$((10#$seconds))
 
 # ---- programs ----------------------------------------------------------------------------------
 
-if [[ -z "$binaries" ]]; then
+if [[ -z "$binaries" && "$workload" == regress ]]; then
+    bash "$root/daemon/install_packages.sh"
+elif [[ -z "$binaries" ]]; then
     bash "$root/daemon/install_packages.sh"
     echo "building (Release) in build-bench ..."
     mkdir -p "$root/build-bench"
@@ -168,7 +175,7 @@ if [[ -z "$binaries" ]]; then
     binaries="$root/build-bench/bin"
 fi
 driver="$binaries/bench_driver"
-[[ -x "$driver" && -x "$binaries/bidstored" ]] ||
+[[ "$workload" == regress || (-x "$driver" && -x "$binaries/bidstored") ]] ||
     fail_usage "--binaries $binaries: bidstored or bench_driver is not there"
 
 if [[ "$workload" == evict ]]; then
@@ -332,8 +339,8 @@ count_system_calls() {
 
 # ---- the run -----------------------------------------------------------------------------------
 
-if [[ "$workload" == compare ]]; then
-    run_compare
+if [[ "$workload" == compare || "$workload" == regress ]]; then
+    "run_$workload"
     exit 0
 fi
 if [[ "$workload" == misses || "$workload" == seed || "$workload" == recover ]]; then
