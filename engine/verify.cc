@@ -1,6 +1,7 @@
 #include "engine/verify.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -68,6 +69,9 @@ class Verifier {
     }
 
     void check_table(const TableEntry& table) {
+        // Asked for again when its tree may have left the pool.
+        const std::byte* root = page(table.tree.root());
+        floors_[table.id.value] = root == nullptr ? 0 : floor_of(root);
         const TreeReport tree = check_tree(
             table.schema, table.id, table.tree.root(), [this](PageId id) { return page(id); },
             [&](PageId id) { claim(id, table.id); },
@@ -166,12 +170,13 @@ class Verifier {
     bool expiring(TableId table, PageId first) const {
         const TableEntry* owner = storage_.catalog->find_with_pages(table);
         if (owner == nullptr || owner->dropped()) return true;
-        return owner->tree.floor() > 0 && storage_.space.extent_newest(first) != kNewestUnknown;
+        return floors_.at(table.value) > 0 && storage_.space.extent_newest(first) != kNewestUnknown;
     }
 
     Storage& storage_;
     BlockingIo io_;
     std::vector<std::uint32_t> owner_;  // per page: the table that it belongs to
+    std::map<std::uint32_t, std::uint64_t> floors_;  // by table id
     std::vector<std::unique_ptr<AlignedBuffer>> copies_;
     static constexpr const char* kLeaked = " is allocated, but nothing refers to it";
     static constexpr std::uint64_t kProgressPages = 4'096;
