@@ -2,7 +2,7 @@
 // transaction as changes on top of them, and every value that a row ever had with its place in the
 // serial order.
 //
-// Who: tests/model_test.cc. Shares no code with the engine but the schemas.
+// Who: tests/model_test.cc, tests/sim_oracle.h. Shares no code with the engine but the schemas.
 #pragma once
 
 #include <algorithm>
@@ -150,7 +150,15 @@ inline std::string difference(const std::map<Bytes, Bytes>& found,
         const auto same = wanted.find(key);
         if (same == wanted.end()) return "row " + hex(key) + " should not be there";
         if (same->second != value) {
-            return "row " + hex(key) + " is " + hex(value) + ", not " + hex(same->second);
+            const auto at = std::mismatch(value.begin(), value.end(), same->second.begin(),
+                                          same->second.end());
+            const auto from = [&](const Bytes& bytes, Bytes::const_iterator begin) {
+                const auto left = std::min<std::ptrdiff_t>(bytes.end() - begin, 24);
+                return std::to_string(bytes.size()) + " bytes with " + hex({begin, begin + left});
+            };
+            return "row " + hex(key) + " has " + from(value, at.first) + " at " +
+                   std::to_string(at.first - value.begin()) + ", and should have " +
+                   from(same->second, at.second);
         }
     }
     for (const auto& [key, value] : wanted) {
@@ -398,6 +406,18 @@ class Model {
                 rows_[table][key].emplace_back(newest_, value);
             }
         }
+    }
+    // Forgets everything behind `place`: a crash took it back.
+    void truncate(std::int64_t place) {
+        for (auto& table : rows_) {
+            for (auto row = table.begin(); row != table.end();) {
+                auto& values = row->second;
+                while (!values.empty() && values.back().first > place) values.pop_back();
+                row = values.empty() ? table.erase(row) : std::next(row);
+            }
+        }
+        newest_ = std::min(newest_, place);
+        csns_.resize(static_cast<std::size_t>(newest_));
     }
     std::int64_t newest() const { return newest_; }
     std::uint64_t newest_csn() const { return csns_.empty() ? 0 : csns_.back(); }

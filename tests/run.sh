@@ -10,6 +10,9 @@
 #   bash tests/run.sh --sanitize KIND       one sanitizer alone: address,undefined or thread
 #   bash tests/run.sh --filter REGEX        only tests whose name fits (ctest -R); debug build
 #                                           unless --release or --sanitize say otherwise
+#   bash tests/run.sh --sim HOURS           the simulation alone, release build, on all cores for so
+#                                           many hours (0.1 is six minutes); SEED=N names the first
+#                                           seed, else the clock does, and it is printed
 #   bash tests/run.sh --build-times         no tests: the time of a clean debug build of everything
 #                                           but tests and bench, and of a rebuild after a change of
 #                                           one .cc file
@@ -138,7 +141,28 @@ print_build_times() {
     rm -rf "$folder"
 }
 
+# One process a core, each with seeds of its own; one that fails says how to run it again.
+run_simulation() {  # HOURS
+    local folder=build/simulation seconds base workers=()
+    seconds="$(awk -v hours="$1" 'BEGIN { printf "%d", hours * 3600 }')"
+    base="${SEED:-$(date +%s)0000000}"
+    configure "$folder" Release none -DBIDSTORE_BENCH=OFF
+    build "$folder" --target sim_run
+    echo "=== simulation: $jobs processes, $seconds s, seeds from $base"
+    local worker failed=0
+    for ((worker = 0; worker < jobs; ++worker)); do
+        "$folder/tests/sim_run" --seed "$((base + worker * 1000000000))" --seeds 0 \
+            --seconds "$seconds" --progress </dev/null > >(sed -u "s/^/[$worker] /") 2>&1 &
+        workers+=($!)
+    done
+    for worker in "${workers[@]}"; do
+        if wait "$worker"; then passed_total=$((passed_total + 1)); else failed=$((failed + 1)); fi
+    done
+    failed_total=$((failed_total + failed))
+}
+
 mode=default
+hours=0
 select=()
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -146,6 +170,11 @@ while [[ $# -gt 0 ]]; do
         --debug) mode=debug ;;
         --release) mode=release ;;
         --build-times) mode=build-times ;;
+        --sim)
+            [[ "${2:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail_usage "--sim: how many hours?"
+            mode=sim
+            hours="$2"
+            shift ;;
         --sanitize)
             case "${2:-}" in
                 address,undefined) mode=address ;;
@@ -171,6 +200,7 @@ case "$mode" in
     release) stage_plain Release build/release ;;
     address) stage_address ;;
     thread) stage_thread ;;
+    sim) run_simulation "$hours" ;;
     default)
         stage_plain Debug build/debug
         stage_address

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "engine/verify.h"
 
@@ -11,6 +12,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kSlotsPerClient = 4;
+constexpr std::uint32_t kReaderSlots = 256;
 
 void append(std::vector<std::byte>& to, const void* from, std::size_t length) {
     const auto* bytes = static_cast<const std::byte*>(from);
@@ -89,16 +91,11 @@ ClientCommand SimClient::attach_command() {
     command.rights = rights_;
     command.session = session_;
     const ClientHeader& header = segment_.header();
-    command.segment = {segment_.base(),
-                       segment_.first_slot(),
-                       segment_.slot_count(),
-                       segment_.call_slot_count(),
-                       segment_.ring_bytes(),
-                       header.slots_offset,
-                       header.marks_offset,
-                       header.ring_control_offset,
-                       header.ring_offset,
-                       header.calls_offset};
+    command.segment = {segment_.base(),       segment_.first_slot(),
+                       segment_.slot_count(), segment_.call_slot_count(),
+                       segment_.ring_bytes(), header.slots_offset,
+                       header.marks_offset,   header.ring_control_offset,
+                       header.ring_offset,    header.calls_offset};
     return command;
 }
 
@@ -154,6 +151,13 @@ std::optional<std::uint32_t> SimClient::request_pages(std::span<const PageId> pa
     return push(RecordKind::kPageRequest, bytes.first(4 + 4 * pages.size()));
 }
 
+void SimClient::claim_and_stop() {
+    ClaimRequest request;
+    request.kind = RecordKind::kPageRequest;
+    request.payload_bytes = 8;
+    static_cast<void>(producer_->try_claim(request));
+}
+
 std::optional<Answer> SimClient::answer(std::uint32_t token) {
     CHECK(busy_[token]);
     if (!is_answered(segment_.calls()[token], generations_[token])) return std::nullopt;
@@ -178,7 +182,7 @@ SimStore::SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> the_
     PoolShape shape;
     shape.frame_count = options.frames + 1;
     shape.page_count = options.pages;
-    shape.slot_count = 256;
+    shape.slot_count = kReaderSlots;
     shape.instance_id = random_() | 1;
     shape.max_snapshot_age_ns = options.engine.max_snapshot_age_ns;
     auto made = PoolSegment::create(shape, HugePages::kOff, false);
@@ -213,23 +217,52 @@ SimClient& SimStore::connect(Rights rights, std::optional<SessionId> session,
                              std::uint32_t call_slots, std::uint32_t ring_bytes) {
     SessionId id;
     for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random_());
-    sim_clients_.push_back(std::make_unique<SimClient>(next_client_++, next_slot_,
-                                                       session.value_or(id), rights, call_slots,
-                                                       ring_bytes));
-    next_slot_ += kSlotsPerClient;
-    SimClient& client = *sim_clients_.back();
-    clients.commands.push_back(client.attach_command());
+    SimClient& client = add_client(rights, session.value_or(id), call_slots, ring_bytes);
     if (run_until([&] { return clients.attach_answers.contains(client.id()); })) {
         client.welcomed(clients.attach_answers.at(client.id()).second);
     }
     return client;
 }
 
-void SimStore::disconnect(SimClient& client) {
+SimClient& SimStore::add_client(Rights rights, const SessionId& session, std::uint32_t call_slots,
+                                std::uint32_t ring_bytes) {
+    sim_clients_.push_back(std::make_unique<SimClient>(next_client_++, next_slot_, session, rights,
+                                                       call_slots, ring_bytes));
+    next_slot_ += kSlotsPerClient;
+    CHECK_OP(next_slot_, <=, kReaderSlots);
+    clients.commands.push_back(sim_clients_.back()->attach_command());
+    return *sim_clients_.back();
+}
+
+SimClient* SimStore::attach(Rights rights, const SessionId& session) {
+    SimClient& client = add_client(rights, session, 64, 1u << 20);
+    std::set<std::uint64_t> hung_up;
+    const bool answered = run_until([&] {
+        for (const auto& [id, reason] : clients.cut_off_clients) {
+            const bool known =
+                std::find(clients.detached_clients.begin(), clients.detached_clients.end(), id) !=
+                clients.detached_clients.end();
+            if (known || !hung_up.insert(id).second) continue;
+            ClientCommand command;
+            command.kind = ClientCommand::Kind::kDetach;
+            command.client_id = id;
+            clients.commands.push_back(command);
+        }
+        return clients.attach_answers.contains(client.id());
+    });
+    if (!answered || clients.attach_answers.at(client.id()).first != Error::kOk) return nullptr;
+    return &client;
+}
+
+void SimStore::hang_up(const SimClient& client) {
     ClientCommand command;
     command.kind = ClientCommand::Kind::kDetach;
     command.client_id = client.id();
     clients.commands.push_back(command);
+}
+
+void SimStore::disconnect(SimClient& client) {
+    hang_up(client);
     run_until([&] { return clients.commands.empty(); });
 }
 

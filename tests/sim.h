@@ -85,6 +85,9 @@ class SimClient {
     std::optional<std::uint32_t> submit_load(std::span<const std::byte> load);
     std::optional<std::uint32_t> submit_compact(std::uint32_t pages);
     std::optional<std::uint32_t> request_pages(std::span<const PageId> pages);
+    // Claims a place in the ring for a page request and never commits it, as a thread does that is
+    // stopped there: the engine takes nothing behind it.
+    void claim_and_stop();
     // The answer, once; frees the call slot.
     std::optional<Answer> answer(std::uint32_t token);
     std::uint64_t last_number() const { return last_number_; }
@@ -130,7 +133,12 @@ class SimStore {
     SimClient& connect(Rights rights = Rights::kAdmin,
                        std::optional<SessionId> session = std::nullopt,
                        std::uint32_t call_slots = 64, std::uint32_t ring_bytes = 1u << 20);
+    // As connect(), but the engine may refuse: nullptr. It is not welcomed yet. A former connection
+    // of the session, which the engine cuts off then, is hung up.
+    SimClient* attach(Rights rights, const SessionId& session);
     void disconnect(SimClient& client);
+    // Its process is gone. Does not wait.
+    void hang_up(const SimClient& client);
 
     // Submits and runs until the answer is there.
     Answer commit(SimClient& client, const TransactionBytes& transaction);
@@ -151,6 +159,9 @@ class SimStore {
   private:
     SimStoreOptions options_;
     std::mt19937_64 random_;
+    SimClient& add_client(Rights rights, const SessionId& session, std::uint32_t call_slots,
+                          std::uint32_t ring_bytes);
+
     std::uint64_t next_client_ = 1;
     std::uint32_t next_slot_ = 0;
     std::vector<std::unique_ptr<SimClient>> sim_clients_;

@@ -78,12 +78,14 @@ void SimDisk::check_request(const DiskRequest& request) const {
 
 void SimDisk::submit(DiskRequest& request) {
     check_request(request);
-    const bool writes = request.kind != DiskRequest::Kind::kRead &&
-                        request.kind != DiskRequest::Kind::kSync;
+    const bool writes =
+        request.kind != DiskRequest::Kind::kRead && request.kind != DiskRequest::Kind::kSync;
     const SimStep kind = request.kind == DiskRequest::Kind::kRead ? SimStep::kSubmitRead
                          : writes                                 ? SimStep::kSubmitWrite
                                                                   : SimStep::kSubmitSync;
+    submitting_ = &request;
     const bool alive = step(kind);
+    submitting_ = nullptr;
     request.in_flight = true;
     Flight flight;
     flight.request = &request;
@@ -143,7 +145,8 @@ int SimDisk::poll(std::uint64_t timeout_ns) {
     if (options_.reorder && !crashed_) {
         if (options_.clock) options_.clock->advance_ns(random(kLatencyNs));
         const std::size_t least = timeout_ns > 0 ? 1 : 0;  // else it may find none
-        count = least + random(count + 1 - least);
+        if (least == 0 && slowness_ > 1 && random(slowness_) != 0) count = 0;
+        if (count > 0) count = least + random(count + 1 - least);
     }
     for (std::size_t i = 0; i < count; ++i) {
         deliver(options_.reorder ? random(flights_.size()) : 0);
@@ -273,9 +276,8 @@ void SimDisk::apply_sync(const Flight& flight) {
     });
     for (auto at = file.cached.begin(); at != file.cached.end();) {
         std::vector<Version>& versions = at->second;
-        const auto later = std::find_if(versions.begin(), versions.end(), [&](const Version& v) {
-            return v.order > flight.order;
-        });
+        const auto later = std::find_if(versions.begin(), versions.end(),
+                                        [&](const Version& v) { return v.order > flight.order; });
         if (later != versions.begin()) store(file, at->first, std::prev(later)->value);
         versions.erase(versions.begin(), later);
         at = versions.empty() ? file.cached.erase(at) : std::next(at);
@@ -374,6 +376,8 @@ void SimDisk::flip(StoreFile name, std::uint64_t offset_bytes, unsigned bit) {
     const auto flipped = [&](const SectorPtr& old) {
         auto sector = old ? std::make_shared<Sector>(*old) : std::make_shared<Sector>();
         (*sector)[offset_bytes % kSectorBytes] ^= std::byte{1} << bit;
+        const auto before = rotten_.find(old);
+        rotten_[sector] = before == rotten_.end() ? old : before->second;
         return sector;
     };
     File& file = file_of(name);
@@ -383,6 +387,20 @@ void SimDisk::flip(StoreFile name, std::uint64_t offset_bytes, unsigned bit) {
     const auto cached = file.cached.find(at);
     if (cached == file.cached.end()) return;
     for (Version& version : cached->second) version.value = flipped(version.value);
+}
+
+void SimDisk::mend() {
+    const auto mended = [&](SectorPtr& sector) {
+        const auto rotten = rotten_.find(sector);
+        if (rotten != rotten_.end()) sector = rotten->second;
+    };
+    for (File& file : files_) {
+        for (SectorPtr& sector : file.durable) mended(sector);
+        for (auto& [at, versions] : file.cached) {
+            for (Version& version : versions) mended(version.value);
+        }
+    }
+    rotten_.clear();
 }
 
 void SimDisk::bad_range(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes,
@@ -400,6 +418,7 @@ std::unique_ptr<SimDisk> SimDisk::successor(std::uint64_t seed) const {
     disk->order_ = order_;
     disk->writes_ = writes_;
     disk->bad_ranges_ = bad_ranges_;
+    disk->rotten_ = rotten_;
     return disk;
 }
 
@@ -455,12 +474,24 @@ std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
     std::map<std::uint64_t, bool> kept;
     for (const std::uint64_t write : writes) {
         switch (mode) {
-            case kNothing: kept[write] = false; break;
-            case kEachWrite: kept[write] = random() % 2 == 0; break;
-            case kAllButOne: kept[write] = write != special; break;
-            case kOnlyOne: kept[write] = write == special; break;
-            case kPrefix: kept[write] = write <= special; break;
-            default: kept[write] = true; break;
+            case kNothing:
+                kept[write] = false;
+                break;
+            case kEachWrite:
+                kept[write] = random() % 2 == 0;
+                break;
+            case kAllButOne:
+                kept[write] = write != special;
+                break;
+            case kOnlyOne:
+                kept[write] = write == special;
+                break;
+            case kPrefix:
+                kept[write] = write <= special;
+                break;
+            default:
+                kept[write] = true;
+                break;
         }
     }
     disk->forget_cache();
@@ -480,8 +511,7 @@ std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
     return disk;
 }
 
-std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed,
-                                             const SectorChoice& newest) const {
+std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed, const SectorChoice& newest) const {
     auto disk = successor(seed);
     disk->forget_cache();
     for (const Candidate& candidate : candidates()) {

@@ -8,7 +8,7 @@
 //             unsynced; so is a durable one. Nothing that was durable changes.
 //   crash     process_crash(): the kernel lives. What completed stays in the cache, still unsynced;
 //             each write in flight is done, not done, or done in part.
-//   order     poll() delivers completions in any order, and late.
+//   order     poll() delivers completions in any order, and late; a slow disk, later.
 //   resize    is durable when it returns; cut off, the file has the old size, the new one, or one
 //             between (whole blocks), and what was added is zeros. kNoSpace beyond capacity_bytes.
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
@@ -19,7 +19,8 @@
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.
 //   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
-//             reports success and went elsewhere. flip(): a bit rots, in cache and on disk.
+//             reports success and went elsewhere. flip(): a bit rots, in cache and on disk; mend()
+//             puts it right wherever it was not overwritten, as if it had never happened.
 //   beneath   Short transfers and EINTR end in the real disks and are not seen at this seam.
 //
 // Everything depends on the seed and the calls alone. Each submit, each completion and each half of
@@ -53,10 +54,10 @@ enum class SimStep : std::uint8_t { kSubmitRead, kSubmitWrite, kSubmitSync, kCom
 
 struct SimDiskOptions {
     std::uint64_t seed = 1;
-    SimClock* clock = nullptr;      // poll() moves it on; may be null
-    bool reorder = true;            // false: completions in the order of submission, all at once
+    SimClock* clock = nullptr;  // poll() moves it on; may be null
+    bool reorder = true;        // false: completions in the order of submission, all at once
     std::uint64_t capacity_bytes = 1ull << 40;  // of all files together
-    int full_error = 28;            // ENOSPC: what a growth beyond it fails with
+    int full_error = 28;                        // ENOSPC: what a growth beyond it fails with
 };
 
 class SimDisk final : public Disk {
@@ -78,6 +79,8 @@ class SimDisk final : public Disk {
     std::uint64_t steps() const { return step_; }  // taken so far
     // Called before each step with its number and kind; may set a fault for it.
     void observe(std::function<void(std::uint64_t step, SimStep kind)> observer);
+    // For an observer: the request whose submission is the step; nullptr at other steps.
+    const DiskRequest* submitting() const { return submitting_; }
     void crash_at(std::uint64_t step) { crash_step_ = step; }
     void crash_now();
     bool crashed() const { return crashed_; }
@@ -91,6 +94,9 @@ class SimDisk final : public Disk {
                    int error_number);
     void clear_bad_ranges() { bad_ranges_.clear(); }
     void flip(StoreFile file, std::uint64_t offset_bytes, unsigned bit = 0);
+    void mend();
+    // Of so many polls that may come back with nothing, one brings something.
+    void set_slowness(std::uint32_t polls) { slowness_ = polls; }
     void set_capacity_bytes(std::uint64_t bytes) { options_.capacity_bytes = bytes; }
 
     // ---- what the next process finds
@@ -136,12 +142,12 @@ class SimDisk final : public Disk {
     };
     struct Flight {
         DiskRequest* request = nullptr;
-        std::uint64_t write = 0;       // number of the write, in order of submission
+        std::uint64_t write = 0;  // number of the write, in order of submission
         StoreFile file = StoreFile::kData;
         std::uint64_t first_sector = 0;
-        std::vector<SectorPtr> values;  // of a write
+        std::vector<SectorPtr> values;     // of a write
         std::uint64_t grows_to_bytes = 0;  // of a growth, else 0
-        std::uint64_t order = 0;        // of a sync: completions up to here are covered
+        std::uint64_t order = 0;           // of a sync: completions up to here are covered
         int error_number = 0;
         bool lost = false;
     };
@@ -186,6 +192,7 @@ class SimDisk final : public Disk {
     std::array<File, kStoreFileCount> files_;
     std::vector<Flight> flights_;
     std::vector<Flight> cut_off_;  // were in flight at the crash
+    const DiskRequest* submitting_ = nullptr;
     std::uint64_t step_ = 0;
     std::uint64_t order_ = 0;
     std::uint64_t writes_ = 0;
@@ -198,6 +205,8 @@ class SimDisk final : public Disk {
     std::set<std::uint64_t> lost_;
     std::map<std::uint64_t, std::uint64_t> misdirected_;
     std::vector<BadRange> bad_ranges_;
+    std::map<SectorPtr, SectorPtr> rotten_;  // what it was before
+    std::uint32_t slowness_ = 1;
 };
 
 }  // namespace bidstore

@@ -67,6 +67,14 @@ class Snapshot {
         return rows;
     }
 
+    // A page as it lies in its frame, for as long as the lease holds. Nothing: as for get().
+    const std::byte* page(PageId id) {
+        for (;;) {
+            if (const std::byte* bytes = see_page(view_, slot_, id).page) return bytes;
+            if (!bring_in(id)) return nullptr;
+        }
+    }
+
     // Nothing when the lease ended, or with trouble() said.
     std::optional<std::optional<std::vector<std::byte>>> get(const TreeShape& shape, PageId root,
                                                              const std::vector<std::byte>& key) {

@@ -1,0 +1,111 @@
+#include "tests/sim_faults.h"
+
+#include <array>
+#include <cerrno>
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kNoLimit = std::uint64_t{1} << 40;
+
+std::uint64_t used_bytes(SimDisk& disk) {
+    std::uint64_t bytes = 0;
+    for (const StoreFile file : {StoreFile::kData, StoreFile::kLog, StoreFile::kJournal}) {
+        const auto size = disk.size_bytes(file);
+        if (size) bytes += *size;
+    }
+    return bytes;
+}
+
+}  // namespace
+
+const char* fault_name(FaultKind kind) {
+    constexpr std::array<const char*, kFaultKinds> kNames{
+        "no faults", "crashes", "write errors", "read errors", "full disk", "rot", "lies", "all"};
+    return kNames[static_cast<unsigned>(kind)];
+}
+
+void SimFaults::watch(SimDisk& disk) {
+    crash_at_ = 0;
+    disk.set_slowness(pick(3) == 0 ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
+    // A file system that is full stays so when the daemon starts anew.
+    if (!full_) disk.set_capacity_bytes(kNoLimit);
+    disk.observe([this, &disk](std::uint64_t step, SimStep kind) {
+        if (!armed_) return;
+        const bool writes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync;
+        const bool breaks = kind_ == FaultKind::kWriteErrors || kind_ == FaultKind::kAll;
+        if (writes && breaks && pick(kind_ == FaultKind::kAll ? 1'200 : 300) == 0) {
+            excuses_.damage = true;  // a load that it was of fails
+            disk.fail_at(step, EIO);
+        }
+        if (kind == SimStep::kSubmitRead && reads_fail_ != 0 && pick(reads_fail_) == 0) {
+            disk.fail_at(step, EIO);
+        }
+        if (kind != SimStep::kSubmitWrite || !lies_) return;
+        if (disk.submitting()->file == StoreFile::kLog) return;
+        if (pick(20) == 0) disk.lose_at(step);
+        if (pick(20) == 0) disk.misdirect_at(step, pick(1'000) * 4'096);
+    });
+}
+
+void SimFaults::crash_soon(SimDisk& disk, std::uint64_t steps) {
+    crash_at_ = disk.steps() + 1 + pick(steps);
+    disk.crash_at(crash_at_);
+}
+
+void SimFaults::plan(SimDisk& disk) {
+    if (!armed_) return;
+    if (crashes() && crash_at_ <= disk.steps() && pick(kind_ == FaultKind::kAll ? 90 : 60) == 0) {
+        crash_soon(disk, 80);
+    }
+    if (kind_ == FaultKind::kReadErrors || kind_ == FaultKind::kAll) plan_reads(disk);
+    if (kind_ == FaultKind::kFullDisk || kind_ == FaultKind::kAll) plan_room(disk);
+    if (kind_ == FaultKind::kRot) plan_rot(disk);
+}
+
+void SimFaults::plan_reads(SimDisk&) {
+    if (reads_fail_ == 0 && pick(60) == 0) {
+        reads_fail_ = 1 + pick(10);
+        excuses_.damage = true;
+    } else if (reads_fail_ != 0 && pick(20) == 0) {
+        reads_fail_ = 0;
+    }
+}
+
+void SimFaults::plan_room(SimDisk& disk) {
+    if (!full_ && pick(50) == 0) {
+        full_ = excuses_.full = true;
+        disk.set_capacity_bytes(used_bytes(disk) + pick(64) * 4'096);
+    } else if (full_ && pick(60) == 0) {
+        full_ = false;
+        disk.set_capacity_bytes(kNoLimit);
+    }
+}
+
+void SimFaults::plan_rot(SimDisk& disk) {
+    if (rotten_ && pick(30) == 0) {
+        disk.mend();
+        rotten_ = false;
+    } else if (!rotten_ && pick(30) == 0) {
+        rotten_ = excuses_.damage = true;
+        for (std::uint64_t bits = 1 + pick(6); bits > 0; --bits) {
+            const StoreFile file = pick(6) == 0 ? StoreFile::kJournal : StoreFile::kData;
+            const auto size = disk.size_bytes(file);
+            if (size && *size > 0) disk.flip(file, pick(*size), static_cast<unsigned>(pick(8)));
+        }
+    }
+}
+
+void SimFaults::begin_lies() { lies_ = excuses_.damage = true; }
+
+void SimFaults::end(SimDisk& disk) {
+    armed_ = lies_ = false;
+    full_ = rotten_ = false;
+    reads_fail_ = 0;
+    disk.crash_at(0);
+    disk.mend();
+    disk.set_capacity_bytes(kNoLimit);
+    disk.set_slowness(1);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,62 @@
+// The faults of a simulated run: which, and when. What they may be is said in tests/sim_disk.h.
+#pragma once
+
+#include <cstdint>
+#include <random>
+
+#include "tests/sim_disk.h"
+#include "tests/sim_findings.h"
+
+namespace bidstore {
+
+enum class FaultKind : std::uint8_t {
+    kNone,         // clean restarts alone
+    kCrashes,      // power loss, process death, also in the middle of a recovery
+    kWriteErrors,  // a write or a sync fails: the daemon goes down and comes back
+    kReadErrors,   // for a while, of some reads
+    kFullDisk,     // and room again
+    kRot,          // bits of the files flip, and flip back
+    kLies,         // writes of data or journal are lost, or go elsewhere, and report success
+    kAll,          // crashes, write errors, read errors, full disk
+};
+inline constexpr std::uint32_t kFaultKinds = 8;
+const char* fault_name(FaultKind kind);
+
+class SimFaults {
+  public:
+    SimFaults(std::mt19937_64& random, Excuses& excuses, FaultKind kind)
+        : random_(random), excuses_(excuses), kind_(kind) {}
+
+    FaultKind kind() const { return kind_; }
+    bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
+    // The disk of a new life: slow now and then.
+    void watch(SimDisk& disk);
+    // Called before each step of the run: sets what is to happen, or ends it.
+    void plan(SimDisk& disk);
+    // From here on the disk is not to be trusted; what follows can be detected, not undone.
+    void begin_lies();
+    // Reads do not fail for the moment: a daemon that cannot read its files does not start.
+    void let_read() { reads_fail_ = 0; }
+    // Nothing happens any more, and what can be mended is mended.
+    void end(SimDisk& disk);
+    // A crash within the next `steps` disk operations.
+    void crash_soon(SimDisk& disk, std::uint64_t steps);
+
+  private:
+    void plan_reads(SimDisk& disk);
+    void plan_room(SimDisk& disk);
+    void plan_rot(SimDisk& disk);
+    std::uint64_t pick(std::uint64_t below) { return random_() % below; }
+
+    std::mt19937_64& random_;
+    Excuses& excuses_;
+    FaultKind kind_;
+    bool armed_ = true;
+    std::uint64_t reads_fail_ = 0;  // one in so many; 0: none
+    bool full_ = false;
+    bool lies_ = false;
+    bool rotten_ = false;
+    std::uint64_t crash_at_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,363 @@
+#include "tests/sim_keeper.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kCompactionStepsMax = 60;
+constexpr std::uint64_t kRetentionsUs[] = {2'000'000, 8'000'000, 60'000'000};
+
+SessionId keeper_session() {
+    SessionId id;
+    id.bytes[0] = 1;
+    return id;
+}
+
+enum Kind : std::uint32_t { kFixed, kMixed, kTimed, kByTime, kKinds };
+
+Schema schema_of(Kind kind, const std::string& name) {
+    switch (kind) {
+        case kFixed:
+            return made(Schema::make(name,
+                                     {{"id", ColumnType::kU32, 0},
+                                      {"n", ColumnType::kI64, 0},
+                                      {"pad", ColumnType::kFixed, 300}},
+                                     1));
+        case kMixed:
+            return made(Schema::make(name,
+                                     {{"id", ColumnType::kU32, 0},
+                                      {"n", ColumnType::kI32, 0},
+                                      {"text", ColumnType::kText, 0},
+                                      {"data", ColumnType::kBytes, 0}},
+                                     1));
+        case kTimed:
+            return made(Schema::make(name,
+                                     {{"id", ColumnType::kU32, 0},
+                                      {"at", ColumnType::kTimestamp, 0},
+                                      {"text", ColumnType::kText, 0}},
+                                     1, 1));
+        default:
+            return made(Schema::make(name,
+                                     {{"at", ColumnType::kTimestamp, 0},
+                                      {"id", ColumnType::kU32, 0},
+                                      {"pad", ColumnType::kFixed, 200}},
+                                     2, 0));
+    }
+}
+
+}  // namespace
+
+SimKeeper::SimKeeper(Random& random, Findings& findings, const Excuses& excuses)
+    : random_(random),
+      findings_(findings),
+      excuses_(excuses),
+      session_(findings, keeper_session(), Rights::kAdmin),
+      now_(std::make_shared<Guests>()) {}
+
+bool SimKeeper::connect(SimLife& life) { return session_.connect(life.store); }
+void SimKeeper::send_again() { session_.send_again(); }
+void SimKeeper::lose() { session_.lose(); }
+
+std::vector<SimKeeper::GuestsPtr> SimKeeper::guests() const {
+    if (next_ && !decided_) return {now_, next_};
+    return {decided_ ? next_ : now_};
+}
+
+SimKeeper::Rows SimKeeper::alive(const Guest& guest, const Rows& rows, std::uint64_t floor) {
+    Rows alive = rows;
+    std::erase_if(alive, [&](const auto& row) {
+        return !guest.schema.live(row.first.data(), row.second, floor);
+    });
+    return alive;
+}
+
+bool SimKeeper::create_shared(SimLife& life, std::array<TableId, kTables>& tables) {
+    for (std::uint32_t i = 0; i < kTables; ++i) {
+        const std::string encoded = schemas()[i].encode();
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kCreateTable, TableId{}, {},
+                        std::as_bytes(std::span(encoded)));
+        session_.submit(bytes.bytes());
+        bool made = false;
+        life.store.run_until([&] {
+            session_.collect([&](const SimSession::Write& write) {
+                made = write.answer.error == Error::kOk && write.answer.result_count == 1;
+                tables[i] = TableId{static_cast<std::uint32_t>(write.answer.result[0])};
+            });
+            return session_.idle();
+        });
+        if (!made) return false;
+    }
+    return true;
+}
+
+// ---- rows ----
+
+Bytes SimKeeper::key(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us) {
+    Bytes key(schema.key_bytes());
+    if (schema.time_column() == 0) {
+        encode_key_integer(key.data(), now_us - pick(retain_us + 1'000'000), 8, false);
+        encode_key_integer(key.data() + 8, pick(1'000), 4, false);
+    } else {
+        encode_key_integer(key.data(), pick(120), 4, false);
+    }
+    return key;
+}
+
+Bytes SimKeeper::value(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us,
+                       bool large) {
+    Parts parts;
+    parts.fixed.assign(schema.fixed_bytes(), static_cast<std::byte>('A' + pick(26)));
+    if (schema.time_column() == 1) {
+        const std::uint64_t at = now_us - pick(retain_us + 1'000'000);
+        std::memcpy(parts.fixed.data() + schema.offset_bytes(1), &at, sizeof at);
+    }
+    for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
+        const std::uint64_t most = large && pick(12) == 0 ? 12'000 : pick(4) == 0 ? 1'500 : 200;
+        parts.variable.emplace_back(pick(most), static_cast<std::byte>('a' + pick(26)));
+    }
+    return join(schema, parts);
+}
+
+// ---- what it does ----
+
+void SimKeeper::send(Guests next, const TransactionBytes& bytes) {
+    number_ = session_.submit(bytes.bytes());
+    if (number_ == 0) return;
+    ++acts_;
+    next_ = std::make_shared<Guests>(std::move(next));
+    decided_ = false;
+}
+
+TableId SimKeeper::id_of(SimLife& life, const std::string& name) const {
+    const TableEntry* table = table_named(life.store, name);
+    return table == nullptr ? TableId{} : table->id;
+}
+
+void SimKeeper::begin_create(SimLife& life, const std::string& name) {
+    Guests next = *now_;
+    const auto kind = static_cast<Kind>(pick(kKinds));
+    Guest guest{schema_of(kind, name), 0, 0, std::make_shared<Rows>()};
+    const bool timed = kind == kTimed || kind == kByTime;
+    if (timed && pick(4) != 0) guest.retain_us = kRetentionsUs[pick(3)];
+    const TableAttributes attributes{guest.retain_us, 0};
+    const std::string encoded = guest.schema.encode();
+    next.emplace(name, std::move(guest));
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kCreateTable, TableId{},
+                    std::as_bytes(std::span(&attributes, 1)), std::as_bytes(std::span(encoded)));
+    static_cast<void>(life);
+    large_ = false;
+    send(std::move(next), bytes);
+}
+
+void SimKeeper::begin_rows(SimLife& life, const std::string& name) {
+    Guests next = *now_;
+    Guest& guest = next.at(name);
+    const TableId id = id_of(life, name);
+    const std::uint64_t now_us = life.store.clock.wall_us();
+    Rows rows = *guest.rows;
+    TransactionBytes bytes;
+    const std::uint64_t operations = 1 + pick(14);
+    large_ = operations > 3;  // for the smallest pools
+    for (std::uint64_t count = operations; count > 0; --count) {
+        if (!rows.empty() && pick(5) == 0) {
+            auto row = rows.begin();
+            std::advance(row, static_cast<std::ptrdiff_t>(pick(rows.size())));
+            bytes.operation(OperationKind::kDelete, id, row->first, {}, kIfPresent);
+            rows.erase(row);
+            continue;
+        }
+        const Bytes new_key = key(guest.schema, now_us, guest.retain_us);
+        rows[new_key] = value(guest.schema, now_us, guest.retain_us, true);
+        large_ |= rows[new_key].size() > kRowBytesMax;
+        bytes.operation(OperationKind::kPut, id, new_key, rows[new_key]);
+    }
+    if (!rows.empty() && pick(6) == 0) {
+        auto from = rows.begin();
+        std::advance(from, static_cast<std::ptrdiff_t>(pick(rows.size())));
+        auto to = from;
+        for (std::uint64_t i = pick(30); i > 0 && to != rows.end(); --i) ++to;
+        const Bytes end = to == rows.end() ? Bytes{} : to->first;
+        bytes.operation(OperationKind::kDeleteRange, id, from->first, end);
+        rows.erase(from, to);
+    }
+    guest.rows = std::make_shared<Rows>(std::move(rows));
+    send(std::move(next), bytes);
+}
+
+void SimKeeper::begin_drop(SimLife& life, const std::string& name) {
+    Guests next = *now_;
+    next.erase(name);
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kDropTable, id_of(life, name), {}, {});
+    large_ = false;
+    send(std::move(next), bytes);
+}
+
+void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
+    Guests next = *now_;
+    Guest& guest = next.at(name);
+    if (guest.schema.time_column() == kNoTimeColumn) return;
+    if (guest.retain_us != 0) {
+        guest.floor_most_us = std::max(guest.floor_most_us,
+                                       life.store.clock.wall_us() + 10'000'000 - guest.retain_us);
+    }
+    guest.retain_us = pick(4) == 0 ? 0 : kRetentionsUs[pick(3)];
+    const TableAttributes attributes{guest.retain_us, 0};
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kSetTable, id_of(life, name), {},
+                    std::as_bytes(std::span(&attributes, 1)));
+    large_ = false;
+    send(std::move(next), bytes);
+}
+
+void SimKeeper::begin_load(const std::string& name) {
+    Guests next = *now_;
+    Guest guest{schema_of(static_cast<Kind>(pick(kKinds)), name), 0, 0, nullptr};
+    Rows rows;
+    for (std::uint64_t count = pick(3) == 0 ? pick(700) : pick(60); count > 0; --count) {
+        const Bytes new_key =
+            guest.schema.time_column() == 0 ? key(guest.schema, 1ull << 40, 1 << 30) : Bytes(4);
+        Bytes row_key = new_key;
+        if (guest.schema.time_column() != 0) {
+            encode_key_integer(row_key.data(), pick(2'000), 4, false);
+        }
+        rows[row_key] = value(guest.schema, 1ull << 40, 1 << 30, false);
+    }
+    guest.rows = std::make_shared<Rows>(rows);
+    next.insert_or_assign(name, guest);
+    next_ = std::make_shared<Guests>(std::move(next));
+    number_ = 0;
+    decided_ = false;
+    ++acts_;
+    load_.emplace(session_.client(), guest.schema, rows);
+}
+
+void SimKeeper::act(SimLife& life) {
+    if (!session_.connected()) return;
+    if (load_) return pump_load();
+    if (compact_) return pump_compaction();
+    if (!session_.idle() || next_) return;
+    const std::string name = "guest" + std::to_string(pick(4));
+    const bool there = now_->contains(name);
+    const std::uint64_t choice = pick(100);
+    if (choice < 5) {
+        ++acts_;
+        compact_.emplace(session_.client());
+    } else if (!there) {
+        choice < 30 ? begin_load(name) : begin_create(life, name);
+    } else if (choice < 13) {
+        begin_drop(life, name);
+    } else if (choice < 22) {
+        begin_retention(life, name);
+    } else {
+        begin_rows(life, name);
+    }
+}
+
+// ---- answers ----
+
+void SimKeeper::answered(SimLife&, const Answer& answer) {
+    const Error error = answer.error;
+    if (error == Error::kOk) {
+        now_ = next_;
+    } else if (decided_) {
+        findings_.report(
+            "a change of the keeper's was there after recovery, and was then refused "
+            "with " +
+            std::string(error_name(error)));
+    } else if (!excuses_.cover(error) && !(large_ && error == Error::kTooLarge)) {
+        findings_.report("a change of the keeper's was refused with " +
+                         std::string(error_name(error)) + ", and there is no reason for it");
+    }
+    next_.reset();
+    decided_ = false;
+}
+
+void SimKeeper::collect(SimLife& life) {
+    session_.collect([&](const SimSession::Write& write) {
+        if (write.number == number_ && next_) answered(life, write.answer);
+    });
+}
+
+void SimKeeper::pump_load() {
+    if (!load_->step()) return;
+    if (load_->loaded()) {
+        now_ = next_;
+    } else if (!excuses_.cover(load_->error()) && load_->error() != Error::kTooLarge) {
+        findings_.report("a load failed with " + std::string(error_name(load_->error())) +
+                         ", and there is no reason for it");
+    }
+    next_.reset();
+    load_.reset();
+}
+
+void SimKeeper::pump_compaction() {
+    const bool done = compact_->advance();
+    if (!done && compact_->steps() < kCompactionStepsMax) return;
+    // An answer may be under way: the call slot stays taken, of which there are enough.
+    const Error error = compact_->steps() > 0 ? compact_->error() : Error::kOk;
+    if (error != Error::kOk && !excuses_.cover(error)) {
+        findings_.report("a compaction failed with " + std::string(error_name(error)));
+    }
+    compact_.reset();
+}
+
+bool SimKeeper::settle(SimLife& life) {
+    life.run([&] {
+        collect(life);
+        if (load_) pump_load();
+        if (compact_) pump_compaction();
+        return (idle() && session_.idle()) || findings_.any();
+    });
+    if (life.down() || findings_.any()) return false;
+    if (!idle()) findings_.report("the keeper has no answer, after thousands of rounds");
+    return !findings_.any();
+}
+
+// ---- recovery ----
+
+void SimKeeper::recovered(SimLife& life) {
+    load_.reset();
+    compact_.reset();
+    std::string wrong;
+    GuestsPtr found;
+    // Of a write, its session knows whether it was applied.
+    if (next_ && number_ != 0) decided_ = session_.applied() >= number_;
+    const std::vector<GuestsPtr> candidates =
+        next_ && number_ != 0 ? std::vector<GuestsPtr>{decided_ ? next_ : now_} : guests();
+    for (const GuestsPtr& candidate : candidates) {
+        std::string unlike;
+        std::size_t tables = 0;
+        for (TableEntry* table : life.store.engine->core().storage().catalog->all()) {
+            if (table->hidden() || !table->schema.name().starts_with("guest")) continue;
+            ++tables;
+            const auto guest = candidate->find(table->schema.name());
+            if (guest == candidate->end()) {
+                unlike = "table " + table->schema.name() + " is there";
+                break;
+            }
+            const Rows rows = life.store.rows(table->id);
+            const Rows expected = alive(guest->second, *guest->second.rows, table->tree.floor());
+            unlike = difference(rows, expected);
+            if (table->retain_us != guest->second.retain_us) unlike = "another retention";
+            if (!unlike.empty()) {
+                unlike = "table " + table->schema.name() + ": " + unlike;
+                break;
+            }
+        }
+        if (unlike.empty() && tables != candidate->size()) unlike = "a table is missing";
+        if (unlike.empty()) found = candidate;
+        if (!unlike.empty()) wrong = unlike;
+    }
+    if (!found) return findings_.report("after recovery the keeper's tables are wrong: " + wrong);
+    if (!next_ || number_ != 0) return;
+    now_ = found;  // a load: there or not, it is over
+    next_.reset();
+}
+
+}  // namespace bidstore

@@ -1,0 +1,87 @@
+// The keeper of the simulation: an administrator that makes, fills, loads, changes and drops tables
+// of its own, the guests, and compacts the file. It does one thing at a time, so the guests are at
+// any moment what they were before that thing or what they are after it, all of it or nothing.
+//
+// Rows of guests with a retention die by a floor that the engine moves: what is compared is what is
+// alive at the floor of the reader's snapshot.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "tests/compaction_fixture.h"
+#include "tests/load_fixture.h"
+#include "tests/model_maker.h"
+#include "tests/sim_life.h"
+#include "tests/sim_session.h"
+
+namespace bidstore {
+
+struct Guest {
+    Schema schema;
+    std::uint64_t retain_us = 0;
+    std::uint64_t floor_most_us = 0;  // where retentions before this one may have moved the floor
+    std::shared_ptr<const std::map<Bytes, Bytes>> rows;
+};
+
+class SimKeeper {
+  public:
+    using Guests = std::map<std::string, Guest>;
+    using GuestsPtr = std::shared_ptr<const Guests>;
+    using Rows = std::map<Bytes, Bytes>;
+
+    SimKeeper(Random& random, Findings& findings, const Excuses& excuses);
+
+    bool connect(SimLife& life);
+    void send_again();
+    void lose();
+    // What the guests may be now: one, or two of them.
+    std::vector<GuestsPtr> guests() const;
+    // Goes on with what it does, or begins something.
+    void act(SimLife& life);
+    void collect(SimLife& life);
+    bool idle() const { return !next_ && !load_ && !compact_; }
+    bool settle(SimLife& life);
+    // What the crash left has to be one or the other.
+    void recovered(SimLife& life);
+
+    // The shared tables are its, too: made first.
+    bool create_shared(SimLife& life, std::array<TableId, kTables>& tables);
+
+    // The rows of a guest that are alive at this floor.
+    static Rows alive(const Guest& guest, const Rows& rows, std::uint64_t floor);
+    std::uint64_t acts() const { return acts_; }
+
+  private:
+    void begin_create(SimLife& life, const std::string& name);
+    void begin_rows(SimLife& life, const std::string& name);
+    void begin_drop(SimLife& life, const std::string& name);
+    void begin_retention(SimLife& life, const std::string& name);
+    void begin_load(const std::string& name);
+    TableId id_of(SimLife& life, const std::string& name) const;
+    void send(Guests next, const TransactionBytes& bytes);
+    void answered(SimLife& life, const Answer& answer);
+    void pump_load();
+    void pump_compaction();
+    Bytes key(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us);
+    Bytes value(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us, bool large);
+    std::uint64_t pick(std::uint64_t below) { return random_() % below; }
+
+    Random& random_;
+    Findings& findings_;
+    const Excuses& excuses_;
+    SimSession session_;
+    GuestsPtr now_;
+    GuestsPtr next_;            // when what is under way is done
+    std::uint64_t number_ = 0;  // of the write under way
+    bool large_ = false;        // which may be too large
+    bool decided_ = false;      // it is done, as a recovery showed; the answer is still to come
+    std::optional<LoadClient> load_;
+    std::optional<CompactClient> compact_;
+    std::uint64_t acts_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,54 @@
+// One life of the simulated daemon: from an opening of the files to its end, whatever that is.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "tests/sim.h"
+#include "tests/sim_findings.h"
+
+namespace bidstore {
+
+class SimLife {
+  public:
+    // Opens what is on the disk; status() says what came of it.
+    SimLife(const SimStoreOptions& options, std::unique_ptr<SimDisk> disk, std::uint64_t seed,
+            const SimClock& clock)
+        : store(options, std::move(disk), seed) {
+        store.clock = clock;  // time goes on
+        status_ = store.open();
+        if (!status_.ok()) return;
+        auto descriptor = store.pool->open_read_only();
+        CHECK(descriptor.ok());
+        auto mapped = PoolView::map(std::move(*descriptor));
+        CHECK(mapped.ok());
+        view.emplace(std::move(*mapped));
+    }
+
+    const Status& status() const { return status_; }
+    // Fenced, or without power: what it says from now on counts, but nothing more is asked of it.
+    bool down() const {
+        return !status_.ok() || store.disk->crashed() || !store.engine->fence_reason().empty();
+    }
+
+    // Rounds until `done`, or the end of patience; time passes faster after a while.
+    bool run(const std::function<bool()>& done) {
+        for (int i = 0; i < 3'000; ++i) {
+            if (done()) return true;
+            if (down()) return false;
+            if (i > 300) store.clock.advance_ns(2'000'000);
+            store.round();
+        }
+        return done();
+    }
+
+    SimStore store;
+    std::optional<PoolView> view;
+
+  private:
+    Status status_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,323 @@
+#include "tests/sim_oracle.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kOrdersMax = 50'000;  // looked at before the search gives up
+
+std::string name_of(std::uint32_t writer, std::uint64_t number) {
+    return "write " + std::to_string(number) + " of writer " + std::to_string(writer);
+}
+
+// A wide range, several large values, or many rows may need more frames than a small pool has.
+bool may_be_too_large(const Operations& operations) {
+    return operations.size() > 4 ||
+           std::any_of(operations.begin(), operations.end(), [](const Operation& each) {
+               return each.kind == OperationKind::kDeleteRange || each.body.size() > kRowBytesMax ||
+                      each.content.size() > 2'000;
+           });
+}
+
+}  // namespace
+
+// ---- answers ----
+
+void Oracle::answered(std::uint32_t writer, std::uint64_t number, const Operations& operations,
+                      bool durable, const Answer& answer) {
+    auto& places = places_[writer];
+    const auto known = places.find(number);
+    if (answer.error != Error::kOk) {
+        ++refusals_;
+        if (known != places.end()) {
+            return findings_.report(name_of(writer, number) + " had been applied at place " +
+                                    std::to_string(known->second) + " and was then refused with " +
+                                    std::string(error_name(answer.error)));
+        }
+        refused_.push_back({writer, number, operations, answer.error, answer.failed_operation});
+        return;
+    }
+    if (answer.result_count == 0) {  // sent again: it had been applied
+        if (known == places.end())
+            unseen_[writer].push_back({writer, number, operations, {}, false});
+        if (known != places.end()) durable_ = std::max(durable_, known->second);
+        return;
+    }
+    if (known != places.end()) {
+        return findings_.report(name_of(writer, number) + " was applied twice");
+    }
+    const std::int64_t place = answer.result[answer.result_count - 1];
+    places[number] = place;
+    if (durable) durable_ = std::max(durable_, place);
+    Applied applied{writer,     number,
+                    operations, {answer.result, answer.result + answer.result_count},
+                    true,       answer.csn};
+    if (place <= model_.newest() || !waiting_.emplace(place, std::move(applied)).second) {
+        return findings_.report(name_of(writer, number) + " got place " + std::to_string(place) +
+                                " of the serial order, which was taken");
+    }
+    follow();
+}
+
+bool Oracle::apply(const Applied& applied) {
+    Evaluation evaluation = model_.evaluation(model_.newest());
+    const Outcome expected = evaluation.run(applied.operations);
+    const std::string name =
+        name_of(applied.writer, applied.number) + ", place " + std::to_string(model_.newest() + 1);
+    if (expected.error != Error::kOk) {
+        findings_.report(name + ", was applied, and should have been refused with " +
+                         std::string(error_name(expected.error)) + " at operation " +
+                         std::to_string(expected.failed));
+        return false;
+    }
+    if (applied.seen && applied.results != expected.results) {
+        findings_.report(name + ", was answered with wrong results");
+        return false;
+    }
+    if (applied.csn != 0 && applied.csn < model_.newest_csn()) {
+        findings_.report(name + ", has a csn below that of the place before");
+        return false;
+    }
+    model_.apply(evaluation, std::max(applied.csn, model_.newest_csn()));
+    ++applied_;
+    return true;
+}
+
+void Oracle::follow() {
+    while (!waiting_.empty() && waiting_.begin()->first == model_.newest() + 1) {
+        if (!apply(waiting_.begin()->second)) return;
+        waiting_.erase(waiting_.begin());
+    }
+    judge_reads();
+}
+
+// What was sent again after its connection broke, and had been applied, has the places that are
+// left. One connection breaks at a time, and its writes keep their order.
+void Oracle::place_unseen() {
+    for (std::uint32_t writer = 0; writer < unseen_.size(); ++writer) {
+        for (; !unseen_[writer].empty() && !findings_.any(); unseen_[writer].pop_front()) {
+            follow();
+            places_[writer][unseen_[writer].front().number] = model_.newest() + 1;
+            durable_ = std::max(durable_, model_.newest() + 1);
+            if (!apply(unseen_[writer].front())) return;
+        }
+    }
+    follow();
+}
+
+void Oracle::settle() {
+    place_unseen();
+    if (findings_.any()) return;
+    if (!waiting_.empty()) {
+        return findings_.report("place " + std::to_string(model_.newest() + 1) +
+                                " of the serial order is nobody's");
+    }
+    for (const Refused& refused : refused_) judge(refused);
+    refused_.clear();
+}
+
+// Between its writer's transactions before and after it there is a state that refuses it so.
+void Oracle::judge(const Refused& refused) {
+    if (excuses_.cover(refused.error)) return;
+    if (refused.error == Error::kTooLarge && may_be_too_large(refused.operations)) return;
+    const auto& places = places_[refused.writer];
+    const auto after = places.upper_bound(refused.number);
+    const std::int64_t high = after == places.end() ? model_.newest() : after->second - 1;
+    const std::int64_t low = after == places.begin() ? 0 : std::prev(after)->second;
+    for (std::int64_t place = high; place >= low; --place) {
+        const Outcome outcome = model_.evaluation(place).run(refused.operations);
+        if (outcome.error == refused.error && outcome.failed == refused.failed) return;
+    }
+    findings_.report(name_of(refused.writer, refused.number) + " was refused with " +
+                     std::string(error_name(refused.error)) + " at operation " +
+                     std::to_string(refused.failed) + ", which no state from " +
+                     std::to_string(low) + " to " + std::to_string(high) + " explains");
+}
+
+// ---- reads ----
+
+void Oracle::saw_row(std::int64_t place, std::uint32_t table, const Bytes& key,
+                     std::optional<Bytes> value) {
+    Seen seen{place, table, true, key, {}, {}};
+    if (value) seen.rows[key] = std::move(*value);
+    seen_.push_back(std::move(seen));
+    judge_reads();
+}
+
+void Oracle::saw_rows(std::int64_t place, std::uint32_t table, const Bytes& from, const Bytes& to,
+                      TableRows rows) {
+    seen_.push_back({place, table, false, from, to, std::move(rows)});
+    judge_reads();
+}
+
+std::string Oracle::unlike(const Seen& seen) const {
+    TableRows expected;
+    if (seen.one) {
+        if (const auto value = model_.get(seen.table, seen.from, seen.place)) {
+            expected[seen.from] = *value;
+        }
+    } else {
+        expected = model_.range(seen.table, seen.from, seen.to, seen.place);
+    }
+    return difference(seen.rows, expected);
+}
+
+void Oracle::judge_reads() {
+    std::erase_if(seen_, [&](const Seen& seen) {
+        if (seen.place > model_.newest()) return false;
+        const std::string wrong = unlike(seen);
+        if (!wrong.empty()) {
+            findings_.report("a snapshot of place " + std::to_string(seen.place) + ", table " +
+                             std::to_string(seen.table) + ": " + wrong);
+        }
+        return true;
+    });
+}
+
+// ---- recovery ----
+
+// Finds an order of the unanswered writes that gives the recovered rows.
+class Oracle::Order {
+  public:
+    Order(Oracle& oracle, std::int64_t witness, const std::array<TableRows, kTables>& rows,
+          const std::vector<std::deque<UnknownWrite>>& unknown)
+        : oracle_(oracle), model_(oracle.model_), witness_(witness), rows_(rows), left_(unknown) {}
+
+    bool find() {
+        if (++looked_ > kOrdersMax) return false;
+        const std::int64_t place = model_.newest();
+        if (place == witness_ && done()) return fits();
+        for (std::uint32_t writer = 0; writer < left_.size(); ++writer) {
+            if (!left_[writer].empty() && try_next(writer)) return true;
+            model_.truncate(place);
+        }
+        return place < witness_ && try_known();
+    }
+    bool gave_up() const { return looked_ > kOrdersMax; }
+    const std::vector<std::pair<std::uint32_t, std::uint64_t>>& chosen() const { return chosen_; }
+    const std::string& wrong() const { return wrong_; }
+
+  private:
+    bool done() const {
+        return std::all_of(left_.begin(), left_.end(),
+                           [](const auto& each) { return each.empty(); });
+    }
+
+    bool try_next(std::uint32_t writer) {
+        const UnknownWrite write = left_[writer].front();
+        Evaluation evaluation = model_.evaluation(model_.newest());
+        const Outcome outcome = evaluation.run(*write.operations);
+        const bool may_be_refused = outcome.error != Error::kOk ||
+                                    may_be_too_large(*write.operations) || oracle_.excuses_.full ||
+                                    oracle_.excuses_.damage;
+        left_[writer].pop_front();
+        bool found = may_be_refused && find();
+        const bool taken = oracle_.waiting_.contains(model_.newest() + 1);
+        if (!found && outcome.error == Error::kOk && model_.newest() < witness_ && !taken) {
+            model_.apply(evaluation, model_.newest_csn());
+            chosen_.emplace_back(writer, write.number);
+            found = find();
+            if (!found) chosen_.pop_back();
+        }
+        if (!found) left_[writer].push_front(write);
+        return found;
+    }
+
+    bool try_known() {
+        const std::int64_t place = model_.newest();
+        const auto known = oracle_.waiting_.find(place + 1);
+        if (known == oracle_.waiting_.end()) return false;
+        Evaluation evaluation = model_.evaluation(place);
+        const Outcome outcome = evaluation.run(known->second.operations);
+        if (outcome.error != Error::kOk || outcome.results != known->second.results) return false;
+        model_.apply(evaluation, std::max(known->second.csn, model_.newest_csn()));
+        chosen_.emplace_back(known->second.writer, known->second.number);
+        if (find()) return true;
+        chosen_.pop_back();
+        model_.truncate(place);
+        return false;
+    }
+
+    bool fits() {
+        for (std::uint32_t table = 0; table < kTables; ++table) {
+            const std::string unlike =
+                difference(rows_[table], model_.range(table, {}, {}, witness_));
+            if (unlike.empty()) continue;
+            if (wrong_.empty()) wrong_ = "table " + std::to_string(table) + ": " + unlike;
+            return false;
+        }
+        for (const Seen& seen : oracle_.seen_) {
+            if (seen.place > witness_) continue;
+            const std::string unlike = oracle_.unlike(seen);
+            if (unlike.empty()) continue;
+            if (wrong_.empty()) wrong_ = "what a snapshot saw before: " + unlike;
+            return false;
+        }
+        return true;
+    }
+
+    Oracle& oracle_;
+    Model& model_;
+    std::int64_t witness_;
+    const std::array<TableRows, kTables>& rows_;
+    std::vector<std::deque<UnknownWrite>> left_;
+    std::vector<std::pair<std::uint32_t, std::uint64_t>> chosen_;  // of the places that follow
+    std::string wrong_;
+    std::uint64_t looked_ = 0;
+};
+
+// What was accepted and never durable is gone; and a session's number goes with its writes.
+void Oracle::take_back(std::int64_t witness, const std::vector<std::uint64_t>& decided) {
+    for (std::uint32_t writer = 0; writer < places_.size(); ++writer) {
+        for (const auto& [number, place] : places_[writer]) {
+            if ((place <= witness) == (number <= decided[writer])) continue;
+            return findings_.report(name_of(writer, number) + " has place " +
+                                    std::to_string(place) + " of " + std::to_string(witness) +
+                                    " recovered ones, but its session says that write " +
+                                    std::to_string(decided[writer]) + " was the last");
+        }
+        std::erase_if(places_[writer], [&](const auto& entry) { return entry.second > witness; });
+    }
+    model_.truncate(witness);
+    waiting_.erase(waiting_.upper_bound(witness), waiting_.end());
+}
+
+void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables>& rows,
+                       const std::vector<std::uint64_t>& decided,
+                       const std::vector<std::deque<UnknownWrite>>& unknown) {
+    if (witness < durable_) {
+        return findings_.report("recovery kept " + std::to_string(witness) +
+                                " transactions; place " + std::to_string(durable_) +
+                                " was acknowledged as durable or seen by a reader");
+    }
+    take_back(witness, decided);
+    if (findings_.any()) return;
+    const std::int64_t before = model_.newest();
+    std::vector<std::deque<UnknownWrite>> all = unknown;
+    for (std::uint32_t writer = 0; writer < all.size(); ++writer) {
+        for (const Applied& unseen : unseen_[writer]) {
+            all[writer].push_back({unseen.number, &unseen.operations});
+        }
+        std::sort(all[writer].begin(), all[writer].end(),
+                  [](const auto& a, const auto& b) { return a.number < b.number; });
+    }
+    Order order(*this, witness, rows, all);
+    if (!order.find()) {
+        if (order.gave_up()) return findings_.report("too many orders to look at");
+        return findings_.report("after recovery the rows are those of no order of the " +
+                                std::to_string(witness - before) + " transactions behind place " +
+                                std::to_string(before) + ": " + order.wrong());
+    }
+    std::int64_t place = before;
+    for (const auto& [writer, number] : order.chosen()) places_[writer][number] = ++place;
+    applied_ += static_cast<std::uint64_t>(witness - before);
+    waiting_.clear();
+    for (auto& unseen : unseen_) unseen.clear();
+    durable_ = witness;
+    std::erase_if(seen_, [&](const Seen& seen) { return seen.place > witness; });
+    judge_reads();
+}
+
+}  // namespace bidstore

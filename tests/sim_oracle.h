@@ -1,0 +1,116 @@
+// The oracle of the simulation: what the shared tables (tests/model.h) hold in the serial order of
+// all writers' transactions, and whether every answer, every read and every recovery fits it.
+//
+// The order is told by the witness: each transaction ends with an add of 1 to one shared row, and
+// the sum is its place. What a reader saw is kept with the place of its snapshot and judged when
+// everything up to there is known. After a crash the witness says how many transactions are left,
+// the sessions say which write of each client was the last, and the rows have to be those of one
+// order of the unanswered ones.
+//
+// Who: SimWriters tell it about answers, SimReaders about reads, SimWorld about recoveries.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/model.h"
+#include "tests/sim_findings.h"
+
+namespace bidstore {
+
+using Operations = std::vector<Operation>;
+using TableRows = std::map<Bytes, Bytes>;
+
+// A write without an answer that the session counts as decided.
+struct UnknownWrite {
+    std::uint64_t number = 0;
+    const Operations* operations = nullptr;
+};
+
+class Oracle {
+  public:
+    Oracle(Findings& findings, const Excuses& excuses, std::uint32_t writers)
+        : findings_(findings), excuses_(excuses), places_(writers), unseen_(writers) {}
+
+    // ---- answers ----
+    void answered(std::uint32_t writer, std::uint64_t number, const Operations& operations,
+                  bool durable, const Answer& answer);
+    // Nothing is in flight: every place is known, or finds its writer now; refusals are judged.
+    void settle();
+    // What is newest and certain to be durable.
+    std::int64_t durable() const { return durable_; }
+    std::int64_t newest() const { return model_.newest(); }
+    std::uint64_t applied() const { return applied_; }
+    std::uint64_t refused() const { return refusals_; }
+
+    // ---- reads ----
+    // A snapshot shows the state of this place: what it shows is durable.
+    void published(std::int64_t place) { durable_ = std::max(durable_, place); }
+    void saw_row(std::int64_t place, std::uint32_t table, const Bytes& key,
+                 std::optional<Bytes> value);
+    void saw_rows(std::int64_t place, std::uint32_t table, const Bytes& from, const Bytes& to,
+                  TableRows rows);
+    TableRows rows(std::uint32_t table) const {
+        return model_.range(table, {}, {}, model_.newest());
+    }
+
+    // ---- recovery ----
+    // After it: which of the unanswered writes were applied, and the rows are the recovered ones.
+    // decided: by writer, the newest number that its session says was applied.
+    void recovered(std::int64_t witness, const std::array<TableRows, kTables>& rows,
+                   const std::vector<std::uint64_t>& decided,
+                   const std::vector<std::deque<UnknownWrite>>& unknown);
+
+  private:
+    struct Applied {
+        std::uint32_t writer = 0;
+        std::uint64_t number = 0;
+        Operations operations;
+        std::vector<std::int64_t> results;
+        bool seen = true;  // the answer had results
+        std::uint64_t csn = 0;
+    };
+    struct Refused {
+        std::uint32_t writer = 0;
+        std::uint64_t number = 0;
+        Operations operations;
+        Error error = Error::kOk;
+        std::uint32_t failed = 0;
+    };
+    struct Seen {
+        std::int64_t place = 0;
+        std::uint32_t table = 0;
+        bool one = false;
+        Bytes from;
+        Bytes to;
+        TableRows rows;
+    };
+    class Order;  // the search for the order of unanswered writes
+
+    void follow();
+    bool apply(const Applied& applied);
+    void place_unseen();
+    void judge(const Refused& refused);
+    void judge_reads();
+    std::string unlike(const Seen& seen) const;
+    void take_back(std::int64_t witness, const std::vector<std::uint64_t>& decided);
+
+    Findings& findings_;
+    const Excuses& excuses_;
+    Model model_;
+    std::int64_t durable_ = 0;
+    std::map<std::int64_t, Applied> waiting_;  // behind a place that is not known yet
+    std::vector<std::map<std::uint64_t, std::int64_t>> places_;  // by writer and number
+    std::vector<std::deque<Applied>> unseen_;  // applied, place unknown, in order of their numbers
+    std::vector<Refused> refused_;
+    std::vector<Seen> seen_;
+    std::uint64_t applied_ = 0;
+    std::uint64_t refusals_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,343 @@
+#include "tests/sim_readers.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/page/catalog_schema.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kClients = 2;
+constexpr std::size_t kOpenMax = 4;
+constexpr std::uint64_t kLeaseSlackNs = 100'000'000;
+
+SessionId reader_session(Random& random) {
+    SessionId id;
+    for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random());
+    return id;
+}
+
+}  // namespace
+
+SimReaders::SimReaders(Random& random, Findings& findings, const Excuses& excuses, Oracle& oracle,
+                       SimKeeper& keeper, const std::array<TableId, kTables>& tables,
+                       std::uint32_t keys)
+    : random_(random),
+      findings_(findings),
+      excuses_(excuses),
+      oracle_(oracle),
+      keeper_(keeper),
+      tables_(tables),
+      maker_(random, keys) {}
+
+bool SimReaders::connect(SimLife& life) {
+    clients_.clear();
+    newest_place_ = 0;
+    floors_.clear();
+    for (std::uint32_t i = 0; i < kClients; ++i) {
+        SimClient* client = life.store.attach(Rights::kReader, reader_session(random_));
+        if (client == nullptr) return false;
+        client->welcomed(0);
+        clients_.push_back(client);
+    }
+    return true;
+}
+
+void SimReaders::lose() {
+    open_.clear();
+    clients_.clear();
+}
+
+std::unique_ptr<Snapshot> SimReaders::take(SimLife& life) {
+    SimClient& client = *clients_[random_() % clients_.size()];
+    for (std::uint32_t slot = 1; slot < client.segment().slot_count(); ++slot) {
+        const bool used = std::any_of(open_.begin(), open_.end(), [&](const Open& open) {
+            return &open.snapshot->client() == &client && open.snapshot->slot_index() == slot;
+        });
+        if (!used) return std::make_unique<Snapshot>(life.store, *life.view, client, slot);
+    }
+    return nullptr;
+}
+
+// Whether the snapshot came to an end that needs no explanation.
+bool SimReaders::lost(SimLife& life, const Open& open, const std::string& doing) {
+    const std::string& trouble = open.snapshot->trouble();
+    if (life.down()) return true;
+    if (!trouble.empty() && !excuses_.damage) {
+        findings_.report("a snapshot of csn " + std::to_string(open.snapshot->csn()) + ", " +
+                         doing + ": " + trouble);
+    }
+    if (trouble.empty() && open.snapshot->valid()) {
+        findings_.report("a valid snapshot found nothing, " + doing);
+    }
+    ++expired_;
+    return true;
+}
+
+void SimReaders::begin(SimLife& life) {
+    if (open_.size() >= kOpenMax) return;
+    Open fresh;
+    fresh.snapshot = take(life);
+    if (!fresh.snapshot) return;
+    if (open(life, fresh)) open_.push_back(std::move(fresh));
+}
+
+bool SimReaders::open(SimLife& life, Open& open) {
+    const std::int64_t durable = oracle_.durable();
+    open.guests = keeper_.guests();
+    open.began_ns = life.store.clock.monotonic_ns();
+    if (!read_catalog(life, open)) return false;
+    const TreeShape shape(schemas()[kOrder], tables_[kOrder]);
+    const auto table = open.tables.find("witness");
+    if (table == open.tables.end()) return false;
+    const auto row = open.snapshot->get(shape, table->second.root, key_of(kOrder, 0));
+    if (!row) return !lost(life, open, "looking at the witness");
+    if (*row) std::memcpy(&open.place, (*row)->data(), sizeof open.place);
+    if (!open.snapshot->valid()) return false;
+    if (open.place < durable || open.place < newest_place_) {
+        findings_.report("a snapshot begins with place " + std::to_string(open.place) + "; place " +
+                         std::to_string(std::max(durable, newest_place_)) +
+                         " had been acknowledged or seen before");
+        return false;
+    }
+    newest_place_ = open.place;
+    oracle_.published(open.place);
+    open.held = open.snapshot->page(table->second.root);
+    if (open.held != nullptr) open.held_bytes.assign(open.held, open.held + kPageBytes);
+    return !findings_.any();
+}
+
+bool SimReaders::read_catalog(SimLife& life, Open& open) {
+    const TreeShape shape(catalog_schema(), kCatalogTable);
+    const PageId root{life.view->header().catalog_root};
+    const auto rows = open.snapshot->range(shape, root, Bytes(4), {}, [] { return true; });
+    if (!rows) return !lost(life, open, "reading the catalog");
+    for (const auto& [key, value] : *rows) {
+        const auto number = [&, &row_key = key, &row_value = value](std::uint32_t column) {
+            return column_integer(catalog_schema(), column, row_key.data(), row_value);
+        };
+        const std::uint64_t flags = number(kCatalogFlags);
+        if (flags & (kSystemTableFlag | kDroppedTableFlag | kHiddenTableFlag)) continue;
+        const auto name = column_bytes(catalog_schema(), kCatalogName, key.data(), value);
+        Table table;
+        table.id = TableId{static_cast<std::uint32_t>(number(kCatalogTableId))};
+        table.root = PageId{static_cast<std::uint32_t>(number(kCatalogRoot))};
+        table.retain_us = number(kCatalogRetain);
+        open.tables[{reinterpret_cast<const char*>(name.data()), name.size()}] = table;
+    }
+    std::erase_if(open.guests, [&](const SimKeeper::GuestsPtr& guests) {
+        const bool all = std::all_of(guests->begin(), guests->end(), [&](const auto& guest) {
+            const auto table = open.tables.find(guest.first);
+            return table != open.tables.end() && table->second.retain_us == guest.second.retain_us;
+        });
+        return !all || guests->size() + kTables != open.tables.size();
+    });
+    if (open.guests.empty()) {
+        findings_.report(
+            "a snapshot sees other tables than there were before or after what the "
+            "keeper does");
+    }
+    return !findings_.any();
+}
+
+// A lease ends in time, and a page in sight of a valid snapshot stays what it is.
+bool SimReaders::check_held(SimLife& life, Open& open) {
+    const bool same = open.held == nullptr ||
+                      std::memcmp(open.held, open.held_bytes.data(), open.held_bytes.size()) == 0;
+    if (!open.snapshot->valid()) {
+        ++expired_;
+        return false;
+    }
+    if (!same) {
+        findings_.report("a page changed in the sight of a valid snapshot");
+        return false;
+    }
+    const std::uint64_t age = life.store.clock.monotonic_ns() - open.began_ns;
+    const std::uint64_t most = life.view->header().max_snapshot_age_ns;
+    // What began before the clock's last step is looked at in the next tick.
+    if (age > 3 * most + kLeaseSlackNs && open.began_ns != 0) {
+        life.store.run_until([&] { return !open.snapshot->valid() || life.down(); }, 200);
+        if (open.snapshot->valid() && !life.down()) {
+            findings_.report("a lease does not end");
+        }
+        return false;
+    }
+    return true;
+}
+
+void SimReaders::read(SimLife& life, const std::function<void()>& meanwhile) {
+    if (open_.empty()) return;
+    const std::size_t index = random_() % open_.size();
+    Open& open = open_[index];
+    bool goes_on = check_held(life, open);
+    if (goes_on) {
+        const auto table = static_cast<std::uint32_t>(random_() % 3);
+        switch (random_() % 4) {
+            case 0:
+                goes_on = read_range(life, open, table, meanwhile);
+                break;
+            case 1:
+                goes_on = read_guest(life, open);
+                break;
+            default:
+                goes_on = read_rows(life, open, table);
+                break;
+        }
+        ++reads_;
+    }
+    if (goes_on && !life.down()) return;
+    if (life.down()) return;
+    misses_ += open.snapshot->misses();
+    open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+void SimReaders::end_one() {
+    if (open_.empty()) return;
+    const std::size_t index = random_() % open_.size();
+    misses_ += open_[index].snapshot->misses();
+    open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+void SimReaders::stop_announced(SimLife& life) {
+    SimClient& client = *clients_[random_() % clients_.size()];
+    SlotOwner slot(client.segment().slots()[0], life.view->published(),
+                   life.view->revoked()[client.segment().first_slot()]);
+    slot.begin();
+    slot.pin_all();
+}
+
+bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {
+    const TreeShape shape(schemas()[table], tables_[table]);
+    const PageId root = open.tables.at(schemas()[table].name()).root;
+    for (int i = 0; i < 3; ++i) {
+        const Bytes key = maker_.some_key(table);
+        auto value = open.snapshot->get(shape, root, key);
+        if (value && *value) {
+            *value = open.snapshot->whole(schemas()[table], **value);
+            if (!*value) value.reset();
+        }
+        if (!value) return !lost(life, open, "reading a row of table " + std::to_string(table));
+        if (!open.snapshot->valid()) return false;
+        oracle_.saw_row(open.place, table, key, *value);
+    }
+    return true;
+}
+
+bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
+                            const std::function<void()>& meanwhile) {
+    const TreeShape shape(schemas()[table], tables_[table]);
+    const PageId root = open.tables.at(schemas()[table].name()).root;
+    const bool whole = random_() % 4 == 0;
+    const Bytes from = whole ? key_of(table, 0) : maker_.some_key(table);
+    Bytes to = whole ? Bytes{} : maker_.some_key(table);
+    if (!to.empty() && to < from) to = {};
+    auto found = whole && random_() % 2 == 0 ? open.snapshot->backwards(shape, root)
+                                             : open.snapshot->range(shape, root, from, to, [&] {
+                                                   if (random_() % 3 == 0) meanwhile();
+                                                   return true;
+                                               });
+    if (found) found = open.snapshot->whole(schemas()[table], std::move(*found));
+    if (!found) return !lost(life, open, "reading a range of table " + std::to_string(table));
+    if (!open.snapshot->valid()) return false;
+    oracle_.saw_rows(open.place, table, from, to, std::move(*found));
+    return true;
+}
+
+// The floor follows the clock, no further than any retention, and never falls.
+void SimReaders::check_floor(SimLife& life, const Open& open, const std::string& name,
+                             std::uint64_t floor) {
+    const Table& table = open.tables.at(name);
+    const std::uint64_t now_us = life.store.clock.wall_us();
+    std::uint64_t most = 0;
+    for (const SimKeeper::GuestsPtr& guests : open.guests) {
+        const Guest& guest = guests->at(name);
+        most = std::max(most, guest.floor_most_us);
+        if (guest.retain_us != 0) most = std::max(most, now_us - guest.retain_us);
+    }
+    if (floor > most) findings_.report("the floor of " + name + " is ahead of its retention");
+    auto& [csn, last] = floors_[table.id.value];
+    const std::uint64_t own = open.snapshot->csn();
+    if (own >= csn ? floor < last : floor > last) {
+        findings_.report("the floor of " + name + " fell");
+    }
+    if (own >= csn) {
+        csn = own;
+        last = floor;
+    }
+}
+
+bool SimReaders::read_guest(SimLife& life, Open& open) {
+    std::vector<std::string> names;
+    for (const auto& [name, table] : open.tables) {
+        if (name.starts_with("guest")) names.push_back(name);
+    }
+    if (names.empty()) return true;
+    const std::string name = names[random_() % names.size()];
+    const Table table = open.tables.at(name);
+    const Schema schema = open.guests.front()->at(name).schema;
+    const TreeShape shape(schema, table.id);
+    const std::byte* root = open.snapshot->page(table.root);
+    if (root == nullptr) return !lost(life, open, "looking for the root of " + name);
+    const std::uint64_t floor = floor_of(root);
+    auto found =
+        open.snapshot->range(shape, table.root, Bytes(schema.key_bytes()), {}, [] { return true; });
+    if (found) {
+        std::erase_if(*found, [&](const auto& row) {
+            return !schema.live(row.first.data(), row.second, floor);
+        });
+        found = open.snapshot->whole(schema, std::move(*found));
+    }
+    if (!found) return !lost(life, open, "reading " + name);
+    if (!open.snapshot->valid()) return false;
+    check_floor(life, open, name, floor);
+    std::string wrong;
+    std::erase_if(open.guests, [&](const SimKeeper::GuestsPtr& guests) {
+        const Guest& guest = guests->at(name);
+        const std::string unlike = difference(*found, SimKeeper::alive(guest, *guest.rows, floor));
+        if (!unlike.empty()) wrong = unlike;
+        return !unlike.empty();
+    });
+    if (open.guests.empty()) findings_.report("a snapshot of " + name + ": " + wrong);
+    return !findings_.any();
+}
+
+void SimReaders::read_everything(SimLife& life) {
+    for (std::uint32_t table = 0; table < kTables && !findings_.any(); ++table) {
+        // Some leaves at a time: a snapshot holds all that it has seen.
+        const TreeShape shape(schemas()[table], tables_[table]);
+        TableRows all;
+        int lost_leases = 0;
+        for (Bytes from = key_of(table, 0);;) {
+            int leaves = 0;
+            Open open;
+            open.snapshot = take(life);
+            if (!this->open(life, open)) {
+                if (findings_.any() || life.down() || ++lost_leases > 3) return;
+                continue;
+            }
+            const PageId root = open.tables.at(schemas()[table].name()).root;
+            auto found = open.snapshot->range(shape, root, from, {}, [&] { return ++leaves < 6; });
+            if (found) found = open.snapshot->whole(schemas()[table], std::move(*found));
+            if (!found) {
+                lost(life, open, "reading everything");
+                if (findings_.any() || life.down() || ++lost_leases > 3) return;
+                continue;
+            }
+            all.insert(found->begin(), found->end());
+            if (leaves < 6) break;
+            from = all.rbegin()->first;
+        }
+        const std::string wrong = difference(all, oracle_.rows(table));
+        if (!wrong.empty()) {
+            findings_.report("at the end, table " + std::to_string(table) + ": " + wrong);
+        }
+    }
+    for (int i = 0; i < 4 && !findings_.any() && !life.down(); ++i) {
+        Open open;
+        open.snapshot = take(life);
+        if (this->open(life, open)) static_cast<void>(read_guest(life, open));
+    }
+}
+
+}  // namespace bidstore

@@ -1,0 +1,87 @@
+// The readers of the simulation: snapshots that are held across everything else, read in place the
+// way a client reads, and checked by the oracle; and threads that stop in the middle.
+//
+// A snapshot begins with a look at the witness: from then on its place in the serial order is
+// known. The catalog and the pages that were looked at must stay what they are, byte by byte, for
+// as long as the lease holds.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/model_maker.h"
+#include "tests/sim_keeper.h"
+#include "tests/sim_life.h"
+#include "tests/sim_oracle.h"
+#include "tests/snapshot_reader.h"
+
+namespace bidstore {
+
+class SimReaders {
+  public:
+    SimReaders(Random& random, Findings& findings, const Excuses& excuses, Oracle& oracle,
+               SimKeeper& keeper, const std::array<TableId, kTables>& tables, std::uint32_t keys);
+
+    bool connect(SimLife& life);
+    void lose();
+
+    void begin(SimLife& life);
+    void read(SimLife& life, const std::function<void()>& meanwhile);
+    void end_one();
+    void end_all() { open_.clear(); }
+    // A thread stops between announcing its snapshot and taking it.
+    void stop_announced(SimLife& life);
+    // All rows of all tables as one snapshot after another sees them, with nobody writing.
+    void read_everything(SimLife& life);
+
+    std::uint64_t reads() const { return reads_; }
+    std::uint64_t expired() const { return expired_; }
+    std::uint64_t misses() const { return misses_; }
+
+  private:
+    struct Table {
+        TableId id;
+        PageId root;
+        std::uint64_t retain_us = 0;
+    };
+    struct Open {
+        std::unique_ptr<Snapshot> snapshot;
+        std::int64_t place = 0;
+        std::uint64_t began_ns = 0;
+        std::map<std::string, Table> tables;
+        std::vector<SimKeeper::GuestsPtr> guests;  // what the keeper's tables may be here
+        const std::byte* held = nullptr;           // a page, in place
+        std::vector<std::byte> held_bytes;
+    };
+
+    std::unique_ptr<Snapshot> take(SimLife& life);
+    bool open(SimLife& life, Open& open);
+    bool read_catalog(SimLife& life, Open& open);
+    bool lost(SimLife& life, const Open& open, const std::string& doing);
+    bool check_held(SimLife& life, Open& open);
+    bool read_rows(SimLife& life, Open& open, std::uint32_t table);
+    bool read_range(SimLife& life, Open& open, std::uint32_t table,
+                    const std::function<void()>& meanwhile);
+    bool read_guest(SimLife& life, Open& open);
+    void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
+
+    Random& random_;
+    Findings& findings_;
+    const Excuses& excuses_;
+    Oracle& oracle_;
+    SimKeeper& keeper_;
+    const std::array<TableId, kTables>& tables_;
+    Maker maker_;
+    std::vector<SimClient*> clients_;
+    std::vector<Open> open_;
+    std::int64_t newest_place_ = 0;  // that a snapshot of this life began with
+    std::map<std::uint32_t, std::pair<std::uint64_t, std::uint64_t>>
+        floors_;  // csn and floor, by id
+    std::uint64_t reads_ = 0;
+    std::uint64_t expired_ = 0;
+    std::uint64_t misses_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,137 @@
+#include "tests/sim_runner.h"
+
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <new>
+
+namespace bidstore {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr unsigned kHangSeconds = 120;  // a seed takes a fraction of one
+
+// What parent and child share: the child may die at any moment.
+struct Shared {
+    std::uint64_t seed;
+    std::uint64_t step;
+    std::uint64_t seeds;
+    SimTotals totals;
+    char finding[2048];
+};
+
+class SharedPage {
+  public:
+    SharedPage()
+        : place_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                        -1, 0)) {
+        CHECK(place_ != MAP_FAILED);
+        new (place_) Shared{};
+    }
+    ~SharedPage() { ::munmap(place_, sizeof(Shared)); }
+    SharedPage(const SharedPage&) = delete;
+    SharedPage& operator=(const SharedPage&) = delete;
+    Shared* operator->() { return static_cast<Shared*>(place_); }
+
+  private:
+    void* place_;
+};
+
+void run_seed(SharedPage& shared, std::uint64_t seed, std::uint64_t steps) {
+    shared->seed = seed;
+    shared->step = 0;
+    SimWorld world(seed);
+    const std::string finding = world.run(steps, [&](std::uint64_t step) { shared->step = step; });
+    ++shared->seeds;
+    shared->totals.add(world.totals());
+    if (finding.empty()) return;
+    const std::string text = finding + " (" + world.describe() + ")";
+    std::snprintf(shared->finding, sizeof shared->finding, "%s", text.c_str());
+}
+
+// True when it failed; the page says how.
+bool in_child(SharedPage& shared, bool quiet, const auto& work) {
+    std::fflush(nullptr);
+    const pid_t child = ::fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        if (quiet && std::freopen("/dev/null", "w", stderr) == nullptr) ::_exit(3);
+        work();
+        std::fflush(nullptr);
+        ::_exit(shared->finding[0] != 0 ? 1 : 0);
+    }
+    int status = 0;
+    CHECK(::waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return false;
+    if (shared->finding[0] != 0) return true;
+    const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    std::snprintf(shared->finding, sizeof shared->finding, "%s (signal %d)",
+                  signal == SIGALRM ? "it hangs" : "it died, of a broken rule said above", signal);
+    return true;
+}
+
+bool fails(std::uint64_t seed, std::uint64_t steps, std::string& finding) {
+    SharedPage shared;
+    const bool failed = in_child(shared, true, [&] {
+        ::alarm(kHangSeconds);
+        run_seed(shared, seed, steps);
+    });
+    if (failed) finding = shared->finding;
+    return failed;
+}
+
+// From short to long: the shortest that fails, not just a shorter one.
+void shrink(SimResult& result) {
+    for (std::uint64_t steps = 0; steps < result.steps; ++steps) {
+        std::string finding;
+        if (!fails(result.seed, steps, finding)) continue;
+        result.steps = steps;
+        result.finding = finding;
+        return;
+    }
+}
+
+void run_seeds(SharedPage& shared, const SimPlan& plan) {
+    const Clock::time_point began = Clock::now();
+    Clock::time_point told = began;
+    const std::uint64_t first = plan.first_seed + shared->seeds;
+    for (std::uint64_t seed = first; plan.seeds == 0 || seed < plan.first_seed + plan.seeds;
+         ++seed) {
+        const auto now = Clock::now();
+        if (plan.seconds != 0 && now - began > std::chrono::seconds(plan.seconds)) return;
+        if (plan.progress && now - told > std::chrono::seconds(10)) {
+            told = now;
+            const double seconds = std::chrono::duration<double>(now - began).count();
+            std::printf("%llu seeds in %.0f s, the next is %llu\n",
+                        static_cast<unsigned long long>(shared->seeds), seconds,
+                        static_cast<unsigned long long>(seed));
+            std::fflush(stdout);
+        }
+        ::alarm(kHangSeconds);
+        run_seed(shared, seed, plan.steps);
+        ::alarm(0);
+        if (shared->finding[0] != 0) return;
+    }
+}
+
+}  // namespace
+
+SimResult run_simulation(const SimPlan& plan) {
+    SharedPage shared;
+    SimResult result;
+    result.failed = in_child(shared, false, [&] { run_seeds(shared, plan); });
+    result.seeds = shared->seeds;
+    result.totals = shared->totals;
+    if (!result.failed) return result;
+    result.seed = shared->seed;
+    result.steps = shared->step;
+    result.finding = shared->finding;
+    if (plan.shrink) shrink(result);
+    return result;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,32 @@
+// Runs seeds of the simulation, each in a process that may die of it, and finds the shortest run
+// that still fails.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tests/sim_world.h"
+
+namespace bidstore {
+
+struct SimPlan {
+    std::uint64_t first_seed = 1;
+    std::uint64_t seeds = 1;  // 0: until `seconds` are over
+    std::uint64_t steps = 250;
+    std::uint64_t seconds = 0;  // 0: all seeds, however long it takes
+    bool shrink = true;
+    bool progress = false;  // a line every ten seconds
+};
+
+struct SimResult {
+    std::uint64_t seeds = 0;
+    SimTotals totals;
+    bool failed = false;
+    std::uint64_t seed = 0;   // that failed
+    std::uint64_t steps = 0;  // of the shortest run that fails
+    std::string finding;
+};
+
+SimResult run_simulation(const SimPlan& plan);
+
+}  // namespace bidstore

@@ -1,0 +1,125 @@
+#include "tests/sim_session.h"
+
+#include <algorithm>
+
+namespace bidstore {
+namespace {
+
+// Of a daemon on its way out: the write counts as not answered.
+bool says_farewell(Error error) {
+    return error == Error::kStopping || error == Error::kFenced ||
+           error == Error::kUnknownOutcome || error == Error::kSessionGap;
+}
+
+// Refused whatever there is, for the sake of its number.
+std::vector<std::byte> refused_transaction() {
+    TransactionBytes bytes(Durability::kRelaxed);
+    const std::vector<std::byte> key(8);
+    bytes.operation(OperationKind::kCheckPresent, TableId{~std::uint32_t{0}}, key, {});
+    return bytes.bytes();
+}
+
+}  // namespace
+
+bool SimSession::connect(SimStore& store) {
+    client_ = store.attach(rights_, id_);
+    again_.clear();
+    if (client_ == nullptr) return false;
+    applied_ = store.clients.attach_answers.at(client_->id()).second;
+    if (applied_ >= next_number_) {
+        findings_.report("the store knows of write " + std::to_string(applied_) +
+                         " of a session that sent " + std::to_string(next_number_ - 1));
+        return false;
+    }
+    const std::uint64_t first = kept_.empty() ? next_number_ : kept_.front().number;
+    init_ring(client_->segment().ring_control(), first - 1);
+    client_->welcomed(first - 1);
+    for (Write& write : kept_) {
+        write.token.reset();
+        // Accepted, never durable, and lost: as if it had never been sent.
+        if (write.answered && write.answer.error == Error::kOk && write.number > applied_) {
+            write.answered = false;
+        }
+    }
+    return true;
+}
+
+void SimSession::lose() {
+    client_ = nullptr;
+    again_.clear();
+    for (Write& write : kept_) write.token.reset();
+}
+
+void SimSession::die(SimStore& store) {
+    store.hang_up(*client_);
+    lose();
+}
+
+bool SimSession::send(Write& write) {
+    // What it has the answers to, whether it still keeps them or not.
+    const bool front = kept_.empty() || kept_.front().number >= write.number;
+    client_->set_decided_below(front ? write.number : kept_.front().number);
+    const bool again = write.answered;
+    const bool applied = again && write.answer.error == Error::kOk;
+    const auto token = client_->submit(again && !applied ? refused_transaction() : write.bytes);
+    if (!token) return false;
+    CHECK_OP(client_->last_number(), ==, write.number);
+    if (again) {
+        again_.push_back({*token, write.number, applied});
+    } else {
+        write.token = token;
+    }
+    return true;
+}
+
+void SimSession::send_again() {
+    for (Write& write : kept_) CHECK(send(write));  // few are kept, and the ring is new
+}
+
+std::uint64_t SimSession::submit(std::vector<std::byte> bytes) {
+    Write write;
+    write.number = next_number_;
+    write.bytes = std::move(bytes);
+    if (!send(write)) return 0;
+    ++next_number_;
+    kept_.push_back(std::move(write));
+    return next_number_ - 1;
+}
+
+void SimSession::collect(const std::function<void(const Write&)>& on_answer) {
+    if (client_ == nullptr) return;
+    for (Write& write : kept_) {
+        if (!write.token) continue;
+        const auto answer = client_->answer(*write.token);
+        if (!answer) continue;
+        write.token.reset();
+        if (says_farewell(answer->error)) continue;
+        write.answered = true;
+        write.answer = *answer;
+        on_answer(write);
+    }
+    std::erase_if(again_, [&](const Again& again) {
+        const auto answer = client_->answer(again.token);
+        if (!answer) return false;
+        const bool twice = answer->error == Error::kOk && answer->result_count > 0;
+        const bool forgotten =
+            answer->error == Error::kSessionGap ||
+            (again.applied && answer->error != Error::kOk && !says_farewell(answer->error));
+        if (twice || forgotten) {
+            findings_.report("write " + std::to_string(again.number) +
+                             ", answered before and sent again, was answered with " +
+                             std::string(error_name(answer->error)) +
+                             (twice ? " and results: applied twice" : ""));
+        }
+        return true;
+    });
+    drop_decided();
+}
+
+void SimSession::drop_decided() {
+    while (!kept_.empty() && kept_.front().answered) kept_.pop_front();
+}
+
+void SimSession::stop_in_claim() { client_->claim_and_stop(); }
+
+}  // namespace bidstore

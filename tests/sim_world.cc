@@ -1,0 +1,381 @@
+#include "tests/sim_world.h"
+
+#include <algorithm>
+#include <array>
+#include <sstream>
+#include <utility>
+
+#include "shm/stats.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kFillRows = 5;  // in a transaction
+constexpr int kRecoveryCrashesMax = 3;
+
+FaultKind kind_of(std::uint64_t seed) {
+    // Crashes twice as often as the others.
+    constexpr FaultKind kKinds[] = {
+        FaultKind::kNone,       FaultKind::kCrashes,  FaultKind::kWriteErrors, FaultKind::kCrashes,
+        FaultKind::kReadErrors, FaultKind::kFullDisk, FaultKind::kRot,         FaultKind::kAll,
+        FaultKind::kLies,       FaultKind::kAll};
+    return kKinds[seed % std::size(kKinds)];
+}
+
+SimStoreOptions options_of(Random& random) {
+    SimStoreOptions options = small_store();
+    options.frames = static_cast<std::uint32_t>(150 + random() % 250);
+    options.pages = 16 * kChunkPages;
+    const std::uint64_t intervals[] = {100'000, 1'000'000, 10'000'000, 30'000'000'000};
+    EngineOptions& engine = options.engine;
+    engine.checkpoint_interval_ns = intervals[random() % 4];
+    engine.checkpoint_slice = random() % 2 == 0 ? 1 : 16;
+    engine.group_commit_interval_ns = random() % 4 == 0 ? 50'000 : 0;
+    engine.journal_bytes = random() % 2 == 0 ? 4u << 20 : 1u << 20;
+    engine.max_snapshot_age_ns = random() % 3 == 0 ? 50'000'000 : 5'000'000'000;
+    return options;
+}
+
+}  // namespace
+
+void SimTotals::add(const SimTotals& other) {
+    steps += other.steps;
+    applied += other.applied;
+    refused += other.refused;
+    reads += other.reads;
+    expired += other.expired;
+    misses += other.misses;
+    lives += other.lives;
+    crashes_in_recovery += other.crashes_in_recovery;
+    refused_starts += other.refused_starts;
+    buried += other.buried;
+    keeper_acts += other.keeper_acts;
+    evictions += other.evictions;
+    checkpoints += other.checkpoints;
+    expired_pages += other.expired_pages;
+}
+
+std::string SimTotals::text() const {
+    std::ostringstream out;
+    out << steps << " steps, " << applied << " transactions applied, " << refused << " refused, "
+        << reads << " reads, " << expired << " leases ended, " << misses << " misses, " << lives
+        << " lives, " << crashes_in_recovery << " crashes in recovery, " << refused_starts
+        << " starts refused, " << buried << " clients died, " << keeper_acts
+        << " changes of tables, " << evictions << " evictions, " << checkpoints << " checkpoints, "
+        << expired_pages << " pages expired";
+    return out.str();
+}
+
+SimWorld::SimWorld(std::uint64_t seed)
+    : seed_(seed),
+      random_(seed * 0x9e3779b97f4a7c15),
+      options_(options_of(random_)),
+      keys_(static_cast<std::uint32_t>(80 + random_() % 160)),
+      faults_(random_, excuses_, kind_of(seed)),
+      oracle_(findings_, excuses_, SimWriters::kWriters),
+      writers_(random_, findings_, oracle_, keys_),
+      keeper_(random_, findings_, excuses_),
+      readers_(random_, findings_, excuses_, oracle_, keeper_, writers_.tables(), keys_) {}
+
+// What looks into the store goes before it.
+SimWorld::~SimWorld() { readers_.lose(); }
+
+std::string SimWorld::describe() const {
+    return std::string(fault_name(faults_.kind())) + ", " + std::to_string(options_.frames) +
+           " frames, " + std::to_string(keys_) + " keys";
+}
+
+SimTotals SimWorld::totals() const {
+    SimTotals totals = totals_;
+    totals.applied = oracle_.applied();
+    totals.refused = oracle_.refused();
+    totals.reads = readers_.reads();
+    totals.expired = readers_.expired();
+    totals.misses = readers_.misses();
+    totals.keeper_acts = keeper_.acts();
+    return totals;
+}
+
+std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
+    if (!begin()) {
+        findings_.report("a new store does not come up");
+        return findings_.first();
+    }
+    for (std::uint64_t i = 0; i < steps && !findings_.any(); ++i) {
+        if (on_step) on_step(i);
+        step();
+        ++totals_.steps;
+    }
+    if (on_step) on_step(steps);
+    if (!findings_.any()) finish();
+    return findings_.first();
+}
+
+bool SimWorld::begin() {
+    SimDiskOptions disk;
+    disk.seed = random_();
+    life_ = std::make_unique<SimLife>(options_, std::make_unique<SimDisk>(disk), random_(), clock_);
+    ++totals_.lives;
+    if (!life_->status().ok() || !keeper_.connect(*life_)) return false;
+    std::array<TableId, kTables> tables{};
+    if (!keeper_.create_shared(*life_, tables)) return false;
+    writers_.use_tables(tables);
+    if (!writers_.connect(*life_) || !readers_.connect(*life_)) return false;
+    for (std::uint32_t id = 0; id < keys_; id += kFillRows) {
+        writers_.fill(id, std::min(kFillRows, keys_ - id));
+        if (!writers_.settle(*life_)) return false;
+    }
+    faults_.watch(*life_->store.disk);
+    return true;
+}
+
+// ---- steps ----
+
+void SimWorld::sleep() {
+    constexpr std::uint64_t kNaps[] = {1'000'000, 30'000'000, 400'000'000, 2'500'000'000};
+    const std::uint64_t nap = 1 + pick(kNaps[pick(4)]);
+    for (int i = 0; i < 10 && !life_->down(); ++i) {
+        life_->store.clock.advance_ns(nap / 10);
+        life_->store.round();
+    }
+}
+
+void SimWorld::step() {
+    faults_.plan(*life_->store.disk);
+    const std::uint64_t choice = pick(100);
+    if (choice < 46) {
+        writers_.submit();
+    } else if (choice < 54) {
+        readers_.begin(*life_);
+    } else if (choice < 76) {
+        readers_.read(*life_, [this] {
+            writers_.submit();
+            life_->store.round();
+            writers_.collect();
+        });
+    } else if (choice < 82) {
+        readers_.end_one();
+    } else if (choice < 93) {
+        keeper_.act(*life_);
+    } else if (choice < 96) {
+        sleep();
+    } else if (choice == 96) {
+        if (pick(3) == 0) readers_.stop_announced(*life_);
+    } else if (choice == 97) {
+        if (totals_.buried % 20 < 19 && writers_.settle(*life_)) {
+            static_cast<void>(writers_.bury_one(*life_));
+            ++totals_.buried;
+        }
+    } else if (choice == 98) {
+        static_cast<void>(writers_.settle(*life_));
+    } else if (pick(2) == 0) {
+        return restart(static_cast<End>(pick(3)));
+    }
+    life_->store.round();
+    writers_.collect();
+    keeper_.collect(*life_);
+    if (life_->down() && !findings_.any()) restart(pick(2) == 0 ? End::kPower : End::kProcess);
+}
+
+// ---- ends and beginnings ----
+
+std::unique_ptr<SimDisk> SimWorld::after(End end) {
+    SimDisk& disk = *life_->store.disk;
+    switch (end) {
+        case End::kStop:
+            if (life_->store.stop()) return disk.clone(random_());
+            if (!life_->down()) {
+                findings_.report("the daemon does not stop");
+                return nullptr;
+            }
+            return disk.power_loss(random_());
+        case End::kPower:
+            return disk.power_loss(random_());
+        case End::kProcess:
+            return disk.process_crash(random_());
+    }
+    return nullptr;
+}
+
+void SimWorld::restart(End end) {
+    count();
+    const std::uint64_t seed = random_();
+    const bool rot = faults_.kind() == FaultKind::kRot && excuses_.damage;
+    if (end == End::kStop) readers_.end_all();
+    std::unique_ptr<SimDisk> disk = after(end);
+    if (!disk) return;
+    // What was answered before the end counts.
+    writers_.collect();
+    keeper_.collect(*life_);
+    readers_.lose();
+    writers_.lose();
+    keeper_.lose();
+    clock_ = life_->store.clock;
+    std::unique_ptr<SimDisk> rotten;
+    if (rot) rotten = disk->clone(seed);
+    disk->mend();
+    life_.reset();
+    if (findings_.any()) return;
+    life_ = recover(std::move(disk));
+    if (findings_.any()) return;
+    adopt();
+    if (rotten && !findings_.any()) look_at_rot(std::move(rotten));
+}
+
+// Opens the files, however often that is cut off.
+std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
+    faults_.let_read();
+    for (int attempt = 0;; ++attempt) {
+        const bool cut_off = faults_.crashes() && attempt < kRecoveryCrashesMax && pick(3) == 0;
+        if (cut_off) disk->crash_at(1 + pick(60));
+        auto life = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
+        ++totals_.lives;
+        if (life->status().ok() && !life->store.disk->crashed()) {
+            life->store.disk->crash_at(0);
+            return life;
+        }
+        if (!life->store.disk->crashed()) {
+            findings_.report("the store does not open: " + life->status().failure().what);
+            return life;
+        }
+        ++totals_.crashes_in_recovery;
+        clock_ = life->store.clock;
+        disk = pick(2) == 0 ? life->store.disk->power_loss(random_())
+                            : life->store.disk->process_crash(random_());
+        life->store.engine.reset();
+    }
+}
+
+// The oracle learns what is left, and everybody comes back.
+void SimWorld::adopt() {
+    const std::string broken = verify();
+    if (!broken.empty()) return findings_.report("after recovery: " + broken);
+    if (!writers_.connect(*life_) || !keeper_.connect(*life_)) {
+        return findings_.report("a client that comes back is not welcome");
+    }
+    std::array<TableRows, kTables> rows;
+    for (std::uint32_t table = 0; table < kTables; ++table) {
+        rows[table] = life_->store.rows(writers_.tables()[table]);
+    }
+    std::int64_t witness = 0;
+    const auto row = rows[kOrder].find(key_of(kOrder, 0));
+    if (row != rows[kOrder].end()) std::memcpy(&witness, row->second.data(), sizeof witness);
+    oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown());
+    if (findings_.any()) return;
+    keeper_.recovered(*life_);
+    if (findings_.any()) return;
+    writers_.send_again();
+    keeper_.send_again();
+    if (!readers_.connect(*life_)) findings_.report("a reader is not welcome after recovery");
+    faults_.watch(*life_->store.disk);
+}
+
+std::string SimWorld::verify() { return life_->store.verify(); }
+
+// Damaged files: refused with a reason, or opened; and then no row is another one.
+void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk) {
+    SimLife damaged(options_, std::move(disk), random_(), clock_);
+    if (!damaged.status().ok()) {
+        ++totals_.refused_starts;
+        if (damaged.status().failure().what.empty()) findings_.report("refused without a reason");
+        return;
+    }
+    look_at_damage(damaged);
+}
+
+void SimWorld::look_at_damage(SimLife& life) {
+    SimClient* client = life.store.attach(Rights::kReader, SessionId{});
+    if (client == nullptr) return;
+    client->welcomed(0);
+    for (std::uint32_t table = 0; table < kTables; ++table) {
+        const TableEntry* entry =
+            life.store.engine->core().storage().catalog->find(writers_.tables()[table]);
+        if (entry == nullptr) return findings_.report("damage took a table away, without a word");
+        const TreeShape shape(schemas()[table], entry->id);
+        Snapshot snapshot(life.store, *life.view, *client, table);
+        auto found =
+            snapshot.range(shape, entry->tree.root(), key_of(table, 0), {}, [] { return true; });
+        if (found) found = snapshot.whole(schemas()[table], std::move(*found));
+        if (!found) continue;  // an error: that is an answer
+        const std::string wrong = difference(*found, oracle_.rows(table));
+        if (!wrong.empty()) {
+            findings_.report("in damaged files, table " + std::to_string(table) + ": " + wrong);
+        }
+    }
+}
+
+// ---- the end ----
+
+void SimWorld::finish() {
+    if (faults_.kind() == FaultKind::kLies) return tell_lies();
+    faults_.end(*life_->store.disk);
+    if (!life_->down()) {
+        static_cast<void>(writers_.settle(*life_));
+        if (!life_->down()) static_cast<void>(keeper_.settle(*life_));
+    }
+    readers_.end_all();
+    if (findings_.any()) return;
+    restart(static_cast<End>(seed_ / 10 % 3));
+    if (findings_.any()) return;
+    faults_.end(*life_->store.disk);
+    last_look();
+}
+
+// Nothing is wrong any more, and nothing is in the way.
+void SimWorld::last_look() {
+    if (!writers_.settle(*life_) || !keeper_.settle(*life_)) {
+        if (life_->down()) findings_.report("the daemon went down without a fault");
+        return;
+    }
+    excuses_ = {};
+    for (int i = 0; i < 3; ++i) writers_.submit();
+    writers_.submit_witness();
+    if (!writers_.settle(*life_)) {
+        if (life_->down()) findings_.report("the daemon went down without a fault");
+        return;
+    }
+    readers_.read_everything(*life_);
+    if (findings_.any()) return;
+    const std::string broken = verify();
+    if (!broken.empty()) return findings_.report("at the end: " + broken);
+    life_->store.engine->core().storage().pool.check_invariants();
+    if (life_->store.clients.hostile_clients != 0) findings_.report("a client was called hostile");
+    readers_.end_all();
+    count();
+    if (!life_->store.stop()) findings_.report("the daemon does not stop at the end");
+}
+
+// The disk loses and misplaces writes, and says that all is well. That is found, never undone.
+void SimWorld::tell_lies() {
+    if (!life_->down() && !writers_.settle(*life_)) return;
+    if (!keeper_.settle(*life_)) return;
+    faults_.begin_lies();
+    for (int i = 0; i < 60 && !life_->down() && !findings_.any(); ++i) {
+        pick(3) == 0 ? readers_.begin(*life_) : writers_.submit();
+        if (pick(3) == 0) readers_.read(*life_, [] {});
+        life_->store.clock.advance_ns(pick(1'000'000));
+        life_->store.round();
+        writers_.collect();
+    }
+    if (life_->down() || !writers_.settle(*life_)) return;
+    writers_.submit_witness();
+    if (!writers_.settle(*life_)) return;
+    readers_.lose();
+    clock_ = life_->store.clock;
+    auto disk = life_->store.disk->process_crash(random_());
+    writers_.lose();
+    keeper_.lose();
+    life_.reset();
+    look_at_rot(std::move(disk));
+}
+
+void SimWorld::count() {
+    const auto counted = [&](Counter counter) {
+        return life_->store.pool->stats().counter[static_cast<std::uint32_t>(counter)].load();
+    };
+    totals_.evictions += counted(Counter::kEvictions);
+    totals_.checkpoints += counted(Counter::kCheckpoints);
+    totals_.expired_pages += counted(Counter::kPagesExpired);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,90 @@
+// A simulated world: engine, disk, clock, writers, readers and a keeper in one thread, moved on by
+// one seed, step by step; and what happens to it.
+//
+// The same seed and number of steps give the same run to the byte. A run ends by itself after its
+// steps: all faults are over, everything is answered, the daemon is restarted in one of three ways,
+// and then every row, page and promise is looked at.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tests/sim_faults.h"
+#include "tests/sim_keeper.h"
+#include "tests/sim_life.h"
+#include "tests/sim_oracle.h"
+#include "tests/sim_readers.h"
+#include "tests/sim_writers.h"
+
+namespace bidstore {
+
+struct SimTotals {
+    std::uint64_t steps = 0;
+    std::uint64_t applied = 0;
+    std::uint64_t refused = 0;
+    std::uint64_t reads = 0;
+    std::uint64_t expired = 0;
+    std::uint64_t misses = 0;
+    std::uint64_t lives = 0;
+    std::uint64_t crashes_in_recovery = 0;
+    std::uint64_t refused_starts = 0;  // of damaged files, rightly
+    std::uint64_t buried = 0;
+    std::uint64_t keeper_acts = 0;
+    std::uint64_t evictions = 0;
+    std::uint64_t checkpoints = 0;
+    std::uint64_t expired_pages = 0;
+
+    void add(const SimTotals& other);
+    std::string text() const;
+};
+
+class SimWorld {
+  public:
+    explicit SimWorld(std::uint64_t seed);
+    ~SimWorld();
+
+    // Called before each step, with its number.
+    using OnStep = std::function<void(std::uint64_t)>;
+    // What is wrong, or an empty string.
+    std::string run(std::uint64_t steps, const OnStep& on_step = nullptr);
+    std::string describe() const;
+    SimTotals totals() const;
+
+  private:
+    enum class End : std::uint8_t { kStop, kPower, kProcess };
+
+    bool begin();
+    void step();
+    void sleep();
+    void finish();
+    void tell_lies();
+    void last_look();
+    void restart(End end);
+    std::unique_ptr<SimDisk> after(End end);
+    std::unique_ptr<SimLife> recover(std::unique_ptr<SimDisk> disk);
+    void adopt();
+    void look_at_rot(std::unique_ptr<SimDisk> disk);
+    void look_at_damage(SimLife& life);
+    void count();
+    std::string verify();
+    std::uint64_t pick(std::uint64_t below) { return random_() % below; }
+
+    std::uint64_t seed_;
+    Random random_;
+    SimStoreOptions options_;
+    std::uint32_t keys_;
+    Findings findings_;
+    Excuses excuses_;
+    SimFaults faults_;
+    Oracle oracle_;
+    SimWriters writers_;
+    SimKeeper keeper_;
+    SimReaders readers_;
+    SimClock clock_;
+    std::unique_ptr<SimLife> life_;
+    SimTotals totals_;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,144 @@
+#include "tests/sim_writers.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace bidstore {
+namespace {
+
+constexpr std::size_t kKeptMax = 4;  // by a writer: few, so that few orders are possible
+
+SessionId random_session(Random& random) {
+    SessionId id;
+    for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random());
+    return id;
+}
+
+}  // namespace
+
+SimWriters::SimWriters(Random& random, Findings& findings, Oracle& oracle, std::uint32_t keys)
+    : random_(random), findings_(findings), oracle_(oracle), maker_(random, keys) {
+    for (std::uint32_t i = 0; i < kWriters; ++i) {
+        writers_.push_back({SimSession(findings, random_session(random), Rights::kWriter), {}});
+    }
+}
+
+bool SimWriters::connect(SimLife& life) {
+    return std::all_of(writers_.begin(), writers_.end(),
+                       [&](Writer& writer) { return writer.session.connect(life.store); });
+}
+
+void SimWriters::send_again() {
+    for (Writer& writer : writers_) writer.session.send_again();
+}
+
+void SimWriters::lose() {
+    for (Writer& writer : writers_) writer.session.lose();
+}
+
+std::vector<std::uint64_t> SimWriters::decided() const {
+    std::vector<std::uint64_t> decided;
+    for (const Writer& writer : writers_) decided.push_back(writer.session.applied());
+    return decided;
+}
+
+std::vector<std::deque<UnknownWrite>> SimWriters::unknown() const {
+    std::vector<std::deque<UnknownWrite>> all;
+    for (const Writer& writer : writers_) {
+        std::deque<UnknownWrite>& unknown = all.emplace_back();
+        for (const SimSession::Write& write : writer.session.kept()) {
+            if (write.answered || write.number > writer.session.applied()) continue;
+            unknown.push_back({write.number, &writer.sent.at(write.number).operations});
+        }
+    }
+    return all;
+}
+
+void SimWriters::send(std::uint32_t writer, Operations operations, Durability durability) {
+    SimSession& session = writers_[writer].session;
+    if (!session.connected() || session.kept().size() >= kKeptMax) return;
+    const std::uint64_t number = session.submit(encode(operations, tables_, durability).bytes());
+    if (number == 0) return;
+    writers_[writer].sent[number] = {std::move(operations), durability == Durability::kDurable};
+}
+
+void SimWriters::fill(std::uint32_t id, std::uint32_t count) {
+    Operations all;
+    for (std::uint32_t i = id; i < id + count; ++i) {
+        Operations rows = maker_.rows(i);
+        rows.pop_back();  // one witness is enough
+        for (Operation& operation : rows) {
+            if (operation.body.size() <= kRowBytesMax) all.push_back(std::move(operation));
+        }
+    }
+    send(id % kWriters, Maker::with_witness(std::move(all)), Durability::kDurable);
+}
+
+void SimWriters::submit() {
+    const auto writer = static_cast<std::uint32_t>(random_() % kWriters);
+    const Durability durability = random_() % 4 == 0 ? Durability::kRelaxed : Durability::kDurable;
+    send(writer, maker_.transaction(), durability);
+}
+
+void SimWriters::collect() {
+    for (std::uint32_t i = 0; i < kWriters; ++i) {
+        Writer& writer = writers_[i];
+        writer.session.collect([&](const SimSession::Write& write) {
+            const Sent& sent = writer.sent.at(write.number);
+            oracle_.answered(i, write.number, sent.operations, sent.durable, write.answer);
+        });
+        const auto& kept = writer.session.kept();
+        const std::uint64_t first =
+            kept.empty() ? writer.session.last_number() + 1 : kept.front().number;
+        writer.sent.erase(writer.sent.begin(), writer.sent.lower_bound(first));
+    }
+}
+
+bool SimWriters::idle() const {
+    return std::all_of(writers_.begin(), writers_.end(),
+                       [](const Writer& writer) { return writer.session.idle(); });
+}
+
+bool SimWriters::settle(SimLife& life) {
+    life.run([&] {
+        collect();
+        return idle() || findings_.any();
+    });
+    if (life.down() || findings_.any()) return false;
+    if (!idle()) {
+        findings_.report("writes have no answer, after thousands of rounds");
+        return false;
+    }
+    oracle_.settle();
+    return !findings_.any();
+}
+
+bool SimWriters::bury_one(SimLife& life) {
+    Writer& writer = writers_[random_() % kWriters];
+    const bool takes_over = random_() % 3 == 0;
+    if (!takes_over && random_() % 2 == 0) writer.session.stop_in_claim();
+    if (!takes_over) writer.session.die(life.store);
+    if (takes_over) writer.session.lose();
+    // The others go on meanwhile, and come to an end, so that its writes alone have no known place.
+    for (std::uint64_t i = random_() % 30; i > 0; --i) {
+        submit();
+        life.store.round();
+        collect();
+    }
+    const auto others_idle = [&] {
+        collect();
+        return std::all_of(writers_.begin(), writers_.end(), [&](const Writer& other) {
+            return &other == &writer || other.session.idle();
+        });
+    };
+    life.run([&] { return others_idle() || findings_.any(); });
+    if (life.down() || findings_.any()) return false;
+    if (!writer.session.connect(life.store)) {
+        if (!life.down()) findings_.report("a writer that comes back is not welcome");
+        return false;
+    }
+    writer.session.send_again();
+    return settle(life);
+}
+
+}  // namespace bidstore

@@ -1,0 +1,66 @@
+// The writers of the simulation: clients that send random transactions to the shared tables, with
+// sessions that outlive connections and daemons.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "tests/model_maker.h"
+#include "tests/sim_life.h"
+#include "tests/sim_oracle.h"
+#include "tests/sim_session.h"
+
+namespace bidstore {
+
+class SimWriters {
+  public:
+    static constexpr std::uint32_t kWriters = 3;
+
+    SimWriters(Random& random, Findings& findings, Oracle& oracle, std::uint32_t keys);
+
+    void use_tables(const std::array<TableId, kTables>& tables) { tables_ = tables; }
+    const std::array<TableId, kTables>& tables() const { return tables_; }
+    Maker& maker() { return maker_; }
+
+    // False: somebody is not welcome.
+    bool connect(SimLife& life);
+    void send_again();
+    void lose();
+    std::vector<std::uint64_t> decided() const;
+    std::vector<std::deque<UnknownWrite>> unknown() const;
+
+    // Rows `id` to `id` + `count` of every table.
+    void fill(std::uint32_t id, std::uint32_t count);
+    void submit();
+    // With nothing but the witness, durable: what was accepted before is published with it.
+    void submit_witness() { send(0, Maker::with_witness({}), Durability::kDurable); }
+    void collect();
+    bool idle() const;
+    // Runs until all is answered. False: the daemon went down before.
+    bool settle(SimLife& life);
+    // One of them dies, or loses its connection to a new one of its own, and comes back.
+    bool bury_one(SimLife& life);
+
+  private:
+    struct Sent {
+        Operations operations;
+        bool durable = true;
+    };
+    struct Writer {
+        SimSession session;
+        std::map<std::uint64_t, Sent> sent;  // without an answer, or kept behind one
+    };
+    void send(std::uint32_t writer, Operations operations, Durability durability);
+
+    Random& random_;
+    Findings& findings_;
+    Oracle& oracle_;
+    Maker maker_;
+    std::array<TableId, kTables> tables_{};
+    std::vector<Writer> writers_;
+};
+
+}  // namespace bidstore
