@@ -1,4 +1,5 @@
-// Many rows at once: descents that overlap, and one request for all pages that are missing.
+// Many rows at once: looks into the key directory that overlap, descents that do, and one request
+// for all pages that are missing.
 
 #include <algorithm>
 #include <array>
@@ -6,15 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "clientlib/directory_probe.h"
 #include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/search_many.h"
 
 namespace bidstore {
 namespace {
-
-// Of a value, on its way to the cache when its row is found; hardware guesses the rest.
-constexpr std::size_t kValueBytesAhead = 320;
 
 // Pass by pass: each takes what is resident and notes the pages that are missing; these are asked
 // for together, and the next pass takes the rest. When all is resident nothing is allocated.
@@ -50,16 +49,44 @@ class ManyRows {
     // The keys numbered index_of(0) to index_of(count - 1).
     template <class IndexOf>
     void pass(std::size_t count, IndexOf index_of) {
-        std::array<Descent, kDescentsTogether> descents;
+        const DirectoryUse use = DirectoryUse::of(state_, table_);
+        std::array<std::size_t, kDescentsTogether> indexes;
         for (std::size_t from = 0; from < count; from += kDescentsTogether) {
             const std::size_t some = std::min(count - from, kDescentsTogether);
-            for (std::size_t i = 0; i < some; ++i) descents[i].key = key(index_of(from + i));
-            descend_many(*table_.shape, state_.root(table_), std::span(descents).first(some),
-                         source_);
-            for (std::size_t i = 0; i < some; ++i) {
-                settle(descents[i].landing, index_of(from + i));
+            for (std::size_t i = 0; i < some; ++i) indexes[i] = index_of(from + i);
+            std::span<std::size_t> left = std::span(indexes).first(some);
+            if (use.possible) left = by_directory(left, use.floor);
+            if (!left.empty()) by_tree(left);
+        }
+    }
+
+    // Returns those that were not found, in front of `indexes`.
+    std::span<std::size_t> by_directory(std::span<std::size_t> indexes, std::uint64_t floor) {
+        std::array<DirectoryProbe, kDescentsTogether> probes;
+        const std::size_t count = indexes.size();
+        for (std::size_t i = 0; i < count; ++i) probes[i].aim(state_, table_, key(indexes[i]));
+        for (std::size_t i = 0; i < count; ++i) probes[i].look(state_);
+        for (std::size_t i = 0; i < count; ++i) probes[i].approach(state_, table_);
+        std::size_t left = 0;
+        RawRow row;
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t index = indexes[i];
+            if (probes[i].arrive(state_, table_, key(index), floor, row)) [[likely]] {
+                rows_[index] = row;
+                state_.rows_out = true;  // later passes wait, and must not let go of it
+            } else {
+                indexes[left++] = index;
             }
         }
+        return indexes.first(left);
+    }
+
+    void by_tree(std::span<const std::size_t> indexes) {
+        std::array<Descent, kDescentsTogether> descents;
+        const std::span some = std::span(descents).first(indexes.size());
+        for (std::size_t i = 0; i < some.size(); ++i) some[i].key = key(indexes[i]);
+        descend_many(*table_.shape, state_.root(table_), some, source_);
+        for (std::size_t i = 0; i < some.size(); ++i) settle(some[i].landing, indexes[i]);
     }
 
     void settle(const Landing& landing, std::size_t i) {

@@ -1,4 +1,4 @@
-// The read path: a point read is find_row, from top to bottom, and then valid().
+// The read path: a point read is find_row, by the directory or by the tree, and then valid().
 
 #include "clientlib/read.h"
 
@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include "clientlib/catalog_row.h"
+#include "clientlib/directory_probe.h"
 #include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/catalog_schema.h"
@@ -181,8 +182,23 @@ std::uint64_t Reader::pages_asked_for() const { return state_->pages_asked_for; 
 
 // ---- one row ------------------------------------------------------------------------------------
 
-Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
-                      RawRow& row) {
+namespace {
+
+// The directory's line is on its way while the root, which is in the processor's cache, is looked
+// at. No line is waited for that did not have to be: bucket, page map, leaf.
+[[gnu::always_inline]] inline bool find_by_directory(ReaderState& state, const TableInfo& table,
+                                                     const std::byte* key, RawRow& row) {
+    DirectoryProbe probe;
+    probe.aim(state, table, key);
+    const DirectoryUse use = DirectoryUse::of(state, table);
+    if (!use.possible) return false;
+    probe.look(state);
+    probe.approach(state, table);
+    return probe.arrive(state, table, key, use.floor, row);
+}
+
+Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std::byte* key,
+                          RawRow& row) {
     const TreeShape& shape = *table.shape;
     PageLookup last = PageLookup::kFound;
     const PageSource source(state, last);
@@ -202,6 +218,15 @@ Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byt
             return cleared.failure();
         }
     }
+}
+
+}  // namespace
+
+Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
+                      RawRow& row) {
+    if (find_by_directory(state, table, key, row)) [[likely]]
+        return true;
+    return find_by_tree(state, table, key, row);
 }
 
 Status Obstacle::overcome(const Landing& landing, PageLookup last, std::span<const PageId> ahead) {

@@ -15,6 +15,7 @@
 #include "clientlib/bidstore.h"
 #include "clientlib/session.h"
 #include "engine/page/search.h"
+#include "shm/key_directory.h"
 #include "shm/page_map.h"
 #include "shm/reader_slot.h"
 #include "shm/touch_marks.h"
@@ -44,6 +45,10 @@ struct ReaderState {
         value_failed = true;
     }
     PageVersion version(PageId page) { return version_at(connection->pool(), *slot, page); }
+    KeyDirectory directory() const {
+        const PoolView& pool = connection->pool();
+        return {pool.directory(), pool.bucket_count()};
+    }
 
     // Lets go of all frames that were looked up under the snapshot, unless somebody may still use
     // one: a row that was given out in place, or a cursor that stands on its leaf. What is evicted

@@ -116,6 +116,7 @@ const std::vector<Setting>& settings() {
         list_setting("admins", &Config::admins),
         number_setting<&Config::pool_bytes>("pool_bytes", Kind::kSize, 8 * kMiB, 4 * kTiB),
         number_setting<&Config::max_data_bytes>("max_data_bytes", Kind::kSize, 8 * kMiB, 8 * kTiB),
+        number_setting<&Config::directory_bytes>("directory_bytes", Kind::kSize, 4 * kKiB, kTiB),
         word_setting<&Config::huge_pages>("huge_pages", {"off", "try", "on"}),
         number_setting<&Config::pin_recent_ns>("pin_recent", Kind::kTime, 0, kDay),
         number_setting<&Config::pin_recent_percent>("pin_recent_percent", Kind::kCount, 0, 90),
@@ -430,6 +431,7 @@ Result<Config> finish(const std::string& place, Config config) {
         config.journal_bytes =
             align_up(std::clamp(config.pool_bytes / 4, kMiB, 256 * kMiB), kPageBytes);
     }
+    if (config.directory_bytes == 0) config.directory_bytes = config.pool_bytes / 16;
     for (const auto check : {check_paths, check_sizes, check_counts}) {
         const Status status = check(config);
         if (!status) return {status.error(), place + status.failure().what};
@@ -510,6 +512,7 @@ PoolShape pool_shape(const Config& config) {
     shape.page_count = static_cast<std::uint32_t>(config.max_data_bytes / kPageBytes);
     shape.slot_count = config.max_clients * config.slots_per_client;
     shape.max_snapshot_age_ns = config.max_snapshot_age_ns;
+    shape.directory_bytes = config.directory_bytes;
     return shape;
 }
 

@@ -34,6 +34,7 @@ struct Config {
 
     std::uint64_t pool_bytes = 4ull << 30;
     std::uint64_t max_data_bytes = 64ull << 30;
+    std::uint64_t directory_bytes = 0;  // 0 until loaded: then a sixteenth of the pool
     HugePages huge_pages = HugePages::kTry;
     bool seal_pool_writes = false;
 

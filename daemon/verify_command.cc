@@ -47,6 +47,7 @@ Result<PoolSegment> make_pool(const Config& config) {
     // Half of a pool may be metadata, as with the daemon's own.
     shape.frame_count = std::max(shape.frame_count, 2 * (shape.page_count / kChunkPages) + 1024);
     shape.instance_id = 1;
+    shape.directory_bytes = 0;  // nobody reads by it
     return PoolSegment::create(shape, HugePages::kOff, false);
 }
 

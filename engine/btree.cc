@@ -145,6 +145,7 @@ Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
     }
     if (edit.fits(value.size())) {
         edit.insert(row, key, value);
+        pages_->row_entered(shape_.table, key_span(key), path.leaf().page, row);
     } else {
         insert_split(path, row, key, value);
     }
@@ -209,6 +210,8 @@ void Tree::insert_split(Path& path, std::uint32_t row, const std::byte* key,
     left.refresh_times();
     if (split.place == LeafSplit::Place::kLeft) left.insert(row, key, value);
     if (split.place == LeafSplit::Place::kRight) right.insert(row - split.first_right, key, value);
+    if (split.place == LeafSplit::Place::kLeft) enter_rows(left_page, row, row + 1);
+    enter_leaf(right_page);
 
     Key bound;
     std::memcpy(bound.data(), right.view().key(0), shape_.leaf.key_bytes);
@@ -221,6 +224,7 @@ void Tree::insert_split(Path& path, std::uint32_t row, const std::byte* key,
 
     const PageId between_page = new_leaf(left_page);
     LeafEdit(pages_->writable(between_page), shape_.leaf, *schema_).insert(0, key, value);
+    enter_leaf(between_page);
     // The parent may have been split since; the way to `key` still ends on the left leaf.
     Path again = path_to(key);
     CHECK(again.ok());
@@ -296,6 +300,23 @@ void Tree::copy_content(PageId from, PageId to) {
     header.time_min = old.time_min;
     header.time_max = old.time_max;
     std::memcpy(target + kPageHeaderBytes, content + kPageHeaderBytes, kPayloadBytes);
+    if (header.level == 0) enter_leaf(to);
+}
+
+// ---- key directory ----
+
+void Tree::enter_rows(PageId page, std::uint32_t first, std::uint32_t last) const {
+    const LeafView rows = leaf(page);
+    for (std::uint32_t row = first; row < last; ++row) {
+        pages_->row_entered(shape_.table, key_span(rows.key(row)), page, row);
+    }
+}
+
+void Tree::leave_rows(PageId page, std::uint32_t first, std::uint32_t last) const {
+    const LeafView rows = leaf(page);
+    for (std::uint32_t row = first; row < last; ++row) {
+        pages_->row_left(shape_.table, key_span(rows.key(row)), page);
+    }
 }
 
 // ---- erase ----
@@ -311,6 +332,7 @@ Change Tree::erase(const std::byte* key) {
     if (!change.found) return change;
     const auto erased = static_cast<std::uint32_t>(found);
     release_rows(leaf(page), erased, erased + 1);
+    leave_rows(page, erased, erased + 1);
     if (path.depth > 1 && count(page) == 1) {
         pages_->free(page);
         remove_child(path, path.depth - 2);
@@ -370,8 +392,10 @@ bool Tree::try_merge(PageId parent, std::uint32_t left_index) {
     std::byte* to = pages_->writable(left);
     if (expected == 0) {
         LeafEdit edit(to, shape_.leaf, *schema_);
+        const std::uint32_t first = edit.count();
         edit.append(leaf(right), 0, count(right));
         edit.refresh_times();
+        enter_rows(left, first, edit.count());
     } else {
         Key bound;
         inner(parent).copy_key(left_index + 1, bound.data());
@@ -540,6 +564,7 @@ Tree::Erasure Tree::erase_in_leaf(PageId page, const std::byte* lo, const std::b
     if (first >= last) return {0, rows.empty()};
     const std::uint32_t live = live_rows(rows, first, last);
     release_rows(rows, first, last);
+    leave_rows(page, first, last);
     if (last - first == rows.count()) return {live, true};
     LeafEdit(pages_->writable(page), shape_.leaf, *schema_).erase(first, last);
     return {live, false};
@@ -549,6 +574,7 @@ Tree::Erasure Tree::erase_in_leaf(PageId page, const std::byte* lo, const std::b
 std::uint64_t Tree::free_subtree(PageId page) {
     std::uint64_t rows = level(page) == 0 ? live_rows(leaf(page), 0, count(page)) : 0;
     if (level(page) == 0) release_rows(leaf(page), 0, count(page));
+    if (level(page) == 0) leave_rows(page, 0, count(page));
     if (level(page) > 0) {
         const InnerView node = inner(page);
         for (std::uint32_t i = 0; i < node.count(); ++i) rows += free_subtree(node.child(i));

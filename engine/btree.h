@@ -186,6 +186,12 @@ class Tree {
     void replace_values(const std::byte* key, std::span<const std::byte> old,
                         std::span<const std::byte> kept);
     void release_rows(const LeafView& rows, std::uint32_t first, std::uint32_t last);
+    void enter_rows(PageId page, std::uint32_t first, std::uint32_t last) const;
+    void enter_leaf(PageId page) const { enter_rows(page, 0, count(page)); }
+    void leave_rows(PageId page, std::uint32_t first, std::uint32_t last) const;
+    std::span<const std::byte> key_span(const std::byte* key) const {
+        return {key, shape_.leaf.key_bytes};
+    }
     std::uint64_t runs_in(const LeafView& rows, std::uint32_t first, std::uint32_t last) const;
     const std::byte* resident(PageId page) const;  // newest, of which absence was ruled out
     auto source() const {

@@ -129,6 +129,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     if (stopped()) return EngineRound::kStopped;
     if (lingers(worked)) return worked ? EngineRound::kWorked : EngineRound::kIdle;
     if (worked) return EngineRound::kWorked;
+    storage_.pool.directory().settle();
     sleep(max_sleep_ns);
     return EngineRound::kIdle;
 }

@@ -42,6 +42,12 @@ class Pages {
     virtual void drop(PageId page) { free(page); }
     // The newest time in a leaf that is not resident, as metadata keeps it (engine/format.h).
     virtual std::uint32_t newest_known(PageId) const { return kNewestUnknown; }
+    // The row with this key is row number `row` of the leaf from now on, in the open batch's
+    // version of it or in one that came from the file; and it is gone from there. For the key
+    // directory, which may take either or leave it.
+    virtual void row_entered(TableId, std::span<const std::byte> /*key*/, PageId /*leaf*/,
+                             std::uint32_t /*row*/) {}
+    virtual void row_left(TableId, std::span<const std::byte> /*key*/, PageId /*leaf*/) {}
     // Puts a large value into an extent of its own in the open batch; its pages were secured.
     // `newest`: of its row, as metadata keeps it; kNewestUnknown without a time column.
     virtual ValueReference allocate_extent(TableId table, std::span<const std::byte> value,

@@ -30,6 +30,8 @@ bool HeldSnapshots::any_reading(std::uint64_t from, std::uint64_t to) const {
 Pool::Pool(PoolSegment& segment)
     : segment_(segment),
       writer_(segment),
+      directory_(segment.directory(), segment.header().bucket_count, segment.page_map(),
+                 segment.header().page_count),
       page_count_(segment.header().page_count),
       frame_count_(segment.header().frame_count - 1),
       newest_(page_count_, kNoFrame),
@@ -269,6 +271,7 @@ void Pool::publish() {
     }
     visible_ = batch.csn;
     writer_.publish(visible_);
+    directory_.settle();
 }
 
 void Pool::advance_visible(Csn csn) {

@@ -30,6 +30,7 @@
 #include "engine/eviction.h"
 #include "engine/page/page.h"
 #include "shm/base.h"
+#include "shm/key_directory.h"
 #include "shm/segment.h"
 #include "shm/version_writer.h"
 
@@ -153,6 +154,7 @@ class Pool {
     // A client marked a use of the page; of a page that is not there it means nothing.
     void touched(PageId page);
     Eviction& eviction() { return eviction_; }
+    KeyDirectoryWriter& directory() { return directory_; }
 
     // ---- changed pages ----
     // Whether the page changed since the last checkpoint began; unpublished changes count.
@@ -231,6 +233,7 @@ class Pool {
 
     PoolSegment& segment_;
     VersionWriter writer_;
+    KeyDirectoryWriter directory_;
     std::uint32_t page_count_;
     std::uint32_t frame_count_;
     std::uint64_t visible_ = 0;

@@ -53,6 +53,13 @@ class Space final : public Pages {
     PageId allocate(PageType type, TableId table, PageId near) override;
     void free(PageId page) override;
     void drop(PageId page) override;
+    void row_entered(TableId table, std::span<const std::byte> key, PageId leaf,
+                     std::uint32_t row) override {
+        pool_.directory().enter(table, key.data(), key.size(), leaf, row);
+    }
+    void row_left(TableId table, std::span<const std::byte> key, PageId leaf) override {
+        pool_.directory().forget(table, key.data(), key.size(), leaf);
+    }
     std::uint32_t newest_known(PageId page) const override {
         const bool told = known(page) || bit(loaded_, page);
         return told ? newest_[page.value] : kNewestUnknown;

@@ -23,6 +23,7 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
                  last_page_ = page;
                  last_error_ = error;
                  last_failure_ = message;
+                 if (error == Error::kOk) enter_rows(page);
                  loaded_(page, error, message);
              }),
       loaded_(std::move(loaded)) {}
@@ -33,6 +34,20 @@ void Storage::adopt(const Superblock& known, ChunkDirectory directory) {
         std::make_unique<Checkpointer>(pool, space, disk, superblock, std::move(directory));
     loader.set_covered(checkpointer->covered());
     catalog = std::make_unique<Catalog>(space, PageId{superblock.catalog_root});
+}
+
+// The directory leads to the rows of a leaf that came into the pool. That is no use of the page.
+void Storage::enter_rows(PageId page) {
+    if (catalog == nullptr || space.is_extent(page)) return;
+    const std::byte* bytes = pool.newest_of(page);
+    if (page_header(bytes).type != PageType::kLeaf) return;
+    const TableEntry* table = catalog->find(TableId{page_header(bytes).table_id});
+    if (table == nullptr || page == table->tree.root()) return;
+    const LeafLayout& layout = table->tree.shape().leaf;
+    const LeafView rows(bytes, layout);
+    for (std::uint32_t row = 0; row < rows.count(); ++row) {
+        pool.directory().enter(table->id, rows.key(row), layout.key_bytes, page, row);
+    }
 }
 
 Status Storage::bring_in(PageId page) {

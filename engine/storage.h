@@ -77,6 +77,7 @@ class Storage {
     std::size_t end_quarantine(const HeldSnapshots& held, std::size_t most, NextCsn csn);
 
   private:
+    void enter_rows(PageId page);
     static constexpr std::uint64_t kWaitNs = 30'000'000'000;
     std::string last_failure_;
     Error last_error_ = Error::kOk;

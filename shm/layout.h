@@ -5,7 +5,7 @@
 //
 //   pool segment (daemon writes, clients map it read-only)
 //     PoolHeader | page map u32[page_count] | FrameDescriptor[frame_count] | revoked
-//     u64[slot_count] | StatsPage | frames, kPageBytes each
+//     u64[slot_count] | StatsPage | DirectoryBucket[bucket_count] | frames, kPageBytes each
 //   client segment (one per client process; the client may write all of it, the daemon trusts none)
 //     ClientHeader | ReaderSlot[slot_count] | TouchMarks[slot_count] | RingControl | ring bytes |
 //     CallSlot[call_slot_count]
@@ -78,7 +78,9 @@ struct alignas(kCacheLineBytes) PoolHeader {
     std::uint64_t stats_offset;
     std::uint64_t frames_offset;
     std::uint64_t max_snapshot_age_ns;  // lease of a snapshot
-    std::uint64_t reserved[1];
+    std::uint64_t directory_offset;
+    std::uint64_t bucket_count;  // of the key directory; even
+    std::uint64_t reserved[7];
     Published published;
     EngineState engine;
 };
@@ -99,10 +101,12 @@ PIN_FIELD(PoolHeader, revoked_offset, 88, 8);
 PIN_FIELD(PoolHeader, stats_offset, 96, 8);
 PIN_FIELD(PoolHeader, frames_offset, 104, 8);
 PIN_FIELD(PoolHeader, max_snapshot_age_ns, 112, 8);
-PIN_FIELD(PoolHeader, reserved, 120, 8);
-PIN_FIELD(PoolHeader, published, 128, 64);
-PIN_FIELD(PoolHeader, engine, 192, 64);
-static_assert(sizeof(PoolHeader) == 256);
+PIN_FIELD(PoolHeader, directory_offset, 120, 8);
+PIN_FIELD(PoolHeader, bucket_count, 128, 8);
+PIN_FIELD(PoolHeader, reserved, 136, 56);
+PIN_FIELD(PoolHeader, published, 192, 64);
+PIN_FIELD(PoolHeader, engine, 256, 64);
+static_assert(sizeof(PoolHeader) == 320);
 
 // Page map entry: the frame of a page's newest published version, or kNoFrame when the page is not
 // in the pool; and kWatched, when a client's next use of the page is to be marked for certain.
@@ -118,6 +122,15 @@ PIN_FIELD(FrameDescriptor, older, 0, 4);
 
 // Per slot: the newest dead episode; never decreases while the pool lives.
 using RevokedEntry = std::atomic<std::uint64_t>;
+
+// Key directory: where keys were last seen, advisory. An entry is 0 for none, or, from its lowest
+// bit up: 32 bits of leaf page id, 8 of row number (modulo 256), 24 of tag (shm/key_directory.h).
+inline constexpr std::uint32_t kBucketEntries = 8;
+struct alignas(kCacheLineBytes) DirectoryBucket {
+    std::atomic<std::uint64_t> entry[kBucketEntries];
+};
+PIN_FIELD(DirectoryBucket, entry, 0, 64);
+static_assert(sizeof(DirectoryBucket) == kCacheLineBytes);
 
 // ---- stats page ----
 
@@ -324,13 +337,15 @@ static_assert(sizeof(Welcome) == 256);
 
 // FNV-1a over all sizes and offsets: two builds that lay a shared struct out differently differ.
 consteval std::uint64_t layout_fingerprint() {
-    constexpr std::array<std::uint64_t, 30> facts{sizeof(PoolHeader),
+    constexpr std::array<std::uint64_t, 32> facts{sizeof(PoolHeader),
                                                   offsetof(PoolHeader, published),
                                                   offsetof(PoolHeader, engine),
                                                   offsetof(PoolHeader, frames_offset),
                                                   sizeof(FrameDescriptor),
                                                   sizeof(PageMapEntry),
                                                   sizeof(RevokedEntry),
+                                                  offsetof(PoolHeader, directory_offset),
+                                                  sizeof(DirectoryBucket),
                                                   sizeof(StatsPage),
                                                   offsetof(StatsPage, histogram),
                                                   kCounterCount,
@@ -363,6 +378,7 @@ inline constexpr std::uint64_t kLayoutFingerprint = layout_fingerprint();
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 static_assert(std::is_standard_layout_v<PoolHeader> && std::is_standard_layout_v<StatsPage> &&
+              std::is_standard_layout_v<DirectoryBucket> &&
               std::is_standard_layout_v<ReaderSlot> && std::is_standard_layout_v<TouchMarks> &&
               std::is_standard_layout_v<RingControl> &&
               std::is_standard_layout_v<RecordHeader> && std::is_standard_layout_v<CallSlot> &&

@@ -63,10 +63,22 @@ struct Step {
     }
 }
 
+// What a walk fetches of each frame that it comes to.
+struct PrefetchBehindHeader {
+    [[gnu::always_inline]] void operator()(const std::byte* frame) const {
+        prefetch_behind_header(frame);
+    }
+};
+// For a caller that has fetched what it will look at.
+struct NoPrefetch {
+    void operator()(const std::byte*) const {}
+};
+
 // One walk. page is below pool.page_count(). Pool is PoolView; a test puts one in its place that
 // lets the engine act between two steps.
-template <class Pool>
-[[gnu::always_inline]] inline Step walk(const Pool& pool, PageId page, Csn snapshot) {
+template <class Pool, class Prefetch = PrefetchBehindHeader>
+[[gnu::always_inline]] inline Step walk(const Pool& pool, PageId page, Csn snapshot,
+                                        Prefetch prefetch = {}) {
     const std::atomic<std::uint64_t>& reuse_gen = pool.published().reuse_gen;
     const std::uint64_t generation = reuse_gen.load(std::memory_order_acquire);
     // Acquire, here and below: the frame's csn and link were written before it was linked to.
@@ -78,7 +90,7 @@ template <class Pool>
         if (frame >= pool.frame_count()) [[unlikely]]
             break;
         const std::byte* bytes = pool.frame(frame);
-        prefetch_behind_header(bytes);
+        prefetch(bytes);
         if (frame_csn(bytes).load(std::memory_order_acquire) <= snapshot.value) [[likely]] {
             version = {bytes, PageLookup::kFound, entry};
             break;
@@ -109,11 +121,12 @@ template <class Pool>
 }  // namespace page_walk
 
 // The version of `page` that the slot's snapshot sees. The slot holds a snapshot.
-template <class Pool>
-inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page) {
+template <class Pool, class Prefetch = page_walk::PrefetchBehindHeader>
+inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page,
+                              Prefetch prefetch = {}) {
     if (page.value >= pool.page_count()) [[unlikely]]
         return {nullptr, PageLookup::kNoVersion};
-    const page_walk::Step step = page_walk::walk(pool, page, slot.snapshot());
+    const page_walk::Step step = page_walk::walk(pool, page, slot.snapshot(), prefetch);
     if (!step.disturbed) [[likely]]
         return step.version;
     return page_walk::walk_pinned(pool, slot, page);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/interprocess/mapped_region.hpp>
 #include <cerrno>
 #include <cstring>
@@ -144,9 +145,15 @@ struct PoolOffsets {
     std::uint64_t descriptors = 0;
     std::uint64_t revoked = 0;
     std::uint64_t stats = 0;
+    std::uint64_t directory = 0;
     std::uint64_t frames = 0;
     std::uint64_t end = 0;
 };
+
+// An even number: buckets are used in pairs.
+std::uint64_t bucket_count(const PoolShape& shape) {
+    return std::max<std::uint64_t>(shape.directory_bytes / (2 * sizeof(DirectoryBucket)), 1) * 2;
+}
 
 PoolOffsets pool_offsets(const PoolShape& shape) {
     const auto after = [](std::uint64_t offset, std::uint64_t count, std::uint64_t element_bytes) {
@@ -157,8 +164,10 @@ PoolOffsets pool_offsets(const PoolShape& shape) {
     offsets.descriptors = after(offsets.page_map, shape.page_count, sizeof(PageMapEntry));
     offsets.revoked = after(offsets.descriptors, shape.frame_count, sizeof(FrameDescriptor));
     offsets.stats = after(offsets.revoked, shape.slot_count, sizeof(RevokedEntry));
+    offsets.directory = align_up(offsets.stats + sizeof(StatsPage), kPageBytes);
     // Whole huge pages, so that no frame shares one with the tables in front.
-    offsets.frames = align_up(offsets.stats + sizeof(StatsPage), kHugePageBytes);
+    offsets.frames = align_up(offsets.directory + bucket_count(shape) * sizeof(DirectoryBucket),
+                              kHugePageBytes);
     offsets.end =
         align_up(offsets.frames + std::uint64_t{shape.frame_count} * kPageBytes, kHugePageBytes);
     return offsets;
@@ -271,12 +280,17 @@ Status check_pool_header(const PoolHeader& header, std::uint64_t size_bytes) {
         {"revoked episodes", header.revoked_offset, header.slot_count, sizeof(RevokedEntry),
          kCacheLineBytes},
         {"stats page", header.stats_offset, 1, sizeof(StatsPage), kCacheLineBytes},
+        {"key directory", header.directory_offset, header.bucket_count, sizeof(DirectoryBucket),
+         2 * sizeof(DirectoryBucket)},
         {"frames", header.frames_offset, header.frame_count, kPageBytes, kPageBytes},
     };
     for (const Part& part : parts) {
         if (Status fits = check_part(kSegment, part, size_bytes); !fits) return fits;
     }
-    return {};
+    if (header.bucket_count % 2 == 0) return {};
+    return {Error::kInvalid, two_values(kSegment, "bucket_count", header.bucket_count,
+                                        header.bucket_count - 1,
+                                        "an even number; attach again, or restart the daemon")};
 }
 
 std::uint64_t client_segment_bytes(const ClientHeader& header) {
@@ -390,6 +404,7 @@ Result<PoolSegment> PoolSegment::create(const PoolShape& shape, HugePages huge_p
     segment.descriptors_ = at<FrameDescriptor>(base, offsets.descriptors);
     segment.revoked_ = at<RevokedEntry>(base, offsets.revoked);
     segment.stats_ = at<StatsPage>(base, offsets.stats);
+    segment.directory_ = at<DirectoryBucket>(base, offsets.directory);
     segment.frames_ = base + offsets.frames;
 
     PoolHeader& header = *segment.header_;
@@ -407,6 +422,8 @@ Result<PoolSegment> PoolSegment::create(const PoolShape& shape, HugePages huge_p
     header.descriptors_offset = offsets.descriptors;
     header.revoked_offset = offsets.revoked;
     header.stats_offset = offsets.stats;
+    header.directory_offset = offsets.directory;
+    header.bucket_count = bucket_count(shape);
     header.frames_offset = offsets.frames;
     header.max_snapshot_age_ns = shape.max_snapshot_age_ns;
     segment.stats_->stats_version = kStatsVersion;
@@ -452,10 +469,12 @@ Result<PoolView> PoolView::map(Descriptor descriptor) {
     view.descriptors_ = at<FrameDescriptor>(base, header.descriptors_offset);
     view.revoked_ = at<RevokedEntry>(base, header.revoked_offset);
     view.stats_ = at<StatsPage>(base, header.stats_offset);
+    view.directory_ = at<DirectoryBucket>(base, header.directory_offset);
     view.frames_ = base + header.frames_offset;
     view.frame_count_ = header.frame_count;
     view.page_count_ = header.page_count;
     view.slot_count_ = header.slot_count;
+    view.bucket_count_ = header.bucket_count;
     view.region_ = std::move(*region);
     // The mapping outlives the descriptor, which closes here.
     return view;

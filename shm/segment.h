@@ -31,6 +31,7 @@ struct PoolShape {
     std::uint64_t instance_id = 0;
     std::uint64_t max_snapshot_age_ns = 0;
     std::uint32_t catalog_root = 0;
+    std::uint64_t directory_bytes = 0;  // of the key directory: two buckets at least
 };
 
 // A descriptor that closes itself.
@@ -66,6 +67,7 @@ class PoolSegment {
     FrameDescriptor* descriptors() { return descriptors_; }  // header().frame_count entries
     RevokedEntry* revoked() { return revoked_; }             // header().slot_count entries
     StatsPage& stats() { return *stats_; }
+    DirectoryBucket* directory() { return directory_; }      // header().bucket_count entries
     std::byte* frame(FrameId frame) { return frames_ + std::size_t{frame.value} * kPageBytes; }
     bool huge_pages() const { return huge_pages_; }
 
@@ -83,6 +85,7 @@ class PoolSegment {
     FrameDescriptor* descriptors_ = nullptr;
     RevokedEntry* revoked_ = nullptr;
     StatsPage* stats_ = nullptr;
+    DirectoryBucket* directory_ = nullptr;
     std::byte* frames_ = nullptr;
     bool huge_pages_ = false;
 };
@@ -103,6 +106,7 @@ class PoolView {
     const FrameDescriptor* descriptors() const { return descriptors_; }
     const RevokedEntry* revoked() const { return revoked_; }
     const StatsPage& stats() const { return *stats_; }
+    const DirectoryBucket* directory() const { return directory_; }
     // frame < frame_count(): the caller clamps.
     const std::byte* frame(std::uint32_t frame) const {
         return frames_ + std::size_t{frame} * kPageBytes;
@@ -110,6 +114,7 @@ class PoolView {
     std::uint32_t frame_count() const { return frame_count_; }
     std::uint32_t page_count() const { return page_count_; }
     std::uint32_t slot_count() const { return slot_count_; }
+    std::uint64_t bucket_count() const { return bucket_count_; }
 
   private:
     PoolView() = default;
@@ -119,10 +124,12 @@ class PoolView {
     const FrameDescriptor* descriptors_ = nullptr;
     const RevokedEntry* revoked_ = nullptr;
     const StatsPage* stats_ = nullptr;
+    const DirectoryBucket* directory_ = nullptr;
     const std::byte* frames_ = nullptr;
     std::uint32_t frame_count_ = 0;
     std::uint32_t page_count_ = 0;
     std::uint32_t slot_count_ = 0;
+    std::uint64_t bucket_count_ = 0;
 };
 
 struct ClientShape {

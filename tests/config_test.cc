@@ -80,6 +80,7 @@ TEST_F(ConfigTest, ExampleHasEverySettingAtItsDefault) {
     EXPECT_EQ(example->admins, defaults->admins);
     EXPECT_EQ(example->pool_bytes, defaults->pool_bytes);
     EXPECT_EQ(example->max_data_bytes, defaults->max_data_bytes);
+    EXPECT_EQ(example->directory_bytes, defaults->directory_bytes);
     EXPECT_EQ(example->huge_pages, defaults->huge_pages);
     EXPECT_EQ(example->seal_pool_writes, defaults->seal_pool_writes);
     EXPECT_EQ(example->engine_cpu, defaults->engine_cpu);
@@ -207,6 +208,10 @@ TEST_F(ConfigTest, PoolShapeCountsFramesPagesAndSlots) {
     EXPECT_EQ(shape.frame_count, 4097u);  // frame 0 is never used
     EXPECT_EQ(shape.page_count, 16384u);
     EXPECT_EQ(shape.slot_count, 256u);
+    EXPECT_EQ(shape.directory_bytes, 1u << 20);  // a sixteenth of the pool
+    const auto told = dev_config("/tmp/x", {"directory_bytes=8KiB"});
+    ASSERT_TRUE(told.ok());
+    EXPECT_EQ(pool_shape(*told).directory_bytes, 8u << 10);
 }
 
 }  // namespace

@@ -77,6 +77,7 @@ class FakeDaemon {
         std::uint32_t frame_count = 256;
         std::uint32_t reader_slots = 8;
         std::uint32_t call_slots = 16;
+        std::uint64_t directory_bytes = 0;
         Error refuse = Error::kOk;           // every connection
         std::uint64_t fingerprint_error = 0; // added to the one in the welcome
     };
@@ -208,6 +209,7 @@ class FakeDaemon {
         shape.slot_count = 64;
         shape.instance_id = (std::uint64_t{random()} << 32 | random()) | 1;
         shape.catalog_root = kCatalogRootPage.value;
+        shape.directory_bytes = options.directory_bytes;
         Result<PoolSegment> pool = PoolSegment::create(shape, HugePages::kOff, false);
         CHECK(pool.ok());
         return std::move(*pool);

@@ -28,6 +28,7 @@ struct Totals {
     std::uint64_t applied = 0;
     std::uint64_t refused = 0;
     std::uint64_t reads = 0;
+    std::uint64_t direct = 0;  // rows that the key directory led to
     std::uint64_t misses = 0;
     std::uint64_t expired = 0;
     std::uint64_t evictions = 0;
@@ -39,6 +40,9 @@ class ModelRun {
     ModelRun(std::uint64_t seed, Totals& totals) : random_(seed), totals_(totals) {
         options_ = small_store();
         options_.frames = static_cast<std::uint32_t>(430 + random_() % 250);
+        // Room for a few keys, for some, for all.
+        const std::uint64_t directories[] = {0, 4'096, 1u << 20};
+        options_.directory_bytes = directories[random_() % 3];
         const std::uint64_t intervals[] = {100'000, 2'000'000, 30'000'000'000};
         options_.engine.checkpoint_interval_ns = intervals[seed % 3];
         options_.engine.checkpoint_slice = seed % 2 == 0 ? 1 : 16;
@@ -286,7 +290,13 @@ class ModelRun {
         const TreeShape shape(schemas()[table], tables_[table]);
         for (int i = 0; i < 4; ++i) {
             const Bytes key = maker.some_key(table);
+            const auto direct = snapshot.by_directory(schemas()[table], shape, root(table), key);
             auto value = snapshot.get(shape, root(table), key);
+            if (direct && value && snapshot.valid()) {
+                ++totals_.direct;
+                EXPECT_EQ(direct, *value) << "by the directory, table " << table << " at csn "
+                                          << snapshot.csn();
+            }
             if (value && *value) *value = snapshot.whole(schemas()[table], **value);
             collect();
             if (!value || !snapshot.valid()) return false;
@@ -427,6 +437,7 @@ TEST(Model, EverySnapshotAndEveryAnswerIsThatOfTheSerialOrder) {
     EXPECT_GT(totals.applied, 500 * seeds);
     EXPECT_GT(totals.refused, 100 * seeds);
     EXPECT_GT(totals.reads, 50 * seeds);
+    EXPECT_GT(totals.direct, 20 * seeds);
     EXPECT_GT(totals.misses, 10 * seeds);
     EXPECT_GT(totals.evictions, 50 * seeds);
     EXPECT_GT(totals.checkpoints, 3 * seeds);

@@ -30,6 +30,7 @@ PoolShape small_shape() {
     shape.max_snapshot_age_ns = 5;
     shape.catalog_root = 4;
     shape.file_uuid[15] = 9;
+    shape.directory_bytes = 500;
     return shape;
 }
 
@@ -69,6 +70,7 @@ TEST(Segment, PoolViewSeesWhatTheDaemonWrites) {
     EXPECT_EQ(view->frame_count(), 16u);
     EXPECT_EQ(view->page_count(), 100u);
     EXPECT_EQ(view->slot_count(), 8u);
+    EXPECT_EQ(view->bucket_count(), 6u) << "an even number, and no more than the bytes hold";
     EXPECT_EQ(view->header().instance_id, 77u);
     EXPECT_EQ(view->header().catalog_root, 4u);
     EXPECT_EQ(view->header().max_snapshot_age_ns, 5u);
@@ -78,12 +80,14 @@ TEST(Segment, PoolViewSeesWhatTheDaemonWrites) {
     pool.page_map()[99].store(15);
     pool.descriptors()[15].older.store(3);
     pool.revoked()[7].store(11);
+    pool.directory()[5].entry[7].store(99);
     pool.frame(FrameId{15})[4095] = std::byte{0xab};
     pool.header().published.visible.store(1234);
     StatsWriter{pool.stats()}.add(Counter::kBatches, 5);
     EXPECT_EQ(view->page_map()[99].load(), 15u);
     EXPECT_EQ(view->descriptors()[15].older.load(), 3u);
     EXPECT_EQ(view->revoked()[7].load(), 11u);
+    EXPECT_EQ(view->directory()[5].entry[7].load(), 99u);
     EXPECT_EQ(view->frame(15)[4095], std::byte{0xab});
     EXPECT_EQ(view->published().visible.load(), 1234u);
     EXPECT_EQ(counter_value(view->stats(), Counter::kBatches), 5u);

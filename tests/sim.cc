@@ -185,6 +185,7 @@ SimStore::SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> the_
     shape.slot_count = kReaderSlots;
     shape.instance_id = random_() | 1;
     shape.max_snapshot_age_ns = options.engine.max_snapshot_age_ns;
+    shape.directory_bytes = options.directory_bytes;
     auto made = PoolSegment::create(shape, HugePages::kOff, false);
     CHECK(made.ok());
     pool.emplace(std::move(*made));

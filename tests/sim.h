@@ -111,6 +111,7 @@ class SimClient {
 struct SimStoreOptions {
     std::uint32_t frames = 2048;
     std::uint32_t pages = 64 * 512;
+    std::uint64_t directory_bytes = 16'384;
     EngineOptions engine;
 };
 

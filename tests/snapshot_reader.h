@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/page/search.h"
+#include "shm/key_directory.h"
 #include "shm/page_map.h"
 #include "shm/reader_slot.h"
 #include "tests/sim.h"
@@ -96,6 +97,25 @@ class Snapshot {
             return std::optional<std::optional<std::vector<std::byte>>>(std::in_place,
                                                                         std::move(value));
         }
+    }
+
+    // What a client finds by the key directory alone (clientlib/directory_probe.h): a row that is
+    // there and alive, or nothing, which says nothing.
+    std::optional<std::vector<std::byte>> by_directory(const Schema& schema, const TreeShape& shape,
+                                                       PageId root,
+                                                       const std::vector<std::byte>& key) {
+        const KeyDirectory directory(view_.directory(), view_.bucket_count());
+        const RowHint hint = directory.find(directory.aim(shape.table, key.data(), key.size()));
+        const std::byte* top = see_page(view_, slot_, root).page;
+        if (top == nullptr || tree_level(top, shape.table) < 1) return std::nullopt;
+        const std::byte* bytes = see_page(view_, slot_, hint.leaf).page;
+        if (!hint.leaf || bytes == nullptr || !is_leaf_of(bytes, shape.table)) return std::nullopt;
+        const LeafView rows(bytes, shape.leaf);
+        const int row = rows.find_near(key.data(), hint.row);
+        if (row < 0) return std::nullopt;
+        const auto value = rows.value(static_cast<std::uint32_t>(row));
+        if (!schema.live(key.data(), value, floor_of(top))) return std::nullopt;
+        return std::vector<std::byte>(value.begin(), value.end());
     }
 
     // The rows from `from` on, up to `to` (empty: all), leaf by leaf, as long as `between`, which

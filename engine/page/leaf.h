@@ -61,6 +61,8 @@ class LeafView {
     std::uint32_t lower_bound(const std::byte* key) const;
     // The row with this key, or -1.
     int find(const std::byte* key) const;
+    // The same, for a caller who thinks that it is row `guess`.
+    int find_near(const std::byte* key, std::uint32_t guess) const;
 
     // Inclusive bounds of the rows' times; 0, 0 when there is no time column or no row.
     std::uint64_t time_min() const { return load(offsetof(PageHeader, time_min)); }
@@ -148,6 +150,12 @@ inline int LeafView::find(const std::byte* key) const {
     const std::uint32_t row = lower_bound(key);
     if (row == count_) return -1;
     return keys_equal(this->key(row), key, layout_->key_bytes) ? static_cast<int>(row) : -1;
+}
+
+inline int LeafView::find_near(const std::byte* key, std::uint32_t guess) const {
+    if (guess < count_ && keys_equal(this->key(guess), key, layout_->key_bytes)) [[likely]]
+        return static_cast<int>(guess);
+    return find(key);
 }
 
 }  // namespace bidstore
