@@ -14,6 +14,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "engine/wal.h"
+
 namespace bidstore {
 namespace {
 
@@ -137,6 +139,8 @@ const std::vector<Setting>& settings() {
                                                     8 * kMiB),
         number_setting<&Config::group_commit_interval_ns>("group_commit_interval", Kind::kTime, 0,
                                                           kSecond),
+        number_setting<&Config::recovery_log_bytes>("recovery_log_bytes", Kind::kSize, 4 * kMiB,
+                                                    4 * kTiB),
         number_setting<&Config::checkpoint_interval_ns>("checkpoint_interval", Kind::kTime,
                                                         10 * kMillisecond, kDay),
         number_setting<&Config::max_snapshot_age_ns>("max_snapshot_age", Kind::kTime,
@@ -407,6 +411,13 @@ Status check_sizes(const Config& config) {
                       ": must be at most a quarter of log_segment_bytes (" +
                       size_text(config.log_segment_bytes) + "), since a batch fills no more");
     }
+    const std::uint64_t batch = std::min<std::uint64_t>(config.log_segment_bytes, kBatchBytesMax);
+    if (config.recovery_log_bytes < 4 * batch) {
+        return refuse("recovery_log_bytes = " + size_text(config.recovery_log_bytes) +
+                      ": must be at least " + size_text(4 * batch) +
+                      " (four times log_segment_bytes, or 16MiB), since that much may be on its "
+                      "way while a checkpoint is made");
+    }
     return {};
 }
 
@@ -495,6 +506,7 @@ EngineOptions engine_options(const Config& config) {
     options.journal_bytes = config.journal_bytes;
     options.group_commit_bytes = config.group_commit_bytes;
     options.group_commit_interval_ns = config.group_commit_interval_ns;
+    options.recovery_log_bytes = config.recovery_log_bytes;
     options.checkpoint_interval_ns = config.checkpoint_interval_ns;
     options.max_snapshot_age_ns = config.max_snapshot_age_ns;
     options.max_held_bytes = config.max_held_bytes;

@@ -47,6 +47,7 @@ struct Config {
     std::uint64_t journal_bytes = 0;  // 0 until loaded: then a quarter of the pool, at most 256 MiB
     std::uint64_t group_commit_bytes = 64ull << 10;
     std::uint64_t group_commit_interval_ns = 0;
+    std::uint64_t recovery_log_bytes = 1ull << 30;
     std::uint64_t checkpoint_interval_ns = 30'000'000'000;
 
     std::uint64_t max_snapshot_age_ns = 5'000'000'000;

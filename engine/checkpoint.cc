@@ -149,6 +149,14 @@ void Checkpointer::enter(Phase phase) {
     cursor_ = 0;
 }
 
+std::uint32_t Checkpointer::recipe_step() const {
+    if (phase_ == Phase::kIdle) return 0;
+    if (phase_ < Phase::kJournal) return 1;
+    if (phase_ < Phase::kName) return 2;
+    if (phase_ < Phase::kPlaces) return 3;
+    return phase_ < Phase::kClose ? 4 : 5;
+}
+
 bool Checkpointer::pump(const CheckpointSlice& slice) {
     slice_ = slice;
     bool worked = false;

@@ -75,6 +75,8 @@ class Checkpointer {
                  ChunkDirectory directory);
 
     bool running() const { return phase_ != Phase::kIdle; }
+    // Of the recipe above, 1 to 5; 0 when none runs.
+    std::uint32_t recipe_step() const;
     // The snapshot it holds; only while running.
     Csn csn() const { return target_.csn; }
     // Newest csn that a finished checkpoint covers.

@@ -9,7 +9,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kTickNs = 10'000'000;
-constexpr std::uint64_t kLongGapNs = 1'000'000;  // a gap counts as so long at most
+constexpr std::uint64_t kLongGapNs = 1'000'000;       // a gap counts as so long at most
 constexpr std::uint64_t kSleepBehindLogNs = 100'000;  // with a log write under way: no doorbell
 
 }  // namespace
@@ -48,6 +48,7 @@ Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clien
                }),
       port_(clients, pool, clock, stats_, {options.max_snapshot_age_ns, options.max_pin_all_ns}),
       page_waits_(port_),
+      pace_(options.checkpoint_slice),
       sleep_(pool.header().engine) {
     storage_.pin_recent_us = options.pin_recent_us;
     storage_.pool.eviction().set_recent_share(options.pin_recent_share);
@@ -109,6 +110,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
     bool worked = disk_.poll(0) > 0;
     worked |= take_commands();
+    pace_writers();
     worked |= retry_parked();
     worked |= pump_loads();
     worked |= take_requests();
@@ -144,9 +146,9 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
     // Frames come back when a reader ends, which rings no bell.
-    const bool starved =
-        !parked_.empty() || !loads_.empty() || storage_.loader.waits_for_frames();
-    if (starved) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
+    const bool starved = !parked_.empty() || !loads_.empty() || storage_.loader.waits_for_frames();
+    const bool paced = storage_.checkpointer->running();  // its next piece is due soon
+    if (starved || paced) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
     sleep_.announce();
     if (!port_.any_news()) disk_.poll(max_sleep_ns);
     sleep_.cancel();
@@ -208,6 +210,7 @@ void Engine::Core::update_stats() {
     stats_.set(Counter::kFreePages, storage_.space.available() + storage_.space.quarantined());
     stats_.set(Counter::kDataFileBytes, storage_.space.chunk_count() * kChunkBytes);
     stats_.set(Counter::kParkedTransactions, parked_.size());
+    stats_.set(Counter::kLogBehindBytes, log_behind_bytes());
     const CheckpointTotals& totals = storage_.checkpointer->totals();
     stats_.set(Counter::kCheckpoints, totals.finished);
     stats_.set(Counter::kCheckpointPages, totals.pages);
@@ -303,55 +306,7 @@ Session* Engine::Core::session_of(std::uint64_t client_id) {
     return found == session_of_client_.end() ? nullptr : found->second;
 }
 
-// ---- checkpoints ----
-
-bool Engine::Core::checkpoint_due() const {
-    const Pool& pool = storage_.pool;
-    if (pool.visible() <= storage_.checkpointer->covered().value) return false;
-    if (checkpoint_wanted_) return true;
-    const LogShape& shape = commit_->wal().shape();
-    if (commit_->wal().used_bytes(storage_.checkpointer->log_start()) > shape.ring_bytes() / 2) {
-        return true;
-    }
-    if (pool.changed_count() == 0) return false;
-    if (pool.changed_count() > pool.frame_count() * std::uint64_t{2} / 5) return true;
-    const Checkpointer& checkpointer = *storage_.checkpointer;
-    if (checkpointer.journal_use(0, 0) > checkpointer.journal_capacity() / 2) return true;
-    return clock_.monotonic_ns() - last_checkpoint_ns_ > options_.checkpoint_interval_ns;
-}
-
-void Engine::Core::start_checkpoint() {
-    const LogPoint end = commit_->published_end();
-    checkpoint_began_ns_ = clock_.monotonic_ns();
-    checkpoint_wanted_ = false;
-    storage_.checkpointer->start({Csn{storage_.pool.visible()}, end.position,
-                                  commit_->published_time_us(), end.previous_crc,
-                                  commit_->durable()});
-}
-
-// What one round gives to the checkpoint: little while commits go on, more when somebody waits for
-// what it sets free.
-CheckpointSlice Engine::Core::checkpoint_slice() const {
-    const bool urgent = stopping_ || checkpoint_wanted_ || !parked_.empty();
-    const std::uint32_t work = options_.checkpoint_slice;
-    return urgent ? CheckpointSlice{4 * work, 8} : CheckpointSlice{work, 2};
-}
-
-bool Engine::Core::pump_checkpoint() {
-    Checkpointer& checkpointer = *storage_.checkpointer;
-    if (!checkpointer.running()) {
-        if (stopping_ || !checkpoint_due()) return false;
-        start_checkpoint();
-    }
-    const bool worked = checkpointer.pump(checkpoint_slice());
-    if (checkpointer.running()) return worked;
-    last_checkpoint_ns_ = checkpoint_began_ns_;  // what changed since then waits for the next one
-    stats_.record(HistogramKind::kCheckpointNs, clock_.monotonic_ns() - checkpoint_began_ns_);
-    storage_.loader.set_covered(checkpointer.covered());
-    no_eviction_before_ns_ = 0;
-    sweep_left_ = std::max(storage_.pool.kept(), 1u);
-    return true;
-}
+// ---- stopping ----
 
 // Everything published, then a checkpoint of it: the next start has nothing to replay.
 bool Engine::Core::stopped() {

@@ -27,7 +27,9 @@ struct EngineOptions {
     std::uint64_t journal_bytes = 256u << 20;      // bounds the pages that a checkpoint rewrites
     std::uint64_t group_commit_bytes = 64u << 10;  // a batch goes out at this size at the latest
     std::uint64_t group_commit_interval_ns = 0;    // how long a batch waits for company
-    std::uint64_t checkpoint_interval_ns = 30'000'000'000;  // at the latest so long after a change
+    // As much log as a restart may have to replay; four segments, or 16 MiB, at least.
+    std::uint64_t recovery_log_bytes = 1u << 30;
+    std::uint64_t checkpoint_interval_ns = 30'000'000'000;  // begins at the latest so long after
     std::uint32_t checkpoint_slice = 16;  // pages copied for it in a round, 1 to 2 µs each
     std::uint64_t max_snapshot_age_ns = 5'000'000'000;
     std::uint64_t max_pin_all_ns = 20'000'000;             // how long a slot may stay in PIN_ALL

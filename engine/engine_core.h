@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/bulk_load.h"
+#include "engine/checkpoint_pace.h"
 #include "engine/client_port.h"
 #include "engine/commit.h"
 #include "engine/engine.h"
@@ -46,7 +47,7 @@ class Engine::Core {
     enum class Wait : std::uint8_t {
         kNone,  // it is done
         kPage,  // for a page to come into the pool
-        kRoom,  // for frames, log, journal or space
+        kRoom,  // for frames, log, journal or space, or for its turn while writers are slowed
     };
     struct Parked {
         ClientRequest request;
@@ -185,9 +186,16 @@ class Engine::Core {
     bool reclaim(std::uint32_t kept_looks);
     bool sweep();
     std::uint64_t versions_of_readers() const;
+    // ---- checkpoints ----
+    std::uint64_t log_behind_bytes() const;
+    PaceFill pace_fill() const;
     bool checkpoint_due() const;
     void start_checkpoint();
+    double checkpoint_progress() const;
     CheckpointSlice checkpoint_slice() const;
+    void pace_writers();
+    bool let_in();
+
     void set_mode(EngineMode mode);
     void fence(const std::string& reason);
     void update_stats();
@@ -204,6 +212,7 @@ class Engine::Core {
     Storage storage_;
     ClientPort port_;
     PageWaits page_waits_;
+    CheckpointPace pace_;
     std::unique_ptr<Commit> commit_;  // after open()
     std::unique_ptr<Executor> transaction_;
     RoomEstimate housekeeping_room_;
@@ -227,7 +236,11 @@ class Engine::Core {
     std::uint64_t expiries_ = 1;  // floors that moved and tables that went, and the start
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
-    bool checkpoint_wanted_ = false;
+    bool checkpoint_wanted_ = false;        // the next one is waited for
+    bool checkpoint_hurries_ = false;       // so is the one that runs
+    std::uint32_t writers_let_in_ = ~0u;    // requests that write, that this round still takes
+    std::uint64_t slowed_since_ns_ = 0;     // and counted up to; 0: they are not slowed
+    std::uint64_t let_in_ns_ = 0;           // the last time that slowed writers were
     std::uint32_t sweep_left_ = 0;  // looks at kept versions that the last checkpoint asks for
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;

@@ -74,6 +74,10 @@ bool Engine::Core::retry_parked() {
                            !failed_pages.contains(parked.page.value);
         if (!waits) ready.push_back(client_id);
     }
+    // Whoever waits longest comes first: what there is room for may not be enough for all.
+    std::sort(ready.begin(), ready.end(), [this](std::uint64_t left, std::uint64_t right) {
+        return parked_.at(left).taken_ns < parked_.at(right).taken_ns;
+    });
     for (const std::uint64_t client_id : ready) {
         Parked& parked = parked_.at(client_id);
         PageId page;
@@ -128,6 +132,7 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
         case Session::Verdict::kNew:
             break;
     }
+    if (!let_in()) return Wait::kRoom;
     const PagesInUse looked_at(storage_.pool);  // making room must not evict what was looked at
     switch (transaction_->evaluate(request.payload, request.rights)) {
         case Executor::State::kMissing:

@@ -385,6 +385,9 @@ Status Recovery::begin_new_life(WalStart& start, Csn newest) {
     start.salt = superblock.salt;
     start.batch_bytes_max = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(kBatchBytesMax, superblock.log_segment_bytes));
+    // The segments are those of the files: a setting made for smaller ones does not stop the log.
+    start.replay_bytes_max =
+        std::max(options_.recovery_log_bytes, std::uint64_t{4} * start.batch_bytes_max);
     return {};
 }
 

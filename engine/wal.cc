@@ -26,6 +26,7 @@ Wal::Wal(Disk& disk, const WalStart& start, Completed completed, void* context)
     CHECK_OP(start.batch_bytes_max, >=, kBlockBytes);
     CHECK_OP(start.batch_bytes_max, <=, kBatchBytesMax);
     CHECK_OP(start.batch_bytes_max, <=, start.shape.segment_bytes);
+    CHECK_OP(start.replay_bytes_max / 4, >=, start.batch_bytes_max);
     static_assert(kBatchBytesMax <= kMaxTransferBytes);
     for (Batch& batch : batches_) batch.buffer = AlignedBuffer(start.batch_bytes_max);
 }
@@ -106,7 +107,8 @@ std::uint32_t Wal::record_count() const { return open_ ? open_->record_count : 0
 bool Wal::room_for(std::uint32_t bytes, std::uint64_t log_position) const {
     CHECK_OP(bytes, <=, start_.batch_bytes_max);
     const std::uint64_t length = padded(bytes);
-    return start_.shape.place(end_.position, length) + length <= start_.shape.limit(log_position);
+    const std::uint64_t end = start_.shape.place(end_.position, length) + length;
+    return end <= start_.shape.limit(log_position) && end - log_position <= start_.replay_bytes_max;
 }
 
 std::uint64_t Wal::used_bytes(std::uint64_t log_position) const {

@@ -74,6 +74,8 @@ struct WalStart {
     std::uint64_t newest_time_us = 0;
     // The longest batch, padding included: whole blocks, at most a segment and kBatchBytesMax.
     std::uint32_t batch_bytes_max = 1u << 20;
+    // No more log than that lies behind the superblock's log_position; four batches at least.
+    std::uint64_t replay_bytes_max = ~std::uint64_t{0};
 };
 
 struct SealedBatch {
@@ -127,9 +129,14 @@ class Wal {
     // ---- writing
 
     // Whether a batch of so many bytes (header included, padding not) may be written without
-    // touching what recovery from log_position needs. Where it goes depends on the end, so the
+    // touching what recovery from log_position needs, and without giving it too much to replay.
+    // Where it goes depends on the end, so the
     // answer holds until the next seal().
     bool room_for(std::uint32_t bytes, std::uint64_t log_position) const;
+    // Bytes of log that a restart would go through if the superblock starts the log there.
+    std::uint64_t replay_bytes(std::uint64_t log_position) const {
+        return end_.position - log_position;
+    }
     // Bytes of ring that cannot be reused while the superblock starts the log at log_position.
     std::uint64_t used_bytes(std::uint64_t log_position) const;
 

@@ -61,6 +61,9 @@ enum class Counter : std::uint32_t {
     kPagesExpired,
     kMarksGathered,
     kPagesMoved,
+    kCheckpointStep,
+    kLogBehindBytes,
+    kWritersSlowedNs,
     kCount  // not a counter
 };
 
@@ -128,6 +131,11 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"pages_expired", kTotal, "pages that retention dropped"},
         CounterName{"marks_gathered", kTotal, "uses of pages that clients marked, as gathered"},
         CounterName{"pages_moved", kTotal, "pages that compaction moved"},
+        CounterName{"checkpoint_step", kLevel,
+                    "step of the checkpoint under way (engine/FORMAT.md), 0: none"},
+        CounterName{"log_behind_bytes", kLevel, "bytes of log that a restart would replay"},
+        CounterName{"writers_slowed_ns", kTotal,
+                    "time in which writers were slowed so that a checkpoint stays ahead of them"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),

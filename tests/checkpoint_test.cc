@@ -35,14 +35,15 @@ class CheckpointTest : public ::testing::Test {
         client = &store->connect();
         table = store->create_table(*client, rows_schema());
     }
-    // Checkpoints begin by the test alone.
+    static constexpr std::uint64_t kIntervalNs = 20'000'000'000;
+    // Checkpoints begin when the test lets the interval pass.
     static SimStoreOptions quiet_store(std::uint32_t slice) {
         SimStoreOptions options = small_store();
         options.frames = 8'000;
         options.engine.log_segment_bytes = 8u << 20;
         options.engine.log_segment_count = 8;
         options.engine.journal_bytes = 16u << 20;
-        options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+        options.engine.checkpoint_interval_ns = kIntervalNs;
         options.engine.checkpoint_slice = slice;
         return options;
     }
@@ -57,9 +58,8 @@ class CheckpointTest : public ::testing::Test {
     Engine::Core& core() { return store->engine->core(); }
     Checkpointer& checkpointer() { return *core().storage().checkpointer; }
     void begin_checkpoint() {
-        const LogPoint end = core().commit().published_end();
-        checkpointer().start({Csn{core().storage().pool.visible()}, end.position, 0,
-                              end.previous_crc, core().commit().durable()});
+        store->clock.advance_ns(kIntervalNs + 1);
+        ASSERT_TRUE(store->run_until([&] { return checkpointer().running(); }));
     }
 
     std::unique_ptr<SimStore> store;

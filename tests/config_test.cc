@@ -65,6 +65,7 @@ TEST_F(ConfigTest, ExampleHasEverySettingAtItsDefault) {
     EXPECT_EQ(a.journal_bytes, b.journal_bytes);
     EXPECT_EQ(a.group_commit_bytes, b.group_commit_bytes);
     EXPECT_EQ(a.group_commit_interval_ns, b.group_commit_interval_ns);
+    EXPECT_EQ(a.recovery_log_bytes, b.recovery_log_bytes);
     EXPECT_EQ(a.checkpoint_interval_ns, b.checkpoint_interval_ns);
     EXPECT_EQ(a.max_snapshot_age_ns, b.max_snapshot_age_ns);
     EXPECT_EQ(a.max_held_bytes, b.max_held_bytes);
@@ -147,6 +148,10 @@ TEST_F(ConfigTest, RelationsBetweenSettingsAreChecked) {
     EXPECT_NE(refusal("ring_bytes = '3MiB'").find("power of two"), std::string::npos);
     EXPECT_NE(refusal("pool_bytes = '10000001B'").find("multiple of a page"), std::string::npos);
     EXPECT_NE(refusal("group_commit_bytes = '8MiB'").find("log_segment_bytes (16MiB)"),
+              std::string::npos);
+    EXPECT_NE(refusal("recovery_log_bytes = '15MiB'").find("must be at least 16MiB"),
+              std::string::npos);
+    EXPECT_NE(refusal("log_segment_bytes = '2MiB'\nrecovery_log_bytes = '7MiB'").find("8MiB"),
               std::string::npos);
     EXPECT_NE(refusal("max_clients = 4096").find("= 524288: must be at most 65536"),
               std::string::npos);

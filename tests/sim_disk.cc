@@ -98,6 +98,10 @@ void SimDisk::submit(DiskRequest& request) {
     if (const auto failure = failures_.find(step_); alive && failure != failures_.end()) {
         flight.error_number = failure->second;
     }
+    if (each_ns_ != 0) {
+        busy_until_ns_ = std::max(busy_until_ns_, served_by_->monotonic_ns()) + each_ns_;
+        flight.done_ns = busy_until_ns_;
+    }
     flights_.push_back(std::move(flight));
 }
 
@@ -140,6 +144,7 @@ int SimDisk::poll(std::uint64_t timeout_ns) {
         if (sleeps && options_.clock) options_.clock->advance_ns(timeout_ns);
         return 0;
     }
+    if (each_ns_ != 0 && !crashed_) return poll_served(timeout_ns);
     polling_ = true;
     std::size_t count = flights_.size();
     if (options_.reorder && !crashed_) {
@@ -153,6 +158,23 @@ int SimDisk::poll(std::uint64_t timeout_ns) {
     }
     polling_ = false;
     return static_cast<int>(count);
+}
+
+int SimDisk::poll_served(std::uint64_t timeout_ns) {
+    const std::uint64_t now_ns = served_by_->monotonic_ns();
+    const std::uint64_t next_ns = flights_.front().done_ns;
+    if (next_ns > now_ns && timeout_ns > 0) {
+        served_by_->advance_ns(std::min(timeout_ns, next_ns - now_ns));
+    }
+    polling_ = true;
+    int count = 0;
+    // A completion may submit: what comes then has its turn later.
+    for (; !flights_.empty(); ++count) {
+        if (flights_.front().done_ns > served_by_->monotonic_ns()) break;
+        deliver(0);
+    }
+    polling_ = false;
+    return count;
 }
 
 void SimDisk::deliver(std::size_t index) {

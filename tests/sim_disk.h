@@ -9,6 +9,7 @@
 //   crash     process_crash(): the kernel lives. What completed stays in the cache, still unsynced;
 //             each write in flight is done, not done, or done in part.
 //   order     poll() delivers completions in any order, and late; a slow disk, later.
+//   slow      serve_one_by_one(): each operation takes so long, one after the other, in order.
 //   resize    is durable when it returns; cut off, the file has the old size, the new one, or one
 //             between (whole blocks), and what was added is zeros. kNoSpace beyond capacity_bytes.
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
@@ -81,6 +82,12 @@ class SimDisk final : public Disk {
     void observe(std::function<void(std::uint64_t step, SimStep kind)> observer);
     // For an observer: the request whose submission is the step; nullptr at other steps.
     const DiskRequest* submitting() const { return submitting_; }
+    // From now on: a device that is busy with one operation for each_ns before the next has its
+    // turn.
+    void serve_one_by_one(SimClock& clock, std::uint64_t each_ns) {
+        served_by_ = &clock;
+        each_ns_ = each_ns;
+    }
     void crash_at(std::uint64_t step) { crash_step_ = step; }
     void crash_now();
     bool crashed() const { return crashed_; }
@@ -148,6 +155,7 @@ class SimDisk final : public Disk {
         std::vector<SectorPtr> values;     // of a write
         std::uint64_t grows_to_bytes = 0;  // of a growth, else 0
         std::uint64_t order = 0;           // of a sync: completions up to here are covered
+        std::uint64_t done_ns = 0;         // serve_one_by_one(): when it is
         int error_number = 0;
         bool lost = false;
     };
@@ -171,6 +179,7 @@ class SimDisk final : public Disk {
     void check_request(const DiskRequest& request) const;
     void capture(Flight& flight);
     void deliver(std::size_t index);
+    int poll_served(std::uint64_t timeout_ns);
     std::int64_t effect(Flight& flight);
     bool grow(const Flight& flight);
     static void set_size(File& file, std::uint64_t bytes);
@@ -197,6 +206,9 @@ class SimDisk final : public Disk {
     std::uint64_t order_ = 0;
     std::uint64_t writes_ = 0;
     std::uint64_t crash_step_ = 0;
+    SimClock* served_by_ = nullptr;  // serve_one_by_one()
+    std::uint64_t each_ns_ = 0;
+    std::uint64_t busy_until_ns_ = 0;
     bool crashed_ = false;
     bool polling_ = false;
     int wake_ = -1;
