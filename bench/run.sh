@@ -9,6 +9,7 @@
 #   bash bench/run.sh load [--rows N] [--rounds N] [--binaries DIR]
 #   bash bench/run.sh recover [--log-mib N] [--rows N] [--shapes "NAME ..."] [--pool MIB]
 #                             [--rounds N] [--binaries DIR]
+#   bash bench/run.sh checkpoint [--rows N] [--rate N] [--seconds S] [--binaries DIR]
 #
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
@@ -37,6 +38,9 @@
 #                   hit ratio, throughput, latencies
 #   load            bulk loads of sorted rows, beside RocksDB and the bare device; of rows that are
 #                   not sorted, JSON lines (beside the parser alone) and CSV
+#   checkpoint      latency of durable commits at a fixed rate, with a checkpoint under way and
+#                   without; and at full speed with a small log and journal
+#   --rate N        of checkpoint, commits a second (default 20000)
 #   recover         how long a start takes that has --log-mib MiB of log to replay, beside a plain
 #                   read of that log
 #   --log-mib N     of recover (default 1024)
@@ -50,9 +54,9 @@
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
 #                   without it the pool takes those that are free, if they suffice
 #   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages; of
-#                   misses and seed 4000000: 1 GiB; of recover 2000000)
+#                   misses and seed 4000000: 1 GiB; of recover 2000000, of checkpoint 1000000)
 #   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
-#                   seed measures (default 20)
+#                   seed measures (default 20), and each part of checkpoint (default 40)
 #   --rounds N      of misses, load and recover (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
@@ -71,6 +75,7 @@ json=""
 binaries=""
 pool_mib=""
 threads=16
+rate=20000
 warm=20
 log_mib=1024
 shapes="rows updates columns adds transactions"
@@ -98,10 +103,11 @@ case "$workload" in
     misses) shift; rows=4000000; seconds=2 ;;
     seed) shift; rows=4000000; seconds=20 ;;
     recover) shift; rows=2000000 ;;
+    checkpoint) shift; rows=1000000; seconds=40 ;;
     --help | -h) usage; exit 0 ;;
     *)
         fail_usage "unknown workload \"$workload\"; there is: compare, regress, first-look," \
-            "evict, misses, seed, load, recover, and the workloads of compare by themselves"
+            "evict, misses, seed, load, recover, checkpoint, and the workloads of compare by themselves"
         ;;
 esac
 if [[ "$workload" == compare || "$workload" == regress ]]; then
@@ -120,6 +126,7 @@ while [[ $# -gt 0 ]]; do
         --log-mib) log_mib="${2:-}"; shift ;;
         --shapes) shapes="${2:-}"; shift ;;
         --warm) warm="${2:-}"; shift ;;
+        --rate) rate="${2:-}"; shift ;;
         --full-scan) full_scan=(--full-scan) ;;
         --binaries) binaries="${2:-}"; shift ;;
         --help | -h) usage; exit 0 ;;
@@ -138,6 +145,9 @@ if ! [[ "$rounds" =~ ^[1-9][0-9]{0,2}$ ]]; then
 fi
 if ! [[ "$warm" =~ ^[1-9][0-9]{0,3}$ ]]; then
     fail_usage "--warm wants a whole number from 1 up, not \"$warm\""
+fi
+if ! [[ "$rate" =~ ^[1-9][0-9]{0,5}$ ]]; then
+    fail_usage "--rate wants 1 to 999999 commits a second, not \"$rate\""
 fi
 if ! [[ "$threads" =~ ^[1-9][0-9]{0,2}$ ]] || ((threads > 120)); then
     fail_usage "--threads wants 1 to 120, not \"$threads\""
@@ -343,7 +353,7 @@ if [[ "$workload" == compare || "$workload" == regress ]]; then
     "run_$workload"
     exit 0
 fi
-if [[ "$workload" == misses || "$workload" == seed || "$workload" == recover ]]; then
+if [[ "$workload" =~ ^(misses|seed|recover|checkpoint)$ ]]; then
     source "$root/bench/$workload.sh"
     exit 0
 fi
