@@ -34,6 +34,7 @@ TableLoad::TableLoad(std::shared_ptr<Connection> connection, const Schema& schem
       row_bytes_(schema.key_bytes() + schema.fixed_bytes()) {
     const std::size_t most = connection_->ring().payload_bytes_max();
     record_bytes_ = std::min(most, kRecordBytes);
+    row_bytes_max_ = std::min<std::size_t>(most, kTransactionBytesMax);
     packed_ = step_bytes(LoadStep::kRows, 0);
 }
 TableLoad::TableLoad(TableLoad&&) noexcept = default;
@@ -64,10 +65,12 @@ Result<TableLoad> TableLoad::begin(const AttachOptions& options, const Schema& s
 Status TableLoad::add(std::span<const std::byte> key, std::span<const std::byte> value,
                       Deadline deadline) {
     const std::size_t length = key.size() + value.size() + (variable_ ? sizeof(std::uint32_t) : 0);
-    if (length + sizeof(LoadRequest) > record_bytes_) {
+    // A row with large values goes alone when it fills a record, and may then be longer.
+    if (length + sizeof(LoadRequest) > row_bytes_max_) {
         return {Error::kTooLarge, "row " + std::to_string(rows_ + 1) + " has " +
-                                      std::to_string(length) +
-                                      " bytes, more than a load takes: use `bidstore import`"};
+                                      std::to_string(length) + " bytes, more than the " +
+                                      std::to_string(row_bytes_max_) +
+                                      " that this ring carries: raise ring_bytes"};
     }
     if (packed_.size() + length > record_bytes_) {
         if (Status sent = send_packed(deadline); !sent) return sent;
@@ -186,9 +189,8 @@ Failure TableLoad::failure(Error error, std::uint64_t row) const {
                     who + at + " is not above the one before, or is not of this table; rows that "
                                "are not in order are loaded without --sorted"};
         case Error::kTooLarge:
-            return {error, who + at + " is too long for a load (use `bidstore import`), or all "
-                                      "rows touch more chunks than pool_bytes and journal_bytes "
-                                      "have room for"};
+            return {error, who + "all rows touch more chunks than pool_bytes and journal_bytes "
+                                 "have room for: raise them"};
         default:
             return {error, who + "the load was refused: " + std::string(error_name(error))};
     }

@@ -61,6 +61,7 @@ class TableLoad {
     bool variable_ = false;
     std::size_t row_bytes_ = 0;      // of fixed rows
     std::size_t record_bytes_ = 0;   // as much as a record takes
+    std::size_t row_bytes_max_ = 0;  // or one that has a single row
     std::vector<std::byte> packed_;  // a LoadRequest and rows, not sent yet
     std::uint64_t packed_rows_ = 0;
     std::uint64_t rows_ = 0;  // sent, and packed_rows_

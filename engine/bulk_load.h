@@ -1,5 +1,6 @@
 // One bulk load: rows come in, full pages go straight to reserved places of the data file, past log
-// and pool. What makes them the table's is the Core's part (engine/engine_loads.cc):
+// and pool, and so do the extents of rows that no page has room for (engine/bulk_load_extents.cc).
+// What makes them the table's is the Core's part (engine/engine_loads.cc):
 //
 //   kRows     rows come; pages are built, placed, written
 //   kEnding   no more rows: the inner nodes up to the root follow, and the last writes
@@ -12,7 +13,7 @@
 //
 // Who:     the engine thread; writes complete in Disk::poll().
 // Owns:    its buffers and, until attach(), the reserved pages. It must be quiet() when it goes.
-// Bounds:  kBuffers * kBufferBytes of memory; pump() seals at most kSealedPerPump buffers, so that
+// Bounds:  the memory of LoadWriter; pump() seals at most kSealedPerPump buffers, so that
 //          a round of the engine stays short.
 // Errors:  a failed write fails the load; a failed sync is the engine's end (the checkpointer could
 //          not tell later what the kernel had already reported).
@@ -28,6 +29,7 @@
 #include "engine/client_port.h"
 #include "engine/disk.h"
 #include "engine/load_builder.h"
+#include "engine/load_writer.h"
 #include "engine/space.h"
 
 namespace bidstore {
@@ -44,8 +46,6 @@ class BulkLoad {
         kDone,
         kFailed,  // from any of them but kDone
     };
-    static constexpr std::uint32_t kBufferPages = 64;
-    static constexpr std::uint32_t kBuffers = 16;
     static constexpr std::uint32_t kSealedPerPump = 2;
 
     BulkLoad(const CallAddress& client, const Schema& schema, const LoadIdentity& identity,
@@ -60,6 +60,8 @@ class BulkLoad {
     // ---- kRows ----
     // Whether take() may be called: there are buffers for one record more.
     bool ready() const;
+    // kBusy: extents of a row have to wait for pages or buffers. The same record comes again then,
+    // and goes on where it stopped.
     Error take(std::span<const std::byte> packed, std::uint64_t rows, std::uint32_t& bad_row);
     // No more rows; `from` waits for the end.
     void finish(const CallAddress& from);
@@ -97,47 +99,54 @@ class BulkLoad {
     void abandon();
     bool abandoned() const { return abandoned_; }
     // No write is under way, and of a failed load what was reserved went back.
-    bool quiet() const { return in_flight_ == 0; }
+    bool quiet() const { return in_flight() == 0; }
 
   private:
-    struct Buffer {
-        AlignedBuffer pages{std::size_t{kBufferPages} * kPageBytes};
-        std::uint32_t count = 0;
-        std::uint32_t placed = 0;  // of them, from the front
-        std::uint32_t in_flight = 0;
-        std::vector<DiskRequest> requests;  // one per run of neighbours
-        BulkLoad* owner = nullptr;
-    };
-
+    using Buffer = LoadWriter::Buffer;
     std::byte* next_page();
+    std::uint32_t in_flight() const { return writer_.in_flight() + syncs_in_flight_; }
+    std::uint64_t pages_to_leave() const;
+    void touch(std::uint32_t chunk);
     bool reserve();
     bool seal(Buffer& buffer);
-    void write_run(Buffer& buffer, std::uint32_t first, std::uint32_t count, PageId page);
     bool pump_end();
     void submit_sync();
-    void on_written(Buffer& buffer, const DiskRequest& request);
+    void on_written(bool failed);
     void give_back();
+
+    // ---- engine/bulk_load_extents.cc ----
+    bool reserve_extents(std::span<const ExtentNeed> needs);
+    ValueReference put_value(std::span<const std::byte> value, std::uint32_t newest);
+    std::byte* extent_page(PageId page);
+    void write_extents();
+    void attach_extents();
+    void give_back_extents();
 
     CallAddress client_;
     const TableId table_;
     const std::string name_;
     Space& space_;
     Disk& disk_;
+    LoadWriter writer_;
     LoadBuilder builder_;
     State state_ = State::kRows;
-    std::vector<std::unique_ptr<Buffer>> buffers_;
-    std::vector<Buffer*> idle_;
+    LoadProgress progress_;  // in the record that take() did not get to the end of
     Buffer* filling_ = nullptr;
     std::deque<Buffer*> full_;     // oldest first: placed in this order
     std::vector<PageRun> runs_;    // reserved, all of them
     PageRun rest_;                 // of the newest, not placed yet
+    std::deque<std::vector<ExtentRun>> next_values_;  // reserved for the row that is to be put
+    std::vector<PageRun> extent_runs_;   // reserved for extents, all of them; neighbours are joined
+    Buffer* extents_ = nullptr;          // being filled with pages of extents
+    std::vector<PageId> extent_places_;  // of its pages
+    bool row_needs_pages_ = false;
     std::uint32_t chunks_ = 0;
     std::vector<bool> touched_;    // by chunk
     std::uint32_t copied_chunks_ = 0;  // the chunks before had their bitmaps copied ahead
     std::uint32_t at_least_ = kBigRun;
     std::uint64_t leave_ = kLeave;
     bool needs_pages_ = false;
-    std::uint32_t in_flight_ = 0;
+    std::uint32_t syncs_in_flight_ = 0;
     DiskRequest sync_;
     Csn attached_;
     Error error_ = Error::kOk;
@@ -146,6 +155,7 @@ class BulkLoad {
     bool abandoned_ = false;
 
     static constexpr std::uint32_t kBigRun = kChunkPages / 2;
+    static constexpr std::uint32_t kBuffersForLeaves = 2;  // of one record
     static constexpr std::uint64_t kLeave = 128;  // pages that commits find, besides growth's mark
 };
 

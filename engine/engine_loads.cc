@@ -38,12 +38,12 @@ Engine::Core::Wait Engine::Core::handle_load(const ClientRequest& request, PageI
         port_.hostile(request.from.client_id, "a malformed load request");
         return Wait::kNone;
     }
+    std::memcpy(&header, request.payload.data(), sizeof header);
     // A ring may take longer records than a load has buffers for.
-    if (request.payload.size() > kLoadBytesMax) {
-        port_.hostile(request.from.client_id, "a step of a load longer than kLoadBytesMax");
+    if (request.payload.size() > load_bytes_max(header)) {
+        port_.hostile(request.from.client_id, "a step of a load longer than it may be");
         return Wait::kNone;
     }
-    std::memcpy(&header, request.payload.data(), sizeof header);
     const auto body = request.payload.subspan(sizeof header);
     if (request.rights < Rights::kAdmin) {
         port_.answer(request.from, Error::kDenied);
@@ -150,6 +150,7 @@ Engine::Core::Wait Engine::Core::load_rows(const ClientRequest& request,
     if (!load->ready()) return Wait::kRoom;
     std::uint32_t bad_row = 0;
     const Error error = load->take(body, rows, bad_row);
+    if (error == Error::kBusy) return Wait::kRoom;
     port_.answer(request.from, error, Csn{}, error == Error::kOk ? kNoOperation : bad_row);
     if (error != Error::kOk) orphans_ = true;
     if (!load->ready() || ++load_records_ >= kRecordsPerRound) {

@@ -12,7 +12,6 @@ constexpr std::uint64_t kGrowthRetryNs = 1'000'000'000;
 constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapshot pays
 constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what was evicted last
 constexpr std::uint64_t kReclaimRetryNs = 50'000;
-constexpr std::uint32_t kServingRunsMax = kValueRunsMax / 2;  // of an extent; replay may take all
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 constexpr std::uint32_t kTouchesPerRound = 512;
 

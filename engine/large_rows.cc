@@ -23,8 +23,8 @@ std::uint64_t extent_pages_at_most(const Schema& schema, RecordType type,
                                    std::span<const std::byte> body) {
     if (!schema.has_variable()) return 0;
     if (type == RecordType::kUpdateColumns) {
-        const auto others = std::min<std::uint64_t>(schema.variable_columns(),
-                                                    kRowBytesMax / kReferenceBytesMax);
+        const auto others =
+            std::min<std::uint64_t>(schema.variable_columns(), kRowBytesMax / kReferenceBytesMax);
         return body.size() / kPageBytes + others;
     }
     if (type != RecordType::kPutRow) return 0;
@@ -57,11 +57,10 @@ std::uint32_t value_runs(const Schema& schema, std::span<const std::byte> value)
 // 1. The row is sound, so the plan fits; its extents are reserved.
 // 2. Each large column goes to its extent, and a reference stands where it was.
 // 3. What is left fits a page, and goes into the leaf like any row.
-Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* key,
-               std::span<const std::byte> value) {
-    if (!schema.has_variable()) return tree.put(key, value);
+std::span<const std::byte> store_wide_row(const Schema& schema, const std::byte* key,
+                                          std::span<const std::byte> value,
+                                          const PutValue& put_value, std::span<std::byte> to) {
     const RowView row(schema, value);
-    if (!row.wide()) return tree.put(key, value);
     const RowPlan plan = plan_row(schema, row);
     CHECK(plan.fits);
     std::array<ColumnContent, kColumnsMax> contents;
@@ -71,19 +70,27 @@ Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* 
     for (std::uint32_t i = 0; i < row.count(); ++i) {
         contents[i] = row.content(i);
         if (!plan.out.test(i)) continue;
-        const ValueReference reference =
-            pages.allocate_extent(tree.table(), contents[i].bytes, newest);
+        const ValueReference reference = put_value(contents[i].bytes, newest);
         CHECK_OP(used + reference.size_bytes(), <=, references.size());
         reference.store(references.data() + used);
         contents[i] = {std::span(references).subspan(used, reference.size_bytes()), true};
         used += reference.size_bytes();
     }
     const auto all = std::span<const ColumnContent>(contents).first(row.count());
-    std::array<std::byte, kRowBytesMax> stored;
     const std::uint64_t stored_bytes = row_value_bytes(schema, all);
     CHECK_OP(schema.key_bytes() + stored_bytes, <=, kRowBytesMax);
-    write_row_value(stored.data(), schema, value.first(schema.fixed_bytes()), all);
-    return tree.put(key, std::span(stored).first(stored_bytes));
+    write_row_value(to.data(), schema, value.first(schema.fixed_bytes()), all);
+    return to.first(stored_bytes);
+}
+
+Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* key,
+               std::span<const std::byte> value) {
+    if (!schema.has_variable() || !RowView(schema, value).wide()) return tree.put(key, value);
+    std::array<std::byte, kRowBytesMax> to;
+    const auto put_value = [&](std::span<const std::byte> large, std::uint32_t newest) {
+        return pages.allocate_extent(tree.table(), large, newest);
+    };
+    return tree.put(key, store_wide_row(schema, key, value, put_value, to));
 }
 
 ValueComparison equals_large(Pages& pages, const ValueReference& reference,

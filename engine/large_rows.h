@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -28,6 +29,13 @@ std::size_t stored_bytes_at_most(const Schema& schema, std::span<const std::byte
 // Of the extents that a row refers to.
 std::uint32_t value_runs(const Schema& schema, std::span<const std::byte> value);
 
+// The value as a leaf keeps it, in `to` (kRowBytesMax bytes): each large column of a row that is
+// sound and wide goes where `put_value` says, in their order, and a reference stands in its place.
+using PutValue =
+    std::function<ValueReference(std::span<const std::byte> value, std::uint32_t newest)>;
+std::span<const std::byte> store_wide_row(const Schema& schema, const std::byte* key,
+                                          std::span<const std::byte> value,
+                                          const PutValue& put_value, std::span<std::byte> to);
 // Puts a row that row_value_fault() finds sound, its large columns into extents.
 Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* key,
                std::span<const std::byte> value);

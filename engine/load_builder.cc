@@ -8,12 +8,11 @@
 
 namespace bidstore {
 
-LoadBuilder::LoadBuilder(const Schema& schema, const LoadIdentity& identity,
-                         std::function<std::byte*()> next_page)
+LoadBuilder::LoadBuilder(const Schema& schema, const LoadIdentity& identity, LoadRoom room)
     : schema_(schema),
       shape_(schema_, identity.table),
       identity_(identity),
-      next_page_(std::move(next_page)) {}
+      room_(std::move(room)) {}
 
 void LoadBuilder::start_page(std::byte* page, PageType type) const {
     VersionWriter::fill(page, identity_.csn.value, nullptr);
@@ -26,9 +25,9 @@ void LoadBuilder::start_page(std::byte* page, PageType type) const {
 // ---- rows ----
 
 Error LoadBuilder::take(std::span<const std::byte> packed, std::uint64_t rows,
-                        std::uint32_t& bad_row) {
-    return schema_.has_variable() ? take_variable(packed, rows, bad_row)
-                                  : take_fixed(packed, rows, bad_row);
+                        LoadProgress& progress) {
+    return schema_.has_variable() ? take_variable(packed, rows, progress)
+                                  : take_fixed(packed, rows, progress.row);
 }
 
 bool LoadBuilder::rises(const std::byte* key) const {
@@ -42,9 +41,9 @@ void LoadBuilder::remember(const std::byte* key) {
 // The leaf before is complete. Inner nodes that became complete meanwhile go in front of the new
 // one: they name pages that were placed already.
 void LoadBuilder::begin_leaf() {
-    for (const auto& node : ready_) std::memcpy(next_page_(), node->data(), kPageBytes);
+    for (const auto& node : ready_) std::memcpy(room_.next_page(), node->data(), kPageBytes);
     ready_.clear();
-    leaf_ = next_page_();
+    leaf_ = room_.next_page();
     start_page(leaf_, PageType::kLeaf);
     LeafEdit(leaf_, shape_.leaf, schema_).init();
     ++leaves_;
@@ -79,29 +78,41 @@ Error LoadBuilder::take_fixed(std::span<const std::byte> packed, std::uint64_t r
 }
 
 Error LoadBuilder::take_variable(std::span<const std::byte> packed, std::uint64_t rows,
-                                 std::uint32_t& bad_row) {
+                                 LoadProgress& progress) {
     const std::size_t key_bytes = shape_.leaf.key_bytes;
-    for (bad_row = 0; bad_row < rows; ++bad_row) {
+    packed = packed.subspan(progress.bytes);
+    for (; progress.row < rows; ++progress.row) {
         std::uint32_t value_bytes = 0;
         if (packed.size() < sizeof value_bytes + key_bytes) return Error::kProtocol;
         std::memcpy(&value_bytes, packed.data(), sizeof value_bytes);
-        packed = packed.subspan(sizeof value_bytes);
-        if (packed.size() - key_bytes < value_bytes) return Error::kProtocol;
-        const std::byte* key = packed.data();
-        const auto value = packed.subspan(key_bytes, value_bytes);
-        // A leaf keeps the whole row: extents are not built here.
-        if (key_bytes + value_bytes > kRowBytesMax) return Error::kTooLarge;
-        if (!rises(key) || !schema_.valid_value(value)) return Error::kInvalid;
-        if (leaf_ == nullptr || !LeafEdit(leaf_, shape_.leaf, schema_).fits(value_bytes)) {
-            begin_leaf();
-        }
-        LeafEdit leaf(leaf_, shape_.leaf, schema_);
-        leaf.insert(leaf.count(), key, value);
-        remember(key);
-        ++rows_;
-        packed = packed.subspan(key_bytes + value_bytes);
+        const auto row = packed.subspan(sizeof value_bytes);
+        if (row.size() - key_bytes < value_bytes) return Error::kProtocol;
+        const auto value = row.subspan(key_bytes, value_bytes);
+        if (const Error error = take_row(row.data(), value); error != Error::kOk) return error;
+        const std::size_t whole = sizeof value_bytes + key_bytes + value_bytes;
+        progress.bytes += whole;
+        packed = packed.subspan(whole);
     }
     return packed.empty() ? Error::kOk : Error::kProtocol;
+}
+
+Error LoadBuilder::take_row(const std::byte* key, std::span<const std::byte> value) {
+    if (!rises(key) || !schema_.valid_value(value)) return Error::kInvalid;
+    std::array<std::byte, kRowBytesMax> stored;
+    if (RowView(schema_, value).wide()) {
+        extents_needed_.clear();
+        append_extents(schema_, identity_.table, value, extents_needed_);
+        if (!room_.reserve(extents_needed_)) return Error::kBusy;
+        value = store_wide_row(schema_, key, value, room_.put_value, stored);
+    }
+    if (leaf_ == nullptr || !LeafEdit(leaf_, shape_.leaf, schema_).fits(value.size())) {
+        begin_leaf();
+    }
+    LeafEdit leaf(leaf_, shape_.leaf, schema_);
+    leaf.insert(leaf.count(), key, value);
+    remember(key);
+    ++rows_;
+    return Error::kOk;
 }
 
 // ---- inner nodes ----
@@ -159,7 +170,7 @@ bool LoadBuilder::end_level() {
         if (levels_[i]->completed > 0 && children) complete_node(*levels_[i]);
     }
     const bool more = !ready_.empty();
-    for (const auto& node : ready_) std::memcpy(next_page_(), node->data(), kPageBytes);
+    for (const auto& node : ready_) std::memcpy(room_.next_page(), node->data(), kPageBytes);
     ready_.clear();
     return more;
 }

@@ -12,7 +12,8 @@
 //
 // Who:    the engine thread (engine/bulk_load.h), one builder per load.
 // Trust:  rows are a client's bytes that hold still; order, length and form are checked here.
-// Room:   the caller gives pages to build in; take() asks for at most pages_per_take() of them.
+// Room:   the caller gives pages to build in; take() asks for at most pages_per_take() of them. It
+//         puts large columns into extents, too, for which take() asks row by row.
 // Source: bottom-up building as every B+tree bulk load does it.
 #pragma once
 
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "engine/aligned_buffer.h"
+#include "engine/large_rows.h"
 #include "engine/leaf_edit.h"
 #include "engine/page/search.h"
 #include "shm/error.h"
@@ -37,15 +39,30 @@ struct LoadIdentity {
     Csn csn;  // of a checkpoint that is finished already: at or below every later one's
 };
 
+// Where the pages of a load come from.
+struct LoadRoom {
+    // kPageBytes to build in; the page before it is complete then.
+    std::function<std::byte*()> next_page;
+    // Extents for all large columns of a row, which put_value() then uses in their order. False:
+    // not now.
+    std::function<bool(std::span<const ExtentNeed> needs)> reserve;
+    PutValue put_value;
+};
+
+// How far a record was taken.
+struct LoadProgress {
+    std::uint32_t row = 0;
+    std::size_t bytes = 0;
+};
+
 class LoadBuilder {
   public:
-    // `next_page` gives kPageBytes to build in; the page before it is complete then.
-    LoadBuilder(const Schema& schema, const LoadIdentity& identity,
-                std::function<std::byte*()> next_page);
+    LoadBuilder(const Schema& schema, const LoadIdentity& identity, LoadRoom room);
 
-    // Takes all of the rows (LoadRequest, shm/message.h), or what comes before a bad one: kInvalid
-    // then, and bad_row its index in `packed`; kProtocol: `packed` does not have `rows` rows.
-    Error take(std::span<const std::byte> packed, std::uint64_t rows, std::uint32_t& bad_row);
+    // Takes the rows (LoadRequest, shm/message.h) from `progress` on: all of them, or those before
+    // one that is bad (kInvalid) or has to wait for extents (kBusy: again from there). kProtocol:
+    // `packed` does not have `rows` rows.
+    Error take(std::span<const std::byte> packed, std::uint64_t rows, LoadProgress& progress);
 
     // The complete page goes to `id`: sets its header, csn and crc included, and makes it a child.
     // Pages are placed in the order in which next_page gave them out.
@@ -74,10 +91,10 @@ class LoadBuilder {
         std::uint64_t completed = 0;
     };
 
-    Error take_fixed(std::span<const std::byte> packed, std::uint64_t rows,
-                     std::uint32_t& bad_row);
+    Error take_fixed(std::span<const std::byte> packed, std::uint64_t rows, std::uint32_t& bad_row);
     Error take_variable(std::span<const std::byte> packed, std::uint64_t rows,
-                        std::uint32_t& bad_row);
+                        LoadProgress& progress);
+    Error take_row(const std::byte* key, std::span<const std::byte> value);
     bool rises(const std::byte* key) const;
     void remember(const std::byte* key);
     void begin_leaf();
@@ -88,11 +105,12 @@ class LoadBuilder {
     const Schema schema_;
     const TreeShape shape_;
     const LoadIdentity identity_;
-    const std::function<std::byte*()> next_page_;
-    std::byte* leaf_ = nullptr;  // under construction; nullptr: no row came yet
-    AlignedBuffer only_leaf_;    // of a table whose rows fit its root
-    std::vector<std::unique_ptr<Level>> levels_;           // from the leaves' parents up
-    std::vector<std::unique_ptr<AlignedBuffer>> ready_;    // complete inner nodes, oldest first
+    const LoadRoom room_;
+    std::byte* leaf_ = nullptr;                   // under construction; nullptr: no row came yet
+    AlignedBuffer only_leaf_;                     // of a table whose rows fit its root
+    std::vector<std::unique_ptr<Level>> levels_;  // from the leaves' parents up
+    std::vector<std::unique_ptr<AlignedBuffer>> ready_;  // complete inner nodes, oldest first
+    std::vector<ExtentNeed> extents_needed_;             // of one row
     std::array<std::byte, kKeyBytesMax> last_key_{};
     std::uint64_t rows_ = 0;
     std::uint64_t leaves_ = 0;  // begun

@@ -238,8 +238,8 @@ std::uint32_t Space::usable_pages(std::uint32_t chunk) {
 }
 
 std::uint32_t Space::used_in(std::uint32_t chunk) const {
-    const std::uint64_t* words = meta_bitmap(
-        static_cast<const std::byte*>(pool_.newest(meta_page(chunk))));
+    const std::uint64_t* words =
+        meta_bitmap(static_cast<const std::byte*>(pool_.newest(meta_page(chunk))));
     std::uint32_t used = 0;
     for (std::uint32_t i = 0; i < kWordsPerChunk; ++i) used += std::popcount(words[i]);
     return used - (kChunkPages - usable_pages(chunk));
@@ -342,10 +342,9 @@ void Space::encode_newest(const std::uint32_t* newest, ChunkMeta& meta) {
     }
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const bool known = newest[i] != kNewestUnknown;
-        const std::uint32_t age =
-            extents.in_extent(i) ? newest[i] >> kExtentNewestShift
-            : known              ? std::min(meta.newest - newest[i], kNewestAgeUnknown)
-                                 : kNewestAgeUnknown;
+        const std::uint32_t age = extents.in_extent(i) ? newest[i] >> kExtentNewestShift
+                                  : known ? std::min(meta.newest - newest[i], kNewestAgeUnknown)
+                                          : kNewestAgeUnknown;
         for (std::uint32_t byte = 0; byte < 3; ++byte) {
             meta.newest_age[i][byte] = static_cast<std::uint8_t>(age >> (8 * byte));
         }

@@ -37,6 +37,9 @@
 
 namespace bidstore {
 
+// Of an extent; replay, which may find the same number of free pages in other places, may take all.
+inline constexpr std::uint32_t kServingRunsMax = kValueRunsMax / 2;
+
 // Pages that are neighbours in the file.
 struct PageRun {
     PageId first;
@@ -127,6 +130,14 @@ class Space final : public Pages {
     void forget_copies() { pool_.forget_copies(); }
     // Puts them into the open batch's bitmap: a page version for each of their chunks.
     void attach(const PageRun& run);
+    // The same for extents of a table that is being loaded. The table has a place among the owners
+    // of each chunk with such pages from its first reserve_runs() to end_extents().
+    // At most kServingRunsMax runs of so many pages together; none when there are no such runs.
+    std::vector<ExtentRun> reserve_runs(const ExtentNeed& need);
+    // `first`: of a run. `newest`: of its row.
+    void written_extent(PageId page, const std::byte* bytes, bool first, std::uint32_t newest);
+    void attach_extents(TableId table, const PageRun& run);
+    void end_extents(TableId table) { std::erase(loading_, table); }
     // Takes up to `chunks` chunks into use: ready ones, else new ones, for which the file is made
     // longer without zeros, since their pages are written whole. Needs an open batch and as many
     // frames. kBusy: growth is under way. kNoSpace: not even one.
@@ -234,6 +245,7 @@ class Space final : public Pages {
     ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages);
     void take_run(ExtentRun run);
     void return_run(ExtentRun run);
+    std::vector<ExtentRun> take_runs(const ExtentNeed& need, std::uint32_t runs_max);
     bool reserve_extent(const ExtentNeed& need, std::uint32_t runs_max);
     void set_run(TableId table, ExtentRun run, std::uint32_t newest);
     void free_run(ExtentRun run);
@@ -245,9 +257,10 @@ class Space final : public Pages {
     Pool& pool_;
     Disk& disk_;
     Growth growth_;
-    std::uint32_t chunk_count_ = 0;  // newest
-    std::uint32_t hint_chunk_ = 0;   // where the last search found something
+    std::uint32_t chunk_count_ = 0;   // newest
+    std::uint32_t hint_chunk_ = 0;    // where the last search found something
     std::uint32_t reserve_hint_ = 0;  // the same, of reserve()
+    std::uint32_t extent_hint_ = 0;   // the same, of find_run()
     std::uint64_t available_total_ = 0;
     std::uint64_t known_changed_ = 0;
     bool checkpoint_running_ = false;
@@ -255,16 +268,17 @@ class Space final : public Pages {
     std::vector<std::uint16_t> available_count_;  // per chunk
     std::vector<bool> closed_;                    // per chunk: being emptied
     std::uint32_t closed_count_ = 0;
-    std::vector<std::uint64_t> known_;            // bit per page: allocated in the last checkpoint
-    std::vector<std::uint32_t> crc_;              // per page: header.crc in the last checkpoint,
-                                                  // or, of a loaded one, in the next
-    std::vector<std::uint64_t> loaded_;           // bit per page: written by a bulk load, and not
-                                                  // known yet
-    std::vector<std::uint32_t> newest_;           // per page: newest time in it, like crc_
-    std::vector<std::uint64_t> dropped_;          // bit per page: dropped, in quarantine
-    std::vector<std::uint64_t> extent_;           // bit per page: is_extent()
+    std::vector<std::uint64_t> known_;    // bit per page: allocated in the last checkpoint
+    std::vector<std::uint32_t> crc_;      // per page: header.crc in the last checkpoint,
+                                          // or, of a loaded one, in the next
+    std::vector<std::uint64_t> loaded_;   // bit per page: written by a bulk load, and not
+                                          // known yet
+    std::vector<std::uint32_t> newest_;   // per page: newest time in it, like crc_
+    std::vector<std::uint64_t> dropped_;  // bit per page: dropped, in quarantine
+    std::vector<std::uint64_t> extent_;   // bit per page: is_extent()
     std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place
     std::vector<ReservedExtent> reserved_;
+    std::vector<TableId> loading_;  // with extents that are not attached
     struct Quarantined {
         PageId page;
         Csn freed;

@@ -41,7 +41,8 @@ PageId first_page(ExtentRun run) { return PageId{run.first}; }
 // ---- finding room ----
 
 // Whether the chunk has a place for the table among the owners of its extents, those counted that
-// are reserved.
+// are reserved, and all tables that are being loaded: where they have reserved pages need not be
+// remembered.
 bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
     const ExtentMap map(chunk_meta(pool_.newest_of(meta_page(chunk))));
     if (map.owns(table)) return true;
@@ -55,14 +56,17 @@ bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
         if (owner == table.value) return true;
         if (std::find(coming.begin(), coming.end(), owner) == coming.end()) coming.push_back(owner);
     }
-    return map.owners() + coming.size() < kExtentOwners;
+    const auto loading = std::count_if(loading_.begin(), loading_.end(), [&](TableId each) {
+        return each != table && !map.owns(each);
+    });
+    return map.owners() + coming.size() + static_cast<std::size_t>(loading) < kExtentOwners;
 }
 
 // A run of `pages` free pages, or the longest of those looked at; pages 0 when none is free.
 ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages) {
     ExtentRun best{0, 0};
     for (std::uint32_t i = 0; i < chunk_count_ && best.pages < pages; ++i) {
-        const std::uint32_t chunk = (hint_chunk_ + i) % chunk_count_;
+        const std::uint32_t chunk = (extent_hint_ + i) % chunk_count_;
         if (closed_[chunk]) continue;
         const bool enough = available_count_[chunk] >= pages;
         // Chunks too full for one run are looked at for a part of it, some of them.
@@ -71,6 +75,7 @@ ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages) {
         const ExtentRun found = run_in(&available_[std::size_t{chunk} * kWordsPerChunk], pages);
         if (found.pages > best.pages) best = {chunk * kChunkPages + found.first, found.pages};
     }
+    if (best.pages == pages) extent_hint_ = chunk_of(first_page(best));
     return best;
 }
 
@@ -87,21 +92,27 @@ void Space::return_run(ExtentRun run) {
     for (std::uint32_t i = 0; i < run.pages; ++i) make_available(PageId{run.first + i});
 }
 
-bool Space::reserve_extent(const ExtentNeed& need, std::uint32_t runs_max) {
-    reserved_.push_back({need, {}});
-    ReservedExtent& extent = reserved_.back();
+// None when that takes more runs.
+std::vector<ExtentRun> Space::take_runs(const ExtentNeed& need, std::uint32_t runs_max) {
+    std::vector<ExtentRun> runs;
     std::uint32_t left = need.pages;
-    while (left > 0 && extent.runs.size() < runs_max) {
+    while (left > 0 && runs.size() < runs_max) {
         const ExtentRun run = find_run(need, left);
         if (run.pages == 0) break;
         take_run(run);
-        extent.runs.push_back(run);
+        runs.push_back(run);
         left -= run.pages;
     }
-    if (left == 0) return true;
-    for (const ExtentRun& run : extent.runs) return_run(run);
-    reserved_.pop_back();
-    return false;
+    if (left == 0) return runs;
+    for (const ExtentRun& run : runs) return_run(run);
+    return {};
+}
+
+bool Space::reserve_extent(const ExtentNeed& need, std::uint32_t runs_max) {
+    std::vector<ExtentRun> runs = take_runs(need, runs_max);
+    if (runs.empty()) return false;
+    reserved_.push_back({need, std::move(runs)});
+    return true;
 }
 
 bool Space::reserve_extents(std::span<const ExtentNeed> needs, std::uint32_t runs_max) {
@@ -129,6 +140,37 @@ void Space::release_extents() {
         for (const ExtentRun& run : extent.runs) return_run(run);
     }
     reserved_.clear();
+}
+
+// ---- bulk loads ----
+
+std::vector<ExtentRun> Space::reserve_runs(const ExtentNeed& need) {
+    if (std::find(loading_.begin(), loading_.end(), need.table) == loading_.end()) {
+        loading_.push_back(need.table);
+    }
+    return take_runs(need, kServingRunsMax);
+}
+
+// Until it is attached a run is told by its times: 0 means that the page before is of the same one.
+// A time of 0 becomes 1, for metadata may say "newer than it is".
+void Space::written_extent(PageId page, const std::byte* bytes, bool first, std::uint32_t newest) {
+    crc_[page.value] = crc32c(bytes, kPageBytes);
+    newest_[page.value] = first ? std::max(newest, 1u) : 0;
+    set_bit(loaded_.data(), page.value, true);
+}
+
+void Space::attach_extents(TableId table, const PageRun& run) {
+    attach(run);
+    ExtentMapEdit map(chunk_meta(writable(meta_page(chunk_of(run.first)))));
+    for (std::uint32_t at = run.first.value, end = at + run.count; at < end;) {
+        std::uint32_t pages = 1;
+        while (at + pages < end && newest_[at + pages] == 0) ++pages;
+        map.take(table, at % kChunkPages, pages);
+        for (; pages > 0; --pages, ++at) {
+            set_bit(extent_.data(), at, true);
+            set_bit(in_file_.data(), at, true);
+        }
+    }
 }
 
 // ---- in the open batch ----

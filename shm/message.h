@@ -121,7 +121,12 @@ struct LoadRequest {
     std::uint64_t rows;
 };
 static_assert(sizeof(LoadRequest) == 16);
-inline constexpr std::uint32_t kLoadBytesMax = 128u << 10;  // of a step, LoadRequest included
+// Of a step, LoadRequest included; kTransactionBytesMax if it has one row alone.
+inline constexpr std::uint32_t kLoadBytesMax = 128u << 10;
+constexpr std::uint32_t load_bytes_max(const LoadRequest& request) {
+    const bool one_row = request.step == LoadStep::kRows && request.rows == 1;
+    return one_row ? kTransactionBytesMax : kLoadBytesMax;
+}
 
 // ---- compaction; rights kAdmin, one client at a time ----
 

@@ -125,6 +125,27 @@ TEST(BulkLoadCrash, EveryDiskStepLeavesAllOrNothing) {
     EXPECT_GT(not_loaded, 10u);
 }
 
+// The same with values in extents of their own beside the leaves.
+TEST(BulkLoadCrash, EveryDiskStepLeavesAllOrNothingOfExtents) {
+    const Schema schema = load_schema("loaded", true);
+    const LoadRows rows = make_wide_rows(schema, 45, 200'000, 1);  // 1.2 MB: the file has to grow
+    const LoadRows beside = make_load_rows(load_schema("beside", false), kCommits, 2);
+    const Outcome whole = crash_run(schema, rows, beside, 0);
+    ASSERT_TRUE(whole.loaded);
+    RecordProperty("steps", static_cast<int>(whole.steps));
+    std::uint32_t not_loaded = 0;
+    for (std::uint64_t step = 1; step <= whole.steps; step += stride()) {
+        SCOPED_TRACE("crash at step " + std::to_string(step) + " of " +
+                     std::to_string(whole.steps));
+        Outcome crashed = crash_run(schema, rows, beside, step);
+        check(std::move(crashed.power), crashed, rows, beside);
+        check(std::move(crashed.process), crashed, rows, beside);
+        not_loaded += crashed.loaded ? 0 : 1;
+        if (HasFailure()) break;
+    }
+    EXPECT_GT(not_loaded, 10u);
+}
+
 // A load into space that a dropped table left, with nothing beside it: the checkpoint that covers
 // it writes no page of its own to a free place and makes the file no longer, so nobody but the load
 // itself syncs what it wrote before a superblock counts on it.

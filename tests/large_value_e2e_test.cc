@@ -2,6 +2,7 @@
 // copied, under snapshots and from the disk, in a pool that is large enough and in one that is not.
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -197,6 +198,93 @@ TEST_F(LargeValues, ThatTheRingCannotCarryAreRefusedWithTheRemedy) {
     EXPECT_NE(refused.failure().what.find("ring_bytes"), std::string::npos)
         << refused.failure().what;
     EXPECT_TRUE(get(1)->body == content(1, 500'000));
+}
+
+constexpr char kDocuments[] = R"([[table]]
+name = "documents"
+mode = "put"
+key = ["id"]
+columns = [
+    { name = "id", type = "u64", path = "id" },
+    { name = "views", type = "i64", path = "views" },
+    { name = "title", type = "text", path = "title" },
+    { name = "body", type = "bytes", path = "body", decode = "text" },
+]
+)";
+
+std::size_t body_bytes(std::uint64_t id) { return id == 7 ? 1u << 20 : id * 7'919 % 60'000; }
+
+std::string document_line(std::uint64_t id, bool json) {
+    const std::string number = std::to_string(id);
+    const std::string body = content(id, body_bytes(id));
+    return json ? R"({"id":)" + number + R"(,"views":1,"title":"t","body":")" + body + "\"}\n"
+                : number + ",1,t," + body + "\n";
+}
+
+class LoadedValues : public LargeValues {
+  protected:
+    // 300 rows, 9 MB, of which the 1 MiB that --memory keeps is a small part.
+    Finished load(bool json, bool sorted) {
+        constexpr std::uint64_t kRows = 300;
+        std::string file = json ? "" : "id,views,title,body\n";
+        for (std::uint64_t i = 0; i < kRows; ++i) {
+            file += document_line(sorted ? i : (i * 77 + 5) % kRows, json);
+        }
+        const std::string path = work_.file(json ? "documents.jsonl" : "documents.csv");
+        std::ofstream(path, std::ios::binary) << file;
+        std::ofstream(work_.file("documents.toml")) << kDocuments;
+        std::vector<std::string> command{std::string(BIDSTORE_BINARY_DIR) + "/bidstore",
+                                         "--socket",
+                                         daemon_.socket(),
+                                         "load",
+                                         "documents",
+                                         path,
+                                         "--mapping",
+                                         work_.file("documents.toml")};
+        if (sorted)
+            command.push_back("--sorted");
+        else
+            command.insert(command.end(), {"--memory", "1", "--temp-dir", work_.path()});
+        return run_to_end(command);
+    }
+    void expect_all() {
+        for (std::uint64_t id = 0; id < 300; ++id) {
+            const auto found = get(id);
+            ASSERT_TRUE(found.has_value()) << id;
+            EXPECT_TRUE(found->body == content(id, body_bytes(id))) << id;
+        }
+    }
+    WorkDirectory work_;
+};
+
+TEST_F(LoadedValues, ComeFromLinesInOrderOrNot) {
+    for (const bool json : {true, false}) {
+        for (const bool sorted : {true, false}) {
+            SCOPED_TRACE(std::string(json ? "json" : "csv") + (sorted ? ", sorted" : ""));
+            if (!store_) begin({"pool_bytes=64MiB"});
+            const Finished loaded = load(json, sorted);
+            ASSERT_EQ(loaded.status, 0) << loaded.output;
+            table_.emplace(need(store_->open<Document>(soon())));
+            expect_all();
+            const Finished again = load(json, sorted);
+            EXPECT_EQ(again.status, 4) << again.output;
+            ASSERT_EQ(run_to_end({std::string(BIDSTORE_BINARY_DIR) + "/bidstore", "--socket",
+                                  daemon_.socket(), "table", "drop", "documents"})
+                          .status,
+                      0);
+            table_.emplace(make_table<Document>(*store_));
+        }
+    }
+    ASSERT_EQ(load(true, false).status, 0);
+    // What was acknowledged is there after a kill, and the verifier finds every page in its place.
+    daemon_.kill();
+    auto verify = daemon_.command();
+    verify.push_back("--verify");
+    const Finished sound = run_to_end(verify);
+    EXPECT_EQ(sound.status, 0) << sound.output;
+    ASSERT_TRUE(daemon_.start());
+    attach_again();
+    expect_all();
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
-// Bulk loads in the simulation: rows as records, and a client that sends them step by step.
+// Bulk loads in the simulation: rows as records, a client that sends them step by step, and a store
+// to load into.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/tree_check.h"
 #include "shm/message.h"
 #include "tests/sim.h"
 
@@ -40,6 +44,31 @@ inline LoadRows make_load_rows(const Schema& schema, std::uint32_t count, std::u
         const std::size_t longest = random() % 20 == 0 ? 3'000 : 200;
         std::string text(schema.has_variable() ? random() % longest : 248,
                          static_cast<char>('a' + random() % 26));
+        CHECK(builder.set_bytes(2, std::as_bytes(std::span(text.data(), text.size()))).ok());
+        const auto value = builder.value();
+        CHECK(value.ok());
+        rows[key] = {value->begin(), value->end()};
+    }
+    return rows;
+}
+
+// Rows of a `variable` schema, most of them with texts that no leaf has room for: up to `longest`
+// bytes, short ones in between.
+inline LoadRows make_wide_rows(const Schema& schema, std::uint32_t count, std::size_t longest,
+                               std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    LoadRows rows;
+    while (rows.size() < count) {
+        RowBuilder builder(schema);
+        std::vector<std::byte> key(16);
+        for (auto& byte : key) byte = static_cast<std::byte>(random());
+        CHECK(builder.set_bytes(0, key).ok());
+        CHECK(builder.set_unsigned(1, random() % 1'000'000).ok());
+        // As many of each order of magnitude; the longest one comes first.
+        std::size_t length = longest;
+        if (!rows.empty()) length = random() % ((longest >> random() % 8) + 1);
+        std::string text(length, static_cast<char>('a' + random() % 26));
+        for (std::size_t i = 0; i < text.size(); i += 64) text[i] = static_cast<char>(random());
         CHECK(builder.set_bytes(2, std::as_bytes(std::span(text.data(), text.size()))).ok());
         const auto value = builder.value();
         CHECK(value.ok());
@@ -94,6 +123,11 @@ class LoadClient {
         steps_.push_back(LoadBytes::begin(schema));
         LoadBytes packed(LoadStep::kRows);
         for (const auto& [key, value] : rows) {
+            const std::size_t bytes = packed.size() + key.size() + value.size();
+            if (packed.size() > 0 && bytes + 64 > kLoadBytesMax) {
+                steps_.push_back(packed);
+                packed = LoadBytes(LoadStep::kRows);
+            }
             packed.row(schema.has_variable(), key, value);
             if (packed.size() < 20'000) continue;
             steps_.push_back(packed);
@@ -153,5 +187,61 @@ inline std::size_t unfinished_tables(SimStore& store) {
     for (const TableEntry* table : catalog.all()) count += table->hidden() ? 1 : 0;
     return count;
 }
+
+class BulkLoadTest : public ::testing::Test {
+  protected:
+    BulkLoadTest() : BulkLoadTest(small_store(), {}) {}
+    BulkLoadTest(const SimStoreOptions& options, const SimDiskOptions& disk)
+        : store_(options, std::make_unique<SimDisk>(disk), 3) {
+        EXPECT_TRUE(store_.open().ok());
+        client_ = &store_.connect();
+    }
+    void settle() {
+        EXPECT_TRUE(store_.run_until([&] { return unfinished_tables(store_) == 0; }));
+    }
+    Answer step(SimClient& client, const LoadBytes& bytes) {
+        const auto token = client.submit_load(bytes.bytes());
+        CHECK(token.has_value());
+        std::optional<Answer> answer;
+        store_.run_until([&] { return (answer = client.answer(*token)).has_value(); });
+        CHECK(answer.has_value());
+        return *answer;
+    }
+    Answer step(const LoadBytes& bytes) { return step(*client_, bytes); }
+    TreeReport report(const TableEntry& table) {
+        return check_tree(table.schema, table.id, table.tree.root(),
+                          [&](PageId page) {
+                              CHECK(store_.engine->core().storage().bring_in(page).ok());
+                              return store_.engine->core().storage().pool.newest(page);
+                          },
+                          {});
+    }
+    Space& space() { return store_.engine->core().storage().space; }
+    // Nothing of a load is left but what was there before.
+    void expect_gone(const std::string& name) {
+        settle();
+        EXPECT_EQ(table_named(store_, name), nullptr);
+        EXPECT_EQ(store_.verify(), "");
+        // Writes that were under way end first.
+        store_.run_until(
+            [&] { return unused_pages() == space().available() + space().quarantined(); });
+        EXPECT_EQ(unused_pages(), space().available() + space().quarantined());
+    }
+    // Pages that the newest bitmaps do not have: each must be available, or on its way there.
+    std::uint64_t unused_pages() {
+        std::uint64_t unused = 0;
+        for (std::uint32_t chunk = 0; chunk < space().chunk_count(); ++chunk) {
+            const auto* bits =
+                meta_bitmap(store_.engine->core().storage().pool.newest(meta_page(chunk)));
+            for (std::uint32_t i = 0; i < kChunkPages / 64; ++i) {
+                unused += static_cast<std::uint64_t>(__builtin_popcountll(~bits[i]));
+            }
+        }
+        return unused;
+    }
+
+    SimStore store_;
+    SimClient* client_;
+};
 
 }  // namespace bidstore
