@@ -27,7 +27,7 @@ constexpr std::uint64_t kMicrosecond = 1'000;
 constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kSecond = 1'000'000'000;
 constexpr std::uint64_t kDay = 86'400 * kSecond;
-constexpr std::uint64_t kLingerNs = 120 * kMicrosecond;  // a fast device's read, and some
+constexpr std::uint64_t kEngineLingerNs = 120 * kMicrosecond;  // a fast device's read, and some
 constexpr std::uint32_t kSlotsMax = 65'536;  // the engine looks at each after a publication
 constexpr std::size_t kSocketPathMax = 107;  // sockaddr_un::sun_path with its end
 
@@ -514,7 +514,7 @@ EngineOptions engine_options(const Config& config) {
     options.pin_recent_share = config.pin_recent_percent / 100.0;
     options.session_age_us = config.session_age_ns / kMicrosecond;
     options.spin = config.spin;
-    options.linger_ns = kLingerNs;
+    options.linger_ns = kEngineLingerNs;
     return options;
 }
 

@@ -79,7 +79,7 @@ bool Linger::for_answer(const RingControl& control, const CallSlot& slot,
     if (skips_ > 0) {
         --skips_;
     } else {
-        answered = spin_for_answer(control, slot, generation, now_ns() + kLingerNs);
+        answered = spin_for_answer(control, slot, generation, now_ns() + kAwakeNsMax);
         skips_next_ = answered ? 1 : std::min(skips_next_ * 2, kSkipsMax);
         if (!answered) skips_ = skips_next_;
     }

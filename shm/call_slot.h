@@ -65,13 +65,13 @@ bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t s
 
 // Waiting awake for an answer that a fast device brings about as soon as a thread can be woken: to
 // sleep and to be woken costs some ten microseconds (more on a virtual machine), which a lone
-// reader's miss would pay in full. `kLingerNs` at most, and only while no other thread of the
+// reader's miss would pay in full. `kAwakeNsMax` at most, and only while no other thread of the
 // process waits: with several, the processor is of more use to them. Where that was not enough, the
 // next calls sleep at once, more of them each time.
 // Thread-safe; the object belongs to one connection of the client.
 class Linger {
   public:
-    static constexpr std::uint64_t kLingerNs = 150'000;
+    static constexpr std::uint64_t kAwakeNsMax = 150'000;
 
     // True: the answer is there. False: sleep for it (wait_for_answer).
     bool for_answer(const RingControl& control, const CallSlot& slot, std::uint32_t generation);

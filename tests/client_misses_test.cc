@@ -1,0 +1,204 @@
+// Misses as the client library sees them: what is asked for, how it waits, what comes back.
+
+#include <algorithm>
+#include <array>
+#include <thread>
+#include <vector>
+
+#include "clientlib/snapshot.h"
+#include "shm/message.h"
+#include "tests/client_fixture.h"
+
+namespace bidstore {
+namespace {
+
+class ClientMisses : public ClientFixture {};
+
+// A scan that waited kept what was evicted during the wait, when nothing had become visible before
+// it: in a small pool that was the frame it waited for, and the snapshot was revoked.
+TEST_F(ClientMisses, WhoeverWaitsKeepsNoFrame) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    daemon_.evict(leaf_page(kItemsRoot, 2));
+    const auto rests = [&] {
+        const auto end = std::chrono::steady_clock::now() + 5s;
+        while (!daemon_.somebody_rests() && std::chrono::steady_clock::now() < end) {
+            std::this_thread::yield();
+        }
+        return daemon_.somebody_rests();
+    };
+    daemon_.serve_rings(false);
+    std::jthread counting([&] {
+        const auto rows = table.count(*own, in(10s));
+        EXPECT_TRUE(rows.ok() && *rows == 100);
+    });
+    EXPECT_TRUE(rests());
+    daemon_.serve_rings(true);
+    counting.join();
+    while (daemon_.somebody_rests()) std::this_thread::yield();
+
+    // With a row in the caller's hands it must not.
+    daemon_.evict(leaf_page(kItemsRoot, 3));
+    daemon_.serve_rings(false);
+    const Snapshot now = snapshot(*own, in(200ms));
+    ASSERT_TRUE(table.peek(now, 0, 0).ok());
+    std::jthread getting([&] { EXPECT_EQ(table.get(now, 1, 7).error(), Error::kTimedOut); });
+    std::this_thread::sleep_for(50ms);
+    EXPECT_FALSE(daemon_.somebody_rests());
+    getting.join();
+    daemon_.serve_rings(true);
+}
+
+TEST_F(ClientMisses, AMissIsBroughtIn) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    daemon_.evict(leaf_page(kItemsRoot, 3));
+    daemon_.evict(node_page(kItemsRoot, 0));
+    const auto row = table.get(*own, in(5s), 1, 7);
+    ASSERT_TRUE(row.ok()) << row.failure().what;
+    EXPECT_EQ((*row)->amount, 51u);
+    EXPECT_EQ(daemon_.pages_requested(), 2u);
+    EXPECT_EQ(own->pages_asked_for(), 2u);
+}
+
+// The engine evicts by what it is told: readers mark in their own segment what it wants to know.
+TEST_F(ClientMisses, UseOfAWatchedPageIsMarkedButNotTheOneItWasAskedFor) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    const Snapshot now = snapshot(*own);
+    ReaderState& state = ReaderState::of(now);
+    const TouchMarks& marks = state.connection->segment().marks()[state.slot_number];
+    const PageId leaf = leaf_page(kItemsRoot, 3);
+    std::uint32_t seen = marks.written.load();
+    const auto marked = [&] {
+        std::vector<std::uint32_t> pages(kTouchMarks);
+        pages.resize(TouchWatcher::take(marks, seen, pages));
+        return std::count(pages.begin(), pages.end(), leaf.value);
+    };
+    daemon_.versions().watch(leaf, true);
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(table.get(now, 1, 7).ok());
+    EXPECT_GE(marked(), 1);
+    daemon_.versions().watch(leaf, false);
+    for (int i = 0; i < 3'200; ++i) {
+        ASSERT_TRUE(table.get(now, 1, 7).ok());
+        if (i % 800 == 799) {
+            const auto sampled = marked();  // the newest 128 marks hold about half of the 50
+            EXPECT_GT(sampled, 10);
+            EXPECT_LE(sampled, 110);
+        }
+    }
+    daemon_.evict(leaf);
+    ASSERT_TRUE(table.get(now, 1, 7).ok());
+    EXPECT_EQ(marked(), 0);
+}
+
+TEST_F(ClientMisses, MultiGetAsksForAllMissesAtOnce) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    for (std::uint32_t leaf = 0; leaf < 20; leaf += 2) daemon_.evict(leaf_page(kItemsRoot, leaf));
+    const Snapshot now = snapshot(*own);
+    ASSERT_TRUE(table.get(now, 0, 5).ok());  // finds the root
+    std::vector<Key<Item>> keys;
+    for (std::uint32_t i = 0; i < 110; ++i) keys.push_back(table.key(i / 10, i % 10));
+    const std::uint32_t before = daemon_.page_requests();
+    const auto rows = table.multi_get(now, keys);
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    ASSERT_EQ(rows->size(), 110u);
+    for (std::uint32_t i = 0; i < 110; ++i) {
+        ASSERT_EQ((*rows)[i].has_value(), i < 100) << i;
+        if (i < 100) {
+            EXPECT_EQ((*rows)[i]->amount, i * 3);
+        }
+    }
+    EXPECT_EQ(daemon_.page_requests(), before + 1);
+    EXPECT_EQ(daemon_.pages_requested(), 10u);
+}
+
+// The records of one read used to wait for each other: those posted kept the call slots that the
+// next ones needed, and were not looked at before all were posted.
+TEST_F(ClientMisses, MoreMissesThanCallSlotsHoldAreAskedForAsAnswersCome) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    const Snapshot now = snapshot(*own);
+    constexpr std::size_t kRecords = 3 * FakeDaemon::Options{}.call_slots;
+    const std::vector<PageId> pages(kRecords * kPagesPerRequest, leaf_page(kItemsRoot, 3));
+    const std::uint32_t before = daemon_.page_requests();
+    const Status came = request_pages(ReaderState::of(now), table.raw().info(), pages, nullptr);
+    EXPECT_TRUE(came.ok()) << came.failure().what;
+    EXPECT_EQ(daemon_.page_requests(), before + kRecords);
+    const std::vector<PageId> unknown(pages.size(), PageId{999});
+    EXPECT_EQ(request_pages(ReaderState::of(now), table.raw().info(), unknown, nullptr).error(),
+              Error::kNoSuchPage);
+}
+
+TEST_F(ClientMisses, PrefetchAsksForWhatIsMissingOnceAndReadsFindItThere) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    for (std::uint32_t leaf = 0; leaf < 20; leaf += 2) daemon_.evict(leaf_page(kItemsRoot, leaf));
+    std::vector<Key<Item>> keys;
+    for (std::uint32_t i = 0; i < 100; i += 5) keys.push_back(table.key(i / 10, i % 10));
+    Snapshot now = snapshot(*own);
+    ASSERT_TRUE(table.get(now, 0, 5).ok());  // finds the root
+    const std::uint32_t before = daemon_.page_requests();
+    ASSERT_TRUE(table.prefetch(now, keys).ok());
+    // A request is looked at whole before the next one: one more, and the pages are there.
+    ASSERT_TRUE(request_pages(ReaderState::of(now), table.raw().info(),
+                              std::array{leaf_page(kItemsRoot, 1)}, nullptr)
+                    .ok());
+    EXPECT_EQ(daemon_.pages_requested(), 10u + 1u);
+    ASSERT_TRUE(table.prefetch(now, keys).ok());  // nothing to ask for any more
+    const auto rows = table.multi_get(now, keys);
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    for (std::uint32_t i = 0; i < 20; ++i) EXPECT_EQ((*rows)[i]->amount, i * 15);
+    EXPECT_EQ(daemon_.page_requests(), before + 2);
+    now.end();
+    EXPECT_EQ(table.prefetch(now, keys).error(), Error::kInvalid);
+}
+
+TEST_F(ClientMisses, AScanReadsAhead) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    for (std::uint32_t leaf = 1; leaf < 4; ++leaf) daemon_.evict(leaf_page(kItemsRoot, leaf));
+    const auto rows = table.count(*own, in(5s));
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    EXPECT_EQ(*rows, 100u);
+    EXPECT_EQ(daemon_.page_requests(), 1u);
+    EXPECT_EQ(daemon_.pages_requested(), 3u);
+    EXPECT_EQ(own->pages_asked_for(), 3u);
+}
+
+TEST_F(ClientMisses, AMissWaitsUntilTheDeadlineAndNoLonger) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    daemon_.evict(leaf_page(kItemsRoot, 3));
+    daemon_.serve_rings(false);
+    const auto late = table.get(*own, in(50ms), 1, 7);
+    EXPECT_EQ(late.error(), Error::kTimedOut);
+    daemon_.serve_rings(true);
+    const auto row = table.get(*own, in(5s), 1, 7);
+    ASSERT_TRUE(row.ok()) << row.failure().what;
+    EXPECT_TRUE(row->has_value());
+}
+
+// More waits given up than there are call slots: the slots come back with the late answers.
+TEST_F(ClientMisses, CallSlotsOfGivenUpWaitsComeBack) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    for (int round = 0; round < 3; ++round) {
+        for (std::uint32_t leaf = 4; leaf < 20; ++leaf) daemon_.evict(leaf_page(kItemsRoot, leaf));
+        daemon_.serve_rings(false);
+        for (std::uint32_t leaf = 4; leaf < 20; ++leaf) {
+            const std::uint32_t i = leaf * kRowsPerLeaf;
+            EXPECT_EQ(table.get(*own, in(1ms), i / 10, i % 10).error(), Error::kTimedOut);
+        }
+        daemon_.serve_rings(true);
+        EXPECT_EQ(*table.count(*own, in(5s)), 100u);
+    }
+}
+
+}  // namespace
+}  // namespace bidstore
