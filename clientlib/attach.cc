@@ -62,8 +62,7 @@ std::string hex(std::uint64_t value) {
 }
 
 Failure system_failure(const AttachOptions& options, const char* call, int error) {
-    return {Error::kDisconnected,
-            at_socket(options) + ": " + call + ": " + std::strerror(error)};
+    return {Error::kDisconnected, at_socket(options) + ": " + call + ": " + std::strerror(error)};
 }
 
 Failure connect_failure(const AttachOptions& options, int error) {
@@ -191,8 +190,8 @@ Status check_welcome(const AttachOptions& options, const Received& received) {
     if (Status version = check_version(options, welcome); !version.ok()) return version;
     if (welcome.error != 0) {
         const std::size_t length = ::strnlen(welcome.message, sizeof welcome.message);
-        const auto code = welcome.error < kErrorCount ? static_cast<Error>(welcome.error)
-                                                      : Error::kProtocol;
+        const auto code =
+            welcome.error < kErrorCount ? static_cast<Error>(welcome.error) : Error::kProtocol;
         return {code, at_socket(options) + ": " + std::string(welcome.message, length)};
     }
     if (received.descriptor_count == kDescriptorCount) return {};
@@ -208,8 +207,7 @@ Result<std::shared_ptr<Connection>> map_segments(const AttachOptions& options, R
     if (!pool.ok()) return pool.failure();
     Result<ClientSegment> segment = ClientSegment::map(std::move(received.descriptors[1]));
     if (!segment.ok()) return segment.failure();
-    const std::uint64_t last_slot =
-        std::uint64_t{segment->first_slot()} + segment->slot_count();
+    const std::uint64_t last_slot = std::uint64_t{segment->first_slot()} + segment->slot_count();
     if (segment->header().instance_id != pool->header().instance_id ||
         last_slot > pool->slot_count() ||
         std::memcmp(segment->header().session_id, received.welcome.session_id, 16) != 0) {
@@ -264,8 +262,7 @@ Result<std::shared_ptr<Connection>> connect_to_daemon(const AttachOptions& optio
     }
 }
 
-Connection::Connection(PoolView pool, ClientSegment segment, Descriptor doorbell,
-                       Descriptor socket)
+Connection::Connection(PoolView pool, ClientSegment segment, Descriptor doorbell, Descriptor socket)
     : pool_(std::move(pool)),
       segment_(std::move(segment)),
       doorbell_(std::move(doorbell)),
@@ -343,10 +340,9 @@ bool Connection::answered(const Call& call) {
 
 Answer Connection::answer(const Call& call) { return read_answer(segment_.calls()[call.slot]); }
 
-bool Connection::wait_slice(const Call& call, Deadline deadline) {
+bool Connection::wait_slice(std::span<const AwaitedCall> calls, Deadline deadline) {
     const Deadline until = std::min<Deadline>(deadline, Clock::now() + kWaitSlice);
-    return wait_for_answer(segment_.ring_control(), segment_.calls()[call.slot], call.slot,
-                           call.generation, to_ns(until));
+    return wait_for_answer(segment_.ring_control(), calls, to_ns(until));
 }
 
 bool Connection::post(RecordKind kind, std::span<const std::byte> payload, const Call& call,

@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -77,14 +78,19 @@ class Connection {
 
     bool answered(const Call& call);
     Answer answer(const Call& call);
+    // For those that wait for one of several calls.
+    AwaitedCall awaited(const Call& call) {
+        return {&segment_.calls()[call.slot], call.slot, call.generation};
+    }
     // Waits until the deadline or a little longer than a moment, whichever is first: a daemon that
     // dies wakes nobody, so the caller looks at hung_up() between the slices.
-    bool wait_slice(const Call& call, Deadline deadline);
-
-    // Waits awake for a moment, for the answer to a page request. False: it is not there.
-    bool linger(const Call& call) {
-        return linger_.for_answer(segment_.ring_control(), segment_.calls()[call.slot],
-                                  call.generation);
+    bool wait_slice(std::span<const AwaitedCall> calls, Deadline deadline);
+    bool wait_slice(const Call& call, Deadline deadline) {
+        return wait_slice(std::array{awaited(call)}, deadline);
+    }
+    // Waits awake for a moment, for an answer to a page request. False: there is none.
+    bool linger(std::span<const AwaitedCall> calls) {
+        return linger_.for_answer(segment_.ring_control(), calls);
     }
 
     // Puts a record into the ring and rings. False: no room.

@@ -298,13 +298,15 @@ class Table {
         }
         return {};
     }
-    // One entry a key, in order. Pages that are not in the pool are asked for all at once.
-    Result<std::vector<std::optional<Copy<T>>>> multi_get(const Snapshot& snapshot,
-                                                          std::span<const Key<T>> keys) const {
+    // One entry a key, in order. Of pages that are not in the pool `pages_under_way`, 1 or more,
+    // are asked for at a time, the next ones as these come, in whatever order.
+    Result<std::vector<std::optional<Copy<T>>>> multi_get(
+        const Snapshot& snapshot, std::span<const Key<T>> keys,
+        std::size_t pages_under_way = kPagesUnderWay) const {
         std::vector<std::span<const std::byte>> spans;
         spans.reserve(keys.size());
         for (const Key<T>& key : keys) spans.push_back(key.span());
-        auto found = raw_.multi_get(snapshot, spans);
+        auto found = raw_.multi_get(snapshot, spans, pages_under_way);
         if (!found.ok()) return found.failure();
         std::vector<std::optional<Copy<T>>> rows(keys.size());
         for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -453,8 +455,8 @@ class Transaction : public RawTransaction {
     }
     // All rows with lower <= key < upper; a default Prefix is no bound.
     template <class T>
-    Transaction& erase_range(const Table<T>& table, const Prefix<T>& lower,
-                             const Prefix<T>& upper, bool want_result = false) {
+    Transaction& erase_range(const Table<T>& table, const Prefix<T>& lower, const Prefix<T>& upper,
+                             bool want_result = false) {
         RawTransaction::erase_range(table.raw(), lower.span(), upper.span(), want_result);
         return *this;
     }

@@ -1,5 +1,5 @@
-// Many rows at once: looks into the key directory that overlap, descents that do, and one request
-// for all pages that are missing.
+// Many rows at once: looks into the key directory that overlap, descents that do, and requests for
+// the pages that are missing.
 
 #include <algorithm>
 #include <array>
@@ -9,55 +9,100 @@
 
 #include "clientlib/directory_probe.h"
 #include "clientlib/large_value.h"
+#include "clientlib/page_requests.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/search_many.h"
 
 namespace bidstore {
 namespace {
 
-// Pass by pass: each takes what is resident and notes the pages that are missing; these are asked
-// for together, and the next pass takes the rest. When all is resident nothing is allocated.
+// In one record, while there are more keys than may be under way.
+constexpr std::size_t kPagesTogether = 8;
+
+// Each key is looked up; where that meets a page that is missing the page is asked for, and the
+// key looked up again when it came. A bounded number of pages is under way at a time, and is
+// kept up as they come, in whatever order. When all is resident nothing is allocated.
 class ManyRows {
   public:
     ManyRows(ReaderState& state, const TableInfo& table,
              std::span<const std::span<const std::byte>> keys,
-             std::span<std::optional<RawRow>> rows)
+             std::span<std::optional<RawRow>> rows, std::span<std::optional<RawCopy>> copies,
+             std::size_t pages_under_way)
         : state_(state),
           table_(table),
           keys_(keys),
           rows_(rows),
+          copies_(copies),
+          pages_most_(pages_under_way),
           source_(state, last_),
-          obstacle_(state, table, nullptr) {}
+          obstacle_(state, table, nullptr),
+          requests_(state, table) {}
 
     Status run() {
         if (Status known = know_root(); !known.ok()) return known;
-        pass(keys_.size(), [](std::size_t i) { return i; });
-        while (!open_.empty()) {
+        for (;;) {
+            if (Status begun = begin_keys(); !begun.ok()) return begun;
+            if (Status asked = ask(); !asked.ok()) return asked;
+            if (requests_.under_way() > 0) {
+                const bool more = begun_ < keys_.size() || !again_.empty();
+                const auto want = more ? PageRequests::Want::kAny : PageRequests::Want::kLast;
+                if (Status came = take(want); !came.ok()) return came;
+            }
+            if (again_.empty() && waiting_.empty() && begun_ == keys_.size()) break;
             if (Status cleared = clear_the_way(); !cleared.ok()) return cleared;
-            const std::vector<std::size_t> open = std::exchange(open_, {});
-            pass(open.size(), [&](std::size_t i) { return open[i]; });
+            const std::vector<std::size_t> again = std::exchange(again_, {});
+            Status passed = pass(again.size(), [&](std::size_t i) { return again[i]; });
+            if (!passed.ok()) return passed;
         }
         return state_.valid() ? Status{} : Status{expired_failure()};
     }
 
   private:
+    struct Waiting {
+        PageId page;
+        std::size_t key;
+    };
+
     Status know_root() {
         if (state_.root(table_)) return {};
         return obstacle_.overcome({Landed::kCorrupt, PageId{}, nullptr}, PageLookup::kFound);
     }
 
+    // Descends for keys that were not, as many as there is room for if all of them miss.
+    Status begin_keys() {
+        while (begun_ < keys_.size()) {
+            const std::size_t on_their_way = requests_.under_way() + missing_.size();
+            if (on_their_way >= pages_most_) break;
+            const std::size_t some =
+                std::min({keys_.size() - begun_, kDescentsTogether, pages_most_ - on_their_way});
+            Status passed = pass(some, [&](std::size_t i) { return begun_ + i; });
+            if (!passed.ok()) return passed;
+            begun_ += some;
+        }
+        return {};
+    }
+
     // The keys numbered index_of(0) to index_of(count - 1).
     template <class IndexOf>
-    void pass(std::size_t count, IndexOf index_of) {
+    Status pass(std::size_t count, IndexOf index_of) {
         const DirectoryUse use = DirectoryUse::of(state_, table_);
         std::array<std::size_t, kDescentsTogether> indexes;
         for (std::size_t from = 0; from < count; from += kDescentsTogether) {
             const std::size_t some = std::min(count - from, kDescentsTogether);
             for (std::size_t i = 0; i < some; ++i) indexes[i] = index_of(from + i);
+            const bool rows_out = state_.rows_out;
             std::span<std::size_t> left = std::span(indexes).first(some);
             if (use.possible) left = by_directory(left, use.floor);
             if (!left.empty()) by_tree(left);
+            if (copies_.empty()) continue;
+            Status copied;
+            for (std::size_t i = 0; i < some && copied.ok(); ++i)
+                copied = copy_row(index_of(from + i));
+            state_.rows_out = rows_out;  // the frames are in use no more, however many are to come
+            if (!copied.ok()) return copied;
+            if (!state_.valid()) return expired_failure();
         }
+        return {};
     }
 
     // Returns those that were not found, in front of `indexes`.
@@ -89,17 +134,33 @@ class ManyRows {
         for (std::size_t i = 0; i < some.size(); ++i) settle(some[i].landing, indexes[i]);
     }
 
+    Status copy_row(std::size_t i) {
+        if (!rows_[i]) return {};
+        auto copy = whole_row(*rows_[i]);
+        if (!copy.ok()) return copy.failure();
+        copies_[i] = std::move(*copy);
+        rows_[i].reset();
+        return {};
+    }
+
     void settle(const Landing& landing, std::size_t i) {
         if (landing.state == Landed::kLeaf) return take_row(landing, i);
-        open_.push_back(i);
         last_ = PageLookup::kFound;
         if (landing.state == Landed::kMissing) {
             // Why, which another key's descent has overwritten; if it came meanwhile, all the
             // better.
-            if (source_(landing.page) != nullptr) return;
-            if (last_ == PageLookup::kAbsent) return missing_.push_back(landing.page);
+            if (source_(landing.page) != nullptr) return again_.push_back(i);
+            if (last_ == PageLookup::kAbsent) return miss(landing.page, i);
         }
+        again_.push_back(i);
         if (!wrong_) wrong_ = {landing, last_};
+    }
+
+    void miss(PageId page, std::size_t key) {
+        const bool known = std::any_of(waiting_.begin(), waiting_.end(),
+                                       [&](const Waiting& other) { return other.page == page; });
+        if (!known) missing_.push_back(page);
+        waiting_.push_back({page, key});
     }
 
     void take_row(const Landing& landing, std::size_t i) {
@@ -116,26 +177,57 @@ class ManyRows {
         prefetch_bytes(value.data(), std::min(value.size(), kValueBytesAhead));
     }
 
-    // What kept keys open: pages, and the first thing that was wrong (a root that has gone is wrong
-    // for many keys, and found again once).
-    Status clear_the_way() {
-        if (const auto wrong = std::exchange(wrong_, std::nullopt)) {
-            Status cleared = obstacle_.overcome(wrong->first, wrong->second);
-            if (!cleared.ok()) return cleared;
+    // Together what comes last; else some at a time, so that the next ones go out as these come.
+    Status ask() {
+        if (missing_.empty()) return {};
+        if (!state_.valid()) return expired_failure();
+        const bool all = begun_ == keys_.size();
+        const std::size_t together =
+            all ? missing_.size() : std::clamp<std::size_t>(pages_most_ / 8, 1, kPagesTogether);
+        for (std::span<const PageId> rest = missing_; !rest.empty();) {
+            const auto some = rest.first(std::min(rest.size(), together));
+            if (Status asked = requests_.ask(some, key_for(some.front())); !asked.ok())
+                return asked;
+            rest = rest.subspan(some.size());
         }
-        return bring_missing();
+        missing_.clear();
+        return {};
     }
 
-    Status bring_missing() {
-        if (!state_.valid()) return expired_failure();
-        if (missing_.empty()) return {};
-        std::vector<PageId> pages = std::exchange(missing_, {});
-        std::sort(pages.begin(), pages.end());
-        pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-        Status came = request_pages(state_, table_, pages, key(open_.front()));
-        if (came.error() != Error::kNoSuchPage) return came;
-        const Landing wrong{Landed::kCorrupt, pages.front(), nullptr};
-        return obstacle_.overcome(wrong, PageLookup::kNoVersion);
+    const std::byte* key_for(PageId page) const {
+        const auto waiting = std::find_if(waiting_.begin(), waiting_.end(),
+                                          [&](const Waiting& wait) { return wait.page == page; });
+        return waiting == waiting_.end() ? nullptr : key(waiting->key);
+    }
+
+    // The keys that waited for what came are descended for again.
+    Status take(PageRequests::Want want) {
+        if (Status came = requests_.take(want, came_); !came.ok()) return came;
+        std::sort(came_.begin(), came_.end());
+        std::erase_if(waiting_, [&](const Waiting& wait) {
+            const bool here = std::binary_search(came_.begin(), came_.end(), wait.page);
+            if (here) again_.push_back(wait.key);
+            return here;
+        });
+        const Status& failure = requests_.failure();
+        if (failure.ok()) return {};
+        if (failure.error() != Error::kNoSuchPage) return failure;
+        if (!wrong_) {
+            wrong_ = {{Landed::kCorrupt, came_.front(), nullptr}, PageLookup::kNoVersion};
+        }
+        return {};
+    }
+
+    // The first thing that was wrong: a root that has gone is wrong for many keys, and found again
+    // once, after all that was asked for by the old one was answered.
+    Status clear_the_way() {
+        if (!wrong_) return {};
+        while (requests_.under_way() > 0) {
+            if (Status came = take(PageRequests::Want::kLast); !came.ok()) return came;
+        }
+        requests_.forget_failure();
+        const auto wrong = std::exchange(wrong_, std::nullopt);
+        return obstacle_.overcome(wrong->first, wrong->second);
     }
 
     const std::byte* key(std::size_t i) const { return keys_[i].data(); }
@@ -144,47 +236,58 @@ class ManyRows {
     const TableInfo& table_;
     std::span<const std::span<const std::byte>> keys_;
     std::span<std::optional<RawRow>> rows_;
+    std::span<std::optional<RawCopy>> copies_;  // of them; none: they are given out in place
+    const std::size_t pages_most_;
     PageLookup last_ = PageLookup::kFound;
     PageSource source_;
     Obstacle obstacle_;
-    std::vector<std::size_t> open_;  // keys without an outcome
-    std::vector<PageId> missing_;
+    std::size_t begun_ = 0;           // keys before it were descended for
+    std::vector<std::size_t> again_;  // keys to be descended for once more
+    std::vector<PageId> missing_;     // to be asked for
+    std::vector<Waiting> waiting_;    // keys, for pages asked for or about to be
+    std::vector<PageId> came_;
+    PageRequests requests_;
     std::optional<std::pair<Landing, PageLookup>> wrong_;
 };
+
+Status fit(const TableInfo& table, std::span<const std::span<const std::byte>> keys,
+           std::size_t pages_under_way) {
+    if (pages_under_way == 0) {
+        return {Error::kInvalid,
+                "table " + table.schema.name() + ": no page may be under way: allow at least 1"};
+    }
+    for (const auto& key : keys) {
+        if (key.size() != table.schema.key_bytes()) return wrong_key(table, key.size());
+    }
+    return {};
+}
 
 }  // namespace
 
 Status RawTable::peek_many(const Snapshot& snapshot,
                            std::span<const std::span<const std::byte>> keys,
-                           std::span<std::optional<RawRow>> rows) const {
+                           std::span<std::optional<RawRow>> rows,
+                           std::size_t pages_under_way) const {
     Result<ReaderState*> state = ReaderState::live(snapshot);
     if (!state.ok()) return state.failure();
     if (rows.size() < keys.size()) {
         return {Error::kInvalid, "table " + name() + ": room for " + std::to_string(rows.size()) +
                                      " rows, asked for " + std::to_string(keys.size())};
     }
-    for (const auto& key : keys) {
-        if (key.size() != schema().key_bytes()) return wrong_key(*info_, key.size());
-    }
-    return ManyRows(**state, *info_, keys, rows).run();
+    if (Status sized = fit(*info_, keys, pages_under_way); !sized.ok()) return sized;
+    return ManyRows(**state, *info_, keys, rows, {}, pages_under_way).run();
 }
 
 Result<std::vector<std::optional<RawCopy>>> RawTable::multi_get(
-    const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const {
+    const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
+    std::size_t pages_under_way) const {
     Result<ReaderState*> state = ReaderState::live(snapshot);
     if (!state.ok()) return state.failure();
-    const bool rows_out = (*state)->rows_out;
+    if (Status sized = fit(*info_, keys, pages_under_way); !sized.ok()) return sized.failure();
     std::vector<std::optional<RawRow>> rows(keys.size());
-    if (Status found = peek_many(snapshot, keys, rows); !found.ok()) return found.failure();
     std::vector<std::optional<RawCopy>> copies(keys.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        if (!rows[i]) continue;
-        auto copy = whole_row(*rows[i]);
-        if (!copy.ok()) return copy.failure();
-        copies[i] = std::move(*copy);
-    }
-    (*state)->rows_out = rows_out;  // copied: the frames are in use no more
-    if (!snapshot.valid()) return expired_failure();
+    Status found = ManyRows(**state, *info_, keys, rows, copies, pages_under_way).run();
+    if (!found.ok()) return found.failure();
     return copies;
 }
 

@@ -100,6 +100,9 @@ class RawCursor {
     RawRow row_;
 };
 
+// Of one call that reads many rows, unless it says otherwise: enough for a fast device.
+inline constexpr std::size_t kPagesUnderWay = 64;
+
 // Reads of one table by encoded keys. A row that the table's retention has expired in the snapshot
 // is not there, in any of them. Bounds are key prefixes of 0 to key_bytes bytes, lower
 // inclusive, upper exclusive; an empty one is no bound.
@@ -126,13 +129,15 @@ class RawTable {
                                        std::span<const std::byte> key) const;
     // As peek, for many keys, whose searches overlap: a fraction of the time of one after the
     // other. One entry of `rows`, which has room for them, a key, in order; nothing in it means
-    // anything after a failure. Pages that are not in the pool are asked for all at once. Allocates
-    // only then.
+    // anything after a failure. Pages that are not in the pool are asked for together, at most so
+    // many under way at a time, and the next ones as these come. Allocates only then.
     Status peek_many(const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
-                     std::span<std::optional<RawRow>> rows) const;
+                     std::span<std::optional<RawRow>> rows,
+                     std::size_t pages_under_way = kPagesUnderWay) const;
     // Copies of them.
     Result<std::vector<std::optional<RawCopy>>> multi_get(
-        const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys) const;
+        const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
+        std::size_t pages_under_way = kPagesUnderWay) const;
     // Asks for the pages of these keys that are not in the pool, and waits for none of them: reads
     // of the keys that follow find them there or on their way. A hint, and no read: of a part of
     // the tree that is cold itself only the next level is asked for, and without room in the ring

@@ -38,13 +38,13 @@ std::uint64_t now_ns() {
            static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-bool spin_for_answer(const RingControl& control, const CallSlot& slot, std::uint32_t generation,
+bool spin_for_answer(const RingControl& control, std::span<const AwaitedCall> calls,
                      std::uint64_t until_ns) {
     constexpr int kLooksBetweenClocks = 32;
     do {
         if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
         for (int look = 0; look < kLooksBetweenClocks; ++look) {
-            if (is_answered(slot, generation)) return true;
+            if (any_answered(calls)) return true;
             __builtin_ia32_pause();
         }
     } while (now_ns() < until_ns);
@@ -53,33 +53,34 @@ bool spin_for_answer(const RingControl& control, const CallSlot& slot, std::uint
 
 }  // namespace
 
-bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t slot_index,
-                     std::uint32_t generation, std::uint64_t deadline_ns) {
-    if (is_answered(slot, generation)) return true;
+bool wait_for_answer(RingControl& control, std::span<const AwaitedCall> calls,
+                     std::uint64_t deadline_ns) {
+    if (any_answered(calls)) return true;
+    std::uint32_t bits = 0;
+    for (const AwaitedCall& call : calls) bits |= call_bit(call.slot_index);
     for (;;) {
         const std::uint32_t answered = control.answered.load(std::memory_order_acquire);  // C1
         control.waiters.fetch_add(1, std::memory_order_relaxed);                          // C2
         std::atomic_thread_fence(std::memory_order_seq_cst);                              // C3
         Sleep sleep = Sleep::kWoken;
-        if (!is_answered(slot, generation)) {  // C4
-            sleep = futex_wait(control.answered, answered, call_bit(slot_index), deadline_ns);
+        if (!any_answered(calls)) {  // C4
+            sleep = futex_wait(control.answered, answered, bits, deadline_ns);
         }
         control.waiters.fetch_sub(1, std::memory_order_relaxed);  // C6
-        if (is_answered(slot, generation)) return true;
+        if (any_answered(calls)) return true;
         if (sleep == Sleep::kTimedOut) return false;
     }
 }
 
-bool Linger::for_answer(const RingControl& control, const CallSlot& slot,
-                        std::uint32_t generation) {
-    if (is_answered(slot, generation)) return true;
+bool Linger::for_answer(const RingControl& control, std::span<const AwaitedCall> calls) {
+    if (any_answered(calls)) return true;
     if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
     if (taken_.test_and_set(std::memory_order_acquire)) return false;
     bool answered = false;
     if (skips_ > 0) {
         --skips_;
     } else {
-        answered = spin_for_answer(control, slot, generation, now_ns() + kAwakeNsMax);
+        answered = spin_for_answer(control, calls, now_ns() + kAwakeNsMax);
         skips_next_ = answered ? 1 : std::min(skips_next_ * 2, kSkipsMax);
         if (!answered) skips_ = skips_next_;
     }

@@ -58,10 +58,24 @@ inline bool is_answered(const CallSlot& slot, std::uint32_t generation) {
     return newest != 0 && newest - generation < (1u << 31);
 }
 
-// True when the answer is there, false when the deadline (CLOCK_MONOTONIC, ns) passed first. A
-// daemon that dies wakes nobody: whoever must notice that waits in slices and looks in between.
-bool wait_for_answer(RingControl& control, const CallSlot& slot, std::uint32_t slot_index,
-                     std::uint32_t generation, std::uint64_t deadline_ns);
+// A call that somebody waits for.
+struct AwaitedCall {
+    const CallSlot* slot = nullptr;
+    std::uint32_t slot_index = 0;
+    std::uint32_t generation = 0;
+};
+
+inline bool any_answered(std::span<const AwaitedCall> calls) {
+    return std::any_of(calls.begin(), calls.end(), [](const AwaitedCall& call) {
+        return is_answered(*call.slot, call.generation);
+    });
+}
+
+// True when one of the answers is there, false when the deadline (CLOCK_MONOTONIC, ns) passed
+// first. A daemon that dies wakes nobody: whoever must notice that waits in slices and looks in
+// between.
+bool wait_for_answer(RingControl& control, std::span<const AwaitedCall> calls,
+                     std::uint64_t deadline_ns);
 
 // Waiting awake for an answer that a fast device brings about as soon as a thread can be woken: to
 // sleep and to be woken costs some ten microseconds (more on a virtual machine), which a lone
@@ -73,9 +87,8 @@ class Linger {
   public:
     static constexpr std::uint64_t kAwakeNsMax = 150'000;
 
-    // True: the answer is there. False: sleep for it (wait_for_answer).
-    bool for_answer(const RingControl& control, const CallSlot& slot, std::uint32_t generation);
-
+    // True: one of the answers is there. False: sleep for it (wait_for_answer).
+    bool for_answer(const RingControl& control, std::span<const AwaitedCall> calls);
 
   private:
     static constexpr std::uint32_t kSkipsMax = 64;

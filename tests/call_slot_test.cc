@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 #include <thread>
 #include <vector>
@@ -16,8 +17,11 @@ struct TestCalls {
     std::vector<CallSlot> slots = std::vector<CallSlot>(kSlots);
     Answers answers;
 
+    std::array<AwaitedCall, 1> awaited(std::uint32_t slot, std::uint32_t generation) {
+        return {AwaitedCall{&slots[slot], slot, generation}};
+    }
     bool wait(std::uint32_t slot, std::uint32_t generation, std::uint64_t deadline_ns) {
-        return wait_for_answer(control, slots[slot], slot, generation, deadline_ns);
+        return wait_for_answer(control, awaited(slot, generation), deadline_ns);
     }
     void finish_and_wake() {
         if (const std::uint32_t bits = answers.finish(control)) futex_wake(control.answered, bits);
@@ -54,18 +58,18 @@ TEST(CallSlot, AnswerOfAnotherGenerationIsNotOurs) {
 TEST(CallSlot, ALoneCallerLingersForItsAnswer) {
     TestCalls calls;
     Linger linger;
-    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 1));  // nobody answers
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 1)));  // nobody answers
     calls.answers.give(calls.slots.data(), 3, 1, Error::kOk);
-    EXPECT_TRUE(linger.for_answer(calls.control, calls.slots[3], 1));
+    EXPECT_TRUE(linger.for_answer(calls.control, calls.awaited(3, 1)));
     // After a time for nothing the next two calls sleep at once; the third waits awake again, and
     // here as long as it takes: a machine may put the answering thread aside.
-    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 2));
-    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 2));
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 2)));
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 2)));
     bool seen = false;
     for (std::uint32_t call = 2; call < 100'000 && !seen; ++call) {
         std::thread engine([&] { calls.answers.give(calls.slots.data(), 3, call, Error::kOk); });
         seen = !is_answered(calls.slots[3], call) &&
-               linger.for_answer(calls.control, calls.slots[3], call);
+               linger.for_answer(calls.control, calls.awaited(3, call));
         engine.join();
     }
     EXPECT_TRUE(seen);
@@ -77,11 +81,11 @@ TEST(CallSlot, NobodyLingersWhileOthersSleep) {
     calls.control.waiters = 1;
     const std::uint64_t begin = after_ns(0);
     for (std::uint32_t call = 1; call < 1'000; ++call) {
-        EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], call));
+        EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, call)));
     }
     calls.control.waiters = 0;
     // None of them was held against the device: the next one lingers.
-    EXPECT_FALSE(linger.for_answer(calls.control, calls.slots[3], 1'000));
+    EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 1'000)));
     EXPECT_GE(after_ns(0) - begin, Linger::kAwakeNsMax);
 }
 
@@ -101,6 +105,25 @@ TEST(CallSlot, ResultsBeyondTheSlotAreCutOff) {
     EXPECT_EQ(read_answer(calls.slots[3]).result_count, kCallResults);
     calls.slots[3].result_count = ~0u;
     EXPECT_EQ(read_answer(calls.slots[3]).result_count, kCallResults);
+}
+
+// Who asks again as soon as anything came sleeps for all of its calls at once.
+TEST(CallSlot, AnyOfSeveralAnswersEndsTheWait) {
+    TestCalls calls;
+    const std::array<AwaitedCall, 3> several = {calls.awaited(1, 1)[0], calls.awaited(2, 1)[0],
+                                                calls.awaited(40, 1)[0]};
+    EXPECT_FALSE(wait_for_answer(calls.control, several, after_ns(1'000'000)));
+    for (const AwaitedCall& call : several) {
+        std::thread waiter([&] {
+            EXPECT_TRUE(wait_for_answer(calls.control, several, after_ns(60'000'000'000)));
+        });
+        while (calls.control.waiters.load() == 0) std::this_thread::yield();
+        calls.answers.give(calls.slots.data(), call.slot_index, 1, Error::kOk);
+        calls.finish_and_wake();
+        waiter.join();
+        calls.slots[call.slot_index].answered_generation.store(0);
+    }
+    EXPECT_EQ(calls.control.waiters.load(), 0u);
 }
 
 TEST(CallSlot, TimedOutWaitLeavesNoWaiter) {

@@ -115,6 +115,78 @@ TEST_F(ClientMisses, MultiGetAsksForAllMissesAtOnce) {
     EXPECT_EQ(daemon_.pages_requested(), 10u);
 }
 
+TEST_F(ClientMisses, MultiGetKeepsAtMostSoManyPagesUnderWay) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());  // finds the root
+    std::vector<Key<Item>> keys;
+    for (std::uint32_t i = 0; i < 100; ++i) keys.push_back(table.key(i / 10, i % 10));
+    for (const std::size_t most : {1u, 3u, 64u}) {
+        for (std::uint32_t leaf = 0; leaf < 20; ++leaf) daemon_.evict(leaf_page(kItemsRoot, leaf));
+        daemon_.serve_rings(false);
+        std::uint64_t before = own->pages_asked_for();
+        Snapshot late = snapshot(*own, in(50ms));
+        EXPECT_EQ(table.multi_get(late, keys, most).error(), Error::kTimedOut);
+        EXPECT_EQ(own->pages_asked_for() - before, std::min<std::size_t>(most, 20));
+        late.end();
+        before = own->pages_asked_for();
+        daemon_.serve_rings(true);
+        const Snapshot now = snapshot(*own);
+        const auto rows = table.multi_get(now, keys, most);
+        ASSERT_TRUE(rows.ok()) << rows.failure().what;
+        for (std::uint32_t i = 0; i < 100; ++i) EXPECT_EQ((*rows)[i]->amount, i * 3);
+        EXPECT_LE(own->pages_asked_for() - before, 20u);
+    }
+    const Snapshot now = snapshot(*own);
+    EXPECT_EQ(table.multi_get(now, keys, 0).error(), Error::kInvalid);
+}
+
+// It used to hold every row in its page until the last one came: with many keys, beside the
+// evictions of its own misses, the engine revoked the snapshot for the frames that it held.
+TEST_F(ClientMisses, MultiGetKeepsNoFrameOfTheRowsItHasCopied) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    daemon_.evict(leaf_page(kItemsRoot, 3));
+    const std::vector<Key<Item>> keys = {table.key(0, 0), table.key(1, 7)};
+    daemon_.serve_rings(false);
+    std::jthread getting([&] {
+        const Snapshot now = snapshot(*own, in(20s));
+        const auto rows = table.multi_get(now, keys);
+        ASSERT_TRUE(rows.ok()) << rows.failure().what;
+        EXPECT_EQ((*rows)[0]->amount, 0u);
+        EXPECT_EQ((*rows)[1]->amount, 51u);
+    });
+    const auto end = std::chrono::steady_clock::now() + 5s;
+    while (!daemon_.somebody_rests() && std::chrono::steady_clock::now() < end) {
+        std::this_thread::yield();
+    }
+    EXPECT_TRUE(daemon_.somebody_rests());
+    daemon_.serve_rings(true);
+}
+
+// A root that has gone is noticed with pages under way that the daemon says it does not know.
+TEST_F(ClientMisses, MultiGetFindsTheRootAgainWithPagesUnderWay) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    ASSERT_TRUE(table.get(*own, in(5s), 0, 0).ok());
+    std::vector<Key<Item>> keys;
+    for (std::uint32_t i = 0; i < 100; i += 5) keys.push_back(table.key(i / 10, i % 10));
+    const PageId moved{400};
+    put_items(moved, kFirstCsn + 1, 100);
+    daemon_.put_catalog(kFirstCsn + 1, {{kItems, moved, *Description<Item>::schema()}});
+    daemon_.publish(kFirstCsn + 1);
+    for (std::uint32_t leaf = 0; leaf < 20; ++leaf) {
+        daemon_.evict(leaf_page(kItemsRoot, leaf));
+        const std::lock_guard hold(disk_.lock);
+        disk_.pages.erase(leaf_page(kItemsRoot, leaf).value);
+    }
+    const Snapshot now = snapshot(*own);
+    const auto rows = table.multi_get(now, keys, 4);
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    for (std::uint32_t i = 0; i < 20; ++i) EXPECT_EQ((*rows)[i]->amount, i * 15);
+}
+
 // The records of one read used to wait for each other: those posted kept the call slots that the
 // next ones needed, and were not looked at before all were posted.
 TEST_F(ClientMisses, MoreMissesThanCallSlotsHoldAreAskedForAsAnswersCome) {
