@@ -5,6 +5,7 @@
 //   --mode gets      --depth threads, each gets one row after another
 //   --mode ahead     one thread that gets one row after another, and prefetches the next --depth
 //   --mode batches   one thread, multi_get of --depth keys after another
+//   --mode many      one thread, multi_get of very many keys, --depth pages under way
 //   --mode report    the table of --results, where bench/run.sh put the device's own figures, too
 //
 // Each measuring mode appends one line "name depth reads_per_second engine_us client_us p50_us
@@ -61,6 +62,7 @@ namespace {
 constexpr std::size_t kRowsPerTransaction = 128;
 constexpr std::size_t kInFlight = 32;
 constexpr std::uint32_t kKeysTogether = 8;  // asked for ahead
+constexpr std::uint32_t kManyKeys = 64;     // for each page under way
 
 struct Options {
     std::string mode;
@@ -164,7 +166,7 @@ void read_rows(const Table& table, bidstore::Reader& reader, const Options& opti
             if (!row) fail("a row that was loaded is not there");
             check(*row, numbers[0]);
         } else {
-            const auto rows = must(table.multi_get(snapshot, wanted));
+            const auto rows = must(table.multi_get(snapshot, wanted, options.depth));
             for (std::uint32_t i = 0; i < keys; ++i) {
                 if (!rows[i]) fail("a row that was loaded is not there");
                 check(*rows[i], numbers[i]);
@@ -181,7 +183,8 @@ std::uint32_t threads_of(const Options& options) {
 
 void measure(const Options& options) {
     const std::uint32_t threads = threads_of(options);
-    const std::uint32_t keys = options.depth / threads;
+    const std::uint32_t keys =
+        options.mode == "many" ? options.depth * kManyKeys : options.depth / threads;
     Store store = attach(options.socket, bidstore::Rights::kReader);
     const Table table = must(store.open<Row>(in(kPatience)));
     std::vector<bidstore::Reader> readers;
@@ -266,7 +269,8 @@ void report(const Options& options) {
     // who waits for the last of a burst: each beside fio told to do the same.
     const std::pair<const char*, const char*> rows[] = {
         {"fio", "fio"},   {"ahead", "fio"},           {"fio-threads", "fio-threads"},
-        {"gets", "fio-threads"}, {"fio-burst", "fio-burst"}, {"batches", "fio-burst"}};
+        {"many", "fio"},  {"gets", "fio-threads"},    {"fio-burst", "fio-burst"},
+        {"batches", "fio-burst"}};
     for (auto& [at, series] : by_depth) {
         for (const auto& [what, beside] : rows) {
             const Series& mine = series[what];
@@ -292,7 +296,7 @@ int main(int argument_count, char** arguments) {
     CLI::App app("Reads what is not in the pool of a bidstored that runs. See bench/README.md.");
     app.add_option("--mode", options.mode)
         ->required()
-        ->check(CLI::IsMember({"load", "gets", "ahead", "batches", "report"}));
+        ->check(CLI::IsMember({"load", "gets", "ahead", "batches", "many", "report"}));
     app.add_option("--socket", options.socket, "of the daemon")->envname("BIDSTORE_SOCKET");
     app.add_option("--results", options.results, "file for the values measured")->required();
     app.add_option("--rows", options.rows)->check(CLI::Range(1'000ull, 1'000'000'000ull));

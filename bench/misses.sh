@@ -52,11 +52,12 @@ echo "loading $rows rows"
 : >"$results"
 run "$misses" --mode load --rows "$rows" --results "$results" || fail "the load failed"
 for depth in 1 4 16 64; do
-    echo "depth $depth: fio, prefetch and get, fio's threads, gets, fio in bursts, multi_get," \
-        "$rounds times"
+    echo "depth $depth: fio, prefetch and get, long multi_get, fio's threads, gets," \
+        "fio in bursts, multi_get, $rounds times"
     for ((round = 0; round < rounds; ++round)); do
         fio_round fio "$depth"
         our_round ahead "$depth"
+        our_round many "$depth"
         fio_round fio-threads "$depth" --iodepth=1 --numjobs="$depth" --thread --group_reporting
         our_round gets "$depth"
         fio_round fio-burst "$depth" --iodepth_batch="$depth" --iodepth_batch_complete_min="$depth"
