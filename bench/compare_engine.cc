@@ -17,9 +17,11 @@ constexpr std::uint32_t kRowsPerLoadGroup = 512;
 void Engine::load() {
     const Shape& shape = options_.shape;
     const auto into = session({.sync = false, .depth = kRowsPerLoadGroup});
-    for (std::uint64_t i = 0; i < shape.rows; ++i) {
-        into->submit({Write::Kind::kRow, {shape.entity(i), shape.time(i)}, i});
-        into->acknowledged(false);
+    for (std::uint64_t entity = 0; entity < shape.entity_count; ++entity) {
+        for (std::uint64_t i = entity; i < shape.rows; i += shape.entity_count) {
+            into->submit({Write::Kind::kRow, {entity, shape.time(i)}, i});
+            into->acknowledged(false);
+        }
     }
     const auto finish = [&] {
         while (into->acknowledged(true) > 0) {

@@ -147,7 +147,8 @@ class Engine {
     virtual void connect() = 0;
     virtual void disconnect() = 0;
     virtual std::unique_ptr<Session> session(const SessionOptions& options) = 0;
-    // All rows of the shape in the order of time, and the counters at 0.
+    // All rows of the shape, in the order of their keys unless the engine has a better way (copying
+    // a page for each row, LMDB takes minutes for them in the order of time); the counters at 0.
     virtual void load();
     // What the engine recommends after a load: compaction, a checkpoint.
     virtual void settle() {}
