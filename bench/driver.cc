@@ -446,13 +446,14 @@ bool print_table(Values values) {
     const bool huge = values["pool_huge_percent"] >= 100 && values["huge_page_miss_ns"] > 0;
     const double miss_ns = values[huge ? "huge_page_miss_ns" : "small_page_miss_ns"];
     std::printf("\n%-44s %12s %-10s %s\n", "first look", "measured", "", "target");
-    bool met = line("get, newest five minutes, p50", values["get_recent_p50_us"], "us", 2, false);
+    bool met = line("get, newest five minutes, p50", values["get_recent_p50_us"], "us", 0.8, false);
     line("get, newest five minutes, p99", values["get_recent_p99_us"], "us");
-    met &= line("get, all rows, p50", values["get_all_p50_us"], "us", 2, false);
+    line("get, all rows, p50", values["get_all_p50_us"], "us");
+    met &= line("  in dependent misses", values["get_all_p50_us"] * 1e3 / miss_ns, "", 2.5, false);
     line("get, all rows, p99", values["get_all_p99_us"], "us");
-    line("multi_get of 32 keys of all rows, p50 a key",
-         values["multiget_32_p50_us"] / kKeysTogether * 1e3, "ns");
-    met &= line("scan of the newest 50 rows, p50", values["scan_50_p50_us"], "us", 5, false);
+    met &= line("multi_get of 32 keys of all rows, p50 a key",
+                values["multiget_32_p50_us"] / kKeysTogether * 1e3, "ns", 120, false);
+    met &= line("scan of the newest 50 rows, p50", values["scan_50_p50_us"], "us", 2.1, false);
     line("scan of the newest 50 rows, p99", values["scan_50_p99_us"], "us");
     met &= line("durable commits, 64 writers", values["commits_per_second"], "1/s", 60'000, true);
     line("  p50", values["commits_p50_us"], "us");
@@ -469,7 +470,6 @@ bool print_table(Values values) {
          "ns");
     line("reading the clock (in each timed operation)", values["clock_us"] * 1e3, "ns");
     std::printf("\n%-44s\n", "ratios");
-    line("get of all rows, in dependent misses", values["get_all_p50_us"] * 1e3 / miss_ns, "");
     line("lone commit, in bare synced writes", values["lone_p50_us"] / values["sync_p50_us"], "");
     line("commits in the time of a bare synced write",
          values["commits_per_second"] * values["sync_p50_us"] / 1e6, "");

@@ -109,20 +109,22 @@ class ManyRows {
     std::span<std::size_t> by_directory(std::span<std::size_t> indexes, std::uint64_t floor) {
         std::array<DirectoryProbe, kDescentsTogether> probes;
         const std::size_t count = indexes.size();
-        for (std::size_t i = 0; i < count; ++i) probes[i].aim(state_, table_, key(indexes[i]));
-        for (std::size_t i = 0; i < count; ++i) probes[i].look(state_);
-        for (std::size_t i = 0; i < count; ++i) probes[i].approach(state_, table_);
+        const KeyDirectory directory = state_.directory();
+        const PoolView& pool = state_.connection->pool();
+        for (std::size_t i = 0; i < count; ++i) probes[i].aim(directory, table_, key(indexes[i]));
+        for (std::size_t i = 0; i < count; ++i) probes[i].look(directory, pool);
+        for (std::size_t i = 0; i < count; ++i) probes[i].approach(pool, table_);
         std::size_t left = 0;
-        RawRow row;
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t index = indexes[i];
-            if (probes[i].arrive(state_, table_, key(index), floor, row)) [[likely]] {
-                rows_[index] = row;
-                state_.rows_out = true;  // later passes wait, and must not let go of it
-            } else {
-                indexes[left++] = index;
-            }
+            RawRow& row = rows_[index].emplace();
+            if (probes[i].arrive(state_, table_, key(index), floor, row)) [[likely]]
+                continue;
+            rows_[index].reset();
+            indexes[left++] = index;
         }
+        // Later passes wait, and must not let go of the rows.
+        if (left < count) state_.rows_out = true;
         return indexes.first(left);
     }
 

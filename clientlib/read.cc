@@ -188,12 +188,14 @@ namespace {
 // at. No line is waited for that did not have to be: bucket, page map, leaf.
 [[gnu::always_inline]] inline bool find_by_directory(ReaderState& state, const TableInfo& table,
                                                      const std::byte* key, RawRow& row) {
+    const KeyDirectory directory = state.directory();
+    const PoolView& pool = state.connection->pool();
     DirectoryProbe probe;
-    probe.aim(state, table, key);
+    probe.aim(directory, table, key);
     const DirectoryUse use = DirectoryUse::of(state, table);
     if (!use.possible) return false;
-    probe.look(state);
-    probe.approach(state, table);
+    probe.look(directory, pool);
+    probe.approach(pool, table);
     return probe.arrive(state, table, key, use.floor, row);
 }
 

@@ -105,7 +105,7 @@ struct RawCursor::State {
     bool dead(const RawRow& row) const {
         return !table->schema.live(row.key.data(), row.value, floor);
     }
-    RawRow take_row();
+    void take_row(RawRow& row);
     std::uint64_t count_leaf();
 };
 
@@ -310,17 +310,22 @@ bool RawCursor::State::to_leaf_with_rows() {
 
 // The next row of this leaf. Under a dead lease the leaf may have shrunk meanwhile; the views are
 // inside the page anyway.
-RawRow RawCursor::State::take_row() {
-    const std::uint32_t row = reverse ? --end : begin++;
-    if (more && end - begin == values_when) prefetch_next_values();
-    return row_in(*reader, *table, *leaf, row);
+[[gnu::always_inline]] inline void RawCursor::State::take_row(RawRow& row) {
+    const std::uint32_t at = reverse ? --end : begin++;
+    if (more && end - begin == values_when) [[unlikely]]
+        prefetch_next_values();
+    row = row_in(*reader, *table, *leaf, at);
 }
 
 // Leaves the leaf. The rows themselves are looked at only where some may be dead.
 std::uint64_t RawCursor::State::count_leaf() {
     std::uint64_t rows = floor == 0 ? end - begin : 0;
     if (floor == 0) begin = end;
-    while (begin < end) rows += !dead(take_row());
+    RawRow row;
+    while (begin < end) {
+        take_row(row);
+        rows += !dead(row);
+    }
     return rows;
 }
 
@@ -352,7 +357,7 @@ bool RawCursor::next() {
     if (state.left == 0) return state.finish();
     do {
         if (state.begin == state.end && !state.to_leaf_with_rows()) return false;
-        row_ = state.take_row();
+        state.take_row(row_);
     } while (state.dead(row_));
     --state.left;
     return true;

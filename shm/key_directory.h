@@ -98,6 +98,7 @@ class KeyDirectory {
     // Without a branch: in which of the eight places it is would be guessed wrong most of the time.
     [[gnu::always_inline]] std::uint64_t in_bucket(std::uint64_t bucket, std::uint32_t tag) const {
         std::uint64_t found = 0;
+#pragma GCC unroll 8
         for (const std::atomic<std::uint64_t>& word : buckets_[bucket].entry) {
             const std::uint64_t entry = word.load(std::memory_order_relaxed);
             found = directory_entry::tag(entry) == tag ? entry : found;

@@ -51,7 +51,19 @@ inline int compare_keys(const std::byte* left, const std::byte* right, std::uint
 }
 
 inline bool keys_equal(const std::byte* left, const std::byte* right, std::uint32_t key_bytes) {
-    return compare_keys(left, right, key_bytes) == 0;
+    const auto word = [](const std::byte* from) {
+        std::uint64_t loaded = 0;
+        racy_copy(&loaded, from, sizeof loaded);
+        return loaded;
+    };
+    if (key_bytes == 16) [[likely]] {
+        return ((word(left) ^ word(right)) | (word(left + 8) ^ word(right + 8))) == 0;
+    }
+    for (; key_bytes >= 8; key_bytes -= 8, left += 8, right += 8) {
+        if (word(left) != word(right)) return false;
+    }
+    return key_bytes == 0 ||
+           load_short_big_endian(left, key_bytes) == load_short_big_endian(right, key_bytes);
 }
 
 // How many leading bytes two keys share.

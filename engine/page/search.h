@@ -157,6 +157,7 @@ class PathCursor {
             std::array<PageId, kLeavesAheadMax> next;
             const std::uint32_t wanted = to < kLeavesAheadMax ? to : kLeavesAheadMax;
             const std::uint32_t count = upcoming(forward, std::span(next).first(wanted));
+            for (std::uint32_t i = from; i < count; ++i) source_.prefetch_entry(next[i]);
             for (std::uint32_t i = from; i < count; ++i) source_.prefetch(next[i]);
         }
     }
