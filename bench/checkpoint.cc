@@ -56,13 +56,13 @@ namespace {
 constexpr std::uint64_t kLookNs = 500'000;
 constexpr std::size_t kSteps = 6;           // of the checkpoint's recipe, and none
 constexpr std::size_t kInFlightMost = 480;  // calls of a client, and of undecided writes
-constexpr std::uint64_t kWarmNs = 1'000'000'000;
 
 struct Options {
     std::string mode;
     std::string socket;
     std::uint64_t rows = 1'000'000;
     std::uint64_t rate = 0;  // 0: as fast as it goes
+    double warm = 1;
     double seconds = 20;
 };
 
@@ -266,7 +266,7 @@ int run(const Options& options) {
     Store store = attach(options.socket, bidstore::Rights::kWriter);
     const Table table = must(store.open<Row>(bidstore::in(kPatience)));
     Options warm = options;
-    warm.seconds = kWarmNs / 1e9;
+    warm.seconds = options.warm;
     static_cast<void>(Writer(store, table, warm).run());
     print(Writer(store, table, options).run());
     return EXIT_SUCCESS;
@@ -283,6 +283,7 @@ int main(int argument_count, char** arguments) {
     app.add_option("--rows", options.rows)->check(CLI::Range(1'000ull, 1'000'000'000ull));
     app.add_option("--rate", options.rate, "commits a second, 0: as many as it takes")
         ->check(CLI::Range(0ull, 1'000'000ull));
+    app.add_option("--warm", options.warm, "seconds before")->check(CLI::Range(0.1, 3600.0));
     app.add_option("--seconds", options.seconds)->check(CLI::Range(0.1, 3600.0));
     CLI11_PARSE(app, argument_count, arguments);
     return options.mode == "load" ? bench::load(options) : bench::run(options);

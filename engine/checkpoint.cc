@@ -21,6 +21,8 @@ constexpr std::uint32_t kComposeWork = 4;       // a page of metadata
 constexpr std::uint32_t kEntriesPerUnit = 128;  // of the journal's list
 constexpr std::uint32_t kSettledPerUnit = 16;   // images
 
+constexpr std::uint64_t kWriteCost = 10;  // of a write beside that of its pages, in pages
+
 std::uint32_t group_of(std::uint32_t chunk) { return chunk / kDirectoryChunks; }
 
 std::uint32_t groups_of(std::uint32_t chunks) {
@@ -80,6 +82,9 @@ void Checkpointer::start(const CheckpointTarget& target) {
     while (chunks_ > 0 && !exists(chunks_ - 1)) --chunks_;
     while (chunks_ < space_.chunk_count() && exists(chunks_)) ++chunks_;
     images_written_ = 0;
+    writes_done_ = 0;
+    direct_runs_ = 0;
+    journal_runs_ = 0;
     enter(Phase::kCollect);
 }
 
@@ -87,6 +92,20 @@ std::uint64_t Checkpointer::images_expected() const {
     if (phase_ == Phase::kCollect) return 2 * pool_.taken_count() + 1;
     const std::uint64_t journal = std::max<std::uint64_t>(journal_images_, journaled_.size());
     return direct_.size() + 2 * journal + 1;
+}
+
+// The journal is written in long pieces; how long those of neighbours are in their places is known
+// when all images are found.
+std::uint64_t Checkpointer::writes_expected() const {
+    if (phase_ == Phase::kCollect) return images_expected();
+    const std::uint64_t metadata = touched_.size() + touched_groups_.size();
+    return direct_runs_ + journaled_.size() / kTransferPages + journal_runs_ + metadata + 1;
+}
+
+double Checkpointer::progress() const {
+    const std::uint64_t done = images_written_ + kWriteCost * writes_done_;
+    const std::uint64_t all = images_expected() + kWriteCost * writes_expected();
+    return std::min(static_cast<double>(done) / static_cast<double>(all), 1.0);
 }
 
 // False: not now, the slice is used up. A step begins when anything is left, so that each slice
@@ -124,7 +143,11 @@ void Checkpointer::take(PageId page) {
     if (Space::fixed(page) || !in_bitmap) return;
     const bool extent = space_.is_extent(page);
     CHECK(!(extent && space_.known(page)));  // written once per allocation
-    (space_.known(page) ? journaled_ : direct_).push_back({page.value, 0, version, 0, extent});
+    const bool known = space_.known(page);
+    std::vector<Image>& images = known ? journaled_ : direct_;
+    const bool neighbour = !images.empty() && images.back().page + 1 == page.value;
+    (known ? journal_runs_ : direct_runs_) += neighbour ? 0 : 1;
+    images.push_back({page.value, 0, version, 0, extent});
 }
 
 void Checkpointer::enter_chunk(std::uint32_t chunk) {
@@ -284,9 +307,10 @@ bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, boo
 
 void Checkpointer::on_completed(DiskRequest& request) {
     --in_flight_;
-    images_written_ += request.kind == DiskRequest::Kind::kWrite && &request != &single_
-                           ? request.length_bytes / kPageBytes
-                           : 0;
+    if (request.kind == DiskRequest::Kind::kWrite && &request != &single_) {
+        images_written_ += request.length_bytes / kPageBytes;
+        ++writes_done_;
+    }
     if (request.result >= 0) return;
     if (!failure_.empty()) return;
     failure_ = std::string("checkpoint: ") +

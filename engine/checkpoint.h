@@ -94,6 +94,9 @@ class Checkpointer {
     // all images are found). Only while running.
     std::uint64_t images_written() const { return images_written_; }
     std::uint64_t images_expected() const;
+    // How far it is, 0 to 1, by the time that its writes take: a write of a single page costs the
+    // device nearly as much as one of many.
+    double progress() const;
 
     // Places of the journal that a checkpoint may take of the pages changed so far and `pages`
     // further ones, of which the last checkpoint knows `known`; and of these alone. Chunks whose
@@ -157,6 +160,7 @@ class Checkpointer {
     Transfer* idle_transfer();
     void on_completed(DiskRequest& request);
     void enter(Phase phase);
+    std::uint64_t writes_expected() const;
     bool spend(std::uint32_t work);
     bool step();
     bool settle();
@@ -183,6 +187,9 @@ class Checkpointer {
     std::uint32_t journal_list_crc_ = 0;
     std::uint32_t directory_root_ = 0;  // Superblock::directory_crc to be
     std::uint64_t images_written_ = 0;
+    std::uint64_t writes_done_ = 0;    // of images
+    std::uint64_t direct_runs_ = 0;    // of neighbours, in direct_ and in journaled_
+    std::uint64_t journal_runs_ = 0;
     std::vector<AlignedBuffer> composed_;  // kept from one checkpoint to the next
     std::size_t composed_count_ = 0;       // of these, in use
     std::size_t cursor_ = 0;               // in what the phase goes through

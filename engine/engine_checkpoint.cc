@@ -64,11 +64,6 @@ void Engine::Core::start_checkpoint() {
     pace_.begin(pace_fill(), checkpoint_began_ns_, options_.checkpoint_interval_ns);
 }
 
-double Engine::Core::checkpoint_progress() const {
-    const Checkpointer& checkpointer = *storage_.checkpointer;
-    return share(checkpointer.images_written(), checkpointer.images_expected());
-}
-
 // What one round gives to the checkpoint.
 CheckpointSlice Engine::Core::checkpoint_slice() const {
     const bool waited_for = std::any_of(parked_.begin(), parked_.end(), [](const auto& parked) {
@@ -77,7 +72,7 @@ CheckpointSlice Engine::Core::checkpoint_slice() const {
     const bool hurry = stopping_ || checkpoint_hurries_ || checkpoint_wanted_ || waited_for;
     const double goal =
         pace_.goal(pace_fill(), storage_.checkpointer->images_expected(), clock_.monotonic_ns());
-    return pace_.slice(checkpoint_progress(), goal, hurry);
+    return pace_.slice(storage_.checkpointer->progress(), goal, hurry);
 }
 
 bool Engine::Core::pump_checkpoint() {
@@ -102,7 +97,8 @@ bool Engine::Core::pump_checkpoint() {
 void Engine::Core::pace_writers() {
     writers_let_in_ = ~0u;
     WriterPace pace;
-    if (storage_.checkpointer->running()) pace = pace_.writers(pace_fill(), checkpoint_progress());
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    if (checkpointer.running()) pace = pace_.writers(pace_fill(), checkpointer.progress());
     if (pace == WriterPace{}) {
         slowed_since_ns_ = 0;
         return;

@@ -191,7 +191,6 @@ class Engine::Core {
     PaceFill pace_fill() const;
     bool checkpoint_due() const;
     void start_checkpoint();
-    double checkpoint_progress() const;
     CheckpointSlice checkpoint_slice() const;
     void pace_writers();
     bool let_in();

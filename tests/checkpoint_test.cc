@@ -117,6 +117,35 @@ TEST_F(CheckpointTest, CommitsGoOnBetweenTheSlicesAndNoneOfThemIsInIt) {
     EXPECT_EQ(store->verify(), "");
 }
 
+// Counted in pages it was half-way when the journal was written, a tenth of the time gone: writers
+// were let in fast, and then slowed to a crawl while page after page went to its place.
+TEST_F(CheckpointTest, ProgressFollowsTheTimeThatItsWritesTake) {
+    start(quiet_store(16));
+    constexpr std::uint64_t kRows = 2'400;
+    for (std::uint64_t id = 0; id < kRows; ++id) ASSERT_EQ(put(id, 1), Error::kOk);
+    begin_checkpoint();
+    store->clock.advance_ns(kIntervalNs);
+    ASSERT_TRUE(store->run_until([&] { return !checkpointer().running(); }));
+    // No two of these pages are neighbours.
+    for (std::uint64_t id = 0; id < kRows; id += 9) ASSERT_EQ(put(id, 2), Error::kOk);
+    begin_checkpoint();
+    store->clock.advance_ns(kIntervalNs);  // it is late, and does not rest
+    store->disk->serve_one_by_one(store->clock, 100'000);
+    const std::uint64_t began_ns = store->clock.monotonic_ns();
+    std::vector<std::pair<std::uint64_t, double>> seen;
+    while (checkpointer().running()) {
+        ASSERT_EQ(store->round() == EngineRound::kFenced, false);
+        if (checkpointer().recipe_step() == 0 || checkpointer().images_written() == 0) continue;
+        seen.emplace_back(store->clock.monotonic_ns() - began_ns, checkpointer().progress());
+    }
+    ASSERT_GT(seen.size(), 100u);
+    for (const auto& [at_ns, progress] : seen) {
+        const double share =
+            static_cast<double>(at_ns) / static_cast<double>(seen.back().first);
+        EXPECT_NEAR(progress, share, 0.15);
+    }
+}
+
 // The whole list of them was gone through at every tick, and at the end of each checkpoint.
 TEST_F(CheckpointTest, VersionsThatItHeldComeBackAPartInEachRound) {
     start(quiet_store(1));
