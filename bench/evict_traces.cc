@@ -320,7 +320,12 @@ Result<Trace> bid_log_trace(const std::string& path) {
     } else {
         Result<LineReader> reader = LineReader::open(path);
         if (!reader.ok()) return reader.failure();
-        requests = requests_of([&](std::string& line) { return reader->next(line); });
+        requests = requests_of([&](std::string& line) {
+            std::string_view read;
+            Result<bool> more = reader->next(read);
+            line = read;
+            return more;
+        });
     }
     if (!requests.ok()) return requests.failure();
     if (requests->empty()) {
@@ -363,7 +368,7 @@ Result<Trace> file_trace(const std::string& path) {
     trace.name = path.substr(path.rfind('/') + 1);
     trace.what = "page numbers of a file";
     std::unordered_map<std::uint64_t, std::uint32_t> numbers;
-    std::string line;
+    std::string_view line;
     for (;;) {
         const Result<bool> more = reader->next(line);
         if (!more.ok()) return more.failure();
@@ -373,7 +378,8 @@ Result<Trace> file_trace(const std::string& path) {
         const auto parsed = std::from_chars(line.data(), line.data() + line.size(), page);
         if (parsed.ec != std::errc{} || parsed.ptr != line.data() + line.size()) {
             return {Error::kInvalid, path + ":" + std::to_string(reader->line()) +
-                                         ": wants one page number a line, not \"" + line + "\""};
+                                         ": wants one page number a line, not \"" +
+                                         std::string(line) + "\""};
         }
         const auto next = static_cast<std::uint32_t>(numbers.size());
         trace.pages.push_back(numbers.emplace(page, next).first->second);

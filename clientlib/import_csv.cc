@@ -31,7 +31,6 @@ class CsvSource final : public RecordSource {
     std::string header_text_;
     std::vector<std::string> header_;
     std::string record_;
-    std::string line_;
     std::vector<std::string> fields_;
     std::uint64_t first_line_ = 0;
 };
@@ -40,20 +39,22 @@ class CsvSource final : public RecordSource {
 Result<bool> CsvSource::read_record() {
     record_.clear();
     first_line_ = lines_.line() + 1;
+    std::string_view line;
     for (;;) {
-        auto more = lines_.next(line_);
+        auto more = lines_.next(line);
         if (!more) return more;
         if (!*more && record_.empty()) return false;
         if (!*more) return {Error::kInvalid, "a quoted field is not closed before the file ends"};
-        record_ += line_;
+        record_ += line;
         const bool carriage_return = record_.ends_with('\r');
         const std::size_t length = record_.size() - (carriage_return ? 1 : 0);
         const CsvScan scan = scan_csv(std::string_view(record_).substr(0, length), fields_);
         if (scan != CsvScan::kOpen && carriage_return) record_.pop_back();
         if (scan == CsvScan::kComplete) return true;
         if (scan == CsvScan::kStray) {
-            return {Error::kInvalid, "a quote inside a field; write the field in quotes and the "
-                                     "quote twice"};
+            return {Error::kInvalid,
+                    "a quote inside a field; write the field in quotes and the "
+                    "quote twice"};
         }
         if (record_.size() > kRecordBytesMax) {
             return {Error::kInvalid, "a quoted field is not closed within 1 MiB"};
@@ -80,8 +81,8 @@ Result<std::uint32_t> CsvSource::resolve(std::string_view path) {
     for (std::size_t i = 0; i < header_.size(); ++i) {
         if (header_[i] == path) return static_cast<std::uint32_t>(i);
     }
-    return {Error::kInvalid, "no column \"" + std::string(path) + "\" in the header: " +
-                                 header_text_.substr(0, 200)};
+    return {Error::kInvalid, "no column \"" + std::string(path) +
+                                 "\" in the header: " + header_text_.substr(0, 200)};
 }
 
 Result<bool> CsvSource::next() {
@@ -106,11 +107,13 @@ Result<Field> CsvSource::find(std::uint32_t path, FieldForm) {
 }  // namespace
 
 CsvScan scan_csv(std::string_view text, std::vector<std::string>& fields) {
-    fields.assign(1, {});
     std::size_t at = 0;
-    for (;;) {
-        std::string& field = fields.back();
+    // Strings of the record before are written over: most have the memory already.
+    for (std::size_t count = 1;; ++count) {
+        if (fields.size() < count) fields.emplace_back();
+        std::string& field = fields[count - 1];
         if (at < text.size() && text[at] == '"') {
+            field.clear();
             for (++at;; at += 2) {
                 const std::size_t quote = text.find('"', at);
                 if (quote == std::string_view::npos) return CsvScan::kOpen;
@@ -121,14 +124,17 @@ CsvScan scan_csv(std::string_view text, std::vector<std::string>& fields) {
             }
             ++at;
         } else {
-            const std::size_t end = std::min(text.find_first_of(",\"", at), text.size());
-            field = text.substr(at, end - at);
-            at = end;
+            const std::size_t comma = std::min(text.find(',', at), text.size());
+            field = text.substr(at, comma - at);
+            at = comma;
+            if (field.find('"') != std::string::npos) return CsvScan::kStray;
         }
-        if (at == text.size()) return CsvScan::kComplete;
+        if (at == text.size()) {
+            fields.resize(count);
+            return CsvScan::kComplete;
+        }
         if (text[at] != ',') return CsvScan::kStray;
         ++at;
-        fields.emplace_back();
     }
 }
 

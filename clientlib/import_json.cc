@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <array>
 #include <charconv>
 #include <utility>
 #include <vector>
@@ -59,8 +60,8 @@ Result<Path> parse_path(std::string_view text) {
 }
 
 std::string_view trim(std::string_view token) {
-    while (!token.empty() && (token.back() == ' ' || token.back() == '\t' ||
-                              token.back() == '\r' || token.back() == '\n')) {
+    while (!token.empty() && (token.back() == ' ' || token.back() == '\t' || token.back() == '\r' ||
+                              token.back() == '\n')) {
         token.remove_suffix(1);
     }
     return token;
@@ -80,17 +81,22 @@ class JsonSource final : public RecordSource {
 
   private:
     Result<bool> check_line();
+    bool find_plain(const Path& path, Field& field);
+    Result<Field> find_as_written(const Path& path, FieldForm form);
     simdjson::error_code walk(const Path& path, ondemand::value& value);
     simdjson::error_code read(ondemand::value value, FieldForm form, Field& field);
     simdjson::error_code join(ondemand::array list, Field& field);
     simdjson::error_code scalar(ondemand::value value, Field& field);
 
     LineReader lines_;
-    std::string line_;
+    std::string_view line_;  // where it was read
     std::vector<Path> paths_;
-    simdjson::dom::parser checker_;  // proves the whole line
-    ondemand::parser parser_;        // gives numbers as they are written
+    simdjson::dom::parser checker_;  // proves the whole line, and gives what needs no second look
+    simdjson::dom::element root_;
+    ondemand::parser parser_;  // gives numbers and parts of the line as they are written
     ondemand::document document_;
+    bool parsed_again_ = false;  // document_ is of this line
+    std::array<char, 24> digits_{};
     std::string joined_;
 };
 
@@ -105,24 +111,66 @@ Result<bool> JsonSource::next() {
     do {
         auto more = lines_.next(line_);
         if (!more || !*more) return more;
-        if (line_.ends_with('\r')) line_.pop_back();
+        if (line_.ends_with('\r')) line_.remove_suffix(1);
     } while (line_.empty() || line_.front() == '#');
     return check_line();
 }
 
 Result<bool> JsonSource::check_line() {
-    line_.reserve(line_.size() + simdjson::SIMDJSON_PADDING);
-    simdjson::dom::element root;
+    static_assert(kLinePaddingBytes >= simdjson::SIMDJSON_PADDING);
+    parsed_again_ = false;
     // realloc_if_needed = false: the padding is there.
-    if (const auto error = checker_.parse(line_.data(), line_.size(), false).get(root)) {
+    if (const auto error = checker_.parse(line_.data(), line_.size(), false).get(root_)) {
         return {Error::kInvalid, std::string("not JSON: ") + simdjson::error_message(error)};
     }
-    if (!root.is_object()) return {Error::kInvalid, "not a JSON object: " + in_quotes(line_)};
-    const simdjson::padded_string_view padded(line_.data(), line_.size(), line_.capacity());
-    if (const auto error = parser_.iterate(padded).get(document_)) {
-        return {Error::kInvalid, std::string("not JSON: ") + simdjson::error_message(error)};
-    }
+    if (!root_.is_object()) return {Error::kInvalid, "not a JSON object: " + in_quotes(line_)};
     return true;
+}
+
+// Strings, booleans, null, what is not there, and integers, which have but one way to be written.
+// False: it takes a second look.
+bool JsonSource::find_plain(const Path& path, Field& field) {
+    namespace dom = simdjson::dom;
+    dom::element value = root_;
+    for (const PathStep& step : path) {
+        simdjson::error_code error{};
+        if (step.is_index) {
+            dom::array list;
+            error = value.get_array().get(list);
+            if (!error) error = list.at(step.index).get(value);
+        } else {
+            dom::object object;
+            error = value.get_object().get(object);
+            if (!error) error = object.at_key(step.member).get(value);
+        }
+        // A member of something that is no object (null, say) is as missing as one not there.
+        if (error) return true;
+    }
+    switch (value.type()) {
+        case dom::element_type::STRING:
+            field.missing = false;
+            return !value.get_string().get(field.text);
+        case dom::element_type::INT64:
+        case dom::element_type::UINT64: {
+            char* const end = digits_.data() + digits_.size();
+            const bool is_signed = value.type() == dom::element_type::INT64;
+            const auto written = is_signed
+                                     ? std::to_chars(digits_.data(), end, std::int64_t{value})
+                                     : std::to_chars(digits_.data(), end, std::uint64_t{value});
+            field = {false, {digits_.data(), written.ptr}};
+            return field.text != "0";  // it may be written as -0
+        }
+        case dom::element_type::BOOL:
+            field = {false, bool{value} ? "true" : "false"};
+            return true;
+        case dom::element_type::NULL_VALUE:
+            return true;
+        case dom::element_type::ARRAY:
+        case dom::element_type::OBJECT:
+        case dom::element_type::DOUBLE:
+            return false;
+    }
+    return false;
 }
 
 simdjson::error_code JsonSource::walk(const Path& path, ondemand::value& value) {
@@ -188,9 +236,22 @@ simdjson::error_code JsonSource::read(ondemand::value value, FieldForm form, Fie
 
 Result<Field> JsonSource::find(std::uint32_t path, FieldForm form) {
     Field field;
+    if (form != FieldForm::kJson && find_plain(paths_[path], field)) return field;
+    return find_as_written(paths_[path], form);
+}
+
+Result<Field> JsonSource::find_as_written(const Path& path, FieldForm form) {
+    if (!parsed_again_) {
+        const simdjson::padded_string_view padded(line_.data(), line_.size(),
+                                                  line_.size() + kLinePaddingBytes);
+        if (const auto error = parser_.iterate(padded).get(document_)) {
+            return {Error::kInvalid, std::string("not JSON: ") + simdjson::error_message(error)};
+        }
+        parsed_again_ = true;
+    }
+    Field field;
     ondemand::value value;
-    auto error = walk(paths_[path], value);
-    // A member of something that is no object (null, say) is as missing as one that is not there.
+    auto error = walk(path, value);
     if (error == simdjson::NO_SUCH_FIELD || error == simdjson::INDEX_OUT_OF_BOUNDS ||
         error == simdjson::INCORRECT_TYPE) {
         return field;

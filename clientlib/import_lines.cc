@@ -9,6 +9,12 @@
 #include <cstring>
 
 namespace bidstore {
+namespace {
+
+// Above twice gzbuffer(), so that a plain file is read straight into it.
+constexpr std::size_t kBufferBytes = std::size_t{1} << 20;
+
+}  // namespace
 
 struct LineReader::Gzip {
     explicit Gzip(gzFile opened) : file(opened) {}
@@ -21,7 +27,7 @@ struct LineReader::Gzip {
 LineReader::LineReader(std::string path, std::unique_ptr<Gzip> gzip, std::uint64_t bytes_total)
     : path_(std::move(path)),
       gzip_(std::move(gzip)),
-      buffer_(std::size_t{256} << 10),
+      buffer_(kBufferBytes + kLinePaddingBytes),
       bytes_total_(bytes_total) {}
 LineReader::LineReader(LineReader&&) noexcept = default;
 LineReader& LineReader::operator=(LineReader&&) noexcept = default;
@@ -50,9 +56,14 @@ Result<LineReader> LineReader::open(const std::string& path) {
                       regular ? static_cast<std::uint64_t>(status.st_size) : 0);
 }
 
-// More bytes into the empty buffer; false at the end of the file.
+// More bytes behind those that are unread, which move to the front; false at the end of the file.
 Result<bool> LineReader::fill() {
-    const int got = gzread(gzip_->file, buffer_.data(), static_cast<unsigned>(buffer_.size()));
+    if (begin_ > 0) std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+    if (end_ + kLinePaddingBytes == buffer_.size()) buffer_.resize(2 * buffer_.size());
+    const std::size_t room = buffer_.size() - kLinePaddingBytes - end_;
+    const int got = gzread(gzip_->file, buffer_.data() + end_, static_cast<unsigned>(room));
     int code = Z_OK;
     const char* message = gzerror(gzip_->file, &code);
     // A cut .gz gives what is there and Z_BUF_ERROR; its last bytes are not a line to trust.
@@ -64,38 +75,54 @@ Result<bool> LineReader::fill() {
     }
     const z_off_t offset = gzoffset(gzip_->file);  // a system call: not for every line
     bytes_read_ = offset < 0 ? 0 : static_cast<std::uint64_t>(offset);
-    begin_ = 0;
-    end_ = static_cast<std::size_t>(got);
+    end_ += static_cast<std::size_t>(got);
     return got > 0;
 }
 
-Result<bool> LineReader::next(std::string& line) {
-    line.clear();
-    bool too_long = false;
-    bool any = false;
-    for (;;) {
-        if (begin_ == end_) {
-            auto more = fill();
-            if (!more) return more;
-            if (!*more) break;
-        }
-        any = true;
+Result<bool> LineReader::next(std::string_view& line) {
+    line = {};
+    for (std::size_t seen = 0;;) {
         const char* from = buffer_.data() + begin_;
-        const auto* newline = static_cast<const char*>(std::memchr(from, '\n', end_ - begin_));
-        const std::size_t length =
-            newline != nullptr ? static_cast<std::size_t>(newline - from) : end_ - begin_;
-        too_long = too_long || line.size() + length > kLineBytesMax;
-        if (!too_long) line.append(from, length);
-        begin_ += length + (newline != nullptr ? 1 : 0);
-        if (newline != nullptr) break;
+        const void* newline = std::memchr(from + seen, '\n', end_ - begin_ - seen);
+        if (newline != nullptr) {
+            line = {from, static_cast<std::size_t>(static_cast<const char*>(newline) - from)};
+            begin_ += line.size() + 1;
+            break;
+        }
+        seen = end_ - begin_;
+        if (seen > kLineBytesMax) return pass_over();
+        auto more = fill();
+        if (!more) return more;
+        if (*more) continue;
+        if (seen == 0) return false;
+        line = {buffer_.data() + begin_, seen};  // the last one, without a line's end
+        begin_ = end_;
+        break;
     }
-    if (!any) return false;
     ++line_;
-    if (too_long) {
-        line.clear();
+    if (line.size() > kLineBytesMax) {
+        line = {};
         return {Error::kInvalid, "line longer than " + std::to_string(kLineBytesMax) + " bytes"};
     }
     return true;
+}
+
+// What is left of a line that is too long.
+Result<bool> LineReader::pass_over() {
+    ++line_;
+    for (;;) {
+        const char* from = buffer_.data() + begin_;
+        const void* newline = std::memchr(from, '\n', end_ - begin_);
+        if (newline != nullptr) {
+            begin_ += static_cast<std::size_t>(static_cast<const char*>(newline) - from) + 1;
+            break;
+        }
+        begin_ = end_;
+        auto more = fill();
+        if (!more) return more;
+        if (!*more) break;
+    }
+    return {Error::kInvalid, "line longer than " + std::to_string(kLineBytesMax) + " bytes"};
 }
 
 }  // namespace bidstore

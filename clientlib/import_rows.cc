@@ -62,38 +62,57 @@ std::string_view cut_text(std::string_view text, std::size_t length) {
     return text.substr(0, length);
 }
 
-Result<std::string> decode_bytes(Decode decode, std::string_view text) {
+// The bytes that `text` stands for: `text` itself, or decoded into `scratch`.
+Status decode_bytes(Decode decode, std::string_view& text, std::string& scratch) {
+    Status decoded;
     switch (decode) {
-        case Decode::kHex: return decode_hex(text);
-        case Decode::kUuid: return decode_uuid(text);
-        case Decode::kBase64: return decode_base64(text, Base64Alphabet::kStandard);
-        case Decode::kBase64Url: return decode_base64(text, Base64Alphabet::kUrl);
-        case Decode::kHost: return decode_host(text);
+        case Decode::kHex:
+            decoded = decode_hex(text, scratch);
+            break;
+        case Decode::kBase64:
+            decoded = decode_base64(text, Base64Alphabet::kStandard, scratch);
+            break;
+        case Decode::kBase64Url:
+            decoded = decode_base64(text, Base64Alphabet::kUrl, scratch);
+            break;
+        case Decode::kUuid: {
+            auto bytes = decode_uuid(text);
+            if (!bytes) return bytes.failure();
+            scratch = std::move(*bytes);
+            break;
+        }
+        case Decode::kHost:
+            scratch = decode_host(text);
+            break;
         case Decode::kText:
         case Decode::kList:
         case Decode::kJson:
-        case Decode::kRawJson: return std::string(text);
+        case Decode::kRawJson:
+            return {};
         case Decode::kInteger:
         case Decode::kFloat:
         case Decode::kBoolean:
         case Decode::kFloatSeconds:
         case Decode::kMilliseconds:
-        case Decode::kMicroseconds: break;
+        case Decode::kMicroseconds:
+            CHECK(!"a decoder that gives no bytes");  // fits() refused it
     }
-    CHECK(!"a decoder that gives no bytes");  // fits() refused it
-    return std::string();
+    text = scratch;
+    return decoded;
 }
 
-// skip_prefix, length, pad, max_bytes.
-Status shape_bytes(const BoundColumn& bound, std::string& bytes) {
+// skip_prefix, length, pad, max_bytes. `bytes` may lie in `scratch`.
+Status shape_bytes(const BoundColumn& bound, std::string_view& bytes, std::string& scratch) {
     const ColumnMapping& rule = bound.mapping;
     if (!rule.skip_prefix.empty() && bytes.starts_with(rule.skip_prefix)) {
-        bytes.erase(0, rule.skip_prefix.size());
+        bytes.remove_prefix(rule.skip_prefix.size());
     }
     const std::size_t length = rule.length != 0 ? rule.length : bound.column.width_bytes;
     if (length != 0 && bytes.size() < length && rule.pad != Pad::kNone) {
-        const std::size_t missing = length - bytes.size();
-        bytes.insert(rule.pad == Pad::kLeft ? 0 : bytes.size(), missing, '\0');
+        std::string padded(bytes);
+        padded.insert(rule.pad == Pad::kLeft ? 0 : padded.size(), length - padded.size(), '\0');
+        scratch = std::move(padded);
+        bytes = scratch;
     }
     if (length != 0 && bytes.size() != length) {
         return {Error::kInvalid, "has " + std::to_string(bytes.size()) + " bytes where " +
@@ -105,7 +124,7 @@ Status shape_bytes(const BoundColumn& bound, std::string& bytes) {
                                      std::to_string(rule.max_bytes)};
     }
     const bool text = bound.column.type == ColumnType::kText;
-    bytes.resize(text ? cut_text(bytes, rule.max_bytes).size() : rule.max_bytes);
+    bytes = text ? cut_text(bytes, rule.max_bytes) : bytes.substr(0, rule.max_bytes);
     return {};
 }
 
@@ -121,8 +140,7 @@ std::string_view boolean_digit(std::string_view text) {
     return text == "0" || text == "1" ? text : std::string_view("?");
 }
 
-Status set_number(RowBuilder& row, const BoundColumn& bound, std::string_view text,
-                  TimeUnit unit) {
+Status set_number(RowBuilder& row, const BoundColumn& bound, std::string_view text, TimeUnit unit) {
     if (bound.decode == Decode::kFloat) {
         auto value = decode_float(text);
         return value ? row.set_float(bound.index, *value) : Status(value.failure());
@@ -144,16 +162,16 @@ Status set_number(RowBuilder& row, const BoundColumn& bound, std::string_view te
     return value ? row.set_unsigned(bound.index, *value) : Status(value.failure());
 }
 
-Status set_column(RowBuilder& row, const BoundColumn& bound, std::string_view text,
-                  TimeUnit unit) {
+Status set_column(RowBuilder& row, const BoundColumn& bound, std::string_view text, TimeUnit unit,
+                  std::string& scratch) {
     if (!gives_bytes(bound.decode)) return set_number(row, bound, text, unit);
-    auto bytes = decode_bytes(bound.decode, text);
-    if (!bytes) return bytes.failure();
-    if (Status shaped = shape_bytes(bound, *bytes); !shaped) return shaped;
-    if (bound.column.type == ColumnType::kText && !valid_utf8(*bytes)) {
+    std::string_view bytes = text;
+    if (Status decoded = decode_bytes(bound.decode, bytes, scratch); !decoded) return decoded;
+    if (Status shaped = shape_bytes(bound, bytes, scratch); !shaped) return shaped;
+    if (bound.column.type == ColumnType::kText && !valid_utf8(bytes)) {
         return {Error::kInvalid, "not UTF-8"};
     }
-    return row.set_bytes(bound.index, as_bytes(*bytes));
+    return row.set_bytes(bound.index, as_bytes(bytes));
 }
 
 // Row builders name the column themselves; everything else gets it here.
@@ -192,6 +210,7 @@ class RowMapper::TableRows {
     RecordSource& source_;
     std::uint32_t table_;
     RowBuilder row_;
+    std::string scratch_;  // of the column that is being filled
     std::vector<BoundColumn> columns_;
     std::vector<const BoundColumn*> filled_;
     std::vector<ColumnChange> changes_;
@@ -211,8 +230,7 @@ Status RowMapper::TableRows::bind_missing(BoundColumn& bound) {
 }
 
 Status RowMapper::TableRows::check_column(const BoundColumn& bound) {
-    if (bound.mapping.add != AddKind::kNone &&
-        (in_key(bound) || !is_integer(bound.column.type))) {
+    if (bound.mapping.add != AddKind::kNone && (in_key(bound) || !is_integer(bound.column.type))) {
         return {Error::kInvalid, "add works on integer columns outside the key; this is " +
                                      type_text(bound.column) +
                                      (in_key(bound) ? " in the key" : "")};
@@ -279,8 +297,8 @@ Status RowMapper::TableRows::bind() {
     });
     const bool adds = !columns_.empty() && columns_.front().mapping.add != AddKind::kNone;
     if (mapping_.mode == RowMode::kAdd && !adds) {
-        return {Error::kInvalid, "table " + mapping_.name +
-                                     ": mode \"add\" needs at least one column with add"};
+        return {Error::kInvalid,
+                "table " + mapping_.name + ": mode \"add\" needs at least one column with add"};
     }
     return {};
 }
@@ -305,13 +323,12 @@ Result<RowMapper::TableRows::Filled> RowMapper::TableRows::fill(const BoundColum
         if (!bound.mapping.fallback) return Filled::kSet;  // zero or empty, as clear() left it
         text = *bound.mapping.fallback;
     }
-    Status set = set_column(row_, bound, text, schema_.time_unit());
+    Status set = set_column(row_, bound, text, schema_.time_unit(), scratch_);
     if (!set) return naming(bound, set.failure());
     return Filled::kSet;
 }
 
-Status RowMapper::TableRows::change(const BoundColumn& bound,
-                                    std::span<const std::byte> value) {
+Status RowMapper::TableRows::change(const BoundColumn& bound, std::span<const std::byte> value) {
     ColumnChange made;
     made.column = static_cast<std::uint16_t>(bound.index);
     made.is_add = bound.mapping.add != AddKind::kNone;
@@ -354,8 +371,7 @@ Result<std::optional<MappedRow>> RowMapper::TableRows::map() {
     return std::optional<MappedRow>{*row};
 }
 
-RowMapper::RowMapper(std::vector<std::unique_ptr<TableRows>> tables)
-    : tables_(std::move(tables)) {}
+RowMapper::RowMapper(std::vector<std::unique_ptr<TableRows>> tables) : tables_(std::move(tables)) {}
 RowMapper::RowMapper(RowMapper&&) noexcept = default;
 RowMapper& RowMapper::operator=(RowMapper&&) noexcept = default;
 RowMapper::~RowMapper() = default;

@@ -66,7 +66,12 @@ class LoadRun final : public RowSink {
     }
     Status take(std::span<const std::byte> key, std::span<const std::byte> value) {
         if (sorter_) return sorter_->add(key, value);
-        return load_.add(key, value, options_.deadline());
+        return add(key, value);
+    }
+    // Looks at the clock for some rows together.
+    Status add(std::span<const std::byte> key, std::span<const std::byte> value) {
+        if (load_.rows() % kRowsPerDeadline == 0) deadline_ = options_.deadline();
+        return load_.add(key, value, deadline_);
     }
     void show(const ImportTotals& totals, const std::string& what);
     void clear_line() const {
@@ -79,6 +84,8 @@ class LoadRun final : public RowSink {
     TableLoad load_;
     std::optional<RowSorter> sorter_;
     const bool terminal_;
+    static constexpr std::uint64_t kRowsPerDeadline = 64;
+    Deadline deadline_{};
     bool shown_ = false;
     double next_shown_ = 0.2;
     std::uint64_t read_ = 0;
@@ -158,7 +165,7 @@ Status LoadRun::end() {
         sorted = sorter_->drain([&](auto key, auto value) {
             totals.bytes_read = totals.rows = load_.rows();
             if (totals.rows % 1024 == 0) show(totals, "loading");
-            return load_.add(key, value, options_.deadline());
+            return add(key, value);
         });
     }
     // Sync, checkpoint: as long as they take; a daemon that goes away is noticed.
