@@ -64,7 +64,9 @@ std::string_view meaning(Error error) {
         case Error::kTooLarge: return "too large: split the transaction";
         case Error::kNoSuchTable: return "the table is not there: open it again";
         case Error::kTableExists: return "a table of that name is there";
-        case Error::kNoSpace: return "the data file is full";
+        case Error::kNoSpace:
+            return "the data file is full (the file system, or max_data_bytes: the daemon's log "
+                   "says which): make room, or delete rows; reads go on";
         case Error::kReadOnly: return "the store accepts no writes now (disk full?): see the "
                                       "daemon's log";
         default: return error_name(error);
