@@ -1,6 +1,6 @@
-# The workload `checkpoint` of bench/run.sh, which sources it: durable commits while checkpoints come
-# and go, at a fixed rate and at full speed, over a table whose every page changes between two of
-# them.
+# The workload `checkpoint` of bench/run.sh, which sources it: durable commits while checkpoints
+# come and go, at a fixed rate and at full speed, over a table whose every page changes between two
+# of them.
 
 checkpoint="$binaries/bench_checkpoint"
 [[ -x "$checkpoint" ]] || fail_usage "--binaries $binaries: bench_checkpoint is not there"

@@ -107,7 +107,8 @@ case "$workload" in
     --help | -h) usage; exit 0 ;;
     *)
         fail_usage "unknown workload \"$workload\"; there is: compare, regress, first-look," \
-            "evict, misses, seed, load, recover, checkpoint, and the workloads of compare by themselves"
+            "evict, misses, seed, load, recover, checkpoint, and the workloads of compare by" \
+            "themselves"
         ;;
 esac
 if [[ "$workload" == compare || "$workload" == regress ]]; then

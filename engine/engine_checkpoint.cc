@@ -64,12 +64,18 @@ void Engine::Core::start_checkpoint() {
     pace_.begin(pace_fill(), checkpoint_began_ns_, options_.checkpoint_interval_ns);
 }
 
-// What one round gives to the checkpoint.
-CheckpointSlice Engine::Core::checkpoint_slice() const {
-    const bool waited_for = std::any_of(parked_.begin(), parked_.end(), [](const auto& parked) {
+// Whether somebody waits for what the checkpoint sets free: a write, a read that finds no frame,
+// or, in a full file, all writes.
+bool Engine::Core::waited_for() const {
+    if (storage_.loader.waits_for_frames() || mode_ == EngineMode::kReadOnly) return true;
+    return std::any_of(parked_.begin(), parked_.end(), [](const auto& parked) {
         return parked.second.wait == Wait::kRoom;
     });
-    const bool hurry = stopping_ || checkpoint_hurries_ || checkpoint_wanted_ || waited_for;
+}
+
+// What one round gives to the checkpoint.
+CheckpointSlice Engine::Core::checkpoint_slice() const {
+    const bool hurry = stopping_ || checkpoint_hurries_ || checkpoint_wanted_ || waited_for();
     const double goal =
         pace_.goal(pace_fill(), storage_.checkpointer->images_expected(), clock_.monotonic_ns());
     return pace_.slice(storage_.checkpointer->progress(), goal, hurry);

@@ -191,6 +191,7 @@ class Engine::Core {
     PaceFill pace_fill() const;
     bool checkpoint_due() const;
     void start_checkpoint();
+    bool waited_for() const;
     CheckpointSlice checkpoint_slice() const;
     void pace_writers();
     bool let_in();
