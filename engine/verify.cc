@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -53,8 +52,7 @@ class Verifier {
     const std::byte* page(PageId id) {
         if (id.value >= owner_.size()) return nullptr;
         if (const std::byte* resident = storage_.pool.newest(id)) return resident;
-        copies_.push_back(std::make_unique<AlignedBuffer>(kPageBytes));
-        std::byte* bytes = copies_.back()->data();
+        std::byte* bytes = copy_.data();  // until the next page is asked for
         const Status read =
             io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes, bytes, kPageBytes);
         const char* fault = !read ? read.failure().what.c_str()
@@ -87,7 +85,6 @@ class Verifier {
         }
         ++totals_.tables;
         totals_.rows += tree.rows;
-        copies_.clear();
     }
 
     // A page of an extent: its bytes as they are in the pool, or a checked copy from the file.
@@ -104,6 +101,20 @@ class Verifier {
         return copy.data();
     }
 
+    // What frees the run one day is what its chunk's metadata says of it.
+    std::string run_fault(TableId table, const ExtentRun& run) const {
+        const PageId first{run.first};
+        const std::string page = "page " + std::to_string(run.first);
+        if (run.first >= owner_.size()) return page + " is behind the end of the file";
+        const ExtentMap map(chunk_meta(storage_.pool.newest_of(meta_page(chunk_of(first)))));
+        const std::uint32_t index = run.first % kChunkPages;
+        if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
+        if (map.owner(index) == table && map.run_pages(index) == run.pages) return {};
+        return "its chunk has " + std::to_string(map.run_pages(index)) + " pages of table " +
+               std::to_string(map.owner(index).value) + " at " + page + ", not " +
+               std::to_string(run.pages) + " of its own";
+    }
+
     std::string value_fault(const TableEntry& table, const std::byte* key,
                             const ValueReference& reference) {
         std::string fault;
@@ -111,6 +122,7 @@ class Verifier {
         std::uint32_t left = reference.length_bytes;
         AlignedBuffer copy(kPageBytes);
         for (const ExtentRun& run : reference.all_runs()) {
+            if (fault.empty()) fault = run_fault(table.id, run);
             for (std::uint32_t i = 0; i < run.pages && fault.empty(); ++i) {
                 const PageId id{run.first + i};
                 claim(id, table.id);
@@ -159,8 +171,7 @@ class Verifier {
                 if (extents.first_of_run(i)) expires = expiring(extents.owner(i), id);
                 if (used == owned || (extent && !owned && expires)) continue;
                 report("page " + std::to_string(id.value) +
-                       (used ? kLeaked
-                             : " is part of a tree, but not allocated"));
+                       (used ? kLeaked : " is part of a tree, but not allocated"));
             }
         }
     }
@@ -177,7 +188,7 @@ class Verifier {
     BlockingIo io_;
     std::vector<std::uint32_t> owner_;  // per page: the table that it belongs to
     std::map<std::uint32_t, std::uint64_t> floors_;  // by table id
-    std::vector<std::unique_ptr<AlignedBuffer>> copies_;
+    AlignedBuffer copy_{kPageBytes};
     static constexpr const char* kLeaked = " is allocated, but nothing refers to it";
     static constexpr std::uint64_t kProgressPages = 4'096;
     const RuleSink& sink_;

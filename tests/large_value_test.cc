@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <random>
 
+#include "engine/extent_map.h"
 #include "shm/stats.h"
 #include "tests/sim.h"
 #include "tests/snapshot_reader.h"
@@ -364,6 +366,55 @@ TEST_F(LargeValue, DamagedInTheFileIsNamedAndTheRestGoesOn) {
     EXPECT_EQ(answer->error, Error::kCorruption);
     Snapshot snapshot(*store_, *view_, *client_, 0);
     EXPECT_EQ(read(snapshot, 2), row_of(1, {}, content(2, 30'000)));
+}
+
+TEST_F(LargeValue, EverySingleBitCounts) {
+    start(large_store());
+    ASSERT_EQ(put(1, row_of(1, {}, content(1, 30'000))), Error::kOk);
+    settle();
+    const ExtentRun run = reference_of(1).runs[0];
+    open(store_->disk->clone(5));
+    std::mt19937_64 random(3);
+    const auto request = [&](PageId page) {
+        const auto token = client_->request_pages(std::array{page});
+        std::optional<Answer> answer;
+        store_->run_until([&] { return (answer = client_->answer(*token)).has_value(); });
+        return answer ? answer->error : Error::kTimedOut;
+    };
+    for (int i = 0; i < 100; ++i) {
+        const PageId page{run.first + static_cast<std::uint32_t>(random() % run.pages)};
+        const std::uint64_t offset = page.value * kPageBytes + random() % kPageBytes;
+        store_->disk->flip(StoreFile::kData, offset, i % 8);
+        ASSERT_EQ(request(page), Error::kCorruption) << "offset " << offset;
+        store_->disk->flip(StoreFile::kData, offset, i % 8);
+    }
+    EXPECT_EQ(request(PageId{run.first}), Error::kOk);
+}
+
+// What the chunk's metadata says of an extent is what frees it: it has to be what the row says.
+TEST_F(LargeValue, VerifyFindsAMapThatSaysOtherThanTheRow) {
+    start(large_store());
+    ASSERT_EQ(put(1, row_of(1, {}, content(1, 30'000))), Error::kOk);
+    ASSERT_EQ(put(2, row_of(1, {}, content(2, 30'000))), Error::kOk);
+    settle();
+    const ExtentRun run = reference_of(1).runs[0];
+    const std::uint32_t index = run.first % kChunkPages;
+    const auto plant = [&](const std::function<void(ChunkMeta&)>& change) {
+        ASSERT_TRUE(store_->run_until([&] { return store_->engine->core().commit().open(); }));
+        change(chunk_meta(storage().space.writable(meta_page(chunk_of(PageId{run.first})))));
+        EXPECT_NE(store_->verify().find("key 00000001"), std::string::npos) << store_->verify();
+    };
+    ASSERT_EQ(store_->verify(), "");
+    plant([&](ChunkMeta& meta) {  // it ends early, and another one begins there
+        meta.extent[(index + 4) / 2] &= static_cast<std::uint8_t>((index + 4) % 2 ? 0x1f : 0xf1);
+    });
+    start(large_store());
+    ASSERT_EQ(put(1, row_of(1, {}, content(1, 30'000))), Error::kOk);
+    settle();
+    ASSERT_EQ(reference_of(1).runs[0], run);
+    plant([&](ChunkMeta& meta) {  // it is another table's
+        for (std::uint32_t& owner : meta.extent_owner) owner += owner == documents_.value;
+    });
 }
 
 TEST_F(LargeValue, TooLargeForThePoolIsRefusedAndNothingChanges) {
