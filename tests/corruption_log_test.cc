@@ -87,6 +87,21 @@ TEST_F(JournalTest, DamagedImageIsSaidUnlessThePageIsInPlace) {
     }
 }
 
+TEST_F(JournalTest, EverySingleBitCounts) {
+    std::mt19937_64 random(4);
+    const std::uint64_t listed =
+        sizeof(JournalHeader) + superblock.journal_pages * sizeof(JournalEntry);
+    for (int i = 0; i < 60; ++i) {
+        const std::uint64_t at =
+            i % 2 == 0 ? random() % listed
+                       : images + random() % (superblock.journal_pages * kPageBytes);
+        auto disk = named->clone(4);
+        disk->flip(StoreFile::kJournal, at, static_cast<unsigned>(random() % 8));
+        expect_refused(std::move(disk), {Error::kCorruption}, named->path(StoreFile::kJournal),
+                       "byte " + std::to_string(at));
+    }
+}
+
 TEST_F(JournalTest, ExchangedImagesAreSaid) {
     auto disk = named->clone(4);
     const Bytes first = disk->peek(StoreFile::kJournal, images, kPageBytes);
@@ -179,6 +194,18 @@ TEST_F(LogTest, BatchThatALaterOneCallsDurableIsCorruption) {
                            "offset " + std::to_string(batches[i].offset),
                            std::string(field.name) + " of batch " + std::to_string(i));
         }
+    }
+}
+
+TEST_F(LogTest, EverySingleBitOfWhatIsCalledDurableCounts) {
+    std::mt19937_64 random(4);
+    for (int i = 0; i < 60; ++i) {
+        const Batch& batch = batches[random() % (kNew - 2)];
+        const std::uint64_t at = random() % batch.length_bytes;
+        auto disk = crashed->clone(4);
+        disk->flip(StoreFile::kLog, batch.offset + at, static_cast<unsigned>(random() % 8));
+        expect_refused(std::move(disk), {Error::kCorruption}, crashed->path(StoreFile::kLog),
+                       "byte " + std::to_string(at) + " of a batch");
     }
 }
 

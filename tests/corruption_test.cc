@@ -127,20 +127,70 @@ TEST_F(CorruptionTest, DamagedTablePageIsSaidToItsReadersAlone) {
     }
 }
 
+// Leaves of rows of fixed and of variable length, and inner nodes.
 TEST_F(CorruptionTest, EverySingleBitCounts) {
-    std::mt19937_64 random(5);
-    auto disk = made->clone(2);
-    ASSERT_TRUE(open(std::move(disk)).ok());
-    SimClient& client = store->connect();
-    for (int i = 0; i < 200; ++i) {
-        const std::uint64_t offset = pages[2].value * kPageBytes + random() % kPageBytes;
-        const auto bit = static_cast<unsigned>(random() % 8);
-        store->disk->flip(StoreFile::kData, offset, bit);
-        ASSERT_EQ(request(client, pages[2]), Error::kCorruption) << "offset " << offset;
-        store->disk->flip(StoreFile::kData, offset, bit);
+    auto fixed = Schema::make(
+        "fixed", {{"id", ColumnType::kU64, 0}, {"pad", ColumnType::kFixed, 700}}, 1);
+    ASSERT_TRUE(fixed.ok());
+    ASSERT_TRUE(open(made->clone(2)).ok());
+    SimClient& writer = store->connect();
+    const TableId table = store->create_table(writer, *fixed);
+    for (std::uint64_t id = 0; id < kRows; ++id) {
+        TransactionBytes put;
+        put.operation(OperationKind::kPut, table, key_of(id), Bytes(700, std::byte{7}));
+        ASSERT_EQ(store->commit(writer, put).error, Error::kOk);
     }
-    // Nothing is remembered of it: with the bits back the page is fine.
+    const std::vector<PageId> fixed_pages = pages_of(*store, table);
+    ASSERT_TRUE(store->stop());
+    ASSERT_TRUE(open(store->disk->clone(3)).ok());
+    SimClient& client = store->connect();
+    std::mt19937_64 random(5);
+    for (const PageId page : {pages[2], pages.back(), fixed_pages[2], fixed_pages.back()}) {
+        for (int i = 0; i < 100; ++i) {
+            const std::uint64_t offset = page.value * kPageBytes + random() % kPageBytes;
+            const auto bit = static_cast<unsigned>(random() % 8);
+            store->disk->flip(StoreFile::kData, offset, bit);
+            ASSERT_EQ(request(client, page), Error::kCorruption) << "offset " << offset;
+            store->disk->flip(StoreFile::kData, offset, bit);
+        }
+    }
+    expect_rows(client, right);
+    // Nothing is remembered of it: with the bits back the pages are fine.
     EXPECT_EQ(request(client, pages[2]), Error::kOk);
+    EXPECT_EQ(request(client, fixed_pages[2]), Error::kOk);
+}
+
+TEST_F(CorruptionTest, EverySingleBitOfSystemPagesCounts) {
+    struct Page {
+        PageId id;
+        std::string named;
+        std::uint64_t bytes = kPageBytes;
+    };
+    std::mt19937_64 random(6);
+    for (const Page& page : {Page{kCatalogRootPage, "catalog"},
+                             Page{meta_page(0), "metadata of chunk 0"},
+                             Page{directory_page(0), "directory"}}) {
+        for (int i = 0; i < 40; ++i) {
+            const std::uint64_t at = random() % page.bytes;
+            auto disk = made->clone(2);
+            disk->flip(StoreFile::kData, page.id.value * kPageBytes + at,
+                       static_cast<unsigned>(random() % 8));
+            expect_refused(std::move(disk), {Error::kCorruption}, page.named,
+                           page.named + ", byte " + std::to_string(at));
+        }
+    }
+    for (int i = 0; i < 40; ++i) {
+        const std::uint64_t at = random() % sizeof(Superblock);
+        auto one = made->clone(2);
+        one->flip(StoreFile::kData, (random() % 2) * kBlockBytes + at);
+        expect_whole(std::move(one), "a superblock's byte " + std::to_string(at));
+        auto both = made->clone(2);
+        both->flip(StoreFile::kData, at);
+        both->flip(StoreFile::kData, kBlockBytes + at);
+        expect_refused(std::move(both),
+                       {Error::kCorruption, Error::kNotBidstore, Error::kVersionMismatch},
+                       made->path(StoreFile::kData), "both at byte " + std::to_string(at));
+    }
 }
 
 TEST_F(CorruptionTest, MisdirectedPageIsNotTakenForTheOneItLiesOn) {
