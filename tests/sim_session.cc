@@ -23,6 +23,7 @@ std::vector<std::byte> refused_transaction() {
 
 bool SimSession::connect(SimStore& store) {
     client_ = store.attach(rights_, id_);
+    store_ = &store;
     again_.clear();
     if (client_ == nullptr) return false;
     applied_ = store.clients.attach_answers.at(client_->id()).second;
@@ -45,6 +46,7 @@ bool SimSession::connect(SimStore& store) {
 }
 
 void SimSession::lose() {
+    store_ = nullptr;
     client_ = nullptr;
     again_.clear();
     for (Write& write : kept_) write.token.reset();
@@ -94,6 +96,7 @@ void SimSession::collect(const std::function<void(const Write&)>& on_answer) {
         if (!answer) continue;
         write.token.reset();
         if (says_farewell(answer->error)) continue;
+        if (dying() && answer->error == Error::kIoError) continue;
         write.answered = true;
         write.answer = *answer;
         on_answer(write);
@@ -103,8 +106,8 @@ void SimSession::collect(const std::function<void(const Write&)>& on_answer) {
         if (!answer) return false;
         const bool twice = answer->error == Error::kOk && answer->result_count > 0;
         const bool forgotten =
-            answer->error == Error::kSessionGap ||
-            (again.applied && answer->error != Error::kOk && !says_farewell(answer->error));
+            answer->error == Error::kSessionGap || (again.applied && answer->error != Error::kOk &&
+                                                    !says_farewell(answer->error) && !dying());
         if (twice || forgotten) {
             findings_.report("write " + std::to_string(again.number) +
                              ", answered before and sent again, was answered with " +

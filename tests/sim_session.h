@@ -38,6 +38,8 @@ class SimSession {
     void send_again();
 
     bool connected() const { return client_ != nullptr; }
+    // The power is gone, though the process has not noticed: what it says of its disk is nobody's.
+    bool dying() const { return store_ != nullptr && store_->disk->crashed(); }
     SimClient& client() { return *client_; }
     // The newest number that the engine had applied when connect() asked.
     std::uint64_t applied() const { return applied_; }
@@ -64,6 +66,7 @@ class SimSession {
     Findings& findings_;
     SessionId id_;
     Rights rights_;
+    SimStore* store_ = nullptr;
     SimClient* client_ = nullptr;
     std::uint64_t applied_ = 0;
     std::uint64_t next_number_ = 1;
