@@ -297,6 +297,10 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
     const std::int64_t before = model_.newest();
     std::vector<std::deque<UnknownWrite>> all = unknown;
     for (std::uint32_t writer = 0; writer < all.size(); ++writer) {
+        // Placed by the recovery before, and cut off again before it was answered.
+        std::erase_if(all[writer], [&](const UnknownWrite& write) {
+            return places_[writer].contains(write.number);
+        });
         for (const Applied& unseen : unseen_[writer]) {
             all[writer].push_back({unseen.number, &unseen.operations});
         }
