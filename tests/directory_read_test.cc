@@ -89,7 +89,8 @@ class DirectoryRead : public testing::Test {
     void put_root(std::uint64_t csn, std::uint64_t floor,
                   std::optional<std::pair<PageId, std::uint64_t>> more) {
         daemon_.put_page(kRoot, csn, kEvents, [&](std::byte* bytes) {
-            InnerEdit edit(bytes, InnerLayout::of(8));
+            const InnerLayout layout = InnerLayout::of(8);
+            InnerEdit edit(bytes, layout);
             edit.init(1);
             std::uint32_t at = 0;
             for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) {
@@ -249,7 +250,8 @@ TEST_F(DirectoryRead, AFreedOrReusedLeafIsNoAnswer) {
     daemon_.publish(kFirstCsn + 1);
     EXPECT_EQ(amount(3), 59u);
     daemon_.put_page(leaf_page(0), kFirstCsn + 2, TableId{77}, [&](std::byte* bytes) {
-        LeafEdit edit(bytes, LeafLayout::of(*schema_), *schema_);
+        const LeafLayout layout = LeafLayout::of(*schema_);
+        LeafEdit edit(bytes, layout, *schema_);
         edit.init();
         const EncodedRow<Event> row(Event{3, 3, 12345});
         edit.insert(0, row.key().data(), row.value());
