@@ -7,11 +7,26 @@
 #include "clientlib/catalog_row.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/chunk.h"
+#include "engine/page/row.h"
 
 namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kNodesPerSnapshot = 64;
+constexpr std::uint64_t kLargeValuePages = kLargeValueBytesMax / kPageBytes;
+
+void count_extents(const std::byte* meta, FileSpace& file) {
+    ExtentSpace* run = nullptr;
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const std::uint32_t mark = extent_mark(meta, i);
+        if (mark == 0) run = nullptr;
+        if (mark != 0 && mark != kExtentGoesOn) {
+            run = &file.extents[extent_owner(meta, mark)];
+            ++run->runs;
+        }
+        if (run != nullptr) ++run->pages;
+    }
+}
 
 void count_chunk(const std::byte* meta, FileSpace& file) {
     std::uint64_t used = 0;
@@ -22,7 +37,10 @@ void count_chunk(const std::byte* meta, FileSpace& file) {
         file.free_runs += !taken && run == 0;
         run = taken ? 0 : run + 1;
         file.longest_run = std::max(file.longest_run, run);
+        if (run == kLargeValuePages) file.large_value_pages += run;
+        if (run > kLargeValuePages) ++file.large_value_pages;
     }
+    count_extents(meta, file);
     file.used_pages += used;
     file.free_pages += kChunkPages - used;
     // Its metadata, and every 128th chunk's directory page, are in use for ever.
@@ -143,6 +161,7 @@ class Walk {
         ++space_.leaves_seen;
         space_.rows_seen += rows.count();
         if (layout.variable) {
+            count_references(rows);
             space_.used_bytes += kSlotBytes * rows.count() +
                                  load_once<std::uint16_t>(bytes + offsetof(PageHeader, live_bytes));
             space_.space_bytes += kPayloadBytes;
@@ -150,6 +169,19 @@ class Walk {
             const std::uint64_t row = layout.key_bytes + layout.value_bytes;
             space_.used_bytes += row * rows.count();
             space_.space_bytes += row * layout.capacity;
+        }
+    }
+
+    void count_references(const LeafView& rows) {
+        ExtentSpace& extents = space_.extents;
+        for (std::uint32_t i = 0; i < rows.count(); ++i) {
+            const RowView row(info_.schema, rows.value(i));
+            row.each_reference([&](std::uint32_t, const ValueReference& value) {
+                ++extents.seen;
+                extents.runs_seen += value.run_count;
+                extents.pages_seen += extent_pages(value.length_bytes);
+                extents.bytes_seen += value.length_bytes;
+            });
         }
     }
 
@@ -163,6 +195,17 @@ class Walk {
 };
 
 }  // namespace
+
+std::uint64_t ExtentSpace::free_bytes_seen() const { return pages_seen * kPageBytes - bytes_seen; }
+
+double ExtentSpace::fullness() const {
+    if (pages_seen == 0) return 0;
+    return static_cast<double>(bytes_seen) / static_cast<double>(pages_seen * kPageBytes);
+}
+
+double ExtentSpace::runs_each() const {
+    return seen == 0 ? 0 : static_cast<double>(runs_seen) / static_cast<double>(seen);
+}
 
 double TableSpace::fullness() const {
     if (space_bytes == 0) return 0;
@@ -219,6 +262,23 @@ Result<std::vector<TableSpace>> all_table_space(Store& store, Reader& reader, De
         spaces.push_back(std::move(*space));
     }
     return spaces;
+}
+
+ExtentSpace add_extents(const FileSpace& file, std::vector<TableSpace>& tables) {
+    auto extents = file.extents;
+    for (TableSpace& table : tables) {
+        const auto found = extents.find(table.id);
+        if (found == extents.end()) continue;
+        table.extents.runs = found->second.runs;
+        table.extents.pages = found->second.pages;
+        extents.erase(found);
+    }
+    ExtentSpace left;
+    for (const auto& [id, space] : extents) {
+        left.runs += space.runs;
+        left.pages += space.pages;
+    }
+    return left;
 }
 
 }  // namespace bidstore

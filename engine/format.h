@@ -94,9 +94,6 @@ inline constexpr std::uint32_t kNewestAgeUnknown = 0xffffff;
 // 2^kExtentNewestShift, rounded down; nobody could ask the page. kNewestAgeUnknown: no time.
 inline constexpr std::uint32_t kExtentNewestShift = 8;
 
-inline constexpr std::uint32_t kExtentOwners = 14;
-inline constexpr std::uint32_t kExtentGoesOn = 15;  // 1 to kExtentOwners: a run begins
-
 // Behind the page header of a metadata page. Bitmap and extents are versioned like any page; crcs
 // and times are filled in by the checkpointer, in the image alone, and belong to that checkpoint.
 struct ChunkMeta {
@@ -117,6 +114,8 @@ PIN_FIELD(ChunkMeta, extent_owner, 3652, 56);
 PIN_FIELD(ChunkMeta, extent, 3708, 256);
 PIN_FIELD(ChunkMeta, reserved, 3964, 68);
 static_assert(sizeof(ChunkMeta) == kPayloadBytes);
+static_assert(kExtentOwnersOffset == kPageHeaderBytes + offsetof(ChunkMeta, extent_owner));
+static_assert(kExtentsOffset == kPageHeaderBytes + offsetof(ChunkMeta, extent));
 
 // Behind the page header of a directory page: one entry a chunk.
 struct DirectoryEntry {

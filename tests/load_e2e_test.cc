@@ -88,9 +88,9 @@ class LoadProcesses : public testing::Test {
             const std::uint64_t chunks = counter(store, Counter::kChunks);
             const FileSpace file = need(file_space(reader, chunks, soon()));
             std::uint64_t pages = 2 + file.chunks + (file.chunks + 127) / 128;
-            for (const TableSpace& each : need(all_table_space(store, reader, soon()))) {
-                pages += each.pages();
-            }
+            auto tables = need(all_table_space(store, reader, soon()));
+            pages += add_extents(file, tables).pages;
+            for (const TableSpace& each : tables) pages += each.pages();
             const std::uint64_t free = counter(store, Counter::kFreePages);
             found = std::to_string(file.used_pages) + " pages in use, " + std::to_string(pages) +
                     " of tables; " + std::to_string(file.free_pages) + " free, " +

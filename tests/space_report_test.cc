@@ -68,6 +68,53 @@ TEST(SpaceReport, TablesAndMetadataAreThePagesInUse) {
     EXPECT_GT(after.free_runs, file.free_runs);
 }
 
+// Large values are counted by their runs, each table's own, and leave with their rows.
+TEST(SpaceReport, LargeValuesAreCountedForTheirTables) {
+    RealDaemon daemon({"pool_bytes=64MiB", "log_segment_bytes=4MiB"});
+    ASSERT_TRUE(daemon.start());
+    Store store = attach(daemon);
+    Reader reader = need(store.reader());
+    const auto table = make_table<Event>(store);
+    constexpr std::uint64_t kBytes = 300'000, kPages = 74;
+    const std::string text(kBytes, 'x');
+    constexpr std::uint64_t kValues = 20;
+    for (std::uint64_t at = 0; at < kValues; ++at) {
+        Transaction row;
+        row.put(table, {.time = at, .source = 1, .kind = 2, .text = text});
+        need(store.commit(row, soon()));
+    }
+    const auto look = [&](std::uint64_t values) {
+        const FileSpace file = need(file_space(reader, counter(store, Counter::kChunks), soon()));
+        auto tables = need(all_table_space(store, reader, soon()));
+        EXPECT_EQ(add_extents(file, tables).pages, 0u);
+        std::uint64_t pages =
+            2 + file.chunks + (file.chunks + kDirectoryGroup - 1) / kDirectoryGroup;
+        for (const TableSpace& each : tables) {
+            pages += each.pages();
+            const bool ours = each.name == table.raw().name();
+            const ExtentSpace& extents = each.extents;
+            EXPECT_EQ(extents.pages, ours ? kPages * values : 0) << each.name;
+            EXPECT_GE(extents.runs, ours ? values : 0);
+            // All of its leaves are resident: rows and metadata tell the same.
+            EXPECT_EQ(extents.seen, ours ? values : 0);
+            EXPECT_EQ(extents.runs_seen, extents.runs);
+            EXPECT_EQ(extents.pages_seen, extents.pages);
+            EXPECT_EQ(extents.bytes_seen, ours ? kBytes * values : 0);
+            if (!ours) continue;
+            EXPECT_EQ(extents.free_bytes_seen(), (kPages * kPageBytes - kBytes) * values);
+            EXPECT_NEAR(extents.fullness(), 0.9898, 0.0001);
+            EXPECT_GE(extents.runs_each(), 1);
+        }
+        EXPECT_EQ(file.used_pages, pages);
+        EXPECT_LE(file.large_value_pages, file.free_pages);
+    };
+    look(kValues);
+    Transaction erase;
+    erase.erase_range(table, table.prefix(std::uint64_t{3}), table.prefix(std::uint64_t{13}));
+    need(store.commit(erase, soon()));
+    look(kValues - 10);
+}
+
 TEST(SpaceReport, DoesNotBringLeavesIntoThePool) {
     RealDaemon daemon({"pool_bytes=8MiB"});
     ASSERT_TRUE(daemon.start());
