@@ -262,7 +262,10 @@ void Pool::publish() {
     CHECK_OP(batch.csn, >, visible_);
     for (const std::uint32_t frame : batch.frames) {
         set_state(frame, State::kUnpublished, State::kPublished);
-        writer_.map(PageId{info_[frame].page}, frame);
+        const PageId page{info_[frame].page};
+        // A version that a later batch has replaced has no credit of its own any more.
+        const bool newest = newest_[page.value] == frame;
+        writer_.map(page, frame, newest && eviction_.watched(frame));
         const std::uint32_t old = writer_.older(frame);
         if (old == kNoFrame) continue;
         set_state(old, State::kPublished, State::kRetired);
@@ -378,9 +381,7 @@ void Pool::evict(PageId page, Csn csn) {
     retired_.push_back(frame);
 }
 
-void Pool::keep_unwritten(PageId page) {
-    info_[newest_[page.value]].unwritten = changed(page);
-}
+void Pool::keep_unwritten(PageId page) { info_[newest_[page.value]].unwritten = changed(page); }
 
 bool Pool::settled(PageId page, Csn covered) const {
     const std::uint32_t frame = newest_[page.value];
@@ -418,7 +419,7 @@ class Pool::Hands {
     }
     void watch(std::uint32_t frame, bool watched) {
         const PageId page{pool_.info_[frame].page};
-        // A version that is not published yet comes unwatched.
+        // One that is not published yet is told when it is.
         if (pool_.writer_.mapped(page) == frame) pool_.writer_.watch(page, watched);
     }
 
@@ -476,6 +477,9 @@ void Pool::check_invariants() const {
         CHECK_OP(eviction_.holds(frame), ==, newest_[info.page] == frame);
         if (info.state == State::kFree) continue;
         ++in_use;
+        if (info.state == State::kPublished && newest_[info.page] == frame) {
+            CHECK_OP(writer_.watched(PageId{info.page}), ==, eviction_.watched(frame));
+        }
         if (info.state == State::kRetired) CHECK_OP(info.successor, >, info.csn);
         if (info.newer != kNoFrame) CHECK_OP(writer_.older(info.newer), ==, frame);
         const std::uint32_t below = writer_.older(frame);

@@ -27,6 +27,9 @@ class VersionWriter {
     std::uint32_t mapped(PageId page) const {
         return page_map_[page.value].load(std::memory_order_relaxed) & kFrameMask;  // our own store
     }
+    bool watched(PageId page) const {
+        return (page_map_[page.value].load(std::memory_order_relaxed) & kWatched) != 0;
+    }
     void map(PageId page, std::uint32_t frame, bool watched = false) {
         page_map_[page.value].store(frame | (watched ? kWatched : 0), std::memory_order_release);
     }

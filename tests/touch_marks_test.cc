@@ -320,8 +320,8 @@ TEST_F(TouchedPool, WhatReadersMarkStaysAndTheRestGoes) {
     some_rounds();
     scanner.use_all(std::span(leaves).subspan(300, 800));
     EXPECT_LE(away(marked), 2u);
-    // Nearly: eleven that lie side by side are spared since checkpoints are paced, and the reason
-    // is not known.
+    // Nearly: a few went so shortly before that the policy remembers them, and what comes back
+    // then counts as wanted.
     EXPECT_GE(away(unmarked), 85u);
 }
 
