@@ -209,7 +209,7 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
         return;
     }
     if (seen.pins_all()) {
-        held_.pin_all = true;
+        pinned_.push_back({&client, slot, seen.episode});
         return;
     }
     state.word = seen.word;
@@ -217,10 +217,28 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
     held_.looked.push_back(std::max(seen.word, seen.looked));
 }
 
+// Slots that take turns in PIN_ALL, of one client or of several, stop all reclaim as one that stays
+// would, though each is within its lease. That they are honest is possible, on a host with many
+// more readers than cores: they lose the snapshots that they were about to begin, and nothing else.
+void ClientPort::end_pinned_run(std::uint64_t now_ns) {
+    if (pinned_.empty()) {
+        all_pinned_since_ns_ = 0;
+        return;
+    }
+    if (all_pinned_since_ns_ == 0) all_pinned_since_ns_ = now_ns;
+    if (now_ns - all_pinned_since_ns_ <= kPinnedRunsMax * limits_.max_pin_all_ns) return;
+    for (const Pinned& pinned : pinned_) {
+        revoke(*pinned.client, pinned.slot, pinned.episode);
+        stats_.add(Counter::kRevokedSnapshots);
+    }
+    pinned_.clear();
+    all_pinned_since_ns_ = 0;
+}
+
 const HeldSnapshots& ClientPort::scan() {
     held_.csns.clear();
     held_.looked.clear();
-    held_.pin_all = false;
+    pinned_.clear();
     SlotWatcher::begin_scan();
     held_visible_ = pool_.header().published.visible.load();
     const std::uint64_t now_ns = clock_.monotonic_ns();
@@ -229,6 +247,8 @@ const HeldSnapshots& ClientPort::scan() {
             look_at(*client, slot, now_ns);
         }
     }
+    end_pinned_run(now_ns);
+    held_.pin_all = !pinned_.empty();
     last_scan_visible_ = held_visible_;
     std::sort(held_.csns.begin(), held_.csns.end());
     std::sort(held_.looked.begin(), held_.looked.end());
@@ -242,8 +262,8 @@ std::uint32_t ClientPort::take_touches(Client& client, std::uint32_t slots_max,
     for (std::uint32_t looked = 0; looked < slots && taken < room.size(); ++looked) {
         const std::uint32_t slot = client.next_marks;
         client.next_marks = (slot + 1) % client.segment.slot_count;
-        taken += TouchWatcher::take(client.marks[slot], client.marks_seen[slot],
-                                    room.subspan(taken));
+        taken +=
+            TouchWatcher::take(client.marks[slot], client.marks_seen[slot], room.subspan(taken));
     }
     return taken;
 }

@@ -122,6 +122,12 @@ class ClientPort {
     static constexpr std::uint32_t kLooksMax = 64;
     static constexpr std::uint32_t kMarkedSlotsMax = 512;  // looked at in one take_touches()
     static constexpr std::uint64_t kPinnedRunsMax = 5;
+    // A slot that showed PIN_ALL in the scan under way.
+    struct Pinned {
+        Client* client;
+        std::uint32_t slot;
+        std::uint64_t episode;
+    };
 
     Client* find(std::uint64_t client_id) const;
     void look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns);
@@ -130,6 +136,7 @@ class ClientPort {
     bool pins_too_long(SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
     std::uint32_t take_touches(Client& client, std::uint32_t slots_max,
                                std::span<std::uint32_t> room);
+    void end_pinned_run(std::uint64_t now_ns);
     void offend(Client& client, const char* reason);
     void revoke(Client& client, std::uint32_t slot, std::uint64_t episode);
     SlotSighting settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const;
@@ -145,6 +152,9 @@ class ClientPort {
     std::size_t next_marked_client_ = 0;
     std::vector<std::byte> buffer_;
     HeldSnapshots held_;
+    std::vector<Pinned> pinned_;  // in the newest scan
+    std::uint64_t all_pinned_since_ns_ =
+        0;                                 // every scan since then found one; 0: the newest did not
     std::uint64_t held_visible_ = 0;       // visible when the scan under way began
     std::uint64_t last_scan_visible_ = 0;  // and the one before
 };

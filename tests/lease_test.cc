@@ -226,6 +226,31 @@ TEST_F(LeaseTest, SlotThatNeverLeavesPinAllStopsReclaimForAMomentOnly) {
     EXPECT_GE(view->revoked()[reader->segment().first_slot() + 2].load(), 100u);
 }
 
+TEST_F(LeaseTest, SlotsThatTakeTurnsInPinAllStopReclaimForAMomentOnly) {
+    start(small_store());
+    SlotOwner honest = slot_of(*writer, 0);
+    std::uint32_t most = 0;
+    std::uint64_t turns = 0;
+    for (std::uint64_t ms = 0; ms < 600; ms += 3) {
+        const std::uint64_t turn = ms / 15;
+        if (turn >= turns) {  // the next one comes before the last one leaves
+            announce(*reader, turn % 2, ++turns, kSlotPinAll);
+            store->round();
+            reader->segment().slots()[(turn + 1) % 2].word.store(kSlotIdle);
+        }
+        put(1, ms);
+        store->clock.advance_ns(3 * kMillisecondNs);
+        store->round();
+        most = std::max(most, retired());
+    }
+    EXPECT_GE(most, 40u);   // while it lasts: two versions a commit
+    EXPECT_LE(most, 160u);  // of the 400 in all this time
+    EXPECT_EQ(counter(Counter::kHostileEvents), 0u);
+    honest.begin();
+    EXPECT_EQ(read(honest, 1), 597u);
+    EXPECT_TRUE(honest.valid());
+}
+
 TEST_F(LeaseTest, ImpossibleWordsAreCountedAndCutOffAfterAFew) {
     start(small_store());
     put(1, 10);
