@@ -118,6 +118,7 @@ Status ReaderState::begin(Deadline until) {
     value_failed = false;
     slot->begin();
     holding = true;
+    ++snapshots;
     rows_out = false;
     standing_cursors = 0;
     deadline = until;

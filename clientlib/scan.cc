@@ -48,7 +48,7 @@ struct Bound {
 // Kept by the reader between scans, so that a scan allocates nothing.
 struct RawCursor::State {
     ReaderState* reader = nullptr;
-    std::uint64_t episode = 0;  // of the snapshot: the cursor ends with it
+    std::uint64_t snapshot = 0;  // number of the reader's: the cursor ends with it
     std::shared_ptr<const TableInfo> table;
     PageLookup last = PageLookup::kFound;
     std::optional<PathCursor<PageSource>> path;
@@ -70,11 +70,11 @@ struct RawCursor::State {
     bool values_ahead = false;       // those of the next leaf were prefetched
     std::uint32_t values_when = 0;   // rows of this leaf are left: time to do so
     bool streaming = false;
-    bool standing = false;         // one of the reader's standing cursors
+    bool standing = false;           // one of the reader's standing cursors
     std::uint32_t since_let_go = 0;  // leaves it came to
-    std::uint32_t window = 0;      // leaves to read ahead; 0 until one was missing
-    std::uint32_t asked_ahead = 0;  // of the leaves in front, how many were looked after
-    std::uint64_t table_floor = 0;  // the same in the whole snapshot
+    std::uint32_t window = 0;        // leaves to read ahead; 0 until one was missing
+    std::uint32_t asked_ahead = 0;   // of the leaves in front, how many were looked after
+    std::uint64_t table_floor = 0;   // the same in the whole snapshot
     std::uint64_t floor = 0;  // rows of this leaf whose time is below it are dead; 0: none is
     Status status;
 
@@ -84,7 +84,7 @@ struct RawCursor::State {
     // The snapshot that the cursor was made under is still the reader's.
     bool usable() const {
         return reader->generation == fork_generation() && reader->holding &&
-               reader->slot->episode() == episode;
+               reader->snapshots == snapshot;
     }
     bool fail(Failure failure);
     bool finish();
@@ -382,7 +382,7 @@ Result<RawCopy> RawCursor::copy() const {
 void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const TableInfo> its_table,
                              const ScanOptions& options) {
     reader = &its_reader;
-    episode = its_reader.slot->episode();
+    snapshot = its_reader.snapshots;
     table = std::move(its_table);
     lower.given = upper.given = false;
     reverse = options.reverse;

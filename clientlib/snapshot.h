@@ -76,17 +76,18 @@ struct ReaderState {
     std::uint32_t slot_number = 0;
     std::optional<SlotOwner> slot;
     std::optional<TouchMarker> touches;  // with the slot
-    bool holding = false;  // a snapshot is live
+    bool holding = false;                // a snapshot is live
+    std::uint64_t snapshots = 0;         // taken, with this one; unlike episodes, on any connection
     bool rows_out = false;  // rows in their pages were given out under it: theirs until it ends
     std::uint32_t standing_cursors = 0;  // that have a way to a leaf under it
     bool value_failed = false;
     Status value_failure;  // with value_failed
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
-    std::uint64_t next_look_ns = 0;  // at the heartbeat, by the coarse clock
+    std::uint64_t next_look_ns = 0;     // at the heartbeat, by the coarse clock
     std::uint64_t pages_asked_for = 0;  // of the daemon, ever
-    bool lost_a_snapshot = false;    // perhaps because the daemon let go of this client
-    std::vector<PageId> roots;       // by TableInfo::index
+    bool lost_a_snapshot = false;       // perhaps because the daemon let go of this client
+    std::vector<PageId> roots;          // by TableInfo::index
     // Cursors that were used and will be again, so that scans allocate nothing after the first.
     std::vector<RawCursor::StatePointer> spare_cursors;
     // Large values that the pool has in pieces, put together for views of this snapshot.
