@@ -101,6 +101,7 @@ class ManyRows {
             state_.rows_out = rows_out;  // the frames are in use no more, however many are to come
             if (!copied.ok()) return copied;
             if (!state_.valid()) return expired_failure();
+            state_.renew();
         }
         return {};
     }

@@ -300,6 +300,7 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
     if (fits && size_bytes != 0) racy_copy(value.data(), row.value.data(), size_bytes);
     if (!(*state)->valid()) [[unlikely]]
         return expired_failure();
+    (*state)->renew();  // its frame is in use no more
     if (!*found) return std::optional<std::uint32_t>{};
     if (!fits) [[unlikely]] {
         if (large) return {Error::kTooLarge, "table " + name() + ": a row with large values"};
@@ -340,9 +341,12 @@ Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
         if (!(*state)->valid()) return expired_failure();
         return std::optional<RawCopy>{};
     }
+    const bool rows_out = (*state)->rows_out;
     auto copy = whole_row(row);
+    (*state)->rows_out = rows_out;  // the pages of its values are in use no more
     if (!copy.ok()) return copy.failure();
     if (!(*state)->valid()) return expired_failure();
+    (*state)->renew();
     return std::optional<RawCopy>{std::move(*copy)};
 }
 

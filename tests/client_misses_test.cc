@@ -165,6 +165,32 @@ TEST_F(ClientMisses, MultiGetKeepsNoFrameOfTheRowsItHasCopied) {
     daemon_.serve_rings(true);
 }
 
+// Evicted pages are kept for a snapshot until it is told of again: gets that all hit must tell,
+// too.
+TEST_F(ClientMisses, GetsThatHitKeepNoFrame) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    const Snapshot now = snapshot(*own, in(20s));
+    ASSERT_TRUE(table.get(now, 0, 0).ok());
+    const std::vector<Key<Item>> keys = {table.key(0, 0), table.key(1, 7)};
+    const SlotOwner& slot = *ReaderState::of(now).slot;
+    for (std::uint64_t csn = 100; csn < 103; ++csn) {
+        daemon_.publish(csn);
+        EXPECT_TRUE(slot.behind());
+        if (csn % 2 == 0) {
+            ASSERT_TRUE(table.get(now, 0, 0).ok());
+        } else {
+            ASSERT_TRUE(table.multi_get(now, keys).ok());
+        }
+        EXPECT_FALSE(slot.behind());
+    }
+    // A row in its page is the caller's until the snapshot ends.
+    ASSERT_TRUE(table.peek(now, 0, 0).ok());
+    daemon_.publish(103);
+    ASSERT_TRUE(table.get(now, 0, 0).ok());
+    EXPECT_TRUE(slot.behind());
+}
+
 // A root that has gone is noticed with pages under way that the daemon says it does not know.
 TEST_F(ClientMisses, MultiGetFindsTheRootAgainWithPagesUnderWay) {
     const Table<Item> table = items();
