@@ -86,6 +86,10 @@ class DirectoryProbe {
         return true;
     }
 
+    // The leaf that was found, not looked into yet; 0: none. To be read with what is on the way to
+    // it, when neither is in the pool.
+    PageId leaf() const { return hint_.leaf; }
+
   private:
     DirectoryPlace place_;
     RowHint hint_;

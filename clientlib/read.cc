@@ -188,10 +188,10 @@ namespace {
 // The directory's line is on its way while the root, which is in the processor's cache, is looked
 // at. No line is waited for that did not have to be: bucket, page map, leaf.
 [[gnu::always_inline]] inline bool find_by_directory(ReaderState& state, const TableInfo& table,
-                                                     const std::byte* key, RawRow& row) {
+                                                     const std::byte* key, DirectoryProbe& probe,
+                                                     RawRow& row) {
     const KeyDirectory directory = state.directory();
     const PoolView& pool = state.connection->pool();
-    DirectoryProbe probe;
     probe.aim(directory, table, key);
     const DirectoryUse use = DirectoryUse::of(state, table);
     if (!use.possible) return false;
@@ -200,8 +200,19 @@ namespace {
     return probe.arrive(state, table, key, use.floor, row);
 }
 
+// A page on the way is missing: the leaf that the directory names is asked for with it, if that is
+// missing, too. One wait for the device, not one for each level. In a request of its own, since
+// that there is no such page (any more) says nothing of the tree.
+void read_leaf_ahead(ReaderState& state, DirectoryProbe& probe, PageId missing) {
+    const PoolView& pool = state.connection->pool();
+    probe.look(state.directory(), pool);
+    const PageId leaf = probe.leaf();
+    const bool asked = !leaf || leaf == missing || newest_hint(pool, leaf) != nullptr;
+    if (!asked) request_pages_ahead(state, {&leaf, 1});
+}
+
 Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std::byte* key,
-                          RawRow& row) {
+                          DirectoryProbe& probe, RawRow& row) {
     const TreeShape& shape = *table.shape;
     PageLookup last = PageLookup::kFound;
     const PageSource source(state, last);
@@ -217,9 +228,11 @@ Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std:
             row = row_in(state, table, leaf, at);
             return table.schema.live(leaf.key(at), leaf.value(at), landing.floor);
         }
+        if (landing.state == Landed::kMissing) read_leaf_ahead(state, probe, landing.page);
         if (Status cleared = obstacle.overcome(landing, last); !cleared.ok()) {
             return cleared.failure();
         }
+        if (find_by_directory(state, table, key, probe, row)) return true;
     }
 }
 
@@ -227,9 +240,10 @@ Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std:
 
 Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
                       RawRow& row) {
-    if (find_by_directory(state, table, key, row)) [[likely]]
+    DirectoryProbe probe;
+    if (find_by_directory(state, table, key, probe, row)) [[likely]]
         return true;
-    return find_by_tree(state, table, key, row);
+    return find_by_tree(state, table, key, probe, row);
 }
 
 Status Obstacle::overcome(const Landing& landing, PageLookup last, std::span<const PageId> ahead) {

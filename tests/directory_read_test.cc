@@ -271,5 +271,23 @@ TEST_F(DirectoryRead, APageThatIsNotThereIsAskedForByTheTree) {
     EXPECT_EQ(daemon_.pages_requested(), 1u) << "leaf 5 has nothing to do with them";
 }
 
+// One wait for the device, not one for each level.
+TEST_F(DirectoryRead, TheLeafIsAskedForWithWhatIsMissingOnTheWay) {
+    EXPECT_EQ(amount(40), 120u);  // finds the root
+    enter(8, leaf_page(1), 2);
+    enter(14, PageId{999'999'999}, 2);  // is no page at all
+    daemon_.evict(kRoot);
+    daemon_.evict(leaf_page(1));
+    daemon_.serve_rings(false);
+    {
+        const Result<Snapshot> late = reader_->snapshot(in(50ms));
+        EXPECT_EQ(table_->get(*late, 8).error(), Error::kTimedOut);
+        EXPECT_EQ(reader_->pages_asked_for(), 2u);
+    }
+    daemon_.serve_rings(true);
+    EXPECT_EQ(amount(14), 42u);
+    EXPECT_EQ(amount(8), 24u);
+}
+
 }  // namespace
 }  // namespace bidstore
