@@ -38,6 +38,7 @@ CompactionStep step_of(const Answer& answer) {
     CompactionStep step;
     step.state = static_cast<CompactState>(value(CompactResult::kState));
     step.moved = count(CompactResult::kMoved);
+    step.looked = count(CompactResult::kLooked);
     step.left = count(CompactResult::kLeft);
     step.given_back = count(CompactResult::kGivenBack);
     step.file_bytes = count(CompactResult::kFileBytes);

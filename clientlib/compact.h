@@ -21,10 +21,11 @@ class Connection;
 struct CompactionStep {
     CompactState state = CompactState::kMoving;
     std::uint64_t moved = 0;       // pages, by this step
+    std::uint64_t looked = 0;      // leaves, by this step, for neighbours to merge
     std::uint64_t left = 0;        // pages of the chunks that are being emptied
     std::uint64_t given_back = 0;  // bytes, so far
     std::uint64_t file_bytes = 0;
-    bool stays = false;  // the file ends with a chunk that has the root or a large value of `table`
+    bool stays = false;  // the file ends with a chunk that has the root of `table`
     TableId table;
 };
 

@@ -275,11 +275,12 @@ void add_space_command(CLI::App& app, const ToolOptions& options, Action& action
 }
 
 constexpr const char* kCompactFooter = R"help(
-Pages of the last chunks (2 MiB each) move to free places further in front, and the file is cut
-behind what is left in use; some room stays, so that the next writes need not make the file grow at
-once. Leaves that are little filled join their neighbours on the way. Readers and writers go on; the
-space comes back when the snapshots that see the old places have ended (max_snapshot_age). A chunk
-with a table's root in it stays, and with it the chunks before it.
+Leaves that are little filled join their neighbours. Then pages and large values of the last chunks
+(2 MiB each) move to free places further in front, and the file is cut behind what is left in use;
+some room stays, so that the next writes need not make the file grow at once. Readers and writers go
+on; the space comes back when the snapshots that see the old places have ended (max_snapshot_age).
+A chunk with a table's root in it stays. Free chunks before it become holes in the file: du tells
+what it takes, ls its length.
 Ended by a signal, its deadline or with the daemon, it leaves nothing half done.)help";
 
 void add_compact_command(CLI::App& app, const ToolOptions& options, Action& action) {

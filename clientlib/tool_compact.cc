@@ -81,7 +81,7 @@ void print_totals(const ToolOptions& options, const Totals& totals) {
                 grouped(totals.moved).c_str(), totals.seconds,
                 mib(totals.last.file_bytes).c_str());
     if (totals.last.stays && totals.in_time && totals.last.table.value > 2) {
-        std::printf("its last chunk in use stays: the root or a large value of table %u is in it\n",
+        std::printf("it ends with the root of table %u; free chunks before that are holes in it\n",
                     totals.last.table.value);
     }
 }
@@ -115,7 +115,8 @@ int compact_store(const ToolOptions& options, const CompactCommand& command) {
         totals.moved += step->moved;
         progress.show(totals.moved, *step);
         // At its pace over the whole run, and no faster for having waited.
-        const Seconds pause(static_cast<double>(step->moved) / command.pages_per_second);
+        const auto pages_seen = static_cast<double>(step->moved + step->looked);
+        const Seconds pause(pages_seen / command.pages_per_second);
         std::this_thread::sleep_for(step->state == CompactState::kWaiting ? kWaitPause : pause);
     } while (totals.last.state != CompactState::kDone);
     totals.seconds = seconds_since(start);

@@ -23,6 +23,8 @@ const char* operation_name(DiskRequest::Kind kind) {
             return "growing ";
         case DiskRequest::Kind::kPunch:
             return "punching ";
+        case DiskRequest::Kind::kCut:
+            return "cutting ";
     }
     return "";
 }

@@ -31,6 +31,7 @@ namespace bidstore {
 
 inline constexpr std::uint32_t kUnderfullPercent = 40;
 inline constexpr std::uint32_t kMergedPercent = 90;
+inline constexpr std::uint32_t kDensePercent = 70;
 
 // What stood in the way, if anything.
 struct TreeAccess {
@@ -162,6 +163,24 @@ class Tree {
     // Moves the page to another place in the file, near its neighbours; or, when its left neighbour
     // is resident and has room for it, its content over there. At most kMoveRoom page versions.
     void move_page(const Place& place);
+    // Neighbouring leaves, from the one that covers `from` (nullptr: the first) on, that together
+    // fill kMergedPercent of a page at most; `looks` pairs are looked at. Of each inner node some
+    // leaves are looked at first, and the rest only if these are not kDensePercent full on average:
+    // so a table that is dense is not read to find out.
+    struct SparseLeaves : TreeAccess {
+        static constexpr std::uint32_t kAheadMost = 8;
+        bool found = false;
+        bool end = false;          // no leaf behind
+        PageId parent;             // of the two
+        std::uint32_t index = 0;   // of the left one there
+        std::uint32_t looked = 0;  // leaves
+        std::uint32_t ahead_count = 0;
+        std::array<PageId, kAheadMost> ahead{};      // that are missing next
+        std::array<std::byte, kKeyBytesMax> next{};  // where to go on
+    };
+    SparseLeaves find_sparse(const std::byte* from, std::uint32_t looks) const;
+    // What was found, and not changed since: the two become one. As much room as erasing a row.
+    void merge_leaves(const SparseLeaves& found);
 
     const TreeShape& shape() const { return shape_; }
     TableId table() const { return shape_.table; }
@@ -222,6 +241,8 @@ class Tree {
     void collapse_root();
 
     TreeAccess key_in(PageId page, std::byte* key) const;
+    bool is_leaf(PageId page, SparseLeaves& found) const;
+    bool looks_dense(const InnerView& node, SparseLeaves& found) const;
 
     bool live(const LeafView& rows, std::uint32_t row, std::uint64_t floor) const {
         return schema_->live(rows.key(row), rows.value(row), floor);

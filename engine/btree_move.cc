@@ -1,8 +1,9 @@
-// Moving pages of a tree to other places in the file, for compaction.
+// Moving pages of a tree to other places in the file, and merging sparse leaves, for compaction.
 //
 // Nobody is in the way: it is a change like any other, to the parent and two pages of the open
 // batch. Snapshots below it go by the old parent to the old page, whose place is not used again
 // before they are gone (engine/space.h, quarantine).
+#include <algorithm>
 #include <cstring>
 
 #include "engine/btree.h"
@@ -60,6 +61,74 @@ Tree::Place Tree::place_of(PageId page) const {
         place.parent = child;
         level = found - 1;
     }
+}
+
+// Resident, and what its parent says; else `found` says which it is.
+bool Tree::is_leaf(PageId page, SparseLeaves& found) const {
+    const std::byte* bytes = newest(page);
+    if (bytes == nullptr) found.missing = page;
+    if (bytes != nullptr && tree_level(bytes, shape_.table) != 0) found.corrupt = page;
+    return found.ok();
+}
+
+bool Tree::looks_dense(const InnerView& node, SparseLeaves& found) const {
+    constexpr std::uint32_t kLooks = 4;
+    const std::uint32_t samples = std::min(kLooks, node.count());
+    std::uint32_t percent = 0;
+    for (std::uint32_t i = 0; i < samples; ++i) {
+        const PageId page = node.child(i * node.count() / samples);
+        if (!is_leaf(page, found)) return false;
+        percent += fullness_percent(page);
+        ++found.looked;
+    }
+    return percent >= kDensePercent * samples;
+}
+
+Tree::SparseLeaves Tree::find_sparse(const std::byte* from, std::uint32_t looks) const {
+    SparseLeaves found;
+    const Path path = path_above_leaves(from);
+    static_cast<TreeAccess&>(found) = path;
+    if (from != nullptr) std::memcpy(found.next.data(), from, shape_.leaf.key_bytes);
+    if (!found.ok()) return found;
+    found.end = path.depth == 0;
+    if (found.end) return found;
+    const Step& step = path.step[path.depth - 1];
+    const InnerView node = inner(step.page);
+    const bool dense = step.index == 0 && looks_dense(node, found);
+    found.parent = step.page;
+    for (std::uint32_t i = step.index; !dense && found.ok() && i + 1 < node.count(); ++i) {
+        if (i > 0) node.copy_key(i, found.next.data());
+        if (found.looked >= looks) return found;
+        found.index = i;
+        const bool there = is_leaf(node.child(i), found) && is_leaf(node.child(i + 1), found);
+        if (!there) break;
+        ++found.looked;
+        const std::uint32_t percent =
+            fullness_percent(node.child(i)) + fullness_percent(node.child(i + 1));
+        found.found = percent <= kMergedPercent;
+        if (found.found) return found;
+    }
+    if (found.ok()) {
+        LeafDrop behind;
+        find_next_node(path, behind);
+        found.end = behind.end;
+        found.next = behind.next;
+        return found;
+    }
+    for (std::uint32_t i = found.index; found.missing && i < node.count(); ++i) {
+        if (found.ahead_count == SparseLeaves::kAheadMost) break;
+        if (newest(node.child(i)) == nullptr) found.ahead[found.ahead_count++] = node.child(i);
+    }
+    return found;
+}
+
+void Tree::merge_leaves(const SparseLeaves& found) {
+    const Path path = path_above_leaves(found.next.data());
+    CHECK(path.ok());
+    CHECK(path.step[path.depth - 1].page == found.parent);
+    CHECK(try_merge(found.parent, found.index));
+    for (std::uint32_t at = path.depth - 1; at > 0; --at) merge_with_neighbour(path, at);
+    collapse_root();
 }
 
 void Tree::move_page(const Place& place) {

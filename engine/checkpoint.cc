@@ -85,6 +85,7 @@ void Checkpointer::start(const CheckpointTarget& target) {
     writes_done_ = 0;
     direct_runs_ = 0;
     journal_runs_ = 0;
+    copies_ = space_.take_attached_copies();
     enter(Phase::kCollect);
 }
 
@@ -199,7 +200,8 @@ bool Checkpointer::step() {
             if (in_flight_ > 0) return false;
             enter(Phase::kDirectSync);
             // A file that Disk::extend() made longer is so for good only with this sync.
-            if (direct_.empty() && chunks_ == superblock_.chunk_count) return true;
+            // So are the places that moved extents were written to.
+            if (direct_.empty() && chunks_ == superblock_.chunk_count && !copies_) return true;
             submit_sync(StoreFile::kData);
             return true;
         case Phase::kDirectSync:

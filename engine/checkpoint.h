@@ -177,6 +177,7 @@ class Checkpointer {
     CheckpointTarget target_;
     Csn covered_;
     std::uint32_t chunks_ = 0;  // that exist at csn()
+    bool copies_ = false;       // extents were written past it: Space::attach_copy()
     CheckpointSlice slice_;     // what is left of it
     std::vector<Image> direct_;
     std::vector<Image> journaled_;  // of the tree's pages first, then composed ones; both by page

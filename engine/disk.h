@@ -35,20 +35,23 @@ struct DiskRequest {
         kRead,
         kWrite,  // inside the file
         kSync,
-        // A write of zeros that begins at or before the end of the file and makes it longer. Other
-        // requests go on meanwhile. A full file system: -ENOSPC, and the file may have grown by a
-        // part. The new size is durable with the next kSync.
+        // A write of zeros that begins at or before the end of the file and makes it longer, or
+        // fills a hole in it. Other requests go on meanwhile. A full file system: -ENOSPC, and the
+        // file may have grown by a part. New size and blocks are durable with the next kSync.
         kGrow,
         // Gives the blocks of this range back to the file system; it reads as zeros from then on,
         // durably so with the next kSync, and the file keeps its size. No buffer. -EOPNOTSUPP where
-        // the file system cannot.
+        // the file system cannot. A hole is filled by kGrow before anything else is written there.
         kPunch,
+        // The file ends at offset_bytes from then on, durably so with the next kSync. No buffer and
+        // no length; no other request concerns what is cut off. At most one at a time.
+        kCut,
     };
     Kind kind = Kind::kRead;
     StoreFile file = StoreFile::kData;
     bool durable = false;             // of a write: on stable storage when it completes (RWF_DSYNC)
     bool in_flight = false;           // kept by the disk; true from submit() to the completion
-    std::uint32_t length_bytes = 0;   // 0 for kSync; at most kMaxTransferBytes
+    std::uint32_t length_bytes = 0;   // 0 for kSync and kCut; at most kMaxTransferBytes
     std::uint64_t offset_bytes = 0;
     void* buffer = nullptr;
     std::int64_t result = 0;          // bytes, or -errno
@@ -84,14 +87,21 @@ class Disk {
     virtual Result<std::uint64_t> size_bytes(StoreFile file) = 0;
 
     // Makes the file exactly this long and the new size durable; what is added reads as zeros and
-    // is physically written (so that later writes need no allocation). Synchronous: done at format
-    // and when a free tail is cut, never for growth. kNoSpace leaves the file as it was.
+    // is physically written (so that later writes need no allocation). Synchronous: done at format,
+    // never while the engine serves. kNoSpace leaves the file as it was.
     virtual Status resize(StoreFile file, std::uint64_t size_bytes) = 0;
 
-    // Makes the file longer, with room on the device, without writing there: what is added reads as
-    // zeros. For pages that are about to be written whole. Durable with the next sync of the file;
-    // until then a crash may leave the old size. Synchronous. kNoSpace leaves the file as it was.
-    virtual Status extend(StoreFile file, std::uint64_t size_bytes) = 0;
+    // Makes the file at least so long, with room on the device from from_bytes on, without writing
+    // there: holes that lie behind it are filled, too, and what is added reads as zeros. For pages
+    // that are about to be written whole. Durable with the next sync of the file; until then a
+    // crash may leave the old size and the holes. Synchronous. kNoSpace leaves the size as it was.
+    virtual Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) = 0;
+
+    // Whether all of the range was written: writes there cannot meet a full file system. False
+    // where there is a hole in it, or room that extend() made and nobody wrote to. Synchronous:
+    // open only.
+    virtual Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
+                                std::uint64_t length_bytes) = 0;
 
     // For messages: where the file is.
     virtual std::string path(StoreFile file) const = 0;

@@ -33,7 +33,7 @@ Status DryDisk::resize(StoreFile name, std::uint64_t size_bytes) {
     return {};
 }
 
-Status DryDisk::extend(StoreFile file, std::uint64_t size_bytes) {
+Status DryDisk::extend(StoreFile file, std::uint64_t, std::uint64_t size_bytes) {
     return resize(file, std::max(size_bytes, file_of(file).size_bytes));
 }
 
@@ -50,6 +50,9 @@ void DryDisk::submit(DiskRequest& request) {
         case DiskRequest::Kind::kPunch:
             write(request);
             return complete(request, request.length_bytes);
+        case DiskRequest::Kind::kCut:
+            static_cast<void>(resize(request.file, request.offset_bytes));
+            return complete(request, 0);
     }
 }
 

@@ -49,7 +49,8 @@ Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clien
       port_(clients, pool, clock, stats_, {options.max_snapshot_age_ns, options.max_pin_all_ns}),
       page_waits_(port_),
       pace_(options.checkpoint_slice),
-      sleep_(pool.header().engine) {
+      sleep_(pool.header().engine),
+      extent_move_(storage_.space, storage_.pool, disk) {
     storage_.pin_recent_us = options.pin_recent_us;
     storage_.pool.eviction().set_recent_share(options.pin_recent_share);
 }
@@ -116,6 +117,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     worked |= take_requests();
     worked |= relieve_pool();
     worked |= pump_growth();
+    worked |= pump_compaction();
     worked |= drop_tables();
     worked |= retain();
     worked |= expire_sessions();
@@ -314,7 +316,7 @@ bool Engine::Core::stopped() {
     commit_->hurry();
     Checkpointer& checkpointer = *storage_.checkpointer;
     if (!commit_->quiet() || checkpointer.running()) return false;
-    if (storage_.space.growth().running() || !loads_.empty()) return false;
+    if (!storage_.space.growth().idle() || !loads_.empty() || !extent_move_.quiet()) return false;
     const bool covered = storage_.superblock.log_position == commit_->published_end().position;
     if (covered && storage_.pool.changed_count() == 0) return true;
     if (final_checkpoint_done_) return true;

@@ -1,23 +1,31 @@
-// Compaction: the last chunks of the file are emptied and cut off, while everything goes on.
+// Compaction: the last chunks of the file are emptied and given back, while everything goes on.
 //
+//   merge   leaves all over the file that are so sparse that two fit into one
 //   first   what is in quarantine comes back, with a checkpoint
 //   plan    as many of the last chunks as the others have free pages for, beyond what growth would
 //           be due at; they give no pages from then on
 //   move    their pages, a few at a step, to places further in front: a change to the trees that is
-//           not logged (engine/btree_move.cc)
+//           not logged (engine/btree_move.cc); and the large values that lie in them
+//           (engine/engine_extent_moves.cc)
 //   wait    for a checkpoint, and for the snapshots that still see the old places: the quarantine
 //           of freed pages
-//   retire  chunks with nothing in them leave the store; a checkpoint without them follows
+//   retire  the last chunks, with nothing in them, leave the store; a checkpoint without them
+//           follows
 //   cut     the file gives their blocks back (engine/growth.h)
+//   punch   chunks with nothing in them that have others behind them give their blocks back where
+//           they stand; one of them is filled again when the file can then end sooner
 //
 // Each step is a request of the client, which sets the pace; when it goes away, the chunks that
 // were being emptied are in use again as before. A crash finds the trees before or after a batch of
 // moves, and a file that is as long as the last checkpoint needs, or longer.
 //
-// Roots keep their page for life, and extents theirs, so a chunk with one of them in it stays, and
-// all before it.
+// Roots keep their page for life, so a chunk with one of them stays, as room for others. To move
+// them would take a change of the catalog that every client's cached root has to follow, and a mark
+// in the page that tells a root from a leaf of the same table that came to lie there later; holes
+// give back as much with neither.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine/engine_core.h"
 #include "shm/message.h"
@@ -27,6 +35,7 @@ namespace {
 
 constexpr std::uint32_t kChunksAtATime = 32;
 constexpr std::uint64_t kReservePages = 64;  // as for transactions
+constexpr std::uint64_t kHolePages = kChunkPages - 2;  // of a chunk, at least
 constexpr Room kMoveRoom{3, 1, 1};           // parent, page and left neighbour; the new place
 
 }  // namespace
@@ -47,24 +56,22 @@ Engine::Core::Wait Engine::Core::handle_compact(const ClientRequest& request, Pa
         port_.answer(request.from, refused);
         return Wait::kNone;
     }
-    if (compaction_.client_id == 0) compaction_.begun = commit_->newest();
-    compaction_.client_id = client;
-    compaction_.moved = 0;
+    if (compaction_.client_id == 0) begin_compaction(client);
+    compaction_.moved = compaction_.looked = 0;
     Wait wait = Wait::kNone;
     const CompactState state = compact(wanted.pages, wait, page);
-    if (wait == Wait::kPage && compaction_.moved == 0) return wait;
+    const bool goes_on = wait == Wait::kPage || (wait == Wait::kRoom && compaction_.goes_on);
+    if (goes_on && compaction_.moved + compaction_.looked == 0) return wait;
     if (compaction_.damaged) {
         port_.answer(request.from, Error::kCorruption, Csn{}, compaction_.damaged.value);
-        compaction_.damaged = PageId{};
-        storage_.space.reopen();
-        compaction_.chunks.clear();
+        end_compaction();
         return Wait::kNone;
     }
     std::int64_t left = 0;
     for (const std::uint32_t chunk : compaction_.chunks) left += storage_.space.used_in(chunk);
     TableId table;
     const std::uint32_t last = storage_.space.chunk_count() - 1;
-    const bool stays = static_cast<bool>(fixture_in(last, table));
+    const bool stays = static_cast<bool>(root_in(last, table));
     const std::int64_t results[kCompactResults] = {
         static_cast<std::int64_t>(state),
         static_cast<std::int64_t>(compaction_.moved),
@@ -72,9 +79,18 @@ Engine::Core::Wait Engine::Core::handle_compact(const ClientRequest& request, Pa
         static_cast<std::int64_t>(compaction_.given_back_bytes),
         static_cast<std::int64_t>(storage_.space.growth().chunks() * kChunkBytes),
         stays ? std::int64_t{last} : -1,
-        stays ? std::int64_t{table.value} : 0};
+        stays ? std::int64_t{table.value} : 0,
+        static_cast<std::int64_t>(compaction_.looked)};
     port_.answer(request.from, Error::kOk, Csn{}, kNoOperation, results);
+    if (state == CompactState::kDone) end_compaction();
     return Wait::kNone;
+}
+
+void Engine::Core::begin_compaction(std::uint64_t client_id) {
+    compaction_.client_id = client_id;
+    for (const TableEntry* table : storage_.catalog->all()) {
+        compaction_.sparse.push_back(table->id);
+    }
 }
 
 void Engine::Core::end_compaction() {
@@ -84,27 +100,36 @@ void Engine::Core::end_compaction() {
 
 CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page) {
     Space& space = storage_.space;
+    compaction_.goes_on = false;
     // A load takes whole chunks where it finds them: one thing after the other.
-    if (space.growth().running() || !loads_.empty()) return CompactState::kWaiting;
+    if (!space.growth().idle() || !loads_.empty()) return CompactState::kWaiting;
+    note_growth();
+    if (!compaction_.sparse.empty()) {
+        wait = merge_leaves(pages, page);
+        const bool some = compaction_.moved + compaction_.looked > 0;
+        const bool stuck = wait != Wait::kNone || compaction_.damaged;
+        return some || !stuck ? CompactState::kMoving : CompactState::kWaiting;
+    }
     // Somebody was in want of room, and took the chunks back.
     if (!compaction_.chunks.empty() && space.closed_chunks() == 0) compaction_.chunks.clear();
-    if (compaction_.chunks.empty()) {
+    if (compaction_.chunks.empty() && extent_move_.idle()) {
         const Csn waits = space.oldest_quarantined();
         if (waits && waits <= compaction_.begun) {
             wait_for_checkpoint();
             return CompactState::kWaiting;
         }
         plan_compaction();
+        if (!space.growth().idle()) return CompactState::kWaiting;
     }
     wait = move_pages(pages, page);
+    if (wait == Wait::kNone && !compaction_.damaged) wait = move_extents(page);
+    // What it freed itself is room for the next plan.
+    if (compaction_.moved > 0) wait_for_freed();
     if (compaction_.moved > 0) return CompactState::kMoving;
     if (wait != Wait::kNone || compaction_.damaged) return CompactState::kWaiting;
-    if (retire_chunks()) return CompactState::kMoving;
-    if (!compaction_.chunks.empty()) {
-        wait_for_checkpoint();
-        return CompactState::kWaiting;
-    }
-    if (storage_.superblock.chunk_count > space.chunk_count()) {
+    if (give_back_chunks()) return CompactState::kMoving;
+    const bool on_disk = storage_.superblock.chunk_count > space.chunk_count();
+    if (!compaction_.chunks.empty() || on_disk) {
         wait_for_checkpoint();
         return CompactState::kWaiting;
     }
@@ -112,10 +137,62 @@ CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page
     return cut_file() ? CompactState::kMoving : CompactState::kDone;
 }
 
+// ---- merge ----
+
+// Looks at so many leaves, or merges so many.
+Engine::Core::Wait Engine::Core::merge_leaves(std::uint32_t limit, PageId& missing) {
+    while (!compaction_.sparse.empty() && compaction_.moved + compaction_.looked < limit) {
+        const PagesInUse looked_at(storage_.pool);
+        TableEntry* table = storage_.catalog->find(compaction_.sparse.back());
+        const std::vector<std::byte>& from = compaction_.merged;
+        Tree::SparseLeaves found;
+        found.end = true;
+        if (table != nullptr) {
+            found = table->tree.find_sparse(from.empty() ? nullptr : from.data(), limit);
+            compaction_.merged.assign(found.next.begin(),
+                                      found.next.begin() + table->schema.key_bytes());
+        }
+        compaction_.looked += found.looked;
+        if (found.corrupt) {
+            compaction_.damaged = found.corrupt;
+            return Wait::kNone;
+        }
+        if (found.missing) {
+            missing = found.missing;
+            storage_.loader.want(missing);
+            for (std::uint32_t i = 0; i < found.ahead_count; ++i) {
+                storage_.loader.want(found.ahead[i]);
+            }
+            return Wait::kPage;
+        }
+        if (found.found) {
+            Refused refused;
+            const Room room{table->tree.frames_needed(), 0, table->tree.depth() + 1};
+            const Wait wait = secure(room, 0, refused);
+            if (wait != Wait::kNone || refused.error != Error::kOk) return Wait::kRoom;
+            table->tree.merge_leaves(found);
+            commit_->touch();
+            ++compaction_.moved;
+            stats_.add(Counter::kPagesMoved);
+        }
+        if (!found.end) continue;
+        compaction_.sparse.pop_back();
+        compaction_.merged.clear();
+        wait_for_freed();
+    }
+    return Wait::kNone;
+}
+
+// What was freed up to now, in the open batch, too, comes back before the next plan.
+void Engine::Core::wait_for_freed() {
+    const Csn open = storage_.pool.open_csn();
+    compaction_.begun = open ? open : commit_->newest();
+}
+
 // ---- plan ----
 
-// A page in this chunk that does not move, a table's root or the first of an extent, and whose.
-PageId Engine::Core::fixture_in(std::uint32_t chunk, TableId& table) {
+// A table's root in this chunk, and whose.
+PageId Engine::Core::root_in(std::uint32_t chunk, TableId& table) {
     for (const auto& tables : {storage_.catalog->all(), storage_.catalog->dropping()}) {
         for (const TableEntry* entry : tables) {
             if (chunk_of(entry->tree.root()) != chunk) continue;
@@ -123,24 +200,52 @@ PageId Engine::Core::fixture_in(std::uint32_t chunk, TableId& table) {
             return entry->tree.root();
         }
     }
-    return storage_.space.extent_in(chunk, table);
+    return PageId{};
 }
 
 // From the end of the file, as long as what is in a chunk fits the others' free pages.
 void Engine::Core::plan_compaction() {
     Space& space = storage_.space;
+    const auto& kept = compaction_.kept;
     const std::uint64_t left_free = space.growth_mark() + kReservePages;
     std::uint64_t free = space.available();
     std::uint64_t to_move = 0;
     for (std::uint32_t chunk = space.chunk_count(); --chunk > 0;) {
+        if (compaction_.chunks.size() == kChunksAtATime) break;
+        if (space.punched(chunk)) continue;
         TableId table;
-        if (compaction_.chunks.size() == kChunksAtATime || fixture_in(chunk, table)) break;
+        if (root_in(chunk, table) || std::find(kept.begin(), kept.end(), chunk) != kept.end()) {
+            if (space.growth().makes_holes()) continue;
+            break;
+        }
         free -= space.available_in(chunk);
         to_move += space.used_in(chunk);
-        if (free < to_move + left_free) break;
+        if (free < to_move + left_free) {
+            // The last one's content has room in a hole, and the file can end before it.
+            const bool last = compaction_.chunks.empty() && first_of_tail() == chunk + 1;
+            const bool fits = free + kHolePages >= to_move + left_free;
+            if (last && fits) compaction_.filling = space.fill_before(chunk);
+            break;
+        }
         compaction_.chunks.push_back(chunk);
     }
-    for (const std::uint32_t chunk : compaction_.chunks) space.close_chunk(chunk);
+    compaction_.tables.clear();
+    compaction_.walked.clear();
+    for (const std::uint32_t chunk : compaction_.chunks) {
+        space.close_chunk(chunk);
+        for (const TableId table : space.extent_owners(chunk)) {
+            auto& tables = compaction_.tables;
+            const bool there = std::find(tables.begin(), tables.end(), table) != tables.end();
+            if (!there) tables.push_back(table);
+        }
+    }
+}
+
+// It stays as it is until another compaction.
+void Engine::Core::keep_chunk(std::uint32_t chunk) {
+    storage_.space.open_chunk(chunk);
+    std::erase(compaction_.chunks, chunk);
+    compaction_.kept.push_back(chunk);
 }
 
 // ---- move ----
@@ -202,7 +307,7 @@ TableEntry* Engine::Core::owner_of(PageId page) {
     return storage_.catalog->find(id);
 }
 
-// ---- wait, retire, cut ----
+// ---- wait, retire, cut, punch ----
 
 void Engine::Core::wait_for_checkpoint() {
     if (storage_.checkpointer->running()) return;
@@ -211,27 +316,76 @@ void Engine::Core::wait_for_checkpoint() {
     }
 }
 
+bool Engine::Core::give_back_chunks() {
+    if (storage_.checkpointer->running()) return false;
+    return retire_chunks() || punch_chunks();
+}
+
+// Chunks from this one on are empty, or about to be.
+std::uint32_t Engine::Core::first_of_tail() const {
+    const auto& chunks = compaction_.chunks;
+    std::uint32_t first = storage_.space.chunk_count();
+    const auto goes = [&](std::uint32_t chunk) {
+        return storage_.space.punched(chunk) ||
+               std::find(chunks.begin(), chunks.end(), chunk) != chunks.end();
+    };
+    while (first > 1 && goes(first - 1)) --first;
+    return first;
+}
+
 bool Engine::Core::retire_chunks() {
     Space& space = storage_.space;
-    if (storage_.checkpointer->running()) return false;
     bool retired = false;
-    while (!compaction_.chunks.empty() &&
-           compaction_.chunks.front() == space.chunk_count() - 1 &&
-           space.retire_last_chunk(storage_.checkpointer->covered())) {
+    while (first_of_tail() < space.chunk_count()) {
+        const std::uint32_t last = space.chunk_count() - 1;
+        const bool punched = space.punched(last);
+        if (!space.retire_last_chunk(storage_.checkpointer->covered())) break;
         bool of_its_own = false;
         const Csn csn = commit_->eviction_csn(of_its_own);
-        storage_.pool.evict(meta_page(space.chunk_count()), csn);
+        storage_.pool.evict(meta_page(last), csn);
         if (of_its_own) {
             storage_.pool.advance_visible(csn);
         } else {
             commit_->touch();
             commit_->hurry();
         }
-        compaction_.chunks.erase(compaction_.chunks.begin());
+        if (punched) compaction_.holes_bytes += Space::hole_bytes(last);
+        std::erase(compaction_.chunks, last);
         retired = true;
     }
     if (retired) wait_for_checkpoint();
     return retired;
+}
+
+// One of those that are empty and not at the end; the rest wait for their turn.
+bool Engine::Core::punch_chunks() {
+    Space& space = storage_.space;
+    const std::uint32_t tail = first_of_tail();
+    for (const std::uint32_t chunk : compaction_.chunks) {
+        if (chunk >= tail) continue;
+        // It is wanted meanwhile, or would be at once again.
+        if (!space.growth().makes_holes() || space.wants_growth(0)) {
+            keep_chunk(chunk);
+            return true;
+        }
+        if (!space.punch_chunk(chunk)) continue;
+        std::erase(compaction_.chunks, chunk);
+        compaction_.punching = chunk;
+        return true;
+    }
+    return false;
+}
+
+// Growth is done with what it did for the compaction.
+void Engine::Core::note_growth() {
+    const Space& space = storage_.space;
+    const std::uint32_t filled = std::exchange(compaction_.filling, 0);
+    if (filled != 0 && !space.fill_refused()) {
+        compaction_.holes_bytes += Space::hole_bytes(filled);
+    }
+    const std::uint32_t chunk = std::exchange(compaction_.punching, 0);
+    if (chunk == 0 || !space.growth().makes_holes()) return;
+    compaction_.given_back_bytes += Space::hole_bytes(chunk);
 }
 
 // The checkpoint on disk is without the retired chunks, and its journal is done with.
@@ -240,8 +394,10 @@ bool Engine::Core::cut_file() {
     const std::uint32_t keep = space.chunks_worth_keeping();
     const Result<std::uint64_t> file_bytes = disk_.size_bytes(StoreFile::kData);
     if (!file_bytes || *file_bytes <= keep * kChunkBytes) return false;
-    compaction_.given_back_bytes += *file_bytes - keep * kChunkBytes;
-    space.growth().cut(keep, *file_bytes);
+    const std::uint64_t behind = *file_bytes - keep * kChunkBytes;
+    const std::uint64_t holes = std::exchange(compaction_.holes_bytes, 0);
+    compaction_.given_back_bytes += behind - std::min(behind, holes);
+    space.cut(keep, *file_bytes);
     return true;
 }
 

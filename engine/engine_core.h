@@ -18,6 +18,7 @@
 #include "engine/commit.h"
 #include "engine/engine.h"
 #include "engine/executor.h"
+#include "engine/extent_move.h"
 #include "engine/page_waits.h"
 #include "engine/sessions.h"
 #include "engine/storage.h"
@@ -41,6 +42,7 @@ class Engine::Core {
     Commit& commit() { return *commit_; }
     const PageWaits& page_waits() const { return page_waits_; }
     ClientPort& port() { return port_; }
+    bool extent_move_is_over() const { return extent_move_.idle(); }
 
   private:
     // Why a request waits.
@@ -66,7 +68,17 @@ class Engine::Core {
     struct Compaction {  // the one that is under way
         std::uint64_t client_id = 0;        // whose; 0: nobody's
         Csn begun;                          // what was freed up to here comes back first
+        std::vector<TableId> sparse;        // tables whose leaves were not all looked at
+        std::vector<std::byte> merged;      // of the last one, up to here
+        std::uint64_t looked = 0;           // leaves, by the step under way
         std::vector<std::uint32_t> chunks;  // being emptied, the last of the file first
+        std::vector<std::uint32_t> kept;    // that something keeps from being emptied
+        std::vector<TableId> tables;        // with extents in them; rows are looked through
+        std::vector<std::byte> walked;      // of the last one, up to here
+        bool goes_on = false;               // without an answer to the client
+        std::uint32_t punching = 0;         // the chunk that growth punches
+        std::uint32_t filling = 0;          // the one that it fills, so that the file ends sooner
+        std::uint64_t holes_bytes = 0;      // that a cut gives back, and that were no blocks
         std::uint64_t given_back_bytes = 0;
         std::uint64_t moved = 0;  // by the step under way
         PageId damaged;           // what stopped it
@@ -158,14 +170,32 @@ class Engine::Core {
     // ---- compaction ----
     Wait handle_compact(const ClientRequest& request, PageId& page);
     CompactState compact(std::uint32_t pages, Wait& wait, PageId& page);
+    void begin_compaction(std::uint64_t client_id);
+    Wait merge_leaves(std::uint32_t limit, PageId& missing);
     void plan_compaction();
-    PageId fixture_in(std::uint32_t chunk, TableId& table);
+    PageId root_in(std::uint32_t chunk, TableId& table);
+    void keep_chunk(std::uint32_t chunk);
     Wait move_pages(std::uint32_t limit, PageId& missing);
     Wait move_page(PageId page, PageId& missing);
     TableEntry* owner_of(PageId page);
+    Wait move_extents(PageId& missing);
+    Wait next_extent(PageId& missing);
+    struct MovingValue : TreeAccess {
+        bool found = false;
+        bool end = false;  // of the table
+        ValueReference reference;
+    };
+    MovingValue find_moving(const TableEntry& table);
+    Wait attach_copy(PageId& missing);
+    bool pump_compaction();
+    bool give_back_chunks();
     bool retire_chunks();
+    std::uint32_t first_of_tail() const;
+    bool punch_chunks();
+    void note_growth();
     bool cut_file();
     void wait_for_checkpoint();
+    void wait_for_freed();
     void end_compaction();
 
     // ---- retention ----
@@ -231,6 +261,7 @@ class Engine::Core {
     std::unordered_map<std::uint32_t, Error> failed_pages_;  // not told to the parked yet
 
     Compaction compaction_;
+    ExtentMove extent_move_;  // of the compaction, or, when that has ended, on its way back
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     ExtentSweep extent_sweep_;
     std::uint64_t expiries_ = 1;  // floors that moved and tables that went, and the start

@@ -103,7 +103,7 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
     const bool scattered = space.in_reach() >= all_pages;
     const std::uint64_t wanted_before = wanted_pages_;
     wanted_pages_ = std::max({wanted_pages_, all_pages, scattered ? space.in_reach() + 1 : 0});
-    if (space.growth().running() || grow()) return Wait::kRoom;
+    if (!space.growth().idle() || grow()) return Wait::kRoom;
     // Freed pages come back with a checkpoint: tried before "full" is said.
     if (space.quarantined() > 0 && space.available() + space.quarantined() > all_pages &&
         mode_ == EngineMode::kServing &&
@@ -147,13 +147,11 @@ void Engine::Core::serve_again() {
 // Begins growth when the free space is below its mark; not at once again after a full file system.
 bool Engine::Core::grow() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (stopping_ || storage_.space.growth().running()) return false;
+    if (stopping_ || !storage_.space.growth().idle()) return false;
     if (growth_failed_ns_ != 0 && now_ns - growth_failed_ns_ < kGrowthRetryNs) return false;
-    if (storage_.space.growth_wanted(wanted_pages_) != 0) storage_.space.reopen();
-    const std::uint32_t chunks = storage_.space.growth_wanted(wanted_pages_);
-    if (chunks == 0) return false;
-    storage_.space.growth().start(chunks);
-    return true;
+    Space& space = storage_.space;
+    if (space.wants_growth(wanted_pages_) && !space.at_limit()) space.reopen();
+    return space.grow(wanted_pages_);
 }
 
 // Growth ahead of need, beside the commits; and what came of the last one.
@@ -161,7 +159,7 @@ bool Engine::Core::pump_growth() {
     Growth& growth = storage_.space.growth();
     if (stopping_) growth.wind_down();
     Status grown;
-    const bool ended = growth.take_result(grown);
+    const bool ended = storage_.space.take_growth(grown);
     if (ended && !grown && grown.error() != Error::kNoSpace) {
         fence("growth: " + grown.failure().what);
         return true;

@@ -142,22 +142,50 @@ Status FileSet::resize(StoreFile file, std::uint64_t size_bytes) const {
     return sync_directory();
 }
 
-Status FileSet::extend(StoreFile file, std::uint64_t size_bytes) const {
+// A file that is long enough already, left by a cut that did not come to its end, may have holes.
+Status FileSet::extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) const {
     CHECK(size_bytes % kPageBytes == 0);
+    CHECK_OP(from_bytes, <, size_bytes);
     const Result<std::uint64_t> old = this->size_bytes(file);
     if (!old) return old.failure();
-    if (size_bytes <= *old) return {};
+    const std::uint64_t from = std::min(from_bytes, *old);
     const int made = retried([&] {
-        return ::fallocate(descriptor(file), 0, static_cast<off_t>(*old),
-                           static_cast<off_t>(size_bytes - *old));
+        return ::fallocate(descriptor(file), 0, static_cast<off_t>(from),
+                           static_cast<off_t>(size_bytes - from));
     });
     if (made == 0) return {};
-    // A file system that cannot promise room takes the zeros.
-    if (errno == EOPNOTSUPP || errno == ENOSYS) return resize(file, size_bytes);
+    // A file system that cannot promise room makes no holes either, and takes the zeros.
+    if (errno == EOPNOTSUPP || errno == ENOSYS) {
+        return resize(file, std::max(size_bytes, *old));
+    }
     const Status refused = failure(file, "growing", errno);
     static_cast<void>(
         retried([&] { return ::ftruncate(descriptor(file), static_cast<off_t>(*old)); }));
     return refused;
+}
+
+// A file system that does not tell of holes has none, as far as we are concerned.
+Result<bool> FileSet::backed(StoreFile file, std::uint64_t offset_bytes,
+                             std::uint64_t length_bytes) const {
+    const off_t hole = ::lseek(descriptor(file), static_cast<off_t>(offset_bytes), SEEK_HOLE);
+    if (hole >= 0) return static_cast<std::uint64_t>(hole) >= offset_bytes + length_bytes;
+    if (errno == ENXIO) return false;  // the file ends before that
+    if (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS) return true;
+    return failure(file, "looking for holes in", errno).failure();
+}
+
+int FileSet::punch(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes) const {
+    const int failed = retried([&] {
+        return ::fallocate(descriptor(file), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           static_cast<off_t>(offset_bytes), static_cast<off_t>(length_bytes));
+    });
+    return failed == 0 ? 0 : -errno;
+}
+
+int FileSet::cut(StoreFile file, std::uint64_t size_bytes) const {
+    const int failed =
+        retried([&] { return ::ftruncate(descriptor(file), static_cast<off_t>(size_bytes)); });
+    return failed == 0 ? 0 : -errno;
 }
 
 Status FileSet::fill_with_zeros(StoreFile file, std::uint64_t from, std::uint64_t to) const {

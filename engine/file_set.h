@@ -41,10 +41,15 @@ class FileSet {
     std::string path(StoreFile file) const;
     bool direct() const { return direct_; }
 
-    // As Disk::size_bytes and Disk::resize.
+    // As in Disk.
     Result<std::uint64_t> size_bytes(StoreFile file) const;
     Status resize(StoreFile file, std::uint64_t size_bytes) const;
-    Status extend(StoreFile file, std::uint64_t size_bytes) const;
+    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) const;
+    Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
+                        std::uint64_t length_bytes) const;
+    // kPunch and kCut, by whichever thread: 0, or -errno.
+    int punch(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
+    int cut(StoreFile file, std::uint64_t size_bytes) const;
 
   private:
     FileSet() = default;

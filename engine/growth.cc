@@ -11,74 +11,76 @@ void Growth::set_chunks(std::uint32_t chunks) {
     chunks_ = chunks;
 }
 
+void Growth::begin(Job job) {
+    CHECK(idle());
+    job_ = job;
+    phase_ = Phase::kPieces;
+    status_ = Status();
+    next_piece();
+}
+
 void Growth::start(std::uint32_t to_chunks) {
-    CHECK(!running());
     CHECK_OP(to_chunks, >, chunks_);
-    if (zeros_.size_bytes() == 0) zeros_ = AlignedBuffer(kPieceBytes);
     target_ = to_chunks;
     zeroed_bytes_ = chunks_ * kChunkBytes;
-    status_ = Status();
-    result_ = false;
-    phase_ = Phase::kZeroing;
-    write_piece();
+    begin(Job::kGrow);
 }
 
 // The blocks go in pieces, beside everything else that the device has to do; what is left for the
-// cut itself, which stops the thread for its time, is a number.
+// cut itself is a number.
 void Growth::cut(std::uint32_t to_chunks, std::uint64_t file_bytes) {
-    CHECK(!running());
     CHECK_OP(to_chunks, <=, chunks_);
+    CHECK(!running());
     chunks_ = to_chunks;
+    keep_bytes_ = to_chunks * kChunkBytes;
     end_bytes_ = file_bytes / kPageBytes * kPageBytes;
-    status_ = Status();
-    result_ = false;
-    phase_ = Phase::kPunching;
+    begin(Job::kCut);
+}
+
+void Growth::punch(std::uint64_t from_bytes, std::uint64_t to_bytes) {
+    keep_bytes_ = from_bytes;
+    end_bytes_ = to_bytes;
+    begin(Job::kPunch);
+}
+
+void Growth::fill(std::uint64_t from_bytes, std::uint64_t to_bytes) {
+    zeroed_bytes_ = from_bytes;
+    end_bytes_ = to_bytes;
+    begin(Job::kFill);
+}
+
+void Growth::next_piece() {
+    if (job_ == Job::kGrow || job_ == Job::kFill) return write_piece();
     punch_piece();
 }
 
 void Growth::punch_piece() {
-    const std::uint64_t keep_bytes = chunks_ * kChunkBytes;
-    const std::uint64_t left = end_bytes_ - std::min(end_bytes_, keep_bytes);
-    request_ = DiskRequest{};
-    request_.kind = DiskRequest::Kind::kPunch;
-    request_.file = StoreFile::kData;
-    request_.length_bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(left, kHoleBytes));
-    if (request_.length_bytes == 0) {
-        status_ = disk_.resize(StoreFile::kData, keep_bytes);
-        return finish();
+    const std::uint64_t left = end_bytes_ - std::min(end_bytes_, keep_bytes_);
+    const std::uint64_t length = std::min<std::uint64_t>(left, kHoleBytes);
+    if (length > 0) {
+        end_bytes_ -= length;
+        return submit(DiskRequest::Kind::kPunch, end_bytes_, length);
     }
-    end_bytes_ -= request_.length_bytes;
-    request_.offset_bytes = end_bytes_;
-    request_.context = this;
-    request_.completed = [](DiskRequest&, void* self) { static_cast<Growth*>(self)->on_punched(); };
-    disk_.submit(request_);
-}
-
-// Where there are no holes, or punching failed, the cut gives the blocks back, too.
-void Growth::on_punched() {
-    if (request_.result < 0) end_bytes_ = 0;
-    punch_piece();
+    if (job_ == Job::kPunch) return finish();
+    phase_ = Phase::kCutting;
+    submit(DiskRequest::Kind::kCut, keep_bytes_, 0);
 }
 
 void Growth::write_piece() {
-    request_ = DiskRequest{};
-    request_.kind = DiskRequest::Kind::kGrow;
-    request_.file = StoreFile::kData;
-    request_.offset_bytes = zeroed_bytes_;
-    request_.length_bytes = kPieceBytes;
-    request_.buffer = zeros_.data();
-    request_.context = this;
-    request_.completed = [](DiskRequest&, void* self) {
-        static_cast<Growth*>(self)->on_completed();
-    };
-    disk_.submit(request_);
+    if (zeros_.size_bytes() == 0) zeros_ = AlignedBuffer(kPieceBytes);
+    const std::uint64_t end = job_ == Job::kFill ? end_bytes_ : target_ * kChunkBytes;
+    submit(DiskRequest::Kind::kGrow, zeroed_bytes_,
+           std::min<std::uint64_t>(kPieceBytes, end - zeroed_bytes_));
 }
 
-void Growth::sync() {
-    phase_ = Phase::kSyncing;
+void Growth::submit(DiskRequest::Kind kind, std::uint64_t offset_bytes,
+                    std::uint64_t length_bytes) {
     request_ = DiskRequest{};
-    request_.kind = DiskRequest::Kind::kSync;
+    request_.kind = kind;
     request_.file = StoreFile::kData;
+    request_.offset_bytes = offset_bytes;
+    request_.length_bytes = static_cast<std::uint32_t>(length_bytes);
+    if (kind == DiskRequest::Kind::kGrow) request_.buffer = zeros_.data();
     request_.context = this;
     request_.completed = [](DiskRequest&, void* self) {
         static_cast<Growth*>(self)->on_completed();
@@ -87,20 +89,41 @@ void Growth::sync() {
 }
 
 void Growth::on_completed() {
+    if (phase_ == Phase::kSyncing) return on_synced();
     if (request_.result < 0) status_ = io_failure(disk_, request_);
-    if (phase_ == Phase::kSyncing) {
-        // Final whatever it says, "full" too: the kernel tells a lost write to one sync, and it may
-        // be a checkpoint's.
-        if (request_.result < 0) status_ = Status(Error::kIoError, status_.failure().what);
-        if (request_.result >= 0) chunks_ = static_cast<std::uint32_t>(zeroed_bytes_ / kChunkBytes);
-        return finish();
+    if (phase_ == Phase::kPieces) return on_piece();
+    if (!status_.ok()) return finish();
+    phase_ = Phase::kSyncing;
+    submit(DiskRequest::Kind::kSync, 0, 0);
+}
+
+void Growth::on_piece() {
+    if (request_.kind == DiskRequest::Kind::kPunch) {
+        // Where there are no holes, the cut gives the blocks back, too.
+        if (!status_.ok()) end_bytes_ = 0;
+        makes_holes_ = makes_holes_ && status_.ok();
+        status_ = Status();
+        return punch_piece();
     }
-    if (request_.result >= 0) zeroed_bytes_ += kPieceBytes;
-    const bool more = status_.ok() && zeroed_bytes_ < target_ * kChunkBytes;
-    if (more) return write_piece();
-    const bool some = zeroed_bytes_ / kChunkBytes > chunks_;
+    if (status_.ok()) zeroed_bytes_ += request_.length_bytes;
+    const std::uint64_t end = job_ == Job::kFill ? end_bytes_ : target_ * kChunkBytes;
+    if (status_.ok() && zeroed_bytes_ < end) return write_piece();
+    const bool some = job_ == Job::kFill ? status_.ok() : zeroed_bytes_ / kChunkBytes > chunks_;
     const bool usable = status_.ok() || status_.error() == Error::kNoSpace;
-    return some && usable ? sync() : finish();
+    if (!some || !usable) return finish();
+    phase_ = Phase::kSyncing;
+    submit(DiskRequest::Kind::kSync, 0, 0);
+}
+
+// Final whatever it says, "full" too: the kernel tells a lost write to one sync, and it may be a
+// checkpoint's.
+void Growth::on_synced() {
+    const bool synced = request_.result >= 0;
+    if (!synced) status_ = Status(Error::kIoError, io_failure(disk_, request_).what);
+    if (synced && job_ == Job::kGrow) {
+        chunks_ = static_cast<std::uint32_t>(zeroed_bytes_ / kChunkBytes);
+    }
+    finish();
 }
 
 void Growth::finish() {

@@ -1,10 +1,12 @@
 // Growth of the data file ahead of need, beside the commit path.
 //
-//   idle ──start──► zeroing, piece by piece ──► syncing ──► idle, chunks() has risen
-//                        │ the file system is full
-//                        └──► what is whole so far is synced and kept; kNoSpace is told
-//
-//   idle ──cut──► punching, piece by piece ──► idle, the file is shorter; chunks() fell at once
+//   start  zeros behind the end, piece by piece ──► sync ──► chunks() has risen
+//             │ the file system is full
+//             └──► what is whole so far is synced and kept; kNoSpace is told
+//   cut    the blocks behind the end to be, piece by piece ──► the cut ──► sync; chunks() fell at
+//          once
+//   punch  the blocks of a range inside the file
+//   fill   zeros into such a range, piece by piece ──► sync
 //
 // A chunk counts only when it is zeroed and synced with the file's new size, so no page of a chunk
 // that could be lost is ever used. Pieces are small and go one at a time: the log's writes share
@@ -35,46 +37,63 @@ class Growth {
     void set_chunks(std::uint32_t chunks);
 
     bool running() const { return phase_ != Phase::kIdle; }
-    // Begins to grow the file to so many chunks; not while running.
+    // What was begun last has ended, and its result was taken: something else may begin.
+    bool idle() const { return !running() && !result_; }
+    // Begins to grow the file to so many chunks; idle before.
     void start(std::uint32_t to_chunks);
     // Begins to give back what the file of `file_bytes` has behind so many chunks, at most
-    // chunks(): these are nobody's from now on. No checkpoint on disk knows one of them. Not while
-    // running.
+    // chunks(): these are nobody's from now on. No checkpoint on disk knows one of them. Idle
+    // before.
     void cut(std::uint32_t to_chunks, std::uint64_t file_bytes);
+    // Begins to give back a range inside the file that is nobody's, at most a chunk; and to make
+    // it usable again, which is durable at the end. Idle before.
+    void punch(std::uint64_t from_bytes, std::uint64_t to_bytes);
+    void fill(std::uint64_t from_bytes, std::uint64_t to_bytes);
     // Ends a growth after the piece under way; whole chunks are kept.
     void wind_down() { target_ = 0; }
-    // Whether a growth or cut came to its end since the last call, and how.
+    // Whether something came to its end since the last call, and how. A punch that fails is no
+    // error: whatever it did, the range is to be filled before it is used.
     bool take_result(Status& status);
+    bool filled() const { return job_ == Job::kFill; }  // that was it
+    // False: the file system was asked for a hole, and makes none.
+    bool makes_holes() const { return makes_holes_; }
 
   private:
+    enum class Job : std::uint8_t { kGrow, kCut, kPunch, kFill };
     enum class Phase : std::uint8_t {
-        kIdle,     // start() ──► kZeroing
-        kZeroing,  // ──► kSyncing, or kIdle when no chunk is whole
+        kIdle,     // start(), cut(), punch(), fill() ──► kPieces
+        kPieces,   // ──► kSyncing, kCutting or kIdle
+        kCutting,  // ──► kSyncing
         kSyncing,  // ──► kIdle
-        kPunching,  // cut() ──► kIdle
     };
     static constexpr std::uint32_t kPieceBytes = 256u << 10;
     static_assert(kChunkBytes % kPieceBytes == 0);
 
     static constexpr std::uint32_t kHoleBytes = static_cast<std::uint32_t>(kChunkBytes);
 
+    void begin(Job job);
+    void next_piece();
     void write_piece();
     void punch_piece();
-    void on_punched();
-    void sync();
+    void submit(DiskRequest::Kind kind, std::uint64_t offset_bytes, std::uint64_t length_bytes);
     void on_completed();
+    void on_piece();
+    void on_synced();
     void finish();
 
     Disk& disk_;
     Phase phase_ = Phase::kIdle;
+    Job job_ = Job::kGrow;
     std::uint32_t chunks_ = 0;
     std::uint32_t target_ = 0;
-    std::uint64_t zeroed_bytes_ = 0;  // of the file, the chunks before counted
-    std::uint64_t end_bytes_ = 0;     // of a file that is being cut: not punched so far
+    std::uint64_t zeroed_bytes_ = 0;  // of the file: it is zeroed from there on
+    std::uint64_t end_bytes_ = 0;     // of a fill; of a cut or a punch: what is behind has gone
+    std::uint64_t keep_bytes_ = 0;    // of a cut or a punch: what stays
     AlignedBuffer zeros_;
     DiskRequest request_;
     Status status_;
     bool result_ = false;
+    bool makes_holes_ = true;
 };
 
 }  // namespace bidstore

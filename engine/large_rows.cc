@@ -93,6 +93,28 @@ Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* 
     return tree.put(key, store_wide_row(schema, key, value, put_value, to));
 }
 
+std::span<const std::byte> moved_row(const Schema& schema, std::span<const std::byte> stored,
+                                     const ValueReference& from, const ValueReference& moved,
+                                     std::span<std::byte> to) {
+    const RowView row(schema, stored);
+    std::array<ColumnContent, kColumnsMax> contents;
+    std::array<std::byte, kReferenceBytesMax> reference;
+    moved.store(reference.data());
+    for (std::uint32_t i = 0; i < row.count(); ++i) contents[i] = row.content(i);
+    bool found = false;
+    row.each_reference([&](std::uint32_t column, const ValueReference& other) {
+        if (!(other == from)) return;
+        contents[column] = {std::span(reference).first(moved.size_bytes()), true};
+        found = true;
+    });
+    if (!found) return {};
+    const auto all = std::span<const ColumnContent>(contents).first(row.count());
+    const std::uint64_t bytes = row_value_bytes(schema, all);
+    CHECK_OP(bytes, <=, to.size());
+    write_row_value(to.data(), schema, stored.first(schema.fixed_bytes()), all);
+    return to.first(bytes);
+}
+
 ValueComparison equals_large(Pages& pages, const ValueReference& reference,
                              std::span<const std::byte> expected) {
     ValueComparison comparison;

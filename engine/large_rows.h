@@ -40,6 +40,12 @@ std::span<const std::byte> store_wide_row(const Schema& schema, const std::byte*
 Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* key,
                std::span<const std::byte> value);
 
+// The row as it is stored, in `to`, but for the reference `from`, which is `moved` instead; empty
+// when it has no such reference.
+std::span<const std::byte> moved_row(const Schema& schema, std::span<const std::byte> stored,
+                                     const ValueReference& from, const ValueReference& moved,
+                                     std::span<std::byte> to);
+
 // Whether a large value is these bytes. A page of it that is not resident is named in `missing`.
 struct ValueComparison : TreeAccess {
     bool equal = false;

@@ -295,7 +295,7 @@ Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& direc
         storage_.pool.loaded(frame);
         ChunkMeta meta{};
         std::memcpy(&meta, bytes + kPageHeaderBytes, sizeof meta);
-        storage_.space.adopt_chunk(chunk, meta);
+        if (Status adopted = storage_.space.adopt_chunk(chunk, meta); !adopted) return adopted;
     }
     storage_.pool.advance_visible(Csn{superblock.checkpoint_csn});
     storage_.adopt(superblock, std::move(directory));

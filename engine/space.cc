@@ -38,6 +38,7 @@ void Space::resize_tables(std::uint32_t chunks) {
     loaded_.resize(pages / 64, 0);
     available_count_.resize(chunks, 0);
     closed_.resize(chunks, false);
+    punched_.resize(chunks, false);
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
     dropped_.resize(pages / 64, 0);
@@ -127,17 +128,61 @@ std::uint32_t Space::ahead_chunks(std::uint32_t chunks) {
 }
 
 std::uint64_t Space::in_reach() const {
-    const std::uint64_t ready = growth_.chunks() - chunk_count_;
+    const std::uint64_t ready = growth_.chunks() - chunk_count_ - ready_punched_;
     return available_total_ + ready * (kChunkPages - 2);
 }
 
 std::uint32_t Space::growth_wanted(std::uint64_t pages) const {
     const std::uint32_t limit = chunks_limit();
-    const std::uint32_t ahead = ahead_chunks(growth_.chunks());
-    const std::uint64_t mark = growth_mark();
-    if (at_limit() || in_reach() >= pages + mark) return 0;
+    if (growth_.chunks() >= limit) return 0;
     const std::uint64_t missing = pages - std::min(pages, in_reach());
+    const std::uint32_t ahead = ahead_chunks(growth_.chunks());
     return std::min(limit, growth_.chunks() + std::max(ahead, grow_frames(missing)));
+}
+
+bool Space::grow(std::uint64_t pages) {
+    if (!wants_growth(pages)) return false;
+    if (punched_count_ + ready_punched_ > 0) {
+        fill_chunk();
+        return true;
+    }
+    const std::uint32_t chunks = growth_wanted(pages);
+    if (chunks != 0) growth_.start(chunks);
+    return chunks != 0;
+}
+
+std::uint32_t Space::first_punched() const {
+    const auto first = std::find(punched_.begin(), punched_.end(), true);
+    return static_cast<std::uint32_t>(first - punched_.begin());
+}
+
+std::uint32_t Space::fill_before(std::uint32_t chunk) {
+    if (fill_refused_ || first_punched() >= chunk) return 0;
+    fill_chunk();
+    return filling_;
+}
+
+void Space::fill_chunk() {
+    filling_ = first_punched();
+    growth_.fill(first_usable_byte(filling_), (filling_ + std::uint64_t{1}) * kChunkBytes);
+}
+
+bool Space::take_growth(Status& status) {
+    if (!growth_.take_result(status)) return false;
+    if (!growth_.filled()) return true;
+    fill_refused_ = !status;
+    if (!status) return true;
+    punched_[filling_] = false;
+    if (filling_ >= chunk_count_) {
+        --ready_punched_;
+        return true;
+    }
+    --punched_count_;
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{filling_ * kChunkPages + i};
+        if (!fixed(page)) make_available(page);
+    }
+    return true;
 }
 
 void Space::add_chunk(std::uint32_t chunk) {
@@ -145,11 +190,15 @@ void Space::add_chunk(std::uint32_t chunk) {
     std::byte* meta = pool_.first_version(meta_page(chunk));
     page_header(meta).type = PageType::kMeta;
     chunk_count_ = chunk + 1;
+    if (punched_[chunk]) {
+        --ready_punched_;
+        ++punched_count_;
+    }
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{chunk * kChunkPages + i};
         if (fixed(page)) {
             set_bit(meta_bitmap(meta), i, true);
-        } else {
+        } else if (!punched_[chunk]) {
             make_available(page);
         }
     }
@@ -213,20 +262,24 @@ void Space::close_chunk(std::uint32_t chunk) {
     available_total_ -= available_count_[chunk];
 }
 
+void Space::open_chunk(std::uint32_t chunk) {
+    if (!closed_[chunk]) return;
+    closed_[chunk] = false;
+    --closed_count_;
+    available_total_ += available_count_[chunk];
+}
+
 void Space::reopen() {
-    for (std::uint32_t chunk = 0; closed_count_ > 0; ++chunk) {
-        if (!closed_[chunk]) continue;
-        closed_[chunk] = false;
-        --closed_count_;
-        available_total_ += available_count_[chunk];
-    }
+    for (std::uint32_t chunk = 0; closed_count_ > 0; ++chunk) open_chunk(chunk);
 }
 
 PageId Space::next_used(std::uint32_t chunk, PageId from) const {
     const std::byte* meta = pool_.newest(meta_page(chunk));
+    const ExtentMap extents(chunk_meta(meta));
     for (PageId page{from.value + 1}; chunk_of(page) == chunk; ++page.value) {
         const std::uint32_t at = page.value % kChunkPages;
-        if (((meta_bitmap(meta)[at / 64] >> (at % 64)) & 1) && !fixed(page)) return page;
+        const bool used = (meta_bitmap(meta)[at / 64] >> (at % 64)) & 1;
+        if (used && !fixed(page) && !extents.in_extent(at)) return page;
     }
     return PageId{};
 }
@@ -245,40 +298,82 @@ std::uint32_t Space::used_in(std::uint32_t chunk) const {
     return used - (kChunkPages - usable_pages(chunk));
 }
 
-bool Space::retire_last_chunk(Csn covered) {
-    const std::uint32_t last = chunk_count_ - 1;
-    if (last == 0 || available_count_[last] < usable_pages(last)) return false;
-    if (!pool_.settled(meta_page(last), covered)) return false;
-    std::fill_n(available_.begin() + std::ptrdiff_t{last} * kWordsPerChunk, kWordsPerChunk, 0);
-    if (closed_[last]) {
-        closed_[last] = false;
+bool Space::known_empty(std::uint32_t chunk) const {
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{chunk * kChunkPages + i};
+        if (known(page) && !fixed(page)) return false;
+    }
+    return true;
+}
+
+bool Space::punch_chunk(std::uint32_t chunk) {
+    CHECK(growth_.idle());
+    if (chunk == 0 || available_count_[chunk] < usable_pages(chunk)) return false;
+    if (!known_empty(chunk)) return false;
+    take_all_available(chunk);
+    punched_[chunk] = true;
+    ++punched_count_;
+    growth_.punch(first_usable_byte(chunk), (chunk + std::uint64_t{1}) * kChunkBytes);
+    return true;
+}
+
+// Of a chunk that gives no pages from now on.
+void Space::take_all_available(std::uint32_t chunk) {
+    std::fill_n(available_.begin() + std::ptrdiff_t{chunk} * kWordsPerChunk, kWordsPerChunk, 0);
+    if (closed_[chunk]) {
+        closed_[chunk] = false;
         --closed_count_;
     } else {
-        available_total_ -= available_count_[last];
+        available_total_ -= available_count_[chunk];
     }
-    available_count_[last] = 0;
+    available_count_[chunk] = 0;
+}
+
+bool Space::retire_last_chunk(Csn covered) {
+    const std::uint32_t last = chunk_count_ - 1;
+    if (last == 0) return false;
+    if (!punched_[last] && available_count_[last] < usable_pages(last)) return false;
+    if (!pool_.settled(meta_page(last), covered)) return false;
+    take_all_available(last);
+    if (punched_[last]) {
+        --punched_count_;
+        ++ready_punched_;
+    }
     chunk_count_ = last;
     return true;
 }
 
 std::uint32_t Space::chunks_worth_keeping() const {
     std::uint32_t chunks = chunk_count_;
-    const auto reach = [&] {
-        return available_total_ + std::uint64_t{chunks - chunk_count_} * (kChunkPages - 2);
-    };
-    while (chunks < growth_.chunks() && reach() < growth_mark(chunks)) ++chunks;
+    std::uint64_t reach = available_total_;
+    for (; chunks < growth_.chunks() && reach < growth_mark(chunks); ++chunks) {
+        reach += kChunkPages - 2;
+    }
     return chunks;
+}
+
+void Space::cut(std::uint32_t to_chunks, std::uint64_t file_bytes) {
+    growth_.cut(to_chunks, file_bytes);
+    for (std::uint32_t chunk = to_chunks; chunk < punched_.size(); ++chunk) {
+        if (punched_[chunk]) --ready_punched_;
+        punched_[chunk] = false;
+    }
 }
 
 Status Space::take_chunks(std::uint32_t chunks) {
     const std::uint32_t ready = growth_.chunks();
-    if (chunk_count_ == ready && growth_.running()) return {Error::kBusy, "growth is under way"};
+    if (chunk_count_ == ready && !growth_.idle()) return {Error::kBusy, "growth is under way"};
     Status extended;
+    if (chunk_count_ == ready && punched_count_ > 0 && !fill_refused_) {
+        fill_chunk();
+        return {Error::kBusy, "a chunk that gave its blocks back is filled"};
+    }
     if (chunk_count_ == ready) {
         std::uint32_t step = std::min(chunks, chunks_limit() - std::min(chunks_limit(), ready));
         extended = {Error::kNoSpace, "data file is at its limit"};
         for (; step > 0; step /= 2) {  // there may be room for less
-            extended = disk_.extend(StoreFile::kData, (ready + std::uint64_t{step}) * kChunkBytes);
+            extended = disk_.extend(StoreFile::kData, ready * kChunkBytes,
+                                    (ready + std::uint64_t{step}) * kChunkBytes);
             if (extended.error() != Error::kNoSpace) break;
         }
         if (extended) growth_.set_chunks(ready + step);
@@ -376,7 +471,7 @@ void Space::settle_page(PageId page, std::uint32_t crc, std::uint32_t newest) {
     }
 }
 
-void Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
+Status Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
     resize_tables(chunk + 1);
     chunk_count_ = std::max(chunk_count_, chunk + 1);
     growth_.set_chunks(chunk_count_);
@@ -388,10 +483,18 @@ void Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
         set_bit(in_file_.data(), chunk * kChunkPages + i, extents.in_extent(i));
     }
     settle_chunk(chunk, meta.used);
+    if (known_empty(chunk)) {
+        const Result<bool> backed =
+            disk_.backed(StoreFile::kData, first_usable_byte(chunk), hole_bytes(chunk));
+        if (!backed) return backed.failure();
+        punched_[chunk] = !*backed;
+        punched_count_ += !*backed;
+    }
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{chunk * kChunkPages + i};
-        if (!known(page)) make_available(page);
+        if (!known(page) && !punched_[chunk]) make_available(page);
     }
+    return {};
 }
 
 }  // namespace bidstore

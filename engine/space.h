@@ -10,6 +10,11 @@
 // and leaves the quarantine only when a checkpoint at or above its free csn is finished and no
 // snapshot below that csn is left: before that the file, or a reader, may still need its place.
 //
+// A chunk of available pages alone may be given back to the file system, at the end of the file or
+// where it stands, and taken into use again:
+//     available ──retire, cut──► behind the end ──growth──► available
+//     available ──punch──► punched ──fill──► available
+//
 // A dropped page (retention) goes the same way without a version of type free: until its quarantine
 // is over, the file, or the pool where the page changed since the last checkpoint, holds what older
 // snapshots see. So do pages of extents (engine/page/row.h), however they are freed.
@@ -26,6 +31,8 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "engine/disk.h"
@@ -92,11 +99,18 @@ class Space final : public Pages {
     std::uint64_t available() const { return available_total_; }
     // With the pages of chunks that are ready, but not taken into use.
     std::uint64_t in_reach() const;
-    // The number of chunks that the file should grow to now, so that `pages` and what comes next
-    // are there before they are needed; 0 when there is enough, or when the file is at its limit.
-    std::uint32_t growth_wanted(std::uint64_t pages) const;
-    bool at_limit() const { return growth_.chunks() >= chunks_limit(); }
+    // Begins to grow, so that `pages` and what comes next are there before they are needed: a chunk
+    // that gave its blocks back is filled, else the file gets longer. False: there is enough, or
+    // the file is at its limit. Growth is idle.
+    bool grow(std::uint64_t pages);
+    bool wants_growth(std::uint64_t pages) const { return in_reach() < pages + growth_mark(); }
+    // Growth::take_result(), after which a chunk that was filled has its pages available.
+    bool take_growth(Status& status);
+    bool at_limit() const {
+        return growth_.chunks() >= chunks_limit() && punched_count_ + ready_punched_ == 0;
+    }
     Growth& growth() { return growth_; }
+    const Growth& growth() const { return growth_; }
     std::uint64_t quarantined() const { return quarantine_.size(); }
     std::uint32_t chunk_count() const { return chunk_count_; }
 
@@ -112,8 +126,20 @@ class Space final : public Pages {
     using DeadExtent = std::function<bool(TableId table, std::uint32_t newest)>;
     std::uint32_t free_dead_extents(std::uint32_t chunk, const DeadExtent& dead);
     bool has_extents(std::uint32_t chunk) const;
-    // The first page of an extent in the chunk, and whose it is; 0: there is none.
-    PageId extent_in(std::uint32_t chunk, TableId& table) const;
+    // The tables that have extents in the chunk.
+    std::vector<TableId> extent_owners(std::uint32_t chunk) const;
+    // An extent that is to be somewhere else (engine/extent_move.h) goes
+    //   reserve_copy ──► copied(), page by page, by whoever writes them ──► attach_copy
+    // or back by give_back_copy(). Until it is attached its pages are in no bitmap, as those of a
+    // bulk load. False: no such runs, as near to the front as there are some.
+    bool reserve_copy(const ExtentNeed& need, std::uint32_t runs_max, std::vector<ExtentRun>& runs);
+    void give_back_copy(std::span<const ExtentRun> runs);
+    void copied(PageId page, std::uint32_t crc);
+    // In the open batch: the extent of the table with this newest time. All of it was written; the
+    // next checkpoint syncs it.
+    void attach_copy(TableId table, std::span<const ExtentRun> runs, std::uint32_t newest);
+    // Whether that happened since the last call.
+    bool take_attached_copies() { return std::exchange(attached_copies_, false); }
 
     // ---- bulk loads (engine/bulk_load.h) ----
     // A page goes  available ──reserve──► reserved ──attach──► in use, or back by give_back().
@@ -149,12 +175,13 @@ class Space final : public Pages {
     // A chunk that is closed gives no pages, and its available ones do not count, until reopen().
     // Whoever is in want of room reopens: secure() does.
     void close_chunk(std::uint32_t chunk);
+    void open_chunk(std::uint32_t chunk);
     void reopen();
     bool closed(std::uint32_t chunk) const { return chunk < closed_.size() && closed_[chunk]; }
     std::uint32_t closed_chunks() const { return closed_count_; }
     std::uint32_t available_in(std::uint32_t chunk) const { return available_count_[chunk]; }
-    // The next page behind `from` that the newest bitmap of the chunk has in use, fixed ones not
-    // counted; 0: none. Begin with the chunk's first page.
+    // The next page behind `from` that the newest bitmap of the chunk has in use, fixed ones and
+    // those of extents not counted; 0: none. Begin with the chunk's first page.
     PageId next_used(std::uint32_t chunk, PageId from) const;
     std::uint32_t used_in(std::uint32_t chunk) const;
     // The last chunk leaves the store when all of it is available, and when its metadata page has
@@ -162,9 +189,26 @@ class Space final : public Pages {
     // still: its place in the file is kept (growth().chunks()) until one does not. The caller drops
     // the metadata page out of the pool. False: not now.
     bool retire_last_chunk(Csn covered);
+    // A chunk whose pages are all available, and that the finished checkpoint knows as empty, gives
+    // its blocks back where it stands; its metadata page stays, and none of its pages is available
+    // before it was filled again: growth takes such chunks first. Growth is idle.
+    // False: not now.
+    bool punch_chunk(std::uint32_t chunk);
+    // Begins to fill the first chunk that is punched, if it comes before `chunk`, for its pages.
+    // Growth is idle. Which it is; 0: there is none, or the file system was full the last time.
+    std::uint32_t fill_before(std::uint32_t chunk);
+    bool fill_refused() const { return fill_refused_; }
+    bool punched(std::uint32_t chunk) const { return chunk < punched_.size() && punched_[chunk]; }
+    std::uint32_t punched_chunks() const { return punched_count_; }
+    // What punching a chunk gives back.
+    static std::uint64_t hole_bytes(std::uint32_t chunk) {
+        return std::uint64_t{usable_pages(chunk)} * kPageBytes;
+    }
     // With so many chunks in the file growth would not begin at once again; those in use, and as
     // many of the ready ones as that takes.
     std::uint32_t chunks_worth_keeping() const;
+    // Begins to cut the file of `file_bytes` behind so many chunks (Growth::cut).
+    void cut(std::uint32_t to_chunks, std::uint64_t file_bytes);
 
     // ---- quarantine ----
     // Up to `most` pages that may leave it now: the caller drops their free versions out of the
@@ -216,8 +260,9 @@ class Space final : public Pages {
     void end_checkpoint() { checkpoint_running_ = false; }
 
     // ---- open ----
-    // A chunk as the checkpoint left it; its metadata page is in the pool already.
-    void adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta);
+    // A chunk as the checkpoint left it; its metadata page is in the pool already. An empty one is
+    // looked at for holes.
+    Status adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta);
     // Chunk 0 of a new file: an open batch gets its metadata and the fixed pages' bits.
     void format_first_chunk();
 
@@ -228,6 +273,15 @@ class Space final : public Pages {
     static constexpr std::uint32_t kGrowChunksMax = 16;
 
     static std::uint32_t ahead_chunks(std::uint32_t chunks);
+    std::uint32_t growth_wanted(std::uint64_t pages) const;
+    // Its pages that are not fixed ones; these come first.
+    static std::uint64_t first_usable_byte(std::uint32_t chunk) {
+        return (chunk + std::uint64_t{1}) * kChunkBytes - hole_bytes(chunk);
+    }
+    std::uint32_t first_punched() const;
+    void fill_chunk();
+    bool known_empty(std::uint32_t chunk) const;
+    void take_all_available(std::uint32_t chunk);
     static std::uint64_t growth_mark(std::uint32_t chunks) {
         return std::uint64_t{ahead_chunks(chunks)} * kChunkPages / 2;
     }
@@ -242,10 +296,11 @@ class Space final : public Pages {
 
     void set_used(PageId page, bool used);
     bool takes_owner(std::uint32_t chunk, TableId table) const;
-    ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages);
+    ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk);
     void take_run(ExtentRun run);
     void return_run(ExtentRun run);
-    std::vector<ExtentRun> take_runs(const ExtentNeed& need, std::uint32_t runs_max);
+    std::vector<ExtentRun> take_runs(const ExtentNeed& need, std::uint32_t runs_max,
+                                     std::uint32_t from_chunk);
     bool reserve_extent(const ExtentNeed& need, std::uint32_t runs_max);
     void set_run(TableId table, ExtentRun run, std::uint32_t newest);
     void free_run(ExtentRun run);
@@ -268,6 +323,11 @@ class Space final : public Pages {
     std::vector<std::uint16_t> available_count_;  // per chunk
     std::vector<bool> closed_;                    // per chunk: being emptied
     std::uint32_t closed_count_ = 0;
+    std::vector<bool> punched_;           // per chunk: has holes
+    std::uint32_t punched_count_ = 0;     // of those in use
+    std::uint32_t ready_punched_ = 0;     // of those that are ready, or were
+    std::uint32_t filling_ = 0;           // the chunk that growth fills
+    bool fill_refused_ = false;           // the last time
     std::vector<std::uint64_t> known_;    // bit per page: allocated in the last checkpoint
     std::vector<std::uint32_t> crc_;      // per page: header.crc in the last checkpoint,
                                           // or, of a loaded one, in the next
@@ -279,6 +339,8 @@ class Space final : public Pages {
     std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place
     std::vector<ReservedExtent> reserved_;
     std::vector<TableId> loading_;  // with extents that are not attached
+    std::vector<ReservedExtent> copies_;  // by reserve_copy()
+    bool attached_copies_ = false;
     struct Quarantined {
         PageId page;
         Csn freed;

@@ -1,6 +1,7 @@
 // Space for extents: runs of neighbouring pages, found, taken, and freed with their rows or, when
 // these are dead, by metadata alone.
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "engine/extent_map.h"
@@ -47,14 +48,18 @@ bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
     const ExtentMap map(chunk_meta(pool_.newest_of(meta_page(chunk))));
     if (map.owns(table)) return true;
     std::vector<std::uint32_t> coming;
-    for (const ReservedExtent& extent : reserved_) {
-        const bool here = std::any_of(extent.runs.begin(), extent.runs.end(), [&](ExtentRun run) {
-            return chunk_of(first_page(run)) == chunk;
-        });
-        const std::uint32_t owner = extent.need.table.value;
-        if (!here || map.owns(extent.need.table)) continue;
-        if (owner == table.value) return true;
-        if (std::find(coming.begin(), coming.end(), owner) == coming.end()) coming.push_back(owner);
+    for (const auto& list : {std::cref(reserved_), std::cref(copies_)}) {
+        for (const ReservedExtent& extent : list.get()) {
+            const auto lies_here = [&](ExtentRun run) {
+                return chunk_of(first_page(run)) == chunk;
+            };
+            if (std::none_of(extent.runs.begin(), extent.runs.end(), lies_here)) continue;
+            const std::uint32_t owner = extent.need.table.value;
+            if (owner == table.value) return true;
+            const bool counted = map.owns(extent.need.table) ||
+                                 std::find(coming.begin(), coming.end(), owner) != coming.end();
+            if (!counted) coming.push_back(owner);
+        }
     }
     const auto loading = std::count_if(loading_.begin(), loading_.end(), [&](TableId each) {
         return each != table && !map.owns(each);
@@ -63,10 +68,10 @@ bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
 }
 
 // A run of `pages` free pages, or the longest of those looked at; pages 0 when none is free.
-ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages) {
+ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk) {
     ExtentRun best{0, 0};
     for (std::uint32_t i = 0; i < chunk_count_ && best.pages < pages; ++i) {
-        const std::uint32_t chunk = (extent_hint_ + i) % chunk_count_;
+        const std::uint32_t chunk = (from_chunk + i) % chunk_count_;
         if (closed_[chunk]) continue;
         const bool enough = available_count_[chunk] >= pages;
         // Chunks too full for one run are looked at for a part of it, some of them.
@@ -93,11 +98,12 @@ void Space::return_run(ExtentRun run) {
 }
 
 // None when that takes more runs.
-std::vector<ExtentRun> Space::take_runs(const ExtentNeed& need, std::uint32_t runs_max) {
+std::vector<ExtentRun> Space::take_runs(const ExtentNeed& need, std::uint32_t runs_max,
+                                        std::uint32_t from_chunk) {
     std::vector<ExtentRun> runs;
     std::uint32_t left = need.pages;
     while (left > 0 && runs.size() < runs_max) {
-        const ExtentRun run = find_run(need, left);
+        const ExtentRun run = find_run(need, left, from_chunk);
         if (run.pages == 0) break;
         take_run(run);
         runs.push_back(run);
@@ -109,7 +115,7 @@ std::vector<ExtentRun> Space::take_runs(const ExtentNeed& need, std::uint32_t ru
 }
 
 bool Space::reserve_extent(const ExtentNeed& need, std::uint32_t runs_max) {
-    std::vector<ExtentRun> runs = take_runs(need, runs_max);
+    std::vector<ExtentRun> runs = take_runs(need, runs_max, extent_hint_);
     if (runs.empty()) return false;
     reserved_.push_back({need, std::move(runs)});
     return true;
@@ -148,7 +154,7 @@ std::vector<ExtentRun> Space::reserve_runs(const ExtentNeed& need) {
     if (std::find(loading_.begin(), loading_.end(), need.table) == loading_.end()) {
         loading_.push_back(need.table);
     }
-    return take_runs(need, kServingRunsMax);
+    return take_runs(need, kServingRunsMax, extent_hint_);
 }
 
 // Until it is attached a run is told by its times: 0 means that the page before is of the same one.
@@ -171,6 +177,37 @@ void Space::attach_extents(TableId table, const PageRun& run) {
             set_bit(in_file_.data(), at, true);
         }
     }
+}
+
+// ---- copies ----
+
+bool Space::reserve_copy(const ExtentNeed& need, std::uint32_t runs_max,
+                         std::vector<ExtentRun>& runs) {
+    runs = take_runs(need, runs_max, 0);
+    if (runs.empty()) return false;
+    copies_.push_back({need, runs});
+    return true;
+}
+
+void Space::copied(PageId page, std::uint32_t crc) {
+    crc_[page.value] = crc;
+    set_bit(loaded_.data(), page.value, true);
+}
+
+void Space::give_back_copy(std::span<const ExtentRun> runs) {
+    std::erase_if(copies_, [&](const auto& copy) { return copy.runs[0] == runs[0]; });
+    for (const ExtentRun& run : runs) return_run(run);
+}
+
+void Space::attach_copy(TableId table, std::span<const ExtentRun> runs, std::uint32_t newest) {
+    std::erase_if(copies_, [&](const auto& copy) { return copy.runs[0] == runs[0]; });
+    for (const ExtentRun& run : runs) {
+        set_run(table, run, newest);
+        for (std::uint32_t i = 0; i < run.pages; ++i) {
+            set_bit(in_file_.data(), run.first + i, true);
+        }
+    }
+    attached_copies_ = true;
 }
 
 // ---- in the open batch ----
@@ -252,14 +289,13 @@ std::uint32_t Space::free_dead_extents(std::uint32_t chunk, const DeadExtent& de
     return pages;
 }
 
-PageId Space::extent_in(std::uint32_t chunk, TableId& table) const {
-    const ExtentMap map(chunk_meta(pool_.newest_of(meta_page(chunk))));
-    for (std::uint32_t i = 0; map.any() && i < kChunkPages; ++i) {
-        if (!map.first_of_run(i)) continue;
-        table = map.owner(i);
-        return PageId{chunk * kChunkPages + i};
+std::vector<TableId> Space::extent_owners(std::uint32_t chunk) const {
+    std::vector<TableId> owners;
+    const ChunkMeta& meta = chunk_meta(pool_.newest_of(meta_page(chunk)));
+    for (const std::uint32_t owner : meta.extent_owner) {
+        if (owner != 0) owners.push_back(TableId{owner});
     }
-    return PageId{};
+    return owners;
 }
 
 bool Space::has_extents(std::uint32_t chunk) const {

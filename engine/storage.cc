@@ -98,14 +98,11 @@ Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> ex
     };
     while (!secured()) {
         // At least one chunk more, also when there are pages enough, but in too many pieces.
-        const std::uint32_t chunks =
-            space.growth_wanted(std::max<std::uint64_t>(pages, space.in_reach() + 1));
-        if (chunks == 0) {
+        if (!space.grow(std::max<std::uint64_t>(pages, space.in_reach() + 1))) {
             return {Error::kNoSpace, disk.path(StoreFile::kData) +
                                          " is at its limit: raise max_data_bytes or pool_bytes"};
         }
         const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
-        space.growth().start(chunks);
         while (space.growth().running()) {
             disk.poll(1'000'000);
             if (clock.monotonic_ns() > deadline) {
@@ -114,7 +111,7 @@ Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> ex
             }
         }
         Status grown;
-        space.growth().take_result(grown);
+        space.take_growth(grown);
         if (!grown && !secured()) return grown;
         if (!grown) break;
     }

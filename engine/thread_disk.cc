@@ -1,6 +1,5 @@
 #include "engine/thread_disk.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
@@ -39,15 +38,18 @@ class ThreadDiskImpl final : public Disk {
     Status resize(StoreFile file, std::uint64_t size_bytes) override {
         return files_.resize(file, size_bytes);
     }
-    Status extend(StoreFile file, std::uint64_t size_bytes) override {
-        return files_.extend(file, size_bytes);
+    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override {
+        return files_.extend(file, from_bytes, size_bytes);
+    }
+    Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
+                        std::uint64_t length_bytes) override {
+        return files_.backed(file, offset_bytes, length_bytes);
     }
     std::string path(StoreFile file) const override { return files_.path(file); }
 
   private:
     void work();
     void execute(DiskRequest& request) const;
-    void punch(DiskRequest& request) const;
     ssize_t transfer_rest(const DiskRequest& request) const;
     int run_completions();
     void wait(std::uint64_t timeout_ns);
@@ -164,7 +166,14 @@ void ThreadDiskImpl::execute(DiskRequest& request) const {
         request.result = failed == 0 ? 0 : -errno;
         return;
     }
-    if (request.kind == DiskRequest::Kind::kPunch) return punch(request);
+    if (request.kind == DiskRequest::Kind::kPunch || request.kind == DiskRequest::Kind::kCut) {
+        const bool cut = request.kind == DiskRequest::Kind::kCut;
+        const int failed =
+            cut ? files_.cut(request.file, request.offset_bytes)
+                : files_.punch(request.file, request.offset_bytes, request.length_bytes);
+        request.result = failed < 0 ? failed : static_cast<std::int64_t>(request.length_bytes);
+        return;
+    }
     while (request.done_bytes < request.length_bytes) {
         const ssize_t moved = transfer_rest(request);
         if (moved < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -176,17 +185,6 @@ void ThreadDiskImpl::execute(DiskRequest& request) const {
         request.done_bytes += static_cast<std::uint32_t>(moved);
     }
     request.result = request.length_bytes;
-}
-
-void ThreadDiskImpl::punch(DiskRequest& request) const {
-    int failed = 0;
-    do {
-        failed = ::fallocate(files_.descriptor(request.file),
-                             FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                             static_cast<off_t>(request.offset_bytes),
-                             static_cast<off_t>(request.length_bytes));
-    } while (failed != 0 && errno == EINTR);
-    request.result = failed == 0 ? static_cast<std::int64_t>(request.length_bytes) : -errno;
 }
 
 ssize_t ThreadDiskImpl::transfer_rest(const DiskRequest& request) const {

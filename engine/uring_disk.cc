@@ -3,14 +3,18 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -81,8 +85,12 @@ class UringDiskImpl final : public Disk {
     Status resize(StoreFile file, std::uint64_t size_bytes) override {
         return files_.resize(file, size_bytes);
     }
-    Status extend(StoreFile file, std::uint64_t size_bytes) override {
-        return files_.extend(file, size_bytes);
+    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override {
+        return files_.extend(file, from_bytes, size_bytes);
+    }
+    Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
+                        std::uint64_t length_bytes) override {
+        return files_.backed(file, offset_bytes, length_bytes);
     }
     std::string path(StoreFile file) const override { return files_.path(file); }
     bool register_memory(std::byte* base, std::uint64_t size_bytes) override;
@@ -93,6 +101,8 @@ class UringDiskImpl final : public Disk {
     io_uring_sqe* next_entry();
     void start_waiting();
     void prepare(io_uring_sqe& entry, DiskRequest& request) const;
+    bool start_cut(const DiskRequest& request);
+    int end_cut();
     void flush();
     void arm_wake();
     void wait(std::uint64_t timeout_ns);
@@ -119,7 +129,12 @@ class UringDiskImpl final : public Disk {
     std::uint32_t in_flight_ = 0;
     std::uint32_t in_kernel_ = 0;  // of these, in the ring's queues or beyond
     RequestQueue waiting_;         // for a place among queue_depth_
-    RequestQueue done_;            // their completions have not run
+    // The cut that is under way: the kernel's rings know none before Linux 6.9, so a thread does
+    // it, and what is in the ring is a watch on its news.
+    std::thread cutter_;
+    int cut_news_ = -1;  // eventfd
+    int cut_result_ = 0;
+    RequestQueue done_;  // their completions have not run
 };
 
 Status UringDiskImpl::start() {
@@ -148,6 +163,7 @@ UringDiskImpl::~UringDiskImpl() {
     if (files_registered_ && in_kernel_ == 0) ::io_uring_unregister_files(&ring_);
     if (memory_bytes_ > 0 && in_kernel_ == 0) ::io_uring_unregister_buffers(&ring_);
     if (ring_exists_) ::io_uring_queue_exit(&ring_);
+    if (cutter_.joinable()) end_cut();
 }
 
 void UringDiskImpl::bind_to_thread() {
@@ -183,9 +199,48 @@ void UringDiskImpl::start_waiting() {
     while (!waiting_.empty() && in_kernel_ < queue_depth_) {
         io_uring_sqe* const entry = next_entry();
         if (!entry) return;  // the kernel takes nothing now; poll() tries again
-        prepare(*entry, waiting_.pop());
+        DiskRequest& request = waiting_.pop();
+        const bool cut = request.kind == DiskRequest::Kind::kCut;
+        if (cut && !start_cut(request)) {
+            ::io_uring_prep_nop(entry);  // its answer finds the failure in cut_result_
+            ::io_uring_sqe_set_data(entry, &request);
+        } else {
+            prepare(*entry, request);
+        }
         ++in_kernel_;
     }
+}
+
+// Cutting waits for all direct I/O of the file, which is no business of the caller's.
+bool UringDiskImpl::start_cut(const DiskRequest& request) {
+    CHECK(!cutter_.joinable());  // at most one at a time
+    cut_result_ = -ENOMEM;
+    cut_news_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (cut_news_ < 0) {
+        cut_result_ = -errno;
+        return false;
+    }
+    try {
+        cutter_ = std::thread([this, file = request.file, size_bytes = request.offset_bytes] {
+            cpu_set_t anywhere;  // and not where the engine is pinned
+            std::memset(&anywhere, 0xff, sizeof anywhere);
+            static_cast<void>(::sched_setaffinity(0, sizeof anywhere, &anywhere));
+            cut_result_ = files_.cut(file, size_bytes);
+            const std::uint64_t one = 1;
+            static_cast<void>(!::write(cut_news_, &one, sizeof one));
+        });
+    } catch (const std::system_error& failed) {
+        cut_result_ = -failed.code().value();
+        return false;
+    }
+    return true;
+}
+
+int UringDiskImpl::end_cut() {
+    if (cutter_.joinable()) cutter_.join();  // it has told its news
+    if (cut_news_ >= 0) ::close(cut_news_);
+    cut_news_ = -1;
+    return cut_result_;
 }
 
 bool UringDiskImpl::register_memory(std::byte* base, std::uint64_t size_bytes) {
@@ -219,7 +274,7 @@ void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
     std::byte* const rest = static_cast<std::byte*>(request.buffer) + request.done_bytes;
     const std::uint32_t length = request.length_bytes - request.done_bytes;
     const std::uint64_t offset = request.offset_bytes + request.done_bytes;
-    const bool has_bytes = length > 0 && request.kind != DiskRequest::Kind::kPunch;
+    const bool has_bytes = length > 0 && request.buffer != nullptr;
     const int slice = has_bytes ? registered_slice(rest, length) : -1;
     switch (request.kind) {
         case DiskRequest::Kind::kRead:
@@ -241,6 +296,10 @@ void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
         case DiskRequest::Kind::kSync:
             ::io_uring_prep_fsync(&entry, file, IORING_FSYNC_DATASYNC);
             break;
+        case DiskRequest::Kind::kCut:
+            ::io_uring_prep_poll_add(&entry, cut_news_, POLLIN);
+            ::io_uring_sqe_set_data(&entry, &request);
+            return;
     }
     if (files_registered_) entry.flags |= IOSQE_FIXED_FILE;
     ::io_uring_sqe_set_data(&entry, &request);
@@ -338,7 +397,9 @@ void UringDiskImpl::on_entry(void* data, int result) {
 }
 
 void UringDiskImpl::on_request(DiskRequest& request, int result) {
-    if (result == -EINTR || result == -EAGAIN) {
+    if (request.kind == DiskRequest::Kind::kCut) {
+        complete(request, end_cut());
+    } else if (result == -EINTR || result == -EAGAIN) {
         waiting_.push(request);
     } else if (result < 0 || request.kind == DiskRequest::Kind::kSync) {
         complete(request, result);

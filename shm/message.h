@@ -157,10 +157,11 @@ enum class CompactResult : std::uint32_t {
     kLeft,       // pages to move out of the chunks that are being emptied
     kGivenBack,  // bytes, by the file system's leave, since the connection's first step
     kFileBytes,  // length of the data file
-    kStays,      // the chunk that cannot be emptied and ends the file then; -1: there is none
-    kStaysFor,   // id of the table whose root or large value is in it
+    kStays,      // the chunk with a root that ends the file then; -1: there is none
+    kStaysFor,   // id of the table whose root is in it
+    kLooked,     // leaves, by this step, for neighbours that fit into one page
 };
-inline constexpr std::uint32_t kCompactResults = 7;
+inline constexpr std::uint32_t kCompactResults = 8;
 
 // What can be changed of a table.
 struct TableAttributes {

@@ -32,6 +32,30 @@ inline std::vector<std::byte> row_value(std::uint32_t id, std::uint32_t round = 
     return value;
 }
 
+// Rows with a value of any length.
+inline Schema value_schema(const char* name = "values") {
+    auto schema =
+        Schema::make(name, {{"id", ColumnType::kU32, 0}, {"body", ColumnType::kBytes, 0}}, 1);
+    CHECK(schema.ok());
+    return *schema;
+}
+
+// Bytes that say whose they are, of which round, and where.
+inline std::vector<std::byte> wide_row(std::uint32_t id, std::uint32_t round, std::size_t length) {
+    std::vector<std::byte> body(length);
+    std::uint64_t word = id * 2'654'435'761u + round;
+    for (std::size_t i = 0; i < length; ++i) {
+        if (i % 512 == 0) word = word * 6'364'136'223'846'793'005u + 1'442'695'040'888'963'407u;
+        body[i] = static_cast<std::byte>(word >> 8 * (i % 8));
+    }
+    const Schema schema = value_schema();
+    RowBuilder builder(schema);
+    CHECK(builder.set_bytes(1, body).ok());
+    const auto value = builder.value();
+    CHECK(value.ok());
+    return {value->begin(), value->end()};
+}
+
 // Puts rows [first, last), twenty at a time; those that were acknowledged go into `rows`.
 inline void put_rows(SimStore& store, SimClient& client, TableId table, std::uint32_t first,
                      std::uint32_t last, CompactionRows& rows, std::uint32_t round = 0) {
@@ -55,6 +79,35 @@ inline Error erase_rows(SimStore& store, SimClient& client, TableId table, std::
     if (error != Error::kOk) return error;
     rows.erase(rows.lower_bound(row_key(first)), rows.lower_bound(row_key(last)));
     return error;
+}
+
+// The free pages of all chunks but the last, until they are given back: what is allocated meanwhile
+// lies at the end of the file.
+inline std::vector<PageRun> hold_front_pages(Space& space) {
+    std::vector<PageRun> held;
+    std::vector<PageRun> of_the_last;
+    for (PageRun run; (run = space.reserve(kChunkPages, 1)).count > 0;) {
+        const bool last = chunk_of(run.first) + 1 == space.chunk_count();
+        (last ? of_the_last : held).push_back(run);
+    }
+    for (const PageRun& run : of_the_last) space.give_back(run);
+    return held;
+}
+
+inline void give_back(Space& space, std::vector<PageRun>& held) {
+    for (const PageRun& run : held) space.give_back(run);
+    held.clear();
+}
+
+// A table whose root lies in the last chunk.
+inline TableId create_late_table(SimStore& store, SimClient& client, const Schema& schema) {
+    Storage& storage = store.engine->core().storage();
+    const std::uint32_t last = storage.space.chunk_count() - 1;
+    std::vector<PageRun> held = hold_front_pages(storage.space);
+    const TableId late = store.create_table(client, schema);
+    give_back(storage.space, held);
+    CHECK_OP(chunk_of(storage.catalog->find(late)->tree.root()), >=, last);
+    return late;
 }
 
 // One step after the other, without waiting: advance() after advance().

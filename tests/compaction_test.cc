@@ -63,6 +63,15 @@ class CompactionTest : public ::testing::Test {
             rounds);
     }
     Space& space() { return store->engine->core().storage().space; }
+    std::uint64_t pages_of(TableId of) {
+        const Tree& tree = store->engine->core().storage().catalog->find(of)->tree;
+        std::uint64_t pages = 0;
+        CHECK(store->engine->core()
+                  .storage()
+                  .complete([&] { return tree.visit_pages([&](PageId) { ++pages; }); })
+                  .ok());
+        return pages;
+    }
     void expect_sound() {
         EXPECT_EQ(store->rows(table), rows);
         EXPECT_EQ(store->verify(), "");
@@ -126,6 +135,52 @@ TEST_F(CompactionTest, WaitsForWhatWasFreedJustBefore) {
     expect_sound();
 }
 
+// Leaves of eight rows where nineteen fit, none of them free or worth a merge when a row goes: only
+// looking at all of them makes room.
+TEST_F(CompactionTest, SparseLeavesAreMergedWhereverTheyAre) {
+    constexpr std::uint32_t kInLeaf = 19;
+    constexpr std::uint32_t kLeaves = 1'500;
+    auto schema =
+        Schema::make("sparse", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 200}}, 1);
+    ASSERT_TRUE(schema.ok());
+    for (const std::uint32_t frames : {4'000u, 700u}) {
+        SCOPED_TRACE(std::to_string(frames) + " frames");
+        start(compaction_store(frames));
+        const TableId sparse = store->create_table(*client, *schema);
+        for (std::uint32_t id = 0; id < kInLeaf * kLeaves;) {
+            TransactionBytes put;
+            for (int i = 0; i < 50 && id < kInLeaf * kLeaves; ++i, ++id) {
+                const std::vector<std::byte> pad(200, static_cast<std::byte>(id));
+                put.operation(OperationKind::kPut, sparse, row_key(id), pad);
+            }
+            ASSERT_EQ(store->commit(*client, put).error, Error::kOk);
+        }
+        for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) {
+            TransactionBytes erase;
+            erase.operation(OperationKind::kDeleteRange, sparse, row_key(leaf * kInLeaf + 8),
+                            row_key((leaf + 1) * kInLeaf));
+            ASSERT_EQ(store->commit(*client, erase).error, Error::kOk);
+        }
+        settle();
+        const std::uint64_t leaves = pages_of(sparse);
+        ASSERT_GE(leaves, kLeaves);
+        const std::uint64_t file_bytes = data_bytes(*store);
+        CompactClient compaction(*client);
+        ASSERT_TRUE(compact(compaction));
+        EXPECT_EQ(compaction.error(), Error::kOk);
+        EXPECT_LE(pages_of(sparse), leaves * 6 / 10);
+        EXPECT_LT(data_bytes(*store), file_bytes);
+        CompactClient again(*client);
+        ASSERT_TRUE(compact(again));
+        EXPECT_LE(again.moved(), leaves / 50) << "what is dense is left alone";
+        EXPECT_EQ(store->verify(), "");
+        ASSERT_TRUE(store->stop());
+        options_ = compaction_store();  // all of it fits the pool
+        open(store->disk->clone(5));
+        EXPECT_EQ(store->rows(sparse).size(), 8 * kLeaves);
+    }
+}
+
 TEST_F(CompactionTest, SecondRunFindsNothingToDo) {
     start();
     fill();
@@ -135,7 +190,7 @@ TEST_F(CompactionTest, SecondRunFindsNothingToDo) {
     CompactClient second(*client);
     ASSERT_TRUE(compact(second));
     EXPECT_EQ(second.moved(), 0u);
-    EXPECT_EQ(second.steps(), 1u);
+    EXPECT_LE(second.steps(), 4u);
     EXPECT_LE(store->disk->steps(), writes + 4);
 }
 
@@ -217,9 +272,11 @@ TEST_F(CompactionTest, ClientThatGoesAwayLeavesTheStoreAsItWas) {
     fill();
     SimClient& other = store->connect();
     CompactClient compaction(other);
-    ASSERT_TRUE(store->run_until([&] { return compaction.advance() || compaction.steps() > 4; }));
-    EXPECT_GT(space().closed_chunks(), 0u);
-    EXPECT_GT(compaction.moved(), 0u);
+    ASSERT_TRUE(store->run_until([&] {
+        store->clock.advance_ns(1'000'000);
+        return compaction.advance() || (compaction.moved() > 4 && space().closed_chunks() > 0);
+    }));
+    ASSERT_FALSE(compaction.done());
     CompactClient second(*client);
     ASSERT_TRUE(store->run_until([&] { return second.advance(); }));
     EXPECT_EQ(second.error(), Error::kBusy);
@@ -239,7 +296,10 @@ TEST_F(CompactionTest, WriterInWantOfRoomTakesTheChunksBack) {
     start(options);
     fill();
     CompactClient compaction(*client, 1);
-    ASSERT_TRUE(store->run_until([&] { return compaction.advance() || compaction.steps() > 2; }));
+    ASSERT_TRUE(store->run_until([&] {
+        store->clock.advance_ns(1'000'000);
+        return compaction.advance() || (compaction.moved() > 2 && space().closed_chunks() > 0);
+    }));
     ASSERT_GT(space().closed_chunks(), 0u);
     put_rows(*store, *client, table, kRows, kRows + 10'000, rows);
     EXPECT_EQ(rows.size(), kRows / 4 + 10'000);

@@ -245,6 +245,85 @@ TEST_P(DiskContract, CutFileEndsThereAndGrowsWithZeros) {
     EXPECT_TRUE(same(AlignedBuffer(kPageBytes), in));
 }
 
+TEST_P(DiskContract, CutBesideOtherRequestsEndsTheFileThere) {
+    grow(StoreFile::kData, 64 * kPageBytes);
+    AlignedBuffer out(8 * kPageBytes);
+    AlignedBuffer in(8 * kPageBytes);
+    fill(out, 4);
+    for (const std::uint64_t page : {0u, 56u}) {
+        Request write(Kind::kWrite, StoreFile::kData, page * kPageBytes, out.data(),
+                      8 * kPageBytes);
+        EXPECT_EQ(run(write), 8 * kPageBytes);
+    }
+    // Twice, for one must leave the next as it was itself.
+    for (const std::uint64_t pages : {40u, 16u}) {
+        Request cut(Kind::kCut, StoreFile::kData, pages * kPageBytes, nullptr, 0);
+        Request read(Kind::kRead, StoreFile::kData, 0, in.data(), 8 * kPageBytes);
+        disk_->submit(cut);
+        disk_->submit(read);
+        EXPECT_EQ(finish(read), 8 * kPageBytes);
+        EXPECT_EQ(finish(cut), 0);
+        EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), pages * kPageBytes);
+        EXPECT_TRUE(same(out, in));
+    }
+    Request sync(Kind::kSync, StoreFile::kData, 0, nullptr, 0);
+    EXPECT_EQ(run(sync), 0);
+    Request gone(Kind::kRead, StoreFile::kData, 56 * kPageBytes, in.data(), 8 * kPageBytes);
+    EXPECT_EQ(run(gone), -ENODATA);
+    // What was cut off does not come back.
+    grow(StoreFile::kData, 64 * kPageBytes);
+    EXPECT_EQ(run(gone), 8 * kPageBytes);
+    EXPECT_TRUE(same(AlignedBuffer(8 * kPageBytes), in));
+}
+
+TEST_P(DiskContract, HoleIsToldOfUntilAGrowthHasFilledIt) {
+    constexpr std::uint32_t kPages = 64;
+    grow(StoreFile::kData, 2 * kPages * kPageBytes);
+    const auto backed = [&](std::uint64_t first, std::uint64_t pages) {
+        const auto told = disk_->backed(StoreFile::kData, first * kPageBytes, pages * kPageBytes);
+        EXPECT_TRUE(told.ok());
+        return told.ok() && *told;
+    };
+    EXPECT_TRUE(backed(0, 2 * kPages));
+    EXPECT_FALSE(backed(kPages, 2 * kPages)) << "the file ends before that";
+    Request hole(Kind::kPunch, StoreFile::kData, 0, nullptr, kPages * kPageBytes);
+    const std::int64_t punched = run(hole);
+    if (punched == -EOPNOTSUPP) GTEST_SKIP() << "this file system has no holes";
+    EXPECT_EQ(punched, kPages * kPageBytes);
+    EXPECT_FALSE(backed(0, kPages));
+    EXPECT_FALSE(backed(0, 2 * kPages));
+    EXPECT_TRUE(backed(kPages, kPages));
+    AlignedBuffer zeros(kPages * kPageBytes);
+    Request half(Kind::kGrow, StoreFile::kData, 0, zeros.data(), kPages / 2 * kPageBytes);
+    EXPECT_EQ(run(half), kPages / 2 * kPageBytes);
+    EXPECT_FALSE(backed(0, kPages));
+    Request whole(Kind::kGrow, StoreFile::kData, 0, zeros.data(), kPages * kPageBytes);
+    EXPECT_EQ(run(whole), kPages * kPageBytes);
+    Request sync(Kind::kSync, StoreFile::kData, 0, nullptr, 0);
+    EXPECT_EQ(run(sync), 0);
+    EXPECT_TRUE(backed(0, 2 * kPages));
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 2 * kPages * kPageBytes);
+}
+
+TEST_P(DiskContract, ExtendedFileIsLongerAndNeverShorter) {
+    grow(StoreFile::kData, 4 * kPageBytes);
+    AlignedBuffer out(4 * kPageBytes);
+    AlignedBuffer in(4 * kPageBytes);
+    fill(out, 6);
+    Request write(Kind::kWrite, StoreFile::kData, 0, out.data(), 4 * kPageBytes);
+    EXPECT_EQ(run(write), 4 * kPageBytes);
+    ASSERT_TRUE(disk_->extend(StoreFile::kData, 4 * kPageBytes, 12 * kPageBytes).ok());
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 12 * kPageBytes);
+    ASSERT_TRUE(disk_->extend(StoreFile::kData, 2 * kPageBytes, 8 * kPageBytes).ok());
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 12 * kPageBytes);
+    Request old(Kind::kRead, StoreFile::kData, 0, in.data(), 4 * kPageBytes);
+    EXPECT_EQ(run(old), 4 * kPageBytes);
+    EXPECT_TRUE(same(out, in));
+    Request added(Kind::kRead, StoreFile::kData, 8 * kPageBytes, in.data(), 4 * kPageBytes);
+    EXPECT_EQ(run(added), 4 * kPageBytes);
+    EXPECT_TRUE(same(AlignedBuffer(4 * kPageBytes), in));
+}
+
 TEST_P(DiskContract, HoleReadsAsZerosAndTheFileKeepsItsSize) {
     grow(StoreFile::kData, 64 * kPageBytes);
     AlignedBuffer out(64 * kPageBytes);
@@ -408,6 +487,25 @@ TEST_P(RealDisk, DoorbellRungWhileItSleepsEndsTheSleep) {
     ::close(wake);
 }
 
+// A file that is long enough may have holes all the same: a cut that was cut off itself leaves
+// them.
+TEST_P(RealDisk, ExtendedFileHasItsBlocksWhereItHadHoles) {
+    constexpr std::uint64_t kBytes = 1u << 20;
+    grow(StoreFile::kData, 2 * kBytes);
+    const auto taken = [&] {
+        struct stat facts {};
+        EXPECT_EQ(::stat(disk_->path(StoreFile::kData).c_str(), &facts), 0);
+        return static_cast<std::uint64_t>(facts.st_blocks) * 512;
+    };
+    ASSERT_GE(taken(), 2 * kBytes);
+    Request hole(Kind::kPunch, StoreFile::kData, kBytes, nullptr, kBytes);
+    if (run(hole) == -EOPNOTSUPP) GTEST_SKIP() << "this file system has no holes";
+    EXPECT_LT(taken(), 2 * kBytes);
+    ASSERT_TRUE(disk_->extend(StoreFile::kData, kBytes, 2 * kBytes).ok());
+    EXPECT_GE(taken(), 2 * kBytes);
+    EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 2 * kBytes);
+}
+
 TEST_P(RealDisk, ErrorsKeepTheirNumber) {
     AlignedBuffer out(kPageBytes);
     Request write(Kind::kWrite, StoreFile::kData, std::uint64_t{1} << 62, out.data(), kPageBytes);
@@ -552,7 +650,8 @@ class HungDisk final : public Disk {
     void set_wake_descriptor(int) override {}
     Result<std::uint64_t> size_bytes(StoreFile) override { return std::uint64_t{0}; }
     Status resize(StoreFile, std::uint64_t) override { return {}; }
-    Status extend(StoreFile, std::uint64_t) override { return {}; }
+    Status extend(StoreFile, std::uint64_t, std::uint64_t) override { return {}; }
+    Result<bool> backed(StoreFile, std::uint64_t, std::uint64_t) override { return true; }
     std::string path(StoreFile) const override { return "hung"; }
 
   private:

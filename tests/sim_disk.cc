@@ -55,8 +55,13 @@ void SimDisk::check_request(const DiskRequest& request) const {
     CHECK(request.length_bytes % kPageBytes == 0);
     CHECK_OP(request.length_bytes, <=, kMaxTransferBytes);
     const bool sync = request.kind == DiskRequest::Kind::kSync;
-    CHECK(sync == (request.length_bytes == 0));
+    const bool cut = request.kind == DiskRequest::Kind::kCut;
+    CHECK((sync || cut) == (request.length_bytes == 0));
     if (sync) return;
+    if (cut) {
+        if (!crashed_) CHECK_OP(request.offset_bytes, <=, file_of(request.file).size_bytes);
+        return;
+    }
     const std::uint64_t end = request.offset_bytes + request.length_bytes;
     if (request.kind == DiskRequest::Kind::kPunch) {
         CHECK(request.buffer == nullptr);
@@ -107,6 +112,11 @@ void SimDisk::submit(DiskRequest& request) {
 
 void SimDisk::capture(Flight& flight) {
     const DiskRequest& request = *flight.request;
+    if (request.kind == DiskRequest::Kind::kCut) {
+        flight.cuts_to_bytes = request.offset_bytes;
+        return;
+    }
+    flight.punches = request.kind == DiskRequest::Kind::kPunch;
     flight.write = ++writes_;
     flight.first_sector = request.offset_bytes / kSectorBytes;
     flight.lost = lost_.contains(step_);
@@ -201,41 +211,96 @@ std::int64_t SimDisk::effect(Flight& flight) {
         apply_sync(flight);
         return 0;
     }
+    if (request.kind == DiskRequest::Kind::kCut) {
+        if (flight.error_number != 0) return -flight.error_number;
+        cut(flight);
+        return 0;
+    }
     check_untouched(flight);
     if (flight.error_number != 0) {
         write_in_part(flight);
         return -flight.error_number;
     }
+    if (writes_into_a_hole(flight)) return -options_.full_error;
     if (!grow(flight)) return -options_.full_error;
     if (!flight.lost) apply_write(flight, request.durable);
     return request.length_bytes;
+}
+
+std::uint64_t SimDisk::room_bytes() const {
+    std::uint64_t used = 0;
+    for (const File& file : files_) used += file.size_bytes - file.holes.size() * kPageBytes;
+    return options_.capacity_bytes - std::min(options_.capacity_bytes, used);
+}
+
+bool SimDisk::writes_into_a_hole(const Flight& flight) const {
+    if (flight.request->kind != DiskRequest::Kind::kWrite) return false;
+    const File& file = file_of(flight.file);
+    const std::uint64_t first = flight.first_sector * kSectorBytes / kPageBytes;
+    const auto hole = file.holes.lower_bound(first);
+    const std::uint64_t end = first + flight.values.size() * kSectorBytes / kPageBytes;
+    return hole != file.holes.end() && *hole < end;
 }
 
 // Makes the file as long as a growth needs; false when the disk is full before that.
 bool SimDisk::grow(const Flight& flight) {
     File& file = file_of(flight.file);
     const std::uint64_t end = flight.grows_to_bytes;
+    if (end == 0) return true;
+    if (!fill_holes(flight, room_bytes())) return false;
     if (end <= file.size_bytes) return true;
-    std::uint64_t others = 0;
-    for (const File& each : files_) others += &each == &file ? 0 : each.size_bytes;
-    const std::uint64_t room = options_.capacity_bytes - std::min(options_.capacity_bytes, others);
-    const std::uint64_t room_blocks = room / kPageBytes * kPageBytes;
-    file.size_bytes = std::max(file.size_bytes, std::min(end, room_blocks));
+    const std::uint64_t room_blocks = room_bytes() / kPageBytes * kPageBytes;
+    file.size_bytes = std::min(end, file.size_bytes + room_blocks);
     file.grown.push_back({++order_, file.size_bytes});
     return file.size_bytes == end;
+}
+
+bool SimDisk::fill_holes(const Flight& flight, std::uint64_t room) {
+    File& file = file_of(flight.file);
+    const std::uint64_t end = flight.grows_to_bytes / kPageBytes;
+    for (auto hole = file.holes.lower_bound(flight.first_sector * kSectorBytes / kPageBytes);
+         hole != file.holes.end() && *hole < end; hole = file.holes.erase(hole)) {
+        if (room < kPageBytes) return false;
+        room -= kPageBytes;
+        file.filled[*hole] = ++order_;
+    }
+    return true;
+}
+
+void SimDisk::cut(const Flight& flight) {
+    File& file = file_of(flight.file);
+    const std::uint64_t old_bytes = std::max(file.size_bytes, file.cut_from.size_bytes);
+    set_size(file, std::min(file.size_bytes, flight.cuts_to_bytes));
+    file.cut_from = {++order_, old_bytes};
 }
 
 void SimDisk::set_size(File& file, std::uint64_t bytes) {
     file.size_bytes = file.durable_size_bytes = bytes;
     file.grown.clear();
+    file.cut_from = {};
+    file.holes.erase(file.holes.lower_bound(bytes / kPageBytes), file.holes.end());
+    file.filled.erase(file.filled.lower_bound(bytes / kPageBytes), file.filled.end());
     const std::uint64_t sectors = bytes / kSectorBytes;
     if (file.durable.size() > sectors) file.durable.resize(sectors);
     file.cached.erase(file.cached.lower_bound(sectors), file.cached.end());
 }
 
-// After power loss a file has a size between the durable one and the newest.
+// After power loss a file has a size between the durable one and the newest; a cut may not have
+// happened, and holes may be there again.
 void SimDisk::lose_unsynced_growth(SimDisk& next) const {
+    for (const Flight& flight : crashed_ ? cut_off_ : flights_) {
+        const bool cuts = flight.cuts_to_bytes != ~std::uint64_t{0};
+        if (cuts && next.random(2) == 0) next.cut(flight);
+    }
     for (File& file : next.files_) {
+        for (const auto& [page, order] : file.filled) {
+            if (next.random(2) == 0) file.holes.insert(page);
+        }
+        file.filled.clear();
+        if (file.cut_from.size_bytes > file.size_bytes) {
+            const std::uint64_t blocks = (file.cut_from.size_bytes - file.size_bytes) / kPageBytes;
+            set_size(file, file.size_bytes + next.random(blocks + 1) * kPageBytes);
+        }
         if (file.grown.empty()) continue;
         const std::uint64_t blocks = (file.size_bytes - file.durable_size_bytes) / kPageBytes;
         set_size(file, file.durable_size_bytes + next.random(blocks + 1) * kPageBytes);
@@ -271,6 +336,9 @@ void SimDisk::check_untouched(const Flight& flight) const {
 void SimDisk::apply_write(const Flight& flight, bool durable) {
     File& file = file_of(flight.file);
     ++order_;
+    for (std::size_t i = 0; flight.punches && i < flight.values.size(); ++i) {
+        file.holes.insert((flight.first_sector + i) * kSectorBytes / kPageBytes);
+    }
     for (std::size_t i = 0; i < flight.values.size(); ++i) {
         const std::uint64_t sector = flight.first_sector + i;
         if (sector * kSectorBytes >= file.size_bytes) continue;  // misdirected, or cut meanwhile
@@ -296,6 +364,8 @@ void SimDisk::apply_sync(const Flight& flight) {
         file.durable_size_bytes = std::max(file.durable_size_bytes, grown.size_bytes);
         return true;
     });
+    if (file.cut_from.order <= flight.order) file.cut_from = {};
+    std::erase_if(file.filled, [&](const auto& fill) { return fill.second <= flight.order; });
     for (auto at = file.cached.begin(); at != file.cached.end();) {
         std::vector<Version>& versions = at->second;
         const auto later = std::find_if(versions.begin(), versions.end(),
@@ -324,9 +394,27 @@ Result<std::uint64_t> SimDisk::size_bytes(StoreFile file) {
     return file_of(file).size_bytes;
 }
 
-Status SimDisk::extend(StoreFile name, std::uint64_t size_bytes) {
+Result<bool> SimDisk::backed(StoreFile name, std::uint64_t offset_bytes,
+                             std::uint64_t length_bytes) {
+    const File& file = file_of(name);
+    if (crashed_) return {Error::kIoError, path(name) + ": the disk is dead"};
+    const auto hole = file.holes.lower_bound(offset_bytes / kPageBytes);
+    const std::uint64_t end = offset_bytes + length_bytes;
+    return end <= file.size_bytes && (hole == file.holes.end() || *hole * kPageBytes >= end);
+}
+
+Status SimDisk::extend(StoreFile name, std::uint64_t from_bytes, std::uint64_t size_bytes) {
     File& file = file_of(name);
-    if (size_bytes <= file.size_bytes) return {};
+    const auto first = file.holes.lower_bound(from_bytes / kPageBytes);
+    const auto last = file.holes.lower_bound(size_bytes / kPageBytes);
+    const auto holes = static_cast<std::uint64_t>(std::distance(first, last));
+    const std::uint64_t added = size_bytes - std::min(size_bytes, file.size_bytes);
+    if (holes * kPageBytes + added > room_bytes()) {
+        return {Error::kNoSpace, "growing " + path(name) + ": no space left on device"};
+    }
+    for (auto hole = first; hole != last; ++hole) file.filled[*hole] = ++order_;
+    file.holes.erase(first, last);
+    if (added == 0) return {};
     const std::uint64_t durable_bytes = file.durable_size_bytes;
     std::vector<GrownSize> grown = file.grown;
     const Status resized = resize(name, size_bytes);
@@ -345,9 +433,7 @@ Status SimDisk::resize(StoreFile name, std::uint64_t size_bytes) {
         const bool full = failure->second == ENOSPC;
         return {full ? Error::kNoSpace : Error::kIoError, "resizing " + path(name)};
     }
-    std::uint64_t others = 0;
-    for (const File& each : files_) others += &each == &file ? 0 : each.size_bytes;
-    if (size_bytes > file.size_bytes && others + size_bytes > options_.capacity_bytes) {
+    if (size_bytes > file.size_bytes && size_bytes - file.size_bytes > room_bytes()) {
         return {Error::kNoSpace, "growing " + path(name) + ": no space left on device"};
     }
     const std::uint64_t old = file.size_bytes;
@@ -548,6 +634,8 @@ std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed, const SectorCho
 std::unique_ptr<SimDisk> SimDisk::process_crash(std::uint64_t seed) const {
     auto disk = successor(seed);
     for (const Flight& flight : crashed_ ? cut_off_ : flights_) {
+        const bool cuts = flight.cuts_to_bytes != ~std::uint64_t{0};
+        if (cuts && disk->random(2) == 0) disk->cut(flight);
         if (flight.values.empty() || flight.lost) continue;
         const std::uint64_t fate = disk->random(3);
         if (fate > 0) static_cast<void>(disk->grow(flight));

@@ -15,8 +15,14 @@
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
 //             that; before, power loss leaves any size between (whole blocks). Beyond
 //             capacity_bytes it grows by what there is and fails with full_error.
-//   punch     is a write of zeros: lost, torn and reordered as any.
-//   extend    is done when it returns, and durable as grow is. kNoSpace leaves the size.
+//   punch     is a write of zeros: lost, torn and reordered as any. The room that it gives back has
+//             others at once: a plain write into a hole fails with full_error. A growth fills it,
+//             for good with a kSync submitted after that; before, power loss may make it a hole
+//             again.
+//   cut       is done when it completes, and durable as grow is: before the kSync, power loss
+//             leaves any size between.
+//   extend    is done when it returns, holes that it fills included, and durable as grow is.
+//             kNoSpace leaves the size.
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.
 //   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
@@ -72,7 +78,9 @@ class SimDisk final : public Disk {
     void set_wake_descriptor(int descriptor) override { wake_ = descriptor; }
     Result<std::uint64_t> size_bytes(StoreFile file) override;
     Status resize(StoreFile file, std::uint64_t size_bytes) override;
-    Status extend(StoreFile file, std::uint64_t size_bytes) override;
+    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override;
+    Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
+                        std::uint64_t length_bytes) override;
     std::string path(StoreFile file) const override;
 
     // ---- faults
@@ -117,6 +125,8 @@ class SimDisk final : public Disk {
     std::unique_ptr<SimDisk> process_crash(std::uint64_t seed) const;
     // The same disk with nothing in flight and no fault set; nothing may be in flight here.
     std::unique_ptr<SimDisk> clone(std::uint64_t seed) const;
+    // Pages of the file without room of their own.
+    std::uint64_t holes(StoreFile file) const { return file_of(file).holes.size(); }
     // Sectors with a value that power loss may take back.
     std::uint64_t unsynced_sectors() const;
 
@@ -143,6 +153,9 @@ class SimDisk final : public Disk {
         std::uint64_t size_bytes = 0;
         std::uint64_t durable_size_bytes = 0;
         std::vector<GrownSize> grown;  // since the size was last made durable
+        GrownSize cut_from{};          // the longest size that power loss may bring back; 0: none
+        std::set<std::uint64_t> holes;                  // pages
+        std::map<std::uint64_t, std::uint64_t> filled;  // page, and the order of its filling
         std::vector<SectorPtr> durable;
         // Completed since they were last made durable, oldest first; read sees the last.
         std::map<std::uint64_t, std::vector<Version>> cached;
@@ -154,6 +167,8 @@ class SimDisk final : public Disk {
         std::uint64_t first_sector = 0;
         std::vector<SectorPtr> values;     // of a write
         std::uint64_t grows_to_bytes = 0;  // of a growth, else 0
+        std::uint64_t cuts_to_bytes = ~std::uint64_t{0};  // of a cut
+        bool punches = false;
         std::uint64_t order = 0;           // of a sync: completions up to here are covered
         std::uint64_t done_ns = 0;         // serve_one_by_one(): when it is
         int error_number = 0;
@@ -182,6 +197,10 @@ class SimDisk final : public Disk {
     int poll_served(std::uint64_t timeout_ns);
     std::int64_t effect(Flight& flight);
     bool grow(const Flight& flight);
+    bool fill_holes(const Flight& flight, std::uint64_t room_bytes);
+    bool writes_into_a_hole(const Flight& flight) const;
+    std::uint64_t room_bytes() const;
+    void cut(const Flight& flight);
     static void set_size(File& file, std::uint64_t bytes);
     void lose_unsynced_growth(SimDisk& next) const;
     std::int64_t read(const Flight& flight);

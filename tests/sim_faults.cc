@@ -12,7 +12,7 @@ std::uint64_t used_bytes(SimDisk& disk) {
     std::uint64_t bytes = 0;
     for (const StoreFile file : {StoreFile::kData, StoreFile::kLog, StoreFile::kJournal}) {
         const auto size = disk.size_bytes(file);
-        if (size) bytes += *size;
+        if (size) bytes += *size - disk.holes(file) * kPageBytes;
     }
     return bytes;
 }
@@ -42,7 +42,9 @@ void SimFaults::watch(SimDisk& disk) {
             disk.fail_at(step, EIO);
         }
         if (kind != SimStep::kSubmitWrite || !lies_) return;
-        if (disk.submitting()->file == StoreFile::kLog) return;
+        const DiskRequest& request = *disk.submitting();
+        const bool has_bytes = request.buffer != nullptr;  // a hole and a cut miss nothing
+        if (request.file == StoreFile::kLog || !has_bytes) return;
         if (pick(20) == 0) disk.lose_at(step);
         if (pick(20) == 0) disk.misdirect_at(step, pick(1'000) * 4'096);
     });

@@ -59,7 +59,10 @@ SimKeeper::SimKeeper(Random& random, Findings& findings, const Excuses& excuses)
 
 bool SimKeeper::connect(SimLife& life) { return session_.connect(life.store); }
 void SimKeeper::send_again() { session_.send_again(); }
-void SimKeeper::lose() { session_.lose(); }
+void SimKeeper::lose() {
+    session_.lose();
+    held_.clear();
+}
 
 std::vector<SimKeeper::GuestsPtr> SimKeeper::guests() const {
     if (next_ && !decided_) return {now_, next_};
@@ -149,9 +152,12 @@ void SimKeeper::begin_create(SimLife& life, const std::string& name) {
     TransactionBytes bytes;
     bytes.operation(OperationKind::kCreateTable, TableId{},
                     std::as_bytes(std::span(&attributes, 1)), std::as_bytes(std::span(encoded)));
-    static_cast<void>(life);
     large_ = false;
+    // Compaction makes holes before it.
+    Space& space = life.store.engine->core().storage().space;
+    if (pick(3) == 0) held_ = hold_front_pages(space);
     send(std::move(next), bytes);
+    if (number_ == 0) give_back(space, held_);
 }
 
 void SimKeeper::begin_rows(SimLife& life, const std::string& name) {
@@ -245,14 +251,14 @@ void SimKeeper::act(SimLife& life) {
     const std::string name = "guest" + std::to_string(pick(4));
     const bool there = now_->contains(name);
     const std::uint64_t choice = pick(100);
-    if (choice < 5) {
+    if (choice < 8) {
         ++acts_;
         compact_.emplace(session_.client());
     } else if (!there) {
         choice < 30 ? begin_load(name) : begin_create(life, name);
-    } else if (choice < 13) {
+    } else if (choice < 16) {
         begin_drop(life, name);
-    } else if (choice < 22) {
+    } else if (choice < 25) {
         begin_retention(life, name);
     } else {
         begin_rows(life, name);
@@ -261,7 +267,8 @@ void SimKeeper::act(SimLife& life) {
 
 // ---- answers ----
 
-void SimKeeper::answered(SimLife&, const Answer& answer) {
+void SimKeeper::answered(SimLife& life, const Answer& answer) {
+    give_back(life.store.engine->core().storage().space, held_);
     const Error error = answer.error;
     if (error == Error::kOk) {
         now_ = next_;

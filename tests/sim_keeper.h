@@ -81,6 +81,7 @@ class SimKeeper {
     bool decided_ = false;      // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
     std::optional<CompactClient> compact_;
+    std::vector<PageRun> held_;  // so that a new table's root lies at the end of the file
     std::uint64_t acts_ = 0;
 };
 

@@ -53,6 +53,8 @@ void SimTotals::add(const SimTotals& other) {
     evictions += other.evictions;
     checkpoints += other.checkpoints;
     expired_pages += other.expired_pages;
+    moved_pages += other.moved_pages;
+    holes += other.holes;
 }
 
 std::string SimTotals::text() const {
@@ -62,7 +64,8 @@ std::string SimTotals::text() const {
         << " lives, " << crashes_in_recovery << " crashes in recovery, " << refused_starts
         << " starts refused, " << buried << " clients died, " << keeper_acts
         << " changes of tables, " << evictions << " evictions, " << checkpoints << " checkpoints, "
-        << expired_pages << " pages expired";
+        << expired_pages << " pages expired, " << moved_pages << " moved, " << holes
+        << " pages of holes";
     return out.str();
 }
 
@@ -376,6 +379,8 @@ void SimWorld::count() {
     totals_.evictions += counted(Counter::kEvictions);
     totals_.checkpoints += counted(Counter::kCheckpoints);
     totals_.expired_pages += counted(Counter::kPagesExpired);
+    totals_.moved_pages += counted(Counter::kPagesMoved);
+    totals_.holes += life_->store.disk->holes(StoreFile::kData);
 }
 
 }  // namespace bidstore

@@ -35,6 +35,8 @@ struct SimTotals {
     std::uint64_t evictions = 0;
     std::uint64_t checkpoints = 0;
     std::uint64_t expired_pages = 0;
+    std::uint64_t moved_pages = 0;
+    std::uint64_t holes = 0;  // pages, at the ends of lives
 
     void add(const SimTotals& other);
     std::string text() const;

@@ -46,6 +46,7 @@ struct ValueReference {
     std::array<ExtentRun, kValueRunsMax> runs{};
 
     std::span<const ExtentRun> all_runs() const { return std::span(runs).first(run_count); }
+    friend bool operator==(const ValueReference&, const ValueReference&) = default;
     // As bytes in a row.
     std::uint32_t size_bytes() const { return 8 + 8 * run_count; }
     void store(std::byte* to) const;

@@ -1,0 +1,350 @@
+// Compaction of a file with large values in it and with roots at its end: values move, chunks in
+// the middle give their blocks back where they stand, and take them again before they are used.
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "engine/engine_core.h"
+#include "tests/compaction_fixture.h"
+#include "tests/snapshot_reader.h"
+
+namespace bidstore {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+constexpr std::uint32_t kValues = 320;
+
+SimStoreOptions values_store() {
+    SimStoreOptions options = small_store();
+    options.frames = 6'000;
+    options.engine.log_segment_bytes = 4u << 20;
+    options.engine.journal_bytes = 8u << 20;
+    options.engine.checkpoint_interval_ns = 2'000'000'000;
+    return options;
+}
+
+// Mostly of some pages, now and then of hundreds.
+std::size_t length_of(std::uint32_t id) {
+    return id % 40 == 7 ? 400'000 + id : 5'000 + (id * 7'919) % 60'000;
+}
+
+class CompactionValues : public ::testing::Test {
+  protected:
+    void start(const SimStoreOptions& options = values_store()) {
+        options_ = options;
+        SimDiskOptions disk_options;
+        disk_options.seed = 3;
+        open(std::make_unique<SimDisk>(disk_options));
+        values = store->create_table(*client, value_schema());
+    }
+    void open(std::unique_ptr<SimDisk> disk) {
+        view.reset();
+        store = std::make_unique<SimStore>(options_, std::move(disk), 3);
+        const Status opened = store->open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        auto descriptor = store->pool->open_read_only();
+        ASSERT_TRUE(descriptor.ok());
+        auto mapped = PoolView::map(std::move(*descriptor));
+        ASSERT_TRUE(mapped.ok());
+        view.emplace(std::move(*mapped));
+        client = &store->connect();
+    }
+    void put(std::uint32_t id, std::uint32_t round = 0) {
+        TransactionBytes bytes;
+        const Bytes row = wide_row(id, round, length_of(id));
+        bytes.operation(OperationKind::kPut, values, row_key(id), row);
+        ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk) << id;
+        rows[row_key(id)] = row;
+    }
+    void erase(std::uint32_t id) {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kDelete, values, row_key(id), {});
+        ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk) << id;
+        rows.erase(row_key(id));
+    }
+    // Of which one in five stays, all over the file.
+    void fill() {
+        for (std::uint32_t id = 0; id < kValues; ++id) ASSERT_NO_FATAL_FAILURE(put(id));
+        for (std::uint32_t id = 0; id < kValues; ++id) {
+            if (id % 5 == 2) continue;
+            ASSERT_NO_FATAL_FAILURE(erase(id));
+        }
+        settle();
+    }
+    TableId late_table() {
+        auto schema = Schema::make("late", {{"id", ColumnType::kU32, 0}}, 1);
+        CHECK(schema.ok());
+        return create_late_table(*store, *client, *schema);
+    }
+    void settle() {
+        for (int i = 0; i < 20; ++i) {
+            store->clock.advance_ns(500'000'000);
+            store->run_until([] { return false; }, 20);
+        }
+    }
+    bool compact(CompactClient& compaction, std::uint32_t rounds = 40'000) {
+        return store->run_until(
+            [&] {
+                store->clock.advance_ns(1'000'000);
+                return compaction.advance();
+            },
+            rounds);
+    }
+    Space& space() { return store->engine->core().storage().space; }
+    Catalog& catalog() { return *store->engine->core().storage().catalog; }
+    void expect_sound() {
+        EXPECT_EQ(store->rows(values), rows);
+        EXPECT_EQ(store->verify(), "");
+    }
+    void reopen() {
+        ASSERT_TRUE(store->stop());
+        open(store->disk->clone(5));
+    }
+
+    SimStoreOptions options_;
+    std::unique_ptr<SimStore> store;
+    std::optional<PoolView> view;
+    SimClient* client = nullptr;
+    TableId values;
+    CompactionRows rows;
+};
+
+TEST_F(CompactionValues, MoveToTheFrontAndTheFileIsCut) {
+    for (const std::uint32_t frames : {6'000u, 900u}) {
+        SCOPED_TRACE(frames == 6'000 ? "all in the pool" : "most outside the pool");
+        rows.clear();
+        SimStoreOptions options = values_store();
+        options.frames = frames;
+        start(options);
+        fill();
+        reopen();  // nothing of a value is in the pool
+        const std::uint64_t before = data_bytes(*store);
+        ASSERT_GE(before, 6 * kChunkBytes);
+        CompactClient compaction(*client);
+        ASSERT_TRUE(compact(compaction)) << "left " << compaction.value(CompactResult::kLeft);
+        EXPECT_EQ(compaction.error(), Error::kOk);
+        EXPECT_LE(data_bytes(*store), before / 2);
+        EXPECT_EQ(compaction.value(CompactResult::kGivenBack), before - data_bytes(*store));
+        options_.frames = 6'000;  // to look at all of them
+        reopen();
+        expect_sound();
+        for (std::uint32_t id = 0; id < 20; ++id) put(id, 1);
+        settle();
+        expect_sound();
+    }
+}
+
+TEST_F(CompactionValues, SnapshotHeldAcrossItReadsTheOldPlaces) {
+    SimStoreOptions options = values_store();
+    options.engine.max_snapshot_age_ns = 3'000'000'000'000;
+    start(options);
+    fill();
+    const TreeShape shape(value_schema(), values);
+    const PageId root = catalog().find(values)->tree.root();
+    SimClient& reader = store->connect(Rights::kReader);
+    const CompactionRows before = rows;
+    const std::uint64_t file_bytes = data_bytes(*store);
+    CompactClient compaction(*client);
+    {
+        Snapshot snapshot(*store, *view, reader, 0);
+        EXPECT_FALSE(compact(compaction, 4'000)) << "the snapshot holds the old places";
+        EXPECT_GT(compaction.moved(), 0u);
+        EXPECT_EQ(data_bytes(*store), file_bytes);
+        for (std::uint32_t id = 2; id < kValues; id += 5) put(id, 1);
+        settle();
+        const auto stored = snapshot.backwards(shape, root);
+        ASSERT_TRUE(stored.has_value()) << snapshot.trouble();
+        const auto seen = snapshot.whole(value_schema(), *stored);
+        ASSERT_TRUE(seen.has_value()) << snapshot.trouble();
+        EXPECT_EQ(*seen, before);
+    }
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_LT(data_bytes(*store), file_bytes);
+    expect_sound();
+}
+
+// Replaced, erased and put anew while the same values are being copied.
+TEST_F(CompactionValues, WritersChangeTheValuesThatMove) {
+    start();
+    fill();
+    SimClient& writer = store->connect();
+    CompactClient compaction(*client);
+    std::mt19937 random(5);
+    std::optional<std::uint32_t> token;
+    std::uint32_t written = 0;
+    const auto write = [&] {
+        if (token && !writer.answer(*token)) return;
+        const std::uint32_t id = 2 + 5 * static_cast<std::uint32_t>(random() % (kValues / 5));
+        TransactionBytes bytes;
+        if (++written % 4 == 0) {
+            bytes.operation(OperationKind::kDelete, values, row_key(id), {}, kIfPresent);
+            rows.erase(row_key(id));
+        } else {
+            const Bytes row = wide_row(id, written, written % 8 == 1 ? 100 : 30'000);
+            bytes.operation(OperationKind::kPut, values, row_key(id), row);
+            rows[row_key(id)] = row;
+        }
+        token = writer.submit(bytes.bytes());
+    };
+    ASSERT_TRUE(store->run_until(
+        [&] {
+            store->clock.advance_ns(200'000);
+            if (written < 300) write();
+            return compaction.advance();
+        },
+        60'000));
+    ASSERT_TRUE(store->run_until([&] { return writer.answer(*token).has_value(); }));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_GT(written, 40u);
+    settle();
+    expect_sound();
+    reopen();
+    expect_sound();
+}
+
+// The client may go at any moment of a copy: what was reserved for it comes back.
+TEST_F(CompactionValues, ClientThatGoesAwayLeavesNothingReserved) {
+    start();
+    fill();
+    for (std::uint32_t rounds = 1; rounds < 300; rounds += 7) {
+        SimClient& other = store->connect();
+        CompactClient compaction(other);
+        store->run_until([&] { return compaction.advance(); }, rounds);
+        store->disconnect(other);
+        ASSERT_TRUE(store->run_until([&] { return store->engine->core().extent_move_is_over(); }));
+    }
+    settle();
+    expect_sound();
+    std::uint64_t used = 0;
+    for (std::uint32_t chunk = 0; chunk < space().chunk_count(); ++chunk) {
+        used += space().used_in(chunk);
+    }
+    std::uint64_t fixed = 0;
+    for (std::uint32_t page = 0; page < space().chunk_count() * kChunkPages; ++page) {
+        fixed += Space::fixed(PageId{page});
+    }
+    ASSERT_EQ(space().punched_chunks(), 0u);
+    EXPECT_EQ(space().available() + space().quarantined() + used + fixed,
+              space().chunk_count() * kChunkPages);
+}
+
+TEST_F(CompactionValues, DamagedValueStopsItByNameAndTheRestGoesOn) {
+    start();
+    fill();
+    PageId last;
+    for (PageId page{0}; page.value < space().chunk_count() * kChunkPages; ++page.value) {
+        if (space().allocated(page) && space().is_extent(page)) last = page;
+    }
+    reopen();
+    store->disk->flip(StoreFile::kData, last.value * kPageBytes + 900);
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kCorruption);
+    EXPECT_EQ(compaction.last().failed_operation, last.value);
+    put(1, 4);
+}
+
+// ---- chunks in the middle
+
+TEST_F(CompactionValues, ChunksBeforeARootGiveTheirBlocksBackWhereTheyStand) {
+    start();
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
+    const TableId late = late_table();
+    for (std::uint32_t id = 0; id < kValues; ++id) {
+        if (id % 5 != 2) erase(id);
+    }
+    settle();
+    const std::uint32_t chunks = space().chunk_count();
+    ASSERT_GE(chunks, 6u);
+    const std::uint64_t before = data_bytes(*store);
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_EQ(compaction.value(CompactResult::kStaysFor), late.value);
+    EXPECT_GE(space().punched_chunks(), 2u);
+    EXPECT_GE(store->disk->holes(StoreFile::kData), 2u * 510);
+    EXPECT_EQ(compaction.value(CompactResult::kGivenBack),
+              store->disk->holes(StoreFile::kData) * kPageBytes + before - data_bytes(*store));
+    expect_sound();
+    CompactClient again(*client);
+    ASSERT_TRUE(compact(again));
+    EXPECT_EQ(again.moved(), 0u);
+    EXPECT_EQ(again.value(CompactResult::kGivenBack), 0u);
+    // They are found again at the start, and filled before anything is put there: the simulated
+    // disk refuses a write into a hole.
+    const std::uint64_t holes = store->disk->holes(StoreFile::kData);
+    const std::uint32_t punched = space().punched_chunks();
+    reopen();
+    EXPECT_EQ(space().punched_chunks(), punched);
+    expect_sound();
+    const std::uint64_t length = data_bytes(*store);
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id, 1);
+    settle();
+    EXPECT_LT(store->disk->holes(StoreFile::kData), holes);
+    EXPECT_LE(data_bytes(*store), length + 3 * kChunkBytes) << "holes are taken first";
+    expect_sound();
+}
+
+TEST_F(CompactionValues, HolesAtTheEndAreCutWithIt) {
+    start();
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
+    const TableId late = late_table();
+    for (std::uint32_t id = 0; id < kValues; ++id) {
+        if (id % 5 != 2) erase(id);
+    }
+    settle();
+    CompactClient first(*client);
+    ASSERT_TRUE(compact(first));
+    ASSERT_GE(space().punched_chunks(), 2u);
+    const std::uint64_t before = data_bytes(*store);
+    const std::uint64_t holes = store->disk->holes(StoreFile::kData) * kPageBytes;
+    TransactionBytes drop;
+    drop.operation(OperationKind::kDropTable, late, {}, {});
+    ASSERT_EQ(store->commit(*client, drop).error, Error::kOk);
+    settle();
+    CompactClient second(*client);
+    ASSERT_TRUE(compact(second));
+    EXPECT_LT(data_bytes(*store), before);
+    EXPECT_GE(second.value(CompactResult::kGivenBack) + holes, before - data_bytes(*store));
+    expect_sound();
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id, 1);
+    settle();
+    expect_sound();
+    reopen();
+    expect_sound();
+}
+
+// A full file system is met when a hole is filled, and nowhere else.
+TEST_F(CompactionValues, FullFileSystemIsSaidBeforeAHoleIsUsed) {
+    start();
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
+    late_table();
+    for (std::uint32_t id = 0; id < kValues; ++id) {
+        if (id % 5 != 2) erase(id);
+    }
+    settle();
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    ASSERT_GE(space().punched_chunks(), 2u);
+    store->disk->set_capacity_bytes(0);
+    Error refused = Error::kOk;
+    for (std::uint32_t id = kValues; id < 3 * kValues && refused == Error::kOk; ++id) {
+        TransactionBytes bytes;
+        const Bytes row = wide_row(id, 0, 30'000);
+        bytes.operation(OperationKind::kPut, values, row_key(id), row);
+        refused = store->commit(*client, bytes).error;
+        if (refused == Error::kOk) rows[row_key(id)] = row;
+    }
+    EXPECT_EQ(refused, Error::kNoSpace);
+    EXPECT_EQ(store->engine->fence_reason(), "");
+    expect_sound();
+    store->disk->set_capacity_bytes(1ull << 40);
+    store->clock.advance_ns(2'000'000'000);
+    settle();
+    put(5 * kValues);
+    expect_sound();
+}
+
+}  // namespace
+}  // namespace bidstore
