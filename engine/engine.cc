@@ -9,6 +9,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kTickNs = 10'000'000;
+constexpr std::uint64_t kDeviceQuietNsMax = 5'000'000'000;
 constexpr std::uint64_t kLongGapNs = 1'000'000;       // a gap counts as so long at most
 constexpr std::uint64_t kSleepBehindLogNs = 100'000;  // with a log write under way: no doorbell
 
@@ -109,7 +110,7 @@ void Engine::Core::fence(const std::string& reason) {
 
 EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
-    bool worked = disk_.poll(0) > 0;
+    bool worked = poll_disk(0);
     worked |= take_commands();
     pace_writers();
     worked |= retry_parked();
@@ -138,12 +139,38 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     return EngineRound::kIdle;
 }
 
+bool Engine::Core::poll_disk(std::uint64_t timeout_ns) {
+    const bool answered = disk_.poll(timeout_ns) > 0;
+    device_answered_ |= answered;
+    return answered;
+}
+
+// A device that hangs keeps its requests, and what they write to: there is nothing to be done here
+// but to name it. Writers wait, each until its own deadline; what is in the pool is still read.
+void Engine::Core::watch_device(std::uint64_t now_ns) {
+    const bool waits = disk_.in_flight() > 0 && !std::exchange(device_answered_, false);
+    if (!waits) {
+        if (device_named_) say(4, "the device answers again");
+        device_named_ = false;
+        device_quiet_since_ns_ = 0;
+        return;
+    }
+    if (device_quiet_since_ns_ == 0) device_quiet_since_ns_ = now_ns;
+    if (device_named_ || now_ns - device_quiet_since_ns_ < kDeviceQuietNsMax) return;
+    device_named_ = true;
+    say(2, "the device has answered none of " + std::to_string(disk_.in_flight()) +
+               " requests to " + disk_.path(StoreFile::kData) + ", log and journal for " +
+               std::to_string(kDeviceQuietNsMax / 1'000'000'000) +
+               " s: writes and reads of what is not in memory wait; look at the kernel's log and "
+               "at the device");
+}
+
 // With a log write under way its completion is the next event that matters, and it is near: the
 // doorbell (a system call of the client) is not worth it.
 void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     if (options_.spin || max_sleep_ns == 0) return;
     if (commit_->in_flight()) {
-        disk_.poll(std::min(max_sleep_ns, kSleepBehindLogNs));
+        poll_disk(std::min(max_sleep_ns, kSleepBehindLogNs));
         return;
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
@@ -152,7 +179,7 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     const bool paced = storage_.checkpointer->running();  // its next piece is due soon
     if (starved || paced) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
     sleep_.announce();
-    if (!port_.any_news()) disk_.poll(max_sleep_ns);
+    if (!port_.any_news()) poll_disk(max_sleep_ns);
     sleep_.cancel();
     clients_.drain_doorbell();
 }
@@ -186,6 +213,7 @@ void Engine::Core::tick() {
     if (last_tick_ns_ != 0 && now_ns - last_tick_ns_ < kTickNs) return;
     last_tick_ns_ = now_ns;
     pool_segment_.header().engine.heartbeat_ns.store(now_ns);
+    watch_device(now_ns);
     if (commit_) reclaim(kSweepLooks);  // ends leases, too
     if (commit_) gather_touches();
     const std::uint64_t held_bytes = versions_of_readers() * kPageBytes;

@@ -59,13 +59,13 @@ class Engine::Core {
         std::uint64_t taken_ns = 0;
     };
 
-    struct RetentionWalk {  // over a table's inner nodes
+    struct RetentionWalk {            // over a table's inner nodes
         std::vector<std::byte> from;  // where it goes on; empty: at the beginning
         std::uint64_t next_ns = 0;
         std::uint64_t done_floor = 0;  // of the last whole walk
     };
 
-    struct Compaction {  // the one that is under way
+    struct Compaction {                     // the one that is under way
         std::uint64_t client_id = 0;        // whose; 0: nobody's
         Csn begun;                          // what was freed up to here comes back first
         std::vector<TableId> sparse;        // tables whose leaves were not all looked at
@@ -103,6 +103,8 @@ class Engine::Core {
     bool drop_leaves_of(TableEntry& table);
     bool retain();
     bool expire_sessions();
+    bool poll_disk(std::uint64_t timeout_ns);
+    void watch_device(std::uint64_t now_ns);
     void tick();
     void sleep(std::uint64_t max_sleep_ns);
     bool lingers(bool worked);
@@ -276,6 +278,9 @@ class Engine::Core {
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;
     std::uint64_t last_tick_ns_ = 0;
+    std::uint64_t device_quiet_since_ns_ = 0;  // 0: it owes no answer, or gave one
+    bool device_answered_ = false;             // since the last tick
+    bool device_named_ = false;                // in the log, as one that does not answer
     std::uint64_t growth_failed_ns_ = 0;  // the file system was full; 0 when the last one succeeded
     std::string growth_failure_;
     std::uint64_t wanted_pages_ = 0;  // the greatest need that was not met since the last growth
@@ -283,7 +288,7 @@ class Engine::Core {
     std::uint64_t no_reclaim_before_ns_ = 0;  // for room: the last one freed nothing
     std::uint64_t idle_since_ns_ = 0;         // 0: something was done in the last round
     std::uint64_t idle_gap_ns_ = 0;           // how long such idleness lasts, a moving average
-    std::uint64_t evicted_ns_ = 0;        // the last time that pages were
+    std::uint64_t evicted_ns_ = 0;            // the last time that pages were
     // No frame could be had since then, for a transaction and for a page.
     std::uint64_t writes_starved_since_ns_ = 0;
     std::uint64_t reads_starved_since_ns_ = 0;

@@ -501,6 +501,33 @@ TEST_F(EngineTest, MoreTransactionsThanABatchTakesWaitForTheNext) {
     EXPECT_EQ(applied, 200u);
 }
 
+TEST_F(EngineTest, ADeviceThatDoesNotAnswerIsNamedOnce) {
+    start();
+    const auto named = [&](const std::string& what) {
+        return std::count_if(store->log_lines.begin(), store->log_lines.end(),
+                             [&](const auto& line) { return line.find(what) != line.npos; });
+    };
+    const auto rounds = [&](int seconds) {
+        for (int i = 0; i < seconds * 10; ++i) {
+            store->clock.advance_ns(100'000'000);
+            store->round();
+        }
+    };
+    rounds(60);  // nothing is asked of it
+    store->disk->serve_one_by_one(store->clock, 20'000'000'000);
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kPut, users, key_of(1), row_of(users_schema(), 1, 1, "a"));
+    const auto call = client->submit(bytes.bytes());
+    rounds(4);
+    EXPECT_EQ(named("has answered none"), 0);
+    rounds(12);
+    EXPECT_EQ(named("has answered none"), 1);
+    EXPECT_EQ(named("answers again"), 0);
+    rounds(30);
+    EXPECT_GE(named("answers again"), 1);
+    EXPECT_TRUE(client->answer(*call).has_value());
+}
+
 TEST_F(EngineTest, SessionBelongsToItsUser) {
     start();
     SessionId session;
