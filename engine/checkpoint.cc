@@ -21,6 +21,8 @@ constexpr std::uint32_t kComposeWork = 4;       // a page of metadata
 constexpr std::uint32_t kEntriesPerUnit = 128;  // of the journal's list
 constexpr std::uint32_t kSettledPerUnit = 16;   // images
 
+constexpr std::uint64_t kListBlocks = 4;  // of the journal's list, in a write
+
 constexpr std::uint64_t kWriteCost = 10;  // of a write beside that of its pages, in pages
 
 std::uint32_t group_of(std::uint32_t chunk) { return chunk / kDirectoryChunks; }
@@ -227,6 +229,7 @@ bool Checkpointer::step() {
             return spend(1) && make_list();
         case Phase::kJournalHeader:
             if (in_flight_ > 0) return false;
+            if (cursor_ < header_blocks(journaled_.size())) return submit_list();
             enter(Phase::kJournalSync);
             submit_sync(StoreFile::kJournal);
             return true;
@@ -436,11 +439,11 @@ bool Checkpointer::make_list() {
         entry += sizeof written;
     }
     journal_list_crc_ = crc32c(from, static_cast<std::size_t>(entry - from), journal_list_crc_);
-    if (cursor_ == journaled_.size()) submit_journal_header();
+    if (cursor_ == journaled_.size()) end_list();
     return true;
 }
 
-void Checkpointer::submit_journal_header() {
+void Checkpointer::end_list() {
     enter(Phase::kJournalHeader);
     const std::uint64_t bytes = header_blocks(journaled_.size()) * kBlockBytes;
     const std::size_t used = sizeof(JournalHeader) + journaled_.size() * sizeof(JournalEntry);
@@ -450,12 +453,22 @@ void Checkpointer::submit_journal_header() {
     header.list_crc = journal_list_crc_;
     std::memcpy(list_.data(), &header, sizeof header);
     totals_.journal_pages += journaled_.size();
+}
+
+// Header and list, a piece of some blocks at a time: as a whole they can be more than the disk
+// takes in one request.
+bool Checkpointer::submit_list() {
+    const std::uint64_t left = header_blocks(journaled_.size()) - cursor_;
+    const std::uint64_t blocks = std::min<std::uint64_t>(left, kListBlocks);
     single_ = DiskRequest{};
     single_.kind = DiskRequest::Kind::kWrite;
     single_.file = StoreFile::kJournal;
-    single_.length_bytes = static_cast<std::uint32_t>(bytes);
-    single_.buffer = list_.data();
+    single_.offset_bytes = cursor_ * kBlockBytes;
+    single_.length_bytes = static_cast<std::uint32_t>(blocks * kBlockBytes);
+    single_.buffer = list_.data() + single_.offset_bytes;
+    cursor_ += blocks;
     submit_single();
+    return true;
 }
 
 void Checkpointer::submit_sync(StoreFile file) {

@@ -118,8 +118,8 @@ class Checkpointer {
         kJournal,        // images ──► kCompose
         kCompose,        // metadata and directory, which need all CRCs ──► kJournalRest
         kJournalRest,    // these ──► kJournalList
-        kJournalList,    // header and list ──► kJournalHeader
-        kJournalHeader,  // ──► kJournalSync
+        kJournalList,    // makes header and list ──► kJournalHeader
+        kJournalHeader,  // writes them ──► kJournalSync
         kJournalSync,    // ──► kName
         kName,           // both superblock copies ──► kPlaces
         kPlaces,         // ──► kPlacesSync
@@ -153,7 +153,8 @@ class Checkpointer {
     std::byte* composed_page(PageId page, PageType type);
     bool submit_images(std::vector<Image>& images, StoreFile file, bool in_place);
     bool make_list();
-    void submit_journal_header();
+    void end_list();
+    bool submit_list();
     void submit_sync(StoreFile file);
     void submit_single();
     void submit_superblock();
@@ -200,8 +201,8 @@ class Checkpointer {
     std::size_t journal_cursor_ = 0;
     std::uint32_t in_flight_ = 0;
     std::vector<std::unique_ptr<Transfer>> transfers_;
-    AlignedBuffer list_;   // the journal's header and list
-    DiskRequest single_;   // journal header and syncs
+    AlignedBuffer list_;  // the journal's header and list
+    DiskRequest single_;  // pieces of that, and syncs
     std::string failure_;
     CheckpointTotals totals_;
 };
