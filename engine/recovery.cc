@@ -183,6 +183,17 @@ Status Recovery::check_sizes(const Superblock& superblock) {
                                      std::to_string(superblock.chunk_count * 2) +
                                      " MiB of chunks: max_data_bytes is set lower than that"};
     }
+    // The metadata of all chunks stay in the pool, and half of it is for what they are about.
+    const std::uint64_t frames = 2 * std::uint64_t{superblock.chunk_count};
+    if (frames > storage_.pool.frame_count()) {
+        return {Error::kInvalid,
+                storage_.disk.path(StoreFile::kData) + " has " +
+                    std::to_string(superblock.chunk_count) +
+                    " chunks (2 MiB each), whose metadata take half of a pool of " +
+                    std::to_string(frames) + " frames: set pool_bytes to " +
+                    std::to_string(frames * kPageBytes) + " at least, it has " +
+                    std::to_string(storage_.pool.frame_count() * std::uint64_t{kPageBytes})};
+    }
     return {};
 }
 

@@ -102,5 +102,47 @@ TEST(Recovery, ItsTimesAddUpToTheWhole) {
               recovery.elapsed_ns);
 }
 
+// It aborted in the middle of reading them, for want of a frame.
+TEST(Recovery, PoolThatIsTooSmallForTheChunksIsRefusedByItsSetting) {
+    std::unique_ptr<SimDisk> disk;
+    std::uint32_t chunks = 0;
+    {
+        SimStoreOptions options = recovery_store();
+        options.frames = 400;
+        SimStore store(options, std::make_unique<SimDisk>(), 1);
+        ASSERT_TRUE(store.open().ok());
+        Storage& storage = store.engine->core().storage();
+        Commit& commit = store.engine->core().commit();
+        Space& space = storage.space;
+        while (space.chunk_count() < 24) {
+            const auto may_grow = [&] { return !space.growth().running() && commit.open(); };
+            ASSERT_TRUE(store.run_until(may_grow));
+            const auto pages = static_cast<std::uint32_t>(space.available() + 1);
+            ASSERT_TRUE(storage.secure_space(pages).ok());
+            commit.touch();
+            commit.hurry();
+            ASSERT_TRUE(store.run_until([&] { return commit.quiet(); }));
+        }
+        ASSERT_TRUE(store.stop());
+        chunks = space.chunk_count();
+        disk = store.disk->clone(2);
+    }
+    SimStoreOptions options = recovery_store();
+    for (const std::uint32_t frames : {chunks - 2, 2 * chunks - 1}) {
+        options.frames = frames;
+        SimStore store(options, disk->clone(3), 3);
+        const Status opened = store.open();
+        ASSERT_FALSE(opened.ok());
+        EXPECT_EQ(opened.error(), Error::kInvalid);
+        const std::string least = std::to_string(2 * chunks * kPageBytes);
+        EXPECT_NE(opened.failure().what.find("set pool_bytes to " + least), std::string::npos)
+            << opened.failure().what;
+    }
+    options.frames = 2 * chunks;
+    SimStore store(options, disk->clone(3), 3);
+    const Status opened = store.open();
+    EXPECT_TRUE(opened.ok()) << opened.failure().what;
+}
+
 }  // namespace
 }  // namespace bidstore
