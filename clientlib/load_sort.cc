@@ -31,6 +31,12 @@ Failure file_failure(const std::string& directory, const char* what) {
                 std::strerror(number) + "; name another directory with --temp-dir"};
 }
 
+Failure lost_rows(const std::string& directory, const std::string& what) {
+    return {Error::kIoError, "sorting: " + what + " of a temporary file in " + directory +
+                                 "; look at that file system, or name another directory with "
+                                 "--temp-dir"};
+}
+
 }  // namespace
 
 // A sorted run: written once, then read once from its beginning.
@@ -46,6 +52,7 @@ class RowSorter::Run {
             const ssize_t done = ::write(descriptor_, bytes.data(), bytes.size());
             if (done < 0 && errno == EINTR) continue;
             if (done < 0) return false;
+            left_bytes_ += static_cast<std::uint64_t>(done);
             bytes = bytes.subspan(static_cast<std::size_t>(done));
         }
         return true;
@@ -65,6 +72,8 @@ class RowSorter::Run {
     }
     const std::byte* at() const { return buffer_.data() + position_; }
     bool failed() const { return failed_; }
+    // failed() that way: the file ended before what was written to it.
+    bool cut_short() const { return cut_short_; }
 
   private:
     // Whether so many bytes are in the buffer from position_ on, after reading more.
@@ -80,9 +89,11 @@ class RowSorter::Run {
             const ssize_t got = ::read(descriptor_, buffer_.data() + end_, buffer_.size() - end_);
             if (got < 0 && errno == EINTR) continue;
             if (got <= 0) {
-                failed_ = got < 0;
+                cut_short_ = got == 0 && (left_bytes_ > 0 || end_ > 0);
+                failed_ = got < 0 || cut_short_;
                 return false;
             }
+            left_bytes_ -= std::min(left_bytes_, static_cast<std::uint64_t>(got));
             end_ += static_cast<std::size_t>(got);
         }
         return true;
@@ -93,7 +104,9 @@ class RowSorter::Run {
     std::size_t position_ = 0;
     std::size_t end_ = 0;
     std::size_t row_bytes_ = 0;
+    std::uint64_t left_bytes_ = 0;  // written, and not read yet
     bool failed_ = false;
+    bool cut_short_ = false;
 };
 
 RowSorter::RowSorter(std::uint32_t key_bytes, std::uint64_t memory_bytes, std::string directory,
@@ -115,6 +128,7 @@ Status RowSorter::add(std::span<const std::byte> key, std::span<const std::byte>
         rows_.reserve(memory_bytes_);
         index_.reserve(memory_bytes_ / 64);
     }
+    ++rows_in_;
     index_.push_back({key_head(key.data(), key_bytes_), rows_.size()});
     const auto length = static_cast<std::uint32_t>(value.size());
     const auto length_bytes = std::as_bytes(std::span(&length, 1));
@@ -215,6 +229,8 @@ Status RowSorter::merge(const Take& take) {
     const auto push = [&](std::size_t run) -> Status {
         if (const std::byte* row = runs_[run]->next(key_bytes_)) {
             heads.emplace(row, run);
+        } else if (runs_[run]->cut_short()) {
+            return lost_rows(directory_, "the end is missing");
         } else if (runs_[run]->failed()) {
             return file_failure(directory_, "reading");
         }
@@ -223,6 +239,7 @@ Status RowSorter::merge(const Take& take) {
     for (std::size_t run = 0; run < runs_.size(); ++run) {
         if (Status pushed = push(run); !pushed) return pushed;
     }
+    std::uint64_t rows_out = 0;
     std::vector<std::byte> waiting;  // the row before, until the next one has another key
     const auto give = [&]() -> Status {
         if (waiting.empty()) return {};
@@ -232,6 +249,7 @@ Status RowSorter::merge(const Take& take) {
     while (!heads.empty()) {
         const auto [row, run] = heads.top();
         heads.pop();
+        ++rows_out;
         const std::byte* key = row + kLengthBytes;
         const bool same =
             !waiting.empty() && keys_equal(waiting.data() + kLengthBytes, key, key_bytes_);
@@ -241,6 +259,10 @@ Status RowSorter::merge(const Take& take) {
         }
         waiting.assign(row, row + kLengthBytes + key_bytes_ + value_length(row));
         if (Status pushed = push(run); !pushed) return pushed;
+    }
+    if (rows_out != rows_in_) {
+        return lost_rows(directory_, std::to_string(rows_out) + " rows came, not " +
+                                         std::to_string(rows_in_) + ", out");
     }
     return give();
 }

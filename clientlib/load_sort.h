@@ -5,7 +5,8 @@
 // The files have no name and are gone with the process. Rows of equal keys come out as the policy
 // says: an error that names the key, or the one that was added last.
 //
-// Who:    one thread. Errors: kExists (a key twice), kIoError, kNoSpace (the temporary directory).
+// Who:    one thread. Errors: kExists (a key twice), kIoError, kNoSpace (the temporary directory);
+//         a file that does not give back what was written to it is kIoError, never fewer rows.
 // Source: external merge sort as every database text describes it; one merge, since even 64 MiB of
 //         memory and a read buffer of 64 KiB per run reach 64 GiB.
 #pragma once
@@ -54,6 +55,7 @@ class RowSorter {
     const std::uint64_t memory_bytes_;
     const std::string directory_;
     const bool last_wins_;
+    std::uint64_t rows_in_ = 0;
     std::vector<std::byte> rows_;
     std::vector<Row> index_;
     std::vector<std::unique_ptr<Run>> runs_;  // in the order of their rows' arrival

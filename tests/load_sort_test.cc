@@ -1,7 +1,9 @@
 // Sorting for bulk loads: with and without runs, the same rows come out, in order, once.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <random>
 
@@ -75,6 +77,39 @@ TEST(RowSorter, SaysThatTheDirectoryIsNotThere) {
     const Status added = add_all(sorter, 16, 256, 20'000, rows);
     EXPECT_EQ(added.error(), Error::kIoError);
     EXPECT_NE(added.failure().what.find("--temp-dir"), std::string::npos);
+}
+
+// The newest file of this process without a name.
+int unnamed_file() {
+    int newest = -1;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code ignored;
+        const std::string file = std::filesystem::read_symlink(entry.path(), ignored);
+        const bool ours = file.starts_with("/var/tmp/#") && file.ends_with(" (deleted)");
+        if (ours) newest = std::max(newest, std::stoi(entry.path().filename()));
+    }
+    return newest;
+}
+
+// The end of the file was taken for the end of the run, and the load said that all was well.
+TEST(RowSorter, AFileThatEndsTooEarlyIsAnError) {
+    for (const off_t missing : {off_t{1}, off_t{300'000}, off_t{-1}}) {  // -1: all of it
+        RowSorter sorter(16, 1u << 20, "/var/tmp", true);
+        Rows rows;
+        ASSERT_TRUE(add_all(sorter, 16, 256, 20'000, rows).ok());
+        const int descriptor = unnamed_file();
+        ASSERT_GE(descriptor, 0);
+        const off_t size = ::lseek(descriptor, 0, SEEK_END);
+        ASSERT_GT(size, 300'000);
+        ASSERT_EQ(::ftruncate(descriptor, missing < 0 ? 0 : size - missing), 0);
+        ASSERT_EQ(::lseek(descriptor, 0, SEEK_SET), 0);
+        const Status drained = sorter.drain([](auto, auto) { return Status(); });
+        EXPECT_EQ(drained.error(), Error::kIoError) << missing;
+        if (drained.ok()) continue;
+        EXPECT_NE(drained.failure().what.find("the end is missing of a temporary file in /var/tmp"),
+                  std::string::npos)
+            << drained.failure().what;
+    }
 }
 
 }  // namespace
