@@ -44,8 +44,8 @@ Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clien
       pool_segment_(pool),
       stats_(pool.stats()),
       storage_(disk, clock, pool, stats_,
-               [this](PageId page, Error error, const std::string& message) {
-                   on_loaded(page, error, message);
+               [this](PageId page, Error error, const std::string& message, bool news) {
+                   on_loaded(page, error, message, news);
                }),
       port_(clients, pool, clock, stats_, {options.max_snapshot_age_ns, options.max_pin_all_ns}),
       page_waits_(port_),
@@ -290,9 +290,8 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
     const auto key = std::as_bytes(std::span(command.session.bytes));
     const Lookup row = storage_.catalog->sessions().tree.get(key.data());
     if (row.missing) {
-        const Error error = storage_.loader.want(row.missing);
         const bool failed = failed_pages_.contains(row.missing.value);
-        if (!failed && (error == Error::kOk || error == Error::kBusy)) return false;
+        if (!failed && bring_in(row.missing) == Error::kOk) return false;
     }
     if (row.ok() && row.found &&
         column_integer(sessions_schema(), kSessionsUid, key.data(), row.value) != command.uid) {

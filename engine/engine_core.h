@@ -100,7 +100,12 @@ class Engine::Core {
     bool relieve_pool();
     bool pump_growth();
     bool drop_tables();
-    bool drop_leaves_of(TableEntry& table);
+    enum class Drop : std::uint8_t {
+        kStep,   // some of it went
+        kWaits,  // for a page, or for room
+        kStuck,  // damage is in its way
+    };
+    Drop drop_leaves_of(TableEntry& table);
     bool retain();
     bool expire_sessions();
     bool poll_disk(std::uint64_t timeout_ns);
@@ -144,7 +149,8 @@ class Engine::Core {
     std::uint64_t frames_at_most() const;
     void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);
-    void on_loaded(PageId page, Error error, const std::string& message);
+    void on_loaded(PageId page, Error error, const std::string& message, bool news);
+    Error bring_in(PageId page);
 
     // ---- bulk loads ----
     struct Replaced {
@@ -166,6 +172,7 @@ class Engine::Core {
     bool advance(BulkLoad& load);
     bool find_pages(BulkLoad& load);
     bool copies_ahead(BulkLoad& load);
+    bool brings_in(BulkLoad& load, PageId page);
     bool attach_load(BulkLoad& load);
     bool show_load(BulkLoad& load);
     bool drop_orphans();

@@ -16,8 +16,11 @@ constexpr std::uint64_t kQuarantineMost = 1u << 18;
 
 bool Engine::Core::drop_tables() {
     if (stopping_ || !parked_.empty()) return false;
-    const auto dropping = storage_.catalog->dropping();
-    return !dropping.empty() && drop_leaves_of(*dropping.front());
+    for (TableEntry* table : storage_.catalog->dropping()) {
+        const Drop dropped = drop_leaves_of(*table);
+        if (dropped != Drop::kStuck) return dropped == Drop::kStep;
+    }
+    return false;
 }
 
 // So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of
@@ -30,8 +33,8 @@ bool Engine::Core::quarantine_is_full() {
 }
 
 // A step: some leaves of the first inner node, and the node with its last one; at the end the root.
-bool Engine::Core::drop_leaves_of(TableEntry& table) {
-    if (quarantine_is_full()) return false;
+Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
+    if (quarantine_is_full()) return Drop::kWaits;
     const PagesInUse looked_at(storage_.pool);
     const Tree& catalog = storage_.catalog->catalog().tree;
     std::byte key[4];
@@ -39,11 +42,10 @@ bool Engine::Core::drop_leaves_of(TableEntry& table) {
     const Lookup row = catalog.get(key);
     const TreeAccess first = table.tree.first_leaves();
     for (const PageId missing : {first.missing, row.missing}) {
-        if (!missing) continue;
-        storage_.loader.want(missing);
-        return false;
+        if (missing) return bring_in(missing) == Error::kOk ? Drop::kWaits : Drop::kStuck;
     }
-    if (first.corrupt || row.corrupt) return false;  // verify tells; its pages stay as they are
+    // Verify tells; its pages stay as they are.
+    if (first.corrupt || row.corrupt) return Drop::kStuck;
     const std::uint32_t leaves =
         std::clamp(storage_.pool.frame_count() / 16, 1u, kLeavesPerStep);
     housekeeping_room_.reset();
@@ -51,7 +53,7 @@ bool Engine::Core::drop_leaves_of(TableEntry& table) {
     housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});
     Refused refused;
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);
-    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    if (wait != Wait::kNone || refused.error != Error::kOk) return Drop::kWaits;
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
     if (drop.ask) storage_.loader.want(drop.ask);
     if (drop.end) {
@@ -59,7 +61,7 @@ bool Engine::Core::drop_leaves_of(TableEntry& table) {
         ++expiries_;
     }
     commit_->touch();
-    return true;
+    return Drop::kStep;
 }
 
 }  // namespace bidstore

@@ -274,13 +274,17 @@ bool Engine::Core::copies_ahead(BulkLoad& load) {
     return !load.copy_bitmaps_ahead(kCopiesPerRound);
 }
 
+// True: the page cannot be had, and the load has failed.
+bool Engine::Core::brings_in(BulkLoad& load, PageId page) {
+    const Error error = bring_in(page);
+    if (error != Error::kOk) fail_load(load, error);
+    return error != Error::kOk;
+}
+
 bool Engine::Core::attach_load(BulkLoad& load) {
     const PageId root = storage_.catalog->find(load.table())->tree.root();
     const PagesInUse looked_at(storage_.pool);
-    if (storage_.pool.newest(root) == nullptr) {
-        storage_.loader.want(root);
-        return false;
-    }
+    if (storage_.pool.newest(root) == nullptr) return brings_in(load, root);
     if (copies_ahead(load)) return true;
     Refused refused;
     const Wait wait = secure({load.chunks() + 1, 0, 0}, 0, refused);
@@ -302,10 +306,7 @@ bool Engine::Core::show_load(BulkLoad& load) {
     load_room_.reset();
     PageId missing = old.missing ? old.missing : add_catalog_row(table.id, 0);
     if (!missing && old.table != nullptr) missing = add_catalog_row(old.table->id, 0);
-    if (missing) {
-        storage_.loader.want(missing);
-        return false;
-    }
+    if (missing) return brings_in(load, missing);
     Refused refused;
     refused.error = old.error;  // a table of that name was made meanwhile
     const std::uint32_t bytes =
@@ -340,6 +341,7 @@ bool Engine::Core::show_load(BulkLoad& load) {
 // Hidden tables that nobody loads: of a load that failed, or of one that a crash cut off.
 bool Engine::Core::drop_orphans() {
     if (!orphans_ || stopping_ || mode_ == EngineMode::kFenced) return false;
+    bool left = false;
     for (TableEntry* table : storage_.catalog->all()) {
         const bool loading = std::any_of(loads_.begin(), loads_.end(), [&](const auto& load) {
             return load->table() == table->id && load->state() != BulkLoad::State::kFailed;
@@ -348,8 +350,9 @@ bool Engine::Core::drop_orphans() {
         const PagesInUse looked_at(storage_.pool);
         load_room_.reset();
         if (const PageId missing = add_catalog_row(table->id, 0)) {
-            storage_.loader.want(missing);
-            return false;
+            if (bring_in(missing) == Error::kOk) return false;
+            left = true;  // tried again
+            continue;
         }
         Refused refused;
         const Wait wait = secure(load_room_.total(), Wal::record_bytes(0, 0), refused);
@@ -358,7 +361,7 @@ bool Engine::Core::drop_orphans() {
         storage_.catalog->drop(table->id);
         return true;
     }
-    orphans_ = false;
+    orphans_ = left;
     return false;
 }
 

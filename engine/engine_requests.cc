@@ -56,10 +56,16 @@ void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
     parked.taken_ns = taken_ns;
     port_.pause(request.from.client_id, true);
     if (wait != Wait::kPage) return;
+    const Error error = bring_in(page);
+    if (error != Error::kOk) failed_pages_[page.value] = error;
+}
+
+// Asks for a page of a tree. kOk: it is there, or on its way.
+Error Engine::Core::bring_in(PageId page) {
     const Error error = storage_.loader.want(page);
+    if (error == Error::kBusy) return Error::kOk;
     // A tree that leads to a page that is free: damage, which no waiting mends.
-    if (error != Error::kOk && error != Error::kBusy)
-        failed_pages_[page.value] = Error::kCorruption;
+    return error == Error::kNoSuchPage ? Error::kCorruption : error;
 }
 
 bool Engine::Core::retry_parked() {
@@ -204,11 +210,9 @@ void Engine::Core::handle_page_request(const ClientRequest& request) {
     }
 }
 
-void Engine::Core::on_loaded(PageId page, Error error, const std::string& message) {
-    if (error != Error::kOk) {
-        failed_pages_[page.value] = error;
-        say(3, message);
-    }
+void Engine::Core::on_loaded(PageId page, Error error, const std::string& message, bool news) {
+    if (error != Error::kOk) failed_pages_[page.value] = error;
+    if (news) say(3, message);
     page_waits_.on_loaded(page, error);
 }
 

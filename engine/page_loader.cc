@@ -27,6 +27,11 @@ Error PageLoader::want(PageId page) {
     if (pool_.resident(page)) return pool_.published(page) ? Error::kOk : Error::kNoSuchPage;
     if (on_its_way(page)) return Error::kBusy;
     if (!space_.readable(page)) return Error::kNoSuchPage;
+    if (!failed_.empty()) {
+        const Error error =
+            failed_.error_of(page, space_.known_crc(page), clock_.monotonic_ns());
+        if (error != Error::kOk) return error;
+    }
     under_way_[page.value] = true;
     queued_.push_back(page);
     return Error::kBusy;
@@ -104,15 +109,17 @@ void PageLoader::on_read(Load& load) {
     std::string message;
     const Error error = check(load, message);
     const PageId page = load.page;
+    bool news = false;
     if (error == Error::kOk) {
         pool_.loaded(load.frame);
     } else {
         pool_.load_failed(load.frame);
+        news = failed_.remember(page, space_.known_crc(page), error, last_read_ns_);
     }
     idle_loads_.push_back(&load);
     --loading_;
     under_way_[page.value] = false;
-    done_(page, error, message);
+    done_(page, error, message, news);
 }
 
 }  // namespace bidstore

@@ -3,8 +3,8 @@
 //
 // Who:    the engine thread alone; completions run in Disk::poll().
 // Errors: kNoSuchPage for an id that is free or not published; kIoError and kCorruption for this
-// one
-//         page: nothing is remembered, the next request reads again.
+//         one page: remembered for a moment, then the next request reads again
+//         (engine/failed_reads.h).
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,7 @@
 
 #include "engine/clock.h"
 #include "engine/disk.h"
+#include "engine/failed_reads.h"
 #include "engine/pool.h"
 #include "engine/space.h"
 #include "shm/error.h"
@@ -25,13 +26,15 @@ namespace bidstore {
 
 class PageLoader {
   public:
-    // A load came to its end. `message` names file, offset and reason when it failed.
-    using Done = std::function<void(PageId page, Error error, const std::string& message)>;
+    // A load came to its end. `message` names file, offset and reason when it failed; `news`: the
+    // operator has not been told of this page lately.
+    using Done =
+        std::function<void(PageId page, Error error, const std::string& message, bool news)>;
 
     PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, StatsWriter& stats, Done done);
 
     // kOk: the page is in the pool. kBusy: it is on its way, done() will tell. Else: it cannot be
-    // had.
+    // had, now or for some time.
     Error want(PageId page);
     // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.
     bool pump(std::uint32_t reserve);
@@ -66,6 +69,7 @@ class PageLoader {
     StatsWriter& stats_;
     Done done_;
     Csn covered_;
+    FailedReads failed_;
     std::vector<std::unique_ptr<Load>> loads_;
     std::vector<Load*> idle_loads_;  // of them, those without a read; the latest used is the last
     std::deque<PageId> queued_;

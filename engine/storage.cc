@@ -19,12 +19,12 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
       pool(the_segment),
       space(pool, the_disk),
       loader(pool, space, the_disk, the_clock, the_stats,
-             [this](PageId page, Error error, const std::string& message) {
+             [this](PageId page, Error error, const std::string& message, bool news) {
                  last_page_ = page;
                  last_error_ = error;
                  last_failure_ = message;
                  if (error == Error::kOk) enter_rows(page);
-                 loaded_(page, error, message);
+                 loaded_(page, error, message, news);
              }),
       loaded_(std::move(loaded)) {}
 
@@ -54,6 +54,10 @@ Status Storage::bring_in(PageId page) {
     const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
     const Error wanted = loader.want(page);
     if (wanted == Error::kOk) return {};
+    if (wanted == Error::kIoError || wanted == Error::kCorruption) {
+        return {wanted, "page " + std::to_string(page.value) + " of " +
+                            disk.path(StoreFile::kData) + " could not be read a moment ago"};
+    }
     if (wanted != Error::kBusy) {
         return {Error::kCorruption,
                 "page " + std::to_string(page.value) + " is referred to, but not allocated"};

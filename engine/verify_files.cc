@@ -45,7 +45,7 @@ Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
     const bool superblock = check_copies(disk, clock, report, sink);
     DryDisk dry(disk);
     StatsWriter stats(pool.stats());
-    Storage storage(dry, clock, pool, stats, [](PageId, Error, const std::string&) {});
+    Storage storage(dry, clock, pool, stats, [](PageId, Error, const std::string&, bool) {});
     WalStart start;
     Recovery recovery(storage, options);
     const Result<Engine::Recovery> found = recovery.run(start);

@@ -138,6 +138,39 @@ TEST_F(LongLease, ASnapshotFromBeforeReadsTheTableToItsEnd) {
     expect_no_page_lost(store_);
 }
 
+// It was read, and told of, in a tight loop, and no table behind it was dropped any more.
+TEST_F(DropTest, APageThatCannotBeReadHoldsBackItsTableAlone) {
+    const Schema other_schema = load_schema("u", false);
+    ASSERT_EQ(run_load(store_, *client_, other_schema, make_load_rows(other_schema, 3'000, 2)),
+              Error::kOk);
+    Storage& storage = store_.engine->core().storage();
+    const PageId root = table_named(store_, "t")->tree.root();
+    ASSERT_TRUE(storage.bring_in(root).ok());
+    const TreeShape shape(schema_, table_);
+    const PageId bad = InnerView(storage.pool.newest(root), shape.inner).child(0);
+    ASSERT_FALSE(storage.pool.resident(bad));
+    store_.disk->bad_range(StoreFile::kData, bad.value * kPageBytes, kPageBytes, EIO);
+    const std::uint64_t reads = page_reads();
+    const std::uint64_t began_ns = store_.clock.monotonic_ns();
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_named(store_, "u")->id)).error, Error::kOk);
+    const auto dropping = [&] { return storage.catalog->dropping().size(); };
+    ASSERT_TRUE(store_.run_until([&] { return dropping() == 1; }));
+    for (int round = 0; round < 2'000; ++round) store_.round();
+    const std::uint64_t tries = 1 + (store_.clock.monotonic_ns() - began_ns) / 100'000'000;
+    EXPECT_LE(page_reads() - reads, tries + 12);
+    EXPECT_EQ(std::count_if(store_.log_lines.begin(), store_.log_lines.end(),
+                            [&](const std::string& line) {
+                                return line.find(std::to_string(bad.value * kPageBytes)) !=
+                                       std::string::npos;
+                            }),
+              1);
+    store_.disk->clear_bad_ranges();
+    store_.clock.advance_ns(100'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return dropping() == 0; }));
+    expect_no_page_lost(store_);
+}
+
 // A table is loaded and dropped; power or process go at a step of the drop.
 std::unique_ptr<SimDisk> cut_off_drop(std::uint64_t seed, std::uint64_t step, bool power,
                                       std::uint64_t& steps) {

@@ -382,12 +382,14 @@ TEST_F(LargeValue, EverySingleBitCounts) {
         return answer ? answer->error : Error::kTimedOut;
     };
     for (int i = 0; i < 100; ++i) {
+        store_->clock.advance_ns(FailedReads::kRememberedNs);
         const PageId page{run.first + static_cast<std::uint32_t>(random() % run.pages)};
         const std::uint64_t offset = page.value * kPageBytes + random() % kPageBytes;
         store_->disk->flip(StoreFile::kData, offset, i % 8);
         ASSERT_EQ(request(page), Error::kCorruption) << "offset " << offset;
         store_->disk->flip(StoreFile::kData, offset, i % 8);
     }
+    store_->clock.advance_ns(FailedReads::kRememberedNs);
     EXPECT_EQ(request(PageId{run.first}), Error::kOk);
 }
 

@@ -266,5 +266,31 @@ TEST_F(Misses, APointReadThroughResidentInnerNodesCostsOneRead) {
     EXPECT_EQ(counter(Counter::kPageReads), before + read_rows);
 }
 
+// Each request was a read, and each of them a line for the operator.
+TEST_F(Misses, AReaderThatAsksForABadPageAgainAndAgainCostsNoRead) {
+    const PageId page = absent_leaves(1)[0];
+    store->disk->bad_range(StoreFile::kData, page.value * kPageBytes, kPageBytes, EIO);
+    const std::uint64_t reads = counter(Counter::kPageReads);
+    const std::size_t lines = store->log_lines.size();
+    const std::uint64_t began_ns = store->clock.monotonic_ns();
+    for (int i = 0; i < 300; ++i) {
+        const auto asked = reader->request_pages({&page, 1});
+        ASSERT_TRUE(asked.has_value());
+        std::optional<Answer> answer;
+        const auto answered = [&] { return (answer = reader->answer(*asked)).has_value(); };
+        ASSERT_TRUE(store->run_until(answered));
+        EXPECT_EQ(answer->error, Error::kIoError);
+    }
+    const std::uint64_t tries = 1 + (store->clock.monotonic_ns() - began_ns) / 100'000'000;
+    EXPECT_LE(counter(Counter::kPageReads) - reads, tries);
+    EXPECT_EQ(store->log_lines.size() - lines, 1u);
+    store->disk->clear_bad_ranges();
+    store->clock.advance_ns(100'000'000);
+    const auto asked = reader->request_pages({&page, 1});
+    std::optional<Answer> answer;
+    ASSERT_TRUE(store->run_until([&] { return (answer = reader->answer(*asked)).has_value(); }));
+    EXPECT_EQ(answer->error, Error::kOk);
+}
+
 }  // namespace
 }  // namespace bidstore
