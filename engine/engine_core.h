@@ -240,6 +240,8 @@ class Engine::Core {
     void update_stats();
     void say(int level, const std::string& line) const;
 
+    // Left in a full file for deletes, recovery, and the longest cascade of splits.
+    static constexpr std::uint64_t kReservePages = 64;
     static constexpr std::uint32_t kSweepLooks = 512;  // in a round: some tens of microseconds
 
     EngineOptions options_;

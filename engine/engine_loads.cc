@@ -12,7 +12,6 @@ namespace {
 constexpr std::size_t kLoadsMax = 4;                  // each has buffers of its own
 constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wait for no more
 constexpr std::uint32_t kExtendChunksMax = 64;
-constexpr std::uint64_t kReservePages = 64;           // as for transactions
 constexpr std::uint32_t kChunksBeside = 64;           // versions that attaching needs besides
 constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
 

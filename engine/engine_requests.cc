@@ -9,8 +9,6 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kRequestsPerRound = 256;
-// Left in a full file for deletes, recovery, and the longest cascade of splits.
-constexpr std::uint64_t kReservePages = 64;
 
 }  // namespace
 

@@ -14,6 +14,7 @@ constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what
 constexpr std::uint64_t kReclaimRetryNs = 50'000;
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 constexpr std::uint32_t kTouchesPerRound = 512;
+constexpr std::uint64_t kSmallWritePages = 16;  // new ones: a store that takes these is serving
 
 // Ahead of need.
 std::uint32_t frames_kept_free(const Pool& pool) { return std::max(16u, pool.frame_count() / 64); }
@@ -106,14 +107,13 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
     if (!space.growth().idle() || grow()) return Wait::kRoom;
     // Freed pages come back with a checkpoint: tried before "full" is said.
     if (space.quarantined() > 0 && space.available() + space.quarantined() > all_pages &&
-        mode_ == EngineMode::kServing &&
         storage_.pool.visible() > storage_.checkpointer->covered().value) {
         checkpoint_wanted_ = true;
         commit_->touch();
         commit_->hurry();
         return Wait::kRoom;
     }
-    if (scattered) {  // others find room
+    if (scattered || space.in_reach() >= kReservePages + kSmallWritePages) {  // others find room
         wanted_pages_ = wanted_before;
     } else if (mode_ == EngineMode::kServing) {
         set_mode(EngineMode::kReadOnly);

@@ -249,5 +249,49 @@ TEST_F(GrowthTest, CrashAtEveryStepOfGrowthLosesNothingAndLeaksNothing) {
     }
 }
 
+// One transaction that was too large for what was left made the store read-only for all.
+TEST_F(GrowthTest, AStoreThatTakesSmallWritesIsServing) {
+    start();
+    set_room(3 * kChunkBytes);
+    std::uint32_t id = 0;
+    while (space().in_reach() > 150) ASSERT_EQ(put(id++), Error::kOk);
+    TransactionBytes large;  // of 400 pages
+    const std::vector<std::byte> value(1200, std::byte{9});
+    for (std::uint32_t i = 0; i < 400; ++i) {
+        std::vector<std::byte> key(4);
+        encode_key_integer(key.data(), 1'000'000 + i, 4, false);
+        large.operation(OperationKind::kPut, table, key, value);
+    }
+    ASSERT_EQ(store->commit(*client, large).error, Error::kNoSpace);
+    EXPECT_EQ(store->pool->header().engine.mode.load(), EngineMode::kServing);
+    EXPECT_EQ(put(id++), Error::kOk);
+    Error refusal = Error::kOk;
+    put_until_refused(id, refusal);
+    EXPECT_EQ(refusal, Error::kNoSpace);
+    EXPECT_EQ(store->pool->header().engine.mode.load(), EngineMode::kReadOnly);
+}
+
+// Once a store was read-only a write was refused although what a delete had freed was about to come
+// back with the next checkpoint.
+TEST_F(GrowthTest, WhatADeleteFreedServesTheNextWriteOfAFullStore) {
+    start();
+    set_room(3 * kChunkBytes);
+    Error refusal = Error::kOk;
+    const std::uint32_t id = put_until_refused(0, refusal);
+    ASSERT_EQ(refusal, Error::kNoSpace);
+    ASSERT_EQ(store->pool->header().engine.mode.load(), EngineMode::kReadOnly);
+    TransactionBytes erase;
+    std::vector<std::byte> from(4);
+    std::vector<std::byte> to(4);
+    encode_key_integer(from.data(), 0, 4, false);
+    encode_key_integer(to.data(), 300, 4, false);
+    erase.operation(OperationKind::kDeleteRange, table, from, to);
+    ASSERT_EQ(store->commit(*client, erase).error, Error::kOk);
+    ASSERT_GT(space().quarantined(), 50u);
+    EXPECT_EQ(put(id), Error::kOk);
+    EXPECT_EQ(store->pool->header().engine.mode.load(), EngineMode::kServing);
+    EXPECT_EQ(store->verify(), "");
+}
+
 }  // namespace
 }  // namespace bidstore
