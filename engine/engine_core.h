@@ -242,6 +242,7 @@ class Engine::Core {
 
     // Left in a full file for deletes, recovery, and the longest cascade of splits.
     static constexpr std::uint64_t kReservePages = 64;
+    static constexpr std::size_t kLoadsMax = 4;  // at once: each has buffers of its own
     static constexpr std::uint32_t kSweepLooks = 512;  // in a round: some tens of microseconds
 
     EngineOptions options_;

@@ -9,7 +9,6 @@
 namespace bidstore {
 namespace {
 
-constexpr std::size_t kLoadsMax = 4;                  // each has buffers of its own
 constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wait for no more
 constexpr std::uint32_t kExtendChunksMax = 64;
 constexpr std::uint32_t kChunksBeside = 64;           // versions that attaching needs besides

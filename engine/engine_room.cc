@@ -2,8 +2,10 @@
 // before the first byte of a change; and what is done when there is none.
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "engine/engine_core.h"
+#include "engine/extent_map.h"
 
 namespace bidstore {
 namespace {
@@ -18,6 +20,24 @@ constexpr std::uint64_t kSmallWritePages = 16;  // new ones: a store that takes 
 
 // Ahead of need.
 std::uint32_t frames_kept_free(const Pool& pool) { return std::max(16u, pool.frame_count() / 64); }
+
+// New chunks that the extents may take at most: one is at least half used up before an extent needs
+// the next, or has as many tables with extents in it as it may.
+std::uint64_t chunks_of(std::span<const ExtentNeed> extents, std::uint64_t loads_max) {
+    if (extents.empty()) return 0;
+    std::uint64_t pages = 0;
+    std::vector<std::uint32_t> tables;
+    for (const ExtentNeed& need : extents) {
+        pages += need.pages;
+        tables.push_back(need.table.value);
+    }
+    std::sort(tables.begin(), tables.end());
+    const auto end = std::unique(tables.begin(), tables.end());
+    // Tables that are being loaded count in every chunk.
+    const std::uint64_t owners = kExtentOwners - loads_max;
+    return Space::grow_frames(2 * pages) +
+           static_cast<std::uint64_t>(end - tables.begin()) / owners;
+}
 
 std::uint64_t pages_of(std::span<const ExtentNeed> extents) {
     std::uint64_t pages = 0;
@@ -49,9 +69,9 @@ Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_byte
                                         std::uint64_t reserve,
                                         std::span<const ExtentNeed> extents) {
     const std::uint64_t pages = room.fresh + reserve;
-    std::uint64_t frames = frames_of(room) + storage_.space.new_chunk_frames(pages);
-    // A chunk is at least half used up before an extent needs the next one.
-    if (!extents.empty()) frames += Space::grow_frames(2 * room.extent_pages);
+    const std::uint64_t new_chunks =
+        storage_.space.new_chunk_frames(pages) + chunks_of(extents, kLoadsMax);
+    const std::uint64_t frames = frames_of(room) + new_chunks;
     // Pages of extents never need a place in the journal.
     const std::uint64_t known = frames_of(room) - room.fresh - room.extent_pages;
     const Checkpointer& checkpointer = *storage_.checkpointer;
@@ -79,7 +99,10 @@ Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_byte
     }
     if (!make_frames(frames, writes_starved_since_ns_)) return Wait::kRoom;
     if (!commit_->open()) return Wait::kRoom;
-    return secure_space(pages, extents, refused.error);
+    [[maybe_unused]] const std::uint32_t chunks = storage_.space.chunk_count();
+    const Wait wait = secure_space(pages, extents, refused.error);
+    DCHECK(storage_.space.chunk_count() - chunks <= new_chunks);
+    return wait;
 }
 
 // Chunks that are ready are taken into use as they are needed; a true shortage waits for growth,

@@ -263,5 +263,35 @@ TEST_F(RoomTest, GrowthEndsBeforeMetadataFillThePool) {
     ASSERT_TRUE(opened.ok()) << opened.failure().what;
 }
 
+// A chunk has extents of 14 tables at most: more chunks were taken than frames were secured for.
+TEST_F(RoomTest, LargeValuesOfManyTablesTakeAsManyChunksAsWereSecured) {
+    SimStoreOptions options = small_store();
+    options.engine.log_segment_bytes = 4u << 20;
+    start(options);
+    auto schema =
+        Schema::make("wide0", {{"id", ColumnType::kFixed, 16}, {"text", ColumnType::kText, 0}}, 1);
+    ASSERT_TRUE(schema.ok());
+    std::vector<TableId> tables;
+    for (int i = 0; i < 60; ++i) {
+        schema = Schema::make("wide" + std::to_string(i),
+                              {{"id", ColumnType::kFixed, 16}, {"text", ColumnType::kBytes, 0}}, 1);
+        tables.push_back(store->create_table(*client, *schema));
+    }
+    Space& space = store->engine->core().storage().space;
+    space.growth().start(8);
+    ASSERT_TRUE(store->run_until([&] { return space.growth().chunks() == 8; }));
+    TransactionBytes bytes;
+    RowBuilder row(*schema);
+    ASSERT_TRUE(row.set_bytes(1, Bytes(5'000, std::byte{3})).ok());
+    const auto value = row.value();
+    ASSERT_TRUE(value.ok());
+    for (const TableId table : tables) {
+        bytes.operation(OperationKind::kPut, table, key_of(1), {value->begin(), value->end()});
+    }
+    const std::uint32_t before = space.chunk_count();
+    ASSERT_EQ(commit(bytes).error, Error::kOk);
+    EXPECT_GE(space.chunk_count() - before, 3u);
+}
+
 }  // namespace
 }  // namespace bidstore
