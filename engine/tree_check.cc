@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/btree.h"
 #include "engine/leaf_edit.h"
 
 namespace bidstore {
@@ -146,9 +147,10 @@ bool Checker::check_row(PageId page, const std::byte* key, std::span<const std::
     if (const char* fault = stored_value_fault(schema_, value)) return broken(page, fault);
     if (!schema_.live(key, value, floor_)) return true;  // its references lead nowhere
     std::string fault;
+    const std::uint32_t newest = newest_of_row(schema_, key, value);
     RowView(schema_, value).each_reference([&](std::uint32_t, const ValueReference& reference) {
         ++report_.large_values;
-        if (values_ && fault.empty()) fault = values_(key, reference);
+        if (values_ && fault.empty()) fault = values_(key, reference, newest);
     });
     return fault.empty() || broken(page, fault);
 }

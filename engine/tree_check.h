@@ -39,9 +39,10 @@ struct TreeReport {
     bool ok() const { return broken.empty(); }
 };
 
-// What is wrong with a large value that a row refers to, in words, or an empty string.
-using ValueCheck =
-    std::function<std::string(const std::byte* key, const ValueReference& reference)>;
+// What is wrong with a large value that a row refers to, in words, or an empty string. `newest`:
+// the row's time, as metadata keeps it.
+using ValueCheck = std::function<std::string(const std::byte* key, const ValueReference& reference,
+                                             std::uint32_t newest)>;
 
 // visit, if given, is called for each page id of the tree (to compare with what is allocated), and
 // values for each large value of a live row; the pages of these are no pages of the tree.

@@ -71,10 +71,15 @@ class Verifier {
         const std::byte* root = page(table.tree.root());
         floors_[table.id.value] = root == nullptr ? 0 : floor_of(root);
         const TreeReport tree = check_tree(
-            table.schema, table.id, table.tree.root(), [this](PageId id) { return page(id); },
+            table.schema, table.id, table.tree.root(),
+            [this](PageId id) {
+                const std::byte* bytes = page(id);
+                if (bytes != nullptr) check_newest(id, bytes);
+                return bytes;
+            },
             [&](PageId id) { claim(id, table.id); },
-            [&](const std::byte* key, const ValueReference& reference) {
-                return value_fault(table, key, reference);
+            [&](const std::byte* key, const ValueReference& reference, std::uint32_t newest) {
+                return value_fault(table, key, reference, newest);
             });
         if (!tree.ok()) {
             for (const TreeReport::Broken& each : tree.all) {
@@ -85,6 +90,16 @@ class Verifier {
         }
         ++totals_.tables;
         totals_.rows += tree.rows;
+    }
+
+    // What drops a leaf one day is not its rows, but what its chunk's metadata says of them: "older
+    // than they are" loses them.
+    void check_newest(PageId id, const std::byte* bytes) {
+        const bool as_in_file =
+            bytes == copy_.data() || storage_.pool.settled(id, storage_.checkpointer->covered());
+        if (!as_in_file || storage_.space.newest_known(id) >= Space::newest_in(bytes)) return;
+        report("page " + std::to_string(id.value) +
+               ": its chunk says that its rows are older than they are");
     }
 
     // A page of an extent: its bytes as they are in the pool, or a checked copy from the file.
@@ -102,27 +117,30 @@ class Verifier {
     }
 
     // What frees the run one day is what its chunk's metadata says of it.
-    std::string run_fault(TableId table, const ExtentRun& run) const {
+    std::string run_fault(TableId table, const ExtentRun& run, std::uint32_t newest) const {
         const PageId first{run.first};
         const std::string page = "page " + std::to_string(run.first);
         if (run.first >= owner_.size()) return page + " is behind the end of the file";
         const ExtentMap map(chunk_meta(storage_.pool.newest_of(meta_page(chunk_of(first)))));
         const std::uint32_t index = run.first % kChunkPages;
         if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
-        if (map.owner(index) == table && map.run_pages(index) == run.pages) return {};
+        if (map.owner(index) == table && map.run_pages(index) == run.pages) {
+            if (storage_.space.extent_newest(first) >= newest) return {};
+            return "its chunk says that it is older than its row, at " + page;
+        }
         return "its chunk has " + std::to_string(map.run_pages(index)) + " pages of table " +
                std::to_string(map.owner(index).value) + " at " + page + ", not " +
                std::to_string(run.pages) + " of its own";
     }
 
     std::string value_fault(const TableEntry& table, const std::byte* key,
-                            const ValueReference& reference) {
+                            const ValueReference& reference, std::uint32_t newest) {
         std::string fault;
         std::uint32_t crc = 0;
         std::uint32_t left = reference.length_bytes;
         AlignedBuffer copy(kPageBytes);
         for (const ExtentRun& run : reference.all_runs()) {
-            if (fault.empty()) fault = run_fault(table.id, run);
+            if (fault.empty()) fault = run_fault(table.id, run, newest);
             for (std::uint32_t i = 0; i < run.pages && fault.empty(); ++i) {
                 const PageId id{run.first + i};
                 claim(id, table.id);

@@ -268,5 +268,82 @@ TEST_F(VerifyTest, FilesThatAreNoStoreAreRefused) {
     EXPECT_EQ(failure_.code, Error::kNotBidstore) << failure_.what;
 }
 
+// With a table of rows that carry times, most of them with a large value.
+class VerifyTimes : public VerifyTest {
+  protected:
+    void SetUp() override {
+        VerifyTest::SetUp();
+        auto schema = Schema::make("timed",
+                                   {{"id", ColumnType::kU32, 0},
+                                    {"at", ColumnType::kTimestamp, 0},
+                                    {"text", ColumnType::kBytes, 0}},
+                                   1, 1);
+        ASSERT_TRUE(schema.ok());
+        timed_ = store->create_table(*client, *schema);
+        for (std::uint32_t id = 0; id < 40; ++id) {
+            RowBuilder row(*schema);
+            ASSERT_TRUE(row.set_unsigned(1, store->clock.wall_us()).ok());
+            ASSERT_TRUE(row.set_bytes(2, std::vector<std::byte>(id == 7 ? 9'000 : 300)).ok());
+            const auto value = row.value();
+            ASSERT_TRUE(value.ok());
+            TransactionBytes put;
+            put.operation(OperationKind::kPut, timed_, row_key(id), *value);
+            ASSERT_EQ(store->commit(*client, put).error, Error::kOk);
+        }
+        restart();  // all of it is in the file
+    }
+    void restart() {
+        ASSERT_TRUE(store->stop());
+        open(store->disk->clone(4));
+    }
+    PageId timed_leaf() {
+        const Tree::Way found = timed().way_to(row_key(7).data());
+        return found.step[found.depth - 1].page;
+    }
+    Tree& timed() { return storage().catalog->find(timed_)->tree; }
+    void bring_in_all() {
+        ASSERT_TRUE(storage()
+                        .complete([&] {
+                            return timed().visit_range(nullptr, nullptr,
+                                                       [](auto*, auto) { return true; });
+                        })
+                        .ok());
+    }
+    TableId timed_;
+};
+
+// Retention would have dropped the leaf with its rows alive, and verify said that all was well.
+TEST_F(VerifyTimes, LeafThatItsChunkTakesForOlderIsFound) {
+    bring_in_all();
+    const PageId page = timed_leaf();
+    Space& space = storage().space;
+    const std::uint32_t newest = space.newest_known(page);
+    ASSERT_GT(newest, 1u);
+    EXPECT_EQ(store->verify(), "");
+    plant([&] {
+        space.settle_page(page, space.known_crc(page), newest - 1);
+        writable(meta_page(chunk_of(page)));
+    });
+    EXPECT_NE(store->verify().find("older"), std::string::npos);
+    expect_one(at_rest(), Damage::kData,
+               {"page " + std::to_string(page.value) + ":", "rows are older than they are"});
+}
+
+TEST_F(VerifyTimes, LargeValueThatItsChunkTakesForOlderIsFound) {
+    bring_in_all();
+    Space& space = storage().space;
+    PageId first{1};
+    const std::uint32_t end = space.chunk_count() * kChunkPages;
+    while (first.value < end && !space.is_extent(first)) ++first.value;
+    ASSERT_EQ(space.extent_owners(chunk_of(first)), std::vector{timed_});
+    const auto bytes = store->disk->peek(StoreFile::kData, first.value * kPageBytes, kPageBytes);
+    plant([&] {
+        space.written_extent(first, bytes.data(), true, 1);
+        writable(meta_page(chunk_of(first)));
+    });
+    expect_one(at_rest(), Damage::kData,
+               {"key 00000007", "older than its row", "page " + std::to_string(first.value)});
+}
+
 }  // namespace
 }  // namespace bidstore
