@@ -66,10 +66,9 @@ void BulkLoad::finish(const CallAddress& from) {
 
 // ---- placing and writing ----
 
-// To commits, and to growth, which begins before they have none.
-std::uint64_t BulkLoad::pages_to_leave() const {
-    return made_do() ? leave_ : space_.growth_mark() + leave_;
-}
+// To commits, and to growth, which begins before they have none. In a full file, too: writers need
+// room for the worst case of each transaction, and were refused beside a load that does not fit.
+std::uint64_t BulkLoad::pages_to_leave() const { return space_.growth_mark() + kLeave; }
 
 void BulkLoad::touch(std::uint32_t chunk) {
     if (touched_.size() <= chunk) touched_.resize(chunk + 1, false);
@@ -90,11 +89,6 @@ bool BulkLoad::reserve() {
         touch(chunk_of(rest_.first));
     }
     return true;
-}
-
-void BulkLoad::make_do(std::uint64_t left) {
-    at_least_ = 1;
-    leave_ = left;
 }
 
 // The pages of the buffer get their ids, in order, and are written, a run of neighbours at a time.

@@ -71,9 +71,12 @@ class BulkLoad {
     bool pump();
     // pump() stands still: it needs pages of the file.
     bool needs_pages() const { return needs_pages_; }
-    // There are none in big runs, and no more will come: take what there is, down to `left`.
-    void make_do(std::uint64_t left);
+    // There are none in big runs, and no more will come: take what there is in small ones.
+    void make_do() { at_least_ = 1; }
     bool made_do() const { return at_least_ == 1; }
+    // What comes back with a checkpoint of this csn is the last that it waits for; 0: not said yet.
+    void set_last_chance(Csn csn) { last_chance_ = csn; }
+    Csn last_chance() const { return last_chance_; }
     // How many chunks the reserved pages touch: so many page versions has attach().
     std::uint32_t chunks() const { return chunks_; }
 
@@ -144,7 +147,7 @@ class BulkLoad {
     std::vector<bool> touched_;    // by chunk
     std::uint32_t copied_chunks_ = 0;  // the chunks before had their bitmaps copied ahead
     std::uint32_t at_least_ = kBigRun;
-    std::uint64_t leave_ = kLeave;
+    Csn last_chance_;
     bool needs_pages_ = false;
     std::uint32_t syncs_in_flight_ = 0;
     DiskRequest sync_;

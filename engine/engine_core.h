@@ -171,6 +171,7 @@ class Engine::Core {
     bool pump_loads();
     bool advance(BulkLoad& load);
     bool find_pages(BulkLoad& load);
+    bool waits_for_freed_pages(BulkLoad& load);
     bool copies_ahead(BulkLoad& load);
     bool brings_in(BulkLoad& load, PageId page);
     bool attach_load(BulkLoad& load);

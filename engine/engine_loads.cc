@@ -251,16 +251,23 @@ bool Engine::Core::find_pages(BulkLoad& load) {
         if (taken.error() == Error::kIoError) fence("growth: " + taken.failure().what);
     }
     if (!load.made_do()) {
-        load.make_do(kReservePages);
+        load.make_do();
         return true;
     }
-    // Freed pages come back with a checkpoint: tried before "full" is said.
-    if (storage_.space.quarantined() > 0 &&
-        storage_.pool.visible() > storage_.checkpointer->covered().value) {
-        checkpoint_wanted_ = true;
-        return false;
-    }
+    if (waits_for_freed_pages(load)) return false;
     fail_load(load, Error::kNoSpace);
+    return true;
+}
+
+// Freed pages come back with a checkpoint: tried before "full" is said, once. Beside writers there
+// is always something freed, and always too little of it.
+bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
+    const Csn covered = storage_.checkpointer->covered();
+    if (!load.last_chance()) load.set_last_chance(Csn{storage_.pool.visible()});
+    const Csn oldest = storage_.space.oldest_quarantined();
+    if (!oldest || oldest > load.last_chance()) return false;
+    if (load.last_chance() <= covered) return sweep_left_ > 0;  // they are just coming back
+    checkpoint_wanted_ = true;
     return true;
 }
 

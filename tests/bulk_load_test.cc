@@ -387,6 +387,41 @@ class FullDisk : public BulkLoadTest {
     FullDisk() : BulkLoadTest(small_store(), disk()) {}
 };
 
+// It took what there was down to the pages that no write may touch, then one checkpoint after the
+// other, for what the writers beside it had freed; and they were refused meanwhile.
+TEST_F(FullDisk, ALoadThatDoesNotFitLeavesRoomToTheWritersBesideIt) {
+    const Schema schema = load_schema("t", false);
+    const TableId table = store_.create_table(*client_, load_schema("u", false));
+    const LoadRows rows = make_load_rows(schema, 25'000, 1);
+    SimClient& other = store_.connect();
+    LoadClient load(other, schema, rows);
+    const auto checkpoints = [&] {
+        return store_.engine->core().storage().checkpointer->totals().finished;
+    };
+    std::uint64_t full_at = 0;
+    std::uint32_t commits = 0;
+    for (auto row = rows.begin(); !load.step(); ++commits) {
+        TransactionBytes put;
+        TransactionBytes erase;
+        for (int i = 0; i < 150; ++i, ++row) {
+            if (row == rows.end()) row = rows.begin();
+            put.operation(OperationKind::kPut, table, row->first, row->second);
+            erase.operation(OperationKind::kDelete, table, row->first, {});
+        }
+        ASSERT_EQ(store_.commit(*client_, put).error, Error::kOk) << commits;
+        ASSERT_EQ(store_.commit(*client_, erase).error, Error::kOk) << commits;
+        const Space& space = store_.engine->core().storage().space;
+        if (full_at == 0 && space.in_reach() < space.growth_mark() + 200) full_at = checkpoints();
+        ASSERT_LT(commits, 3'000u);
+    }
+    EXPECT_EQ(load.error(), Error::kNoSpace);
+    EXPECT_GT(full_at, 0u);
+    EXPECT_LE(checkpoints(), full_at + 4);
+    store_.disconnect(other);
+    expect_gone("t");
+    EXPECT_EQ(store_.verify(), "");
+}
+
 TEST_F(FullDisk, RefusesTheLoadAndServesOn) {
     const Schema schema = load_schema("t", false);
     EXPECT_EQ(run_load(store_, *client_, schema, make_load_rows(schema, 25'000, 1)),
