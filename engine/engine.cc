@@ -78,6 +78,7 @@ Status Engine::Core::open() {
     stats_.set(Counter::kFrames, storage_.pool.frame_count());
     stats_.set(Counter::kCsnVisible, storage_.pool.visible());
     last_checkpoint_ns_ = clock_.monotonic_ns();
+    if (Status moved = move_floors_before_service(); !moved) return moved;
     storage_.recovering = false;
     tick();
     set_mode(EngineMode::kServing);

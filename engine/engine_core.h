@@ -209,7 +209,12 @@ class Engine::Core {
     void end_compaction();
 
     // ---- retention ----
+    static constexpr Room kFloorRoom{1, 0, 0};
+    static constexpr std::uint32_t kFloorLogBytes = Wal::record_bytes(0, sizeof(std::uint64_t));
+    std::uint64_t due_floor(const TableEntry& table) const;
+    void set_floor(TableEntry& table, std::uint64_t floor);
     bool move_floor(TableEntry& table);
+    Status move_floors_before_service();
     bool drop_expired(TableEntry& table);
     bool sweep_extents();
     bool quarantine_is_full();

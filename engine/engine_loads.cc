@@ -311,12 +311,16 @@ bool Engine::Core::show_load(BulkLoad& load) {
     load_room_.reset();
     PageId missing = old.missing ? old.missing : add_catalog_row(table.id, 0);
     if (!missing && old.table != nullptr) missing = add_catalog_row(old.table->id, 0);
+    if (!missing && storage_.pool.newest(table.tree.root()) == nullptr) {
+        missing = table.tree.root();  // for its floor
+    }
     if (missing) return brings_in(load, missing);
+    load_room_.add(kFloorRoom);
     Refused refused;
     refused.error = old.error;  // a table of that name was made meanwhile
-    const std::uint32_t bytes =
-        Wal::record_bytes(0, 0) + Wal::record_bytes(0, sizeof(TableAttributes)) +
-        Wal::record_bytes(0, sizeof(LoggedLoad));
+    const std::uint32_t bytes = Wal::record_bytes(0, 0) +
+                                Wal::record_bytes(0, sizeof(TableAttributes)) +
+                                Wal::record_bytes(0, sizeof(LoggedLoad)) + kFloorLogBytes;
     Wait wait = Wait::kNone;
     if (refused.error == Error::kOk) wait = secure(load_room_.total(), bytes, refused);
     if (refused.error != Error::kOk) {
@@ -338,6 +342,8 @@ bool Engine::Core::show_load(BulkLoad& load) {
     commit_->wal().append(RecordType::kFinishLoad, table.id, {},
                           std::as_bytes(std::span(&logged, 1)));
     storage_.catalog->show(table.id);
+    // With the table, not after it: nobody sees its expired rows.
+    if (const std::uint64_t floor = due_floor(table)) set_floor(table, floor);
     commit_->answer_later(load.client(), Error::kOk, kNoOperation);
     load.shown();
     return true;

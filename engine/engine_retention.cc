@@ -54,29 +54,71 @@ bool Engine::Core::retain() {
     return worked | sweep_extents();
 }
 
-// At most a stride behind the clock, as long as there is anything in the table.
-bool Engine::Core::move_floor(TableEntry& table) {
+// Where the floor should be now; 0: where it is, at most a stride behind the clock, or there is
+// nothing in the table. The root is in the pool.
+std::uint64_t Engine::Core::due_floor(const TableEntry& table) const {
     const std::uint64_t now_us = clock_.wall_us();
-    if (now_us <= table.retain_us) return false;
+    if (table.retain_us == 0 || now_us <= table.retain_us) return 0;
     const std::uint64_t floor = in_unit(table.schema, now_us - table.retain_us);
-    const PagesInUse looked_at(storage_.pool);
-    if (storage_.pool.newest(table.tree.root()) == nullptr) {
-        storage_.loader.want(table.tree.root());
-        return false;
-    }
     const std::uint64_t stride = in_unit(table.schema, stride_us(table.retain_us));
-    if (floor < table.tree.floor() + stride) return false;
-    if (table.tree.empty() || table.tree.least_time() >= floor) return false;
-    Refused refused;
-    const std::uint32_t log_bytes = Wal::record_bytes(0, sizeof floor);
-    const Wait wait = secure({1, 0, 0}, log_bytes, refused);
-    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    if (floor < table.tree.floor() + stride) return 0;
+    return table.tree.empty() || table.tree.least_time() >= floor ? 0 : floor;
+}
+
+// In the open batch, for which kFloorRoom and kFloorLogBytes were secured.
+void Engine::Core::set_floor(TableEntry& table, std::uint64_t floor) {
     commit_->wal().append(RecordType::kMoveFloor, table.id, {},
                           std::as_bytes(std::span(&floor, 1)));
     table.tree.set_floor(floor);
     ++expiries_;
     stats_.add(Counter::kFloorsMoved);
+}
+
+bool Engine::Core::move_floor(TableEntry& table) {
+    const PagesInUse looked_at(storage_.pool);
+    if (storage_.pool.newest(table.tree.root()) == nullptr) {
+        storage_.loader.want(table.tree.root());
+        return false;
+    }
+    const std::uint64_t floor = due_floor(table);
+    if (floor == 0) return false;
+    Refused refused;
+    const Wait wait = secure(kFloorRoom, kFloorLogBytes, refused);
+    if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    set_floor(table, floor);
     return true;
+}
+
+// What expired while the store was down is not served again: the floors follow the clock before the
+// first reader comes. A table whose root cannot be read has no rows to give out. Where log, journal
+// or pool are full, checkpoints make room first, for as long as a restart may take for a step.
+Status Engine::Core::move_floors_before_service() {
+    std::vector<TableEntry*> due;
+    for (TableEntry* table : storage_.catalog->all()) {
+        if (table->retain_us == 0 || table->hidden()) continue;
+        if (storage_.bring_in(table->tree.root()) && due_floor(*table) != 0) due.push_back(table);
+    }
+    const std::uint64_t deadline_ns = clock_.monotonic_ns() + kRecoveryStepNs / 2;
+    while (!due.empty() || !commit_->quiet()) {
+        std::erase_if(due, [this](TableEntry* table) { return move_floor(*table); });
+        commit_->hurry();
+        commit_->pump();
+        after_publication();
+        if (!due.empty()) pump_checkpoint();  // another one may wait: readers do
+        sweep();
+        storage_.loader.pump(0);
+        if (commit_->failed()) return {Error::kIoError, commit_->failure()};
+        const std::string& failure = storage_.checkpointer->failure();
+        if (!failure.empty()) return {Error::kIoError, failure};
+        if (clock_.monotonic_ns() > deadline_ns) {
+            say(4,
+                "no room in 30 s for the floors of tables with a retention: expired rows are "
+                "served until there is");
+            break;
+        }
+        disk_.poll(1'000'000);
+    }
+    return {};
 }
 
 // One inner node of the table, or none when it is not time for that.

@@ -66,8 +66,7 @@ class LargeValueRetention : public testing::Test {
         const std::string schema = visits().encode();
         TransactionBytes bytes;
         bytes.operation(OperationKind::kCreateTable, TableId{},
-                        std::as_bytes(std::span(&attributes, 1)),
-                        std::as_bytes(std::span(schema)));
+                        std::as_bytes(std::span(&attributes, 1)), std::as_bytes(std::span(schema)));
         const Answer answer = store_->commit(*client_, bytes);
         ASSERT_EQ(answer.error, Error::kOk);
         table_ = TableId{static_cast<std::uint32_t>(answer.result[0])};
@@ -189,8 +188,8 @@ TEST_F(LargeValueRetention, DroppedTableTakesAllItsExtentsAlong) {
     EXPECT_EQ(store_->verify(), "");
 }
 
-// The verifier took the floor from a root in the pool, and 0 where it was not there: right after
-// a start, extents that wait for their sweep were called leaked.
+// Right after a start extents that wait for their sweep were called leaked, because the floor was
+// taken for 0.
 TEST_F(LargeValueRetention, ExtentsThatWaitForTheirSweepAreNotLeaked) {
     start();
     put(1, content(1, 20'000));
@@ -203,9 +202,6 @@ TEST_F(LargeValueRetention, ExtentsThatWaitForTheirSweepAreNotLeaked) {
     ASSERT_TRUE(store_->stop());
     SimStore again(options_, store_->disk->power_loss(7), 1);
     ASSERT_TRUE(again.open().ok());
-    ASSERT_EQ(again.engine->core().storage().pool.newest(
-                  again.engine->core().storage().catalog->find(table_)->tree.root()),
-              nullptr);
     EXPECT_EQ(again.verify(), "");
 }
 

@@ -420,5 +420,28 @@ TEST_F(RetentionTest, SnapshotReadsWhatChangedBetweenTheLastCheckpointAndTheDrop
     }
 }
 
+// They were served again until a floor found its way into the log.
+TEST_F(RetentionTest, RowsThatExpiredWhileTheStoreWasDownAreNotThereAtItsStart) {
+    start();
+    const TableId times = make(by_time());
+    const TableId users = make(by_user());
+    put_now(times, 50);
+    ASSERT_EQ(one(OperationKind::kPut, users, user_key(1), user_row(now_us(), 1)), Error::kOk);
+    auto disk = store->disk->power_loss(3);
+    const std::uint64_t wall_us = now_us() + 2 * kRetainUs;
+    SimStore again(options_, std::move(disk), 3);
+    again.clock.set_wall_us(wall_us);
+    const Status opened = again.open();
+    ASSERT_TRUE(opened.ok()) << opened.failure().what;
+    Pool& pool = again.engine->core().storage().pool;
+    for (const TableId table : {times, users}) {
+        const PageId root = again.engine->core().storage().catalog->find(table)->tree.root();
+        const std::byte* seen = pool.version_at(root, Csn{pool.visible()});
+        ASSERT_NE(seen, nullptr);
+        EXPECT_GE(page_header(seen).floor, wall_us - kRetainUs);
+    }
+    EXPECT_EQ(again.verify(), "");
+}
+
 }  // namespace
 }  // namespace bidstore
