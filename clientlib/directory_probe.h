@@ -13,7 +13,8 @@
 // Why a row found like this is the one that the tree would find: the page's version of the snapshot
 // is a leaf of the table, by its header. Every such leaf is in the table's tree, where each key has
 // one place, but for leaves that were dropped unread (engine/pages.h: drop): with the whole table,
-// whose root says so, or because all of their rows are dead.
+// whose root this reader does not know any more (ReaderState::root), or because all of their rows
+// are dead.
 #pragma once
 
 #include <algorithm>

@@ -79,7 +79,18 @@ Status ReaderState::move_to(std::shared_ptr<Connection> next) {
                  pool.revoked()[segment.first_slot() + slot_number]);
     touches.emplace(segment.marks()[slot_number]);
     roots.clear();
+    roots_since = 0;  // of another pool
     return {};
+}
+
+// The tree of a table that was dropped is taken apart step by step, under the root that it had. A
+// reader's snapshots never go back: what no drop up to now touches, no drop that this snapshot sees
+// does.
+void ReaderState::forget_dropped_roots() {
+    if (connection->pool().published().dropped.load() <= roots_since) [[likely]]
+        return;
+    roots.clear();
+    roots_since = slot->snapshot().value;
 }
 
 void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
@@ -117,6 +128,7 @@ Status ReaderState::begin(Deadline until) {
     if (value_failed) value_failure = {};
     value_failed = false;
     slot->begin();
+    forget_dropped_roots();
     holding = true;
     ++snapshots;
     rows_out = false;

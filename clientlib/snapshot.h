@@ -58,7 +58,7 @@ struct ReaderState {
     }
     bool uses_nothing() const { return !rows_out && standing_cursors == 0; }
 
-    // The root of a table as this reader last saw it; 0: not yet.
+    // The root of a table as this reader saw it, and where it still is; 0: look in the catalog.
     PageId root(const TableInfo& table) const {
         if (table.id == kCatalogId) return PageId{connection->pool().header().catalog_root};
         return table.index < roots.size() ? roots[table.index] : PageId{};
@@ -88,12 +88,14 @@ struct ReaderState {
     std::uint64_t pages_asked_for = 0;  // of the daemon, ever
     bool lost_a_snapshot = false;       // perhaps because the daemon let go of this client
     std::vector<PageId> roots;          // by TableInfo::index
+    std::uint64_t roots_since = 0;      // csn of a snapshot: all of them were seen in it or later
     // Cursors that were used and will be again, so that scans allocate nothing after the first.
     std::vector<RawCursor::StatePointer> spare_cursors;
     // Large values that the pool has in pieces, put together for views of this snapshot.
     std::deque<std::vector<std::byte>> assembled;
 
   private:
+    void forget_dropped_roots();
     Status look_around(Deadline until);
     void look_at_heartbeat(std::uint64_t now_ns);
 };

@@ -144,6 +144,7 @@ void Catalog::drop(TableId id) {
     TableEntry& table = *tables_.at(id.value);
     table.flags |= kDroppedTableFlag;
     put_row(table, table.tree.root());
+    pages_.table_dropped();
 }
 
 void Catalog::show(TableId id) {

@@ -40,6 +40,9 @@ class Pages {
     // Frees a leaf in the open batch without a look at it: it need not be resident, and gets no
     // version. Snapshots below the batch go on reading it; above, all of its rows are dead.
     virtual void drop(PageId page) { free(page); }
+    // A table is dropped in the open batch: readers of it, who may have seen the root, do not go by
+    // that any more. Its pages go afterwards, a few in each batch.
+    virtual void table_dropped() {}
     // The newest time in a leaf that is not resident, as metadata keeps it (engine/format.h).
     virtual std::uint32_t newest_known(PageId) const { return kNewestUnknown; }
     // The row with this key is row number `row` of the leaf from now on, in the open batch's

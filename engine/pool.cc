@@ -272,6 +272,7 @@ void Pool::publish() {
         info_[old].successor = batch.csn;
         retired_.push_back(old);
     }
+    if (batch.drops_table) writer_.drops_table(batch.csn);
     visible_ = batch.csn;
     writer_.publish(visible_);
     directory_.settle();

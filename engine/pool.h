@@ -98,6 +98,8 @@ class Pool {
     // The only version of a page of an extent: `bytes` and zeros. Frames that lie side by side are
     // sought for pages that do; `more` pages behind it will be asked for next.
     void extent_page(PageId page, std::span<const std::byte> bytes, std::uint32_t more);
+    // The open batch drops a table: its publication says so, too.
+    void drop_table() { open_.drops_table = true; }
     // Closes the open batch: it joins the unpublished ones.
     void end_batch();
     bool has_unpublished() const { return open_csn_ != 0 || !unpublished_.empty(); }
@@ -208,6 +210,7 @@ class Pool {
     struct BatchFrames {
         std::uint64_t csn = 0;
         std::vector<std::uint32_t> frames;
+        bool drops_table = false;
     };
 
     std::uint32_t take_frame(PageId page, State state);

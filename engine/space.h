@@ -63,6 +63,7 @@ class Space final : public Pages {
     PageId allocate(PageType type, TableId table, PageId near) override;
     void free(PageId page) override;
     void drop(PageId page) override;
+    void table_dropped() override { pool_.drop_table(); }
     void row_entered(TableId table, std::span<const std::byte> key, PageId leaf,
                      std::uint32_t row) override {
         pool_.directory().enter(table, key.data(), key.size(), leaf, row);

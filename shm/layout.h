@@ -42,11 +42,13 @@ enum class EngineMode : std::uint32_t {
 struct alignas(kCacheLineBytes) Published {
     std::atomic<std::uint64_t> visible;    // csn of the newest published batch
     std::atomic<std::uint64_t> reuse_gen;  // one more before frames of a reclaim round are reused
-    std::uint8_t reserved[48];
+    std::atomic<std::uint64_t> dropped;    // csn of the newest batch that dropped a table
+    std::uint8_t reserved[40];
 };
 PIN_FIELD(Published, visible, 0, 8);
 PIN_FIELD(Published, reuse_gen, 8, 8);
-PIN_FIELD(Published, reserved, 16, 48);
+PIN_FIELD(Published, dropped, 16, 8);
+PIN_FIELD(Published, reserved, 24, 40);
 
 // One line, written when the engine goes to sleep, wakes, and a few times a second.
 struct alignas(kCacheLineBytes) EngineState {
@@ -337,8 +339,9 @@ static_assert(sizeof(Welcome) == 256);
 
 // FNV-1a over all sizes and offsets: two builds that lay a shared struct out differently differ.
 consteval std::uint64_t layout_fingerprint() {
-    constexpr std::array<std::uint64_t, 32> facts{sizeof(PoolHeader),
+    constexpr std::array<std::uint64_t, 33> facts{sizeof(PoolHeader),
                                                   offsetof(PoolHeader, published),
+                                                  offsetof(Published, dropped),
                                                   offsetof(PoolHeader, engine),
                                                   offsetof(PoolHeader, frames_offset),
                                                   sizeof(FrameDescriptor),

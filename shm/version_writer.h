@@ -78,6 +78,12 @@ class VersionWriter {
     // Everything that the batch changed is mapped: readers that load this csn see all of it.
     void publish(std::uint64_t csn) { published_.visible.store(csn, std::memory_order_release); }
 
+    // The same of a batch that drops a table; before it becomes visible, so that readers who load
+    // its csn know that no root is good that they saw before it.
+    void drops_table(std::uint64_t csn) {
+        published_.dropped.store(csn, std::memory_order_release);
+    }
+
     // The frames of a reclaim round are unlinked (or unmapped): walks that may have met one of them
     // see the generation move and start again. The fence keeps later stores into those frames
     // behind this store; only after it may any frame of the round be overwritten.

@@ -229,12 +229,12 @@ TEST_F(DirectoryRead, ADeadRowIsNoAnswer) {
     EXPECT_EQ(amount(3), 109u);
 }
 
-TEST_F(DirectoryRead, ADroppedTableIsGoneThoughItsLeavesAreThere) {
+// The engine drops a table by its catalog row; root and leaves go with later batches.
+TEST_F(DirectoryRead, ADroppedTableIsGoneThoughItsPagesAreThere) {
     enter(3, leaf_page(0), 3);
     EXPECT_EQ(amount(3), 9u);
     put_catalog(kFirstCsn + 1, kDroppedTableFlag);
-    daemon_.put_page(kRoot, kFirstCsn + 1, kEvents,
-                     [](std::byte* bytes) { page_header(bytes).type = PageType::kFree; });
+    daemon_.versions().drops_table(kFirstCsn + 1);
     daemon_.publish(kFirstCsn + 1);
     const auto row = table_->get(*reader_, in(5s), std::uint64_t{3});
     EXPECT_EQ(row.error(), Error::kNoSuchTable);

@@ -100,6 +100,22 @@ TEST_F(DropTest, RowsThatChangedMeanwhileGoAsWell) {
     expect_no_page_lost(store_);
 }
 
+// Readers with a root of their own went by it while the tree was taken apart: some rows were there,
+// others were not.
+TEST_F(DropTest, NoRootIsGoodThatWasSeenBeforeTheDrop) {
+    const Published& published = store_.pool->header().published;
+    EXPECT_EQ(published.dropped.load(), 0u);
+    const std::uint64_t before = published.visible.load();
+    const auto answer = store_.commit(*client_, drop_of(table_));
+    ASSERT_EQ(answer.error, Error::kOk);
+    EXPECT_FALSE(all_dropped(store_)) << "its pages go later";
+    EXPECT_EQ(published.dropped.load(), answer.csn);
+    EXPECT_GT(published.dropped.load(), before);
+    EXPECT_LE(published.dropped.load(), published.visible.load());
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_EQ(published.dropped.load(), answer.csn);
+}
+
 class LongLease : public DropTest {
   protected:
     static SimStoreOptions options() {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <random>
 #include <thread>
@@ -281,6 +283,55 @@ TEST_F(EndToEnd, TablesAreMadeOnceFoundAndDropped) {
     EXPECT_EQ(store_->open<Event>(soon()).error(), Error::kNoSuchTable);
     // The name is free again, for another table.
     make_table<OtherEvent>(*store_);
+}
+
+// The leaves of a dropped table go in many batches, and its root with the last: a reader that knew
+// the root found the rows whose leaves were still there, and no others, and called both true.
+TEST_F(EndToEnd, ADroppedTableIsThereAsAWholeOrNotAtAll) {
+    begin({"max_snapshot_age=60s"});
+    const auto table = make_table<Event>(*store_);
+    constexpr std::uint64_t kRows = 3'000;  // a leaf each
+    const std::string text = event_text(1, 3'000);
+    for (std::uint64_t time = 0; time < kRows; time += 100) {
+        Transaction rows;
+        for (std::uint64_t t = time; t < time + 100; ++t) {
+            rows.put(table, {.time = t, .source = 1, .kind = 0, .text = text});
+        }
+        need(commit(rows));
+    }
+    const std::vector<Key<Event>> keys = {table.key(std::uint64_t{0}, 1u), table.key(kRows / 2, 1u),
+                                          table.key(kRows - 1, 1u)};
+    // All of it, nothing of it, or a lease that ended.
+    const auto look = [&](Reader& reader) {
+        const Snapshot snapshot = need(reader.snapshot(soon()));
+        const auto rows = table.multi_get(snapshot, keys);
+        const auto first = table.get(snapshot, std::uint64_t{0}, 1u);
+        const auto last = table.get(snapshot, kRows - 1, 1u);
+        const auto count = table.count(snapshot);
+        const std::array errors{rows.error(), first.error(), last.error(), count.error()};
+        if (std::ranges::count(errors, Error::kSnapshotExpired) > 0) return Error::kSnapshotExpired;
+        for (const Error error : errors) EXPECT_EQ(error, errors[0]);
+        for (std::size_t i = 0; rows.ok() && i < keys.size(); ++i) EXPECT_TRUE((*rows)[i]) << i;
+        EXPECT_EQ(first.ok() && *first, errors[0] == Error::kOk);
+        EXPECT_EQ(last.ok() && *last, errors[0] == Error::kOk);
+        EXPECT_EQ(count.ok() ? *count : kRows, kRows);
+        return errors[0];
+    };
+    EXPECT_TRUE(eventually([&] { return look(*reader_) == Error::kOk; }));
+    Reader old = need(store_->reader());
+    const Snapshot before = need(old.snapshot(soon()));
+    std::thread watcher([&] {
+        for (int gone = 0; gone < 50 && !HasFailure();) {
+            gone += look(*reader_) == Error::kNoSuchTable;
+        }
+    });
+    EXPECT_TRUE(is_ok(store_->drop_table("events", soon())));
+    Reader after = need(store_->reader());
+    EXPECT_TRUE(eventually([&] { return look(after) != Error::kSnapshotExpired; }));
+    EXPECT_EQ(look(after), Error::kNoSuchTable);
+    watcher.join();
+    const auto count = table.count(before);
+    EXPECT_EQ(count.ok() ? *count : kRows, kRows);
 }
 
 // ---- snapshots ----------------------------------------------------------------------------------
