@@ -67,7 +67,8 @@ void ClientPort::pause(std::uint64_t client_id, bool paused) {
 
 bool ClientPort::any_news() const {
     return std::any_of(clients_.begin(), clients_.end(), [](const auto& client) {
-        return !client->paused && !client->cut_off && client->ring->has_news();
+        const RingConsumer& ring = *client->ring;
+        return !client->cut_off && (client->paused ? ring.has_news_ahead() : ring.has_news());
     });
 }
 
@@ -75,9 +76,10 @@ bool ClientPort::take(ClientRequest& request) {
     for (std::size_t looked = 0; looked < clients_.size(); ++looked) {
         Client& client = *clients_[next_client_];
         next_client_ = (next_client_ + 1) % clients_.size();
-        if (client.paused || client.cut_off) continue;
+        if (client.cut_off) continue;
         TakenRecord record;
-        const TakeResult result = client.ring->take(buffer_, record);
+        const TakeResult result = client.paused ? client.ring->take_page_request(buffer_, record)
+                                                : client.ring->take(buffer_, record);
         if (result == TakeResult::kEmpty) continue;
         if (result == TakeResult::kHostile) {
             hostile(client.id, client.ring->hostile_reason());

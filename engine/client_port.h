@@ -65,11 +65,12 @@ class ClientPort {
     bool attached(std::uint64_t client_id) const { return find(client_id) != nullptr; }
     std::size_t client_count() const { return clients_.size(); }
 
-    // The next request, fairly among clients; false when none is there. Clients whose requests wait
-    // (pause) are passed over.
+    // The next request, fairly among clients; false when none is there. Of a client whose request
+    // waits (pause), page requests alone: its readers do not wait for its writes, and what a write
+    // waits for may be frames that such a reader holds.
     bool take(ClientRequest& request);
     void pause(std::uint64_t client_id, bool paused);
-    // Whether a ring that is not paused has news; asked between announcing a sleep and sleeping.
+    // Whether there is something to take; asked between announcing a sleep and sleeping.
     bool any_news() const;
 
     void answer(const CallAddress& to, Error error, Csn csn = Csn{},

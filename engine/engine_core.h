@@ -1,7 +1,7 @@
 // The engine's inside: its parts, and one round of its loop as a list of small steps.
 //
-// A request that cannot go on is parked, one per client, and its client's ring is not read further
-// until it went on: so the order of a session's writes is the order of its ring.
+// A request that cannot go on is parked, one per client, and until it went on nothing is taken from
+// its client's ring but page requests: so the order of a session's writes is the order of its ring.
 //
 // Who:    the engine thread alone; tests and verify look at the parts.
 #pragma once

@@ -3,7 +3,8 @@
 // Who:    any thread of the client claims and commits (RingProducer); the engine thread alone takes
 //         (RingConsumer).
 // Owns:   nothing; the segment outlives both.
-// Order:  records are taken in the order in which they were claimed. A record is visible after
+// Order:  records are taken in the order in which they were claimed; but while the one at the head
+//         has to wait, page requests behind it may be taken ahead. A record is visible after
 //         commit() (release); take() acquires it. Bytes may be claimed again after publish_head().
 // Crash:  a producer that stops between try_claim() and commit() stops its own ring only; the
 //         engine drops the ring with the client.
@@ -200,6 +201,7 @@ class RingConsumer {
           ring_(ring),
           ring_bytes_(ring_bytes),
           position_(position),
+          ahead_(position),
           published_(position) {
         CHECK(is_power_of_two(ring_bytes));
     }
@@ -208,6 +210,10 @@ class RingConsumer {
 
     // Copies the next record into `buffer` (record_bytes_max() bytes at least).
     TakeResult take(std::span<std::byte> buffer, TakenRecord& record);
+
+    // The same of the next page request, while the records before it have to wait: they stay where
+    // they are, in their order, and take() passes over what was taken here.
+    TakeResult take_page_request(std::span<std::byte> buffer, TakenRecord& record);
 
     // Gives the bytes of all taken records back to the producers. Once a round is enough.
     void publish_head() {
@@ -218,7 +224,11 @@ class RingConsumer {
     }
 
     // Is there something to take? After EngineSleep::announce() this decides about the sleep.
-    bool has_news() const { return word_at(position_).load(std::memory_order_acquire) != 0; }
+    bool has_news() const { return committed_at(position_); }
+    // The same for take_page_request(): is there a record that it has not looked at?
+    bool has_news_ahead() const {
+        return ahead() - position_ < ring_bytes_ / kRingUnitBytes && committed_at(ahead());
+    }
 
     std::uint32_t position() const { return position_; }
     const char* hostile_reason() const { return hostile_reason_; }
@@ -244,8 +254,20 @@ class RingConsumer {
     std::atomic<std::uint32_t>& word_at(std::uint32_t position) const {
         return *reinterpret_cast<std::atomic<std::uint32_t>*>(unit_at(position));
     }
+    bool committed_at(std::uint32_t position) const {
+        return word_at(position).load(std::memory_order_acquire) != 0;
+    }
+    // Where take_page_request() goes on: nowhere before the head.
+    std::uint32_t ahead() const {
+        const bool behind = position_ - ahead_ < std::uint32_t{1} << 31;
+        return behind ? position_ : ahead_;
+    }
     static HeaderCopy copy_header(const std::byte* unit);
-    const char* fault(std::uint32_t length_bytes, RecordKind kind) const;
+    // Copies the header that stands there, of any kind.
+    TakeResult look_at(std::uint32_t position, TakenRecord& record, std::uint32_t& length_bytes);
+    void copy_payload(std::uint32_t position, std::uint32_t length_bytes,
+                      std::span<std::byte> buffer, TakenRecord& record) const;
+    const char* fault(std::uint32_t position, std::uint32_t length_bytes, RecordKind kind) const;
     void consume(std::uint32_t length_bytes);
 
     RingControl* control_;
@@ -253,6 +275,7 @@ class RingConsumer {
     std::uint32_t ring_bytes_;
     // Our own: the one in the segment is for the producers to read, and anyone's to overwrite.
     std::uint32_t position_;
+    std::uint32_t ahead_;  // page requests before it are taken; see ahead()
     std::uint32_t published_;
     const char* hostile_reason_ = nullptr;
 };
@@ -272,10 +295,11 @@ inline RingConsumer::HeaderCopy RingConsumer::copy_header(const std::byte* unit)
     return copy;
 }
 
-// Which rule a record at the head breaks, or nullptr.
-inline const char* RingConsumer::fault(std::uint32_t length_bytes, RecordKind kind) const {
+// Which rule a record at this position breaks, or nullptr.
+inline const char* RingConsumer::fault(std::uint32_t position, std::uint32_t length_bytes,
+                                       RecordKind kind) const {
     const std::uint32_t ring_size = ring_bytes_ / kRingUnitBytes;
-    const std::uint32_t to_end = (ring_size - (position_ & (ring_size - 1))) * kRingUnitBytes;
+    const std::uint32_t to_end = (ring_size - (position & (ring_size - 1))) * kRingUnitBytes;
     if (length_bytes < sizeof(RecordHeader)) return "record shorter than its header";
     if (length_bytes > record_bytes_max()) return "record longer than half the ring";
     if (length_bytes > to_end) return "record beyond the end of the ring";
@@ -292,26 +316,61 @@ inline const char* RingConsumer::fault(std::uint32_t length_bytes, RecordKind ki
     return "record of unknown kind";
 }
 
+inline TakeResult RingConsumer::look_at(std::uint32_t position, TakenRecord& record,
+                                        std::uint32_t& length_bytes) {
+    if (hostile_reason_ != nullptr) return TakeResult::kHostile;
+    // Acquire: pairs with commit(). One load; from here on it is a number of ours.
+    length_bytes = word_at(position).load(std::memory_order_acquire);
+    if (length_bytes == 0) return TakeResult::kEmpty;
+    const std::byte* unit = unit_at(position);
+    const HeaderCopy header = copy_header(unit);
+    hostile_reason_ = fault(position, length_bytes, header.kind);
+    if (hostile_reason_ != nullptr) return TakeResult::kHostile;
+    record = {header.kind,         header.call_slot,     header.call_generation,
+              header.write_number, header.decided_below, {}};
+    return TakeResult::kRecord;
+}
+
+inline void RingConsumer::copy_payload(std::uint32_t position, std::uint32_t length_bytes,
+                                       std::span<std::byte> buffer, TakenRecord& record) const {
+    const std::size_t payload_bytes = length_bytes - sizeof(RecordHeader);
+    std::memcpy(buffer.data(), unit_at(position) + sizeof(RecordHeader), payload_bytes);
+    record.payload = buffer.first(payload_bytes);
+}
+
 inline TakeResult RingConsumer::take(std::span<std::byte> buffer, TakenRecord& record) {
     CHECK_OP(buffer.size(), >=, record_bytes_max());
-    if (hostile_reason_ != nullptr) return TakeResult::kHostile;
     for (std::uint32_t skips = 0; skips < kSkipsMax; ++skips) {
-        // Acquire: pairs with commit(). One load; from here on it is a number of ours.
-        const std::uint32_t length_bytes = word_at(position_).load(std::memory_order_acquire);
-        if (length_bytes == 0) return TakeResult::kEmpty;
-        const std::byte* unit = unit_at(position_);
-        const HeaderCopy header = copy_header(unit);
-        hostile_reason_ = fault(length_bytes, header.kind);
-        if (hostile_reason_ != nullptr) return TakeResult::kHostile;
-        if (header.kind == RecordKind::kPadding || header.kind == RecordKind::kAborted) {
-            consume(length_bytes);
-            continue;
-        }
-        const std::size_t payload_bytes = length_bytes - sizeof(RecordHeader);
-        std::memcpy(buffer.data(), unit + sizeof(RecordHeader), payload_bytes);
-        record = {header.kind,         header.call_slot,     header.call_generation,
-                  header.write_number, header.decided_below, buffer.first(payload_bytes)};
+        std::uint32_t length_bytes = 0;
+        const TakeResult result = look_at(position_, record, length_bytes);
+        if (result != TakeResult::kRecord) return result;
+        const bool skipped =
+            record.kind == RecordKind::kPadding || record.kind == RecordKind::kAborted;
+        if (!skipped) copy_payload(position_, length_bytes, buffer, record);
         consume(length_bytes);
+        if (!skipped) return TakeResult::kRecord;
+    }
+    return TakeResult::kEmpty;
+}
+
+// A record that is passed over is looked at again by take(), which believes nothing of this look: a
+// client that changes it meanwhile has its own records taken wrong, twice or not at all.
+inline TakeResult RingConsumer::take_page_request(std::span<std::byte> buffer,
+                                                  TakenRecord& record) {
+    CHECK_OP(buffer.size(), >=, record_bytes_max());
+    ahead_ = ahead();
+    for (std::uint32_t skips = 0; skips < kSkipsMax; ++skips) {
+        // Once around the ring: what comes then was looked at.
+        if (ahead_ - position_ >= ring_bytes_ / kRingUnitBytes) return TakeResult::kEmpty;
+        const std::uint32_t at = ahead_;
+        std::uint32_t length_bytes = 0;
+        const TakeResult result = look_at(at, record, length_bytes);
+        if (result != TakeResult::kRecord) return result;
+        ahead_ += ring_units(length_bytes);
+        if (record.kind != RecordKind::kPageRequest) continue;
+        copy_payload(at, length_bytes, buffer, record);
+        const auto taken = RecordKind::kAborted;
+        std::memcpy(unit_at(at) + offsetof(RecordHeader, kind), &taken, sizeof taken);
         return TakeResult::kRecord;
     }
     return TakeResult::kEmpty;

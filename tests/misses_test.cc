@@ -231,6 +231,36 @@ TEST_F(Misses, AWriteWhoseWayLeadsToAFreePageIsRefusedAndDoesNotWaitForEver) {
     EXPECT_EQ(answer->error, Error::kCorruption);
 }
 
+// All that a process asked for used to wait behind a write of its own that could not go on: its
+// readers held what the write waited for, and lost their snapshots for it.
+TEST_F(Misses, AClientsMissesDoNotWaitForItsParkedWrite) {
+    const PageId resident = root();
+    ASSERT_TRUE(core().storage().pool.resident(resident));
+    const Tree& tree = core().storage().catalog->find(table)->tree;
+    std::uint64_t id = 0;
+    while (!tree.get(key_of(id).data()).missing) id += 3;
+    TransactionBytes first;
+    first.operation(OperationKind::kCheckPresent, table, key_of(id), {});
+    TransactionBytes second;
+    second.operation(OperationKind::kCheckAbsent, table, key_of(kRows), {});
+    const auto parked = writer->submit(first.bytes());
+    const auto behind = writer->submit(second.bytes());
+    const auto miss = writer->request_pages({&resident, 1});
+    ASSERT_TRUE(parked && behind && miss);
+    store->round();
+    const auto came = writer->answer(*miss);
+    ASSERT_TRUE(came.has_value());
+    EXPECT_EQ(came->error, Error::kOk);
+    EXPECT_FALSE(writer->answer(*parked));
+    EXPECT_FALSE(writer->answer(*behind));
+    for (const auto write : {*parked, *behind}) {
+        std::optional<Answer> answer;
+        ASSERT_TRUE(store->run_until([&] { return (answer = writer->answer(write)).has_value(); }));
+        EXPECT_EQ(answer->error, Error::kOk);
+    }
+    put(0, 1, 3);  // and the ring goes on
+}
+
 TEST_F(Misses, RequestsForOnePageShareOneReadAndAllAreAnswered) {
     const PageId page = absent_leaves(1).front();
     SimClient& other = store->connect(Rights::kReader);

@@ -125,6 +125,75 @@ TEST(Ring, AbortedClaimsAreSkipped) {
     EXPECT_EQ(ring.taken.payload.size(), 8u);
 }
 
+// A read of a process used to wait behind the write that the engine could not take yet.
+TEST(Ring, PageRequestsAreTakenAheadOfRecordsThatWait) {
+    TestRing ring;
+    const auto ahead = [&] { return ring.consumer.take_page_request(ring.buffer, ring.taken); };
+    ASSERT_TRUE(ring.put(RecordKind::kTransaction, 100, 1));
+    EXPECT_EQ(ahead(), TakeResult::kEmpty);
+    EXPECT_FALSE(ring.consumer.has_news_ahead()) << "it was looked at, and waits";
+    EXPECT_TRUE(ring.consumer.has_news());
+    ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 2));
+    ASSERT_TRUE(ring.put(RecordKind::kTransaction, 20, 3));
+    ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 30, 4));
+    EXPECT_TRUE(ring.consumer.has_news_ahead());
+    for (const int fill : {2, 4}) {
+        ASSERT_EQ(ahead(), TakeResult::kRecord);
+        EXPECT_EQ(ring.taken.kind, RecordKind::kPageRequest);
+        EXPECT_EQ(ring.taken.call_slot, 7u);
+        EXPECT_EQ(ring.taken.payload[0], std::byte(fill));
+    }
+    EXPECT_EQ(ahead(), TakeResult::kEmpty);
+    EXPECT_EQ(ring.consumer.position(), 0u) << "nothing was consumed";
+    for (const int fill : {1, 3}) {
+        ASSERT_EQ(ring.take(), TakeResult::kRecord);
+        EXPECT_EQ(ring.taken.kind, RecordKind::kTransaction);
+        EXPECT_EQ(ring.taken.payload[0], std::byte(fill));
+    }
+    EXPECT_EQ(ring.take(), TakeResult::kEmpty);
+    // From here on the head is ahead.
+    ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 5));
+    ASSERT_EQ(ring.take(), TakeResult::kRecord);
+    ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 6));
+    ASSERT_EQ(ahead(), TakeResult::kRecord);
+    EXPECT_EQ(ring.taken.payload[0], std::byte{6});
+    EXPECT_EQ(ring.take(), TakeResult::kEmpty);
+    EXPECT_EQ(ring.consumer.position(), ring.claimed());
+}
+
+TEST(Ring, LooksOnceAroundAFullRingOfRecordsThatWait) {
+    TestRing ring;
+    while (ring.put(RecordKind::kTransaction, 10, 1)) {
+    }
+    for (int round = 0; round < 3; ++round) {
+        EXPECT_EQ(ring.consumer.take_page_request(ring.buffer, ring.taken), TakeResult::kEmpty);
+    }
+    EXPECT_FALSE(ring.consumer.has_news_ahead());
+    ASSERT_EQ(ring.take(), TakeResult::kRecord);
+    ring.consumer.publish_head();
+    ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 2));
+    EXPECT_TRUE(ring.consumer.has_news_ahead());
+    ASSERT_EQ(ring.consumer.take_page_request(ring.buffer, ring.taken), TakeResult::kRecord);
+    EXPECT_EQ(ring.taken.payload[0], std::byte{2});
+}
+
+// Changed after it was looked at, so that looking ahead and taking disagree about where records
+// begin: the client harms its own ring alone.
+TEST(Ring, ARecordThatChangesBehindTheLookAheadEndsTheRingAtWorst) {
+    for (std::uint32_t length = 0; length <= kSmallRing; ++length) {
+        TestRing ring;
+        ASSERT_TRUE(ring.put(RecordKind::kTransaction, 100, 1));
+        ASSERT_TRUE(ring.put(RecordKind::kTransaction, 200, 0x33));
+        ASSERT_EQ(ring.consumer.take_page_request(ring.buffer, ring.taken), TakeResult::kEmpty);
+        ring.header_at(0).length_bytes.store(length);
+        for (int i = 0; i < 70; ++i) {
+            ring.take();
+            ring.consumer.take_page_request(ring.buffer, ring.taken);
+        }
+        ASSERT_LE(ring.consumer.position(), 2 * kUnits) << length;
+    }
+}
+
 TEST(RingDeathTest, WriteIsNeverAborted) {
     TestRing ring;
     const RingClaim place = ring.claim(RecordKind::kTransaction, 8);
