@@ -327,6 +327,8 @@ void Engine::Core::detach(std::uint64_t client_id) {
     }
     if (compaction_.client_id == client_id) end_compaction();
     session_of_client_.erase(client_id);
+    page_waits_.forget(client_id);
+    storage_.loader.forget(client_id);
     port_.detach(client_id);
     clients_.detached(client_id);
 }

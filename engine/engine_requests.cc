@@ -199,7 +199,7 @@ void Engine::Core::handle_page_request(const ClientRequest& request) {
     const std::uint32_t waiting = page_waits_.begin(request.from, wanted.count);
     for (std::uint32_t i = 0; i < wanted.count; ++i) {
         const PageId page{wanted.page_id[i]};
-        const Error error = storage_.loader.want(page);
+        const Error error = storage_.loader.want(page, request.from.client_id);
         if (error == Error::kBusy) {
             page_waits_.wait_for(page, waiting, i);
         } else {

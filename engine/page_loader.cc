@@ -1,8 +1,13 @@
 #include "engine/page_loader.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <unordered_set>
+#include <utility>
 
 #include "engine/blocking_io.h"
+#include "shm/message.h"
 
 namespace bidstore {
 
@@ -14,7 +19,8 @@ PageLoader::PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, Stats
       clock_(clock),
       stats_(stats),
       done_(std::move(done)),
-      under_way_(pool.page_count(), false) {
+      asked_(pool.page_count(), false),
+      reading_(pool.page_count(), false) {
     for (std::uint32_t i = 0; i < kLoadsMax; ++i) {
         loads_.push_back(std::make_unique<Load>());
         loads_.back()->owner = this;
@@ -22,36 +28,86 @@ PageLoader::PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, Stats
     }
 }
 
-Error PageLoader::want(PageId page) {
+Error PageLoader::want(PageId page, std::uint64_t client_id) {
     if (page.value == 0 || page.value >= pool_.page_count()) return Error::kNoSuchPage;
     if (pool_.resident(page)) return pool_.published(page) ? Error::kOk : Error::kNoSuchPage;
-    if (on_its_way(page)) return Error::kBusy;
-    if (!space_.readable(page)) return Error::kNoSuchPage;
-    if (!failed_.empty()) {
+    if (reading_[page.value]) return Error::kBusy;
+    const bool asked = asked_[page.value];
+    if (!asked && !space_.readable(page)) return Error::kNoSuchPage;
+    if (!asked && !failed_.empty()) {
         const Error error =
             failed_.error_of(page, space_.known_crc(page), clock_.monotonic_ns());
         if (error != Error::kOk) return error;
     }
-    under_way_[page.value] = true;
-    queued_.push_back(page);
+    Queue& queue = queues_[client_id];
+    // A few pages, asked for in every round. A client's requests are bounded by its call slots.
+    const bool again =
+        asked && client_id == kEngine && std::find(queue.begin(), queue.end(), page) != queue.end();
+    if (again) return Error::kBusy;
+    asked_[page.value] = true;
+    queue.push_back(page);
+    ++queued_;
     return Error::kBusy;
+}
+
+void PageLoader::forget(std::uint64_t client_id) {
+    const auto found = queues_.find(client_id);
+    if (found == queues_.end()) return;
+    std::unordered_set<std::uint32_t> left;
+    for (const PageId page : found->second) {
+        if (asked_[page.value]) left.insert(page.value);
+        asked_[page.value] = false;
+    }
+    queued_ -= found->second.size();
+    queues_.erase(found);
+    for (const auto& [other, queue] : queues_) {
+        for (const PageId page : queue) {
+            if (left.contains(page.value)) asked_[page.value] = true;
+        }
+    }
+}
+
+// A turn is a page, or the pages of an extent that lie side by side, which get frames side by side.
+// Entries that mean nothing any more are no turn: they go when they are met. None: no page is left.
+PageId PageLoader::next() {
+    auto turn = queues_.find(turn_);
+    const bool goes_on = turn != queues_.end() && !turn->second.empty() &&
+                         run_ < kPagesPerRequest && turn->second.front().value == last_.value + 1 &&
+                         asked_[last_.value + 1] && space_.is_extent(turn->second.front());
+    run_ = goes_on ? run_ + 1 : 1;
+    if (!goes_on) turn = queues_.upper_bound(turn_);
+    for (; queued_ > 0; ++turn) {
+        if (turn == queues_.end()) turn = queues_.begin();
+        Queue& queue = turn->second;
+        for (; !queue.empty() && !asked_[queue.front().value]; --queued_) queue.pop_front();
+        if (queue.empty()) continue;
+        turn_ = turn->first;
+        last_ = queue.front();
+        queue.pop_front();
+        --queued_;
+        return last_;
+    }
+    return {};
 }
 
 bool PageLoader::pump(std::uint32_t reserve) {
     bool started = false;
-    while (!queued_.empty() && loading_ < kLoadsMax && pool_.free_frames() > reserve) {
-        const PageId page = queued_.front();
-        queued_.pop_front();
+    while (loading_ < kLoadsMax && pool_.free_frames() > reserve) {
+        const PageId page = next();
+        if (!page) break;
+        asked_[page.value] = false;
+        reading_[page.value] = true;
         start(page);
         started = true;
     }
     return started;
 }
 
-// How many pages right behind this one wait next, in order.
+// How many pages right behind this one wait next in its queue, in order.
 std::uint32_t PageLoader::followers(PageId page) const {
+    const Queue& queue = queues_.at(turn_);
     std::uint32_t count = 0;
-    while (count < queued_.size() && queued_[count].value == page.value + 1 + count) ++count;
+    while (count < queue.size() && queue[count].value == page.value + 1 + count) ++count;
     return count;
 }
 
@@ -118,7 +174,7 @@ void PageLoader::on_read(Load& load) {
     }
     idle_loads_.push_back(&load);
     --loading_;
-    under_way_[page.value] = false;
+    reading_[page.value] = false;
     done_(page, error, message, news);
 }
 

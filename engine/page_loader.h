@@ -1,6 +1,9 @@
 // Brings pages from the file into the pool: one read per page however many wait for it, checked
 // before it is published.
 //
+// Pages wait in a queue of each client that asked for them, and the clients take turns, so that
+// none waits behind all that another one asked for.
+//
 // Who:    the engine thread alone; completions run in Disk::poll().
 // Errors: kNoSuchPage for an id that is free or not published; kIoError and kCorruption for this
 //         one page: remembered for a moment, then the next request reads again
@@ -10,6 +13,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,13 +38,15 @@ class PageLoader {
     PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, StatsWriter& stats, Done done);
 
     // kOk: the page is in the pool. kBusy: it is on its way, done() will tell. Else: it cannot be
-    // had, now or for some time.
-    Error want(PageId page);
+    // had, now or for some time. The engine may ask again as long as it waits.
+    Error want(PageId page, std::uint64_t client_id = kEngine);
+    // The client is gone: what it alone waits for is not read any more, unless it is already.
+    void forget(std::uint64_t client_id);
     // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.
     bool pump(std::uint32_t reserve);
-    bool waits_for_frames() const { return !queued_.empty(); }
+    bool waits_for_frames() const { return queued_ > 0; }
     // Queued or being read.
-    bool on_its_way(PageId page) const { return under_way_[page.value]; }
+    bool on_its_way(PageId page) const { return asked_[page.value] || reading_[page.value]; }
     std::uint32_t loading() const { return loading_; }
     // When the newest read began or ended (Clock::monotonic_ns).
     std::uint64_t last_read_ns() const { return last_read_ns_; }
@@ -55,8 +61,11 @@ class PageLoader {
         std::uint64_t started_ns = 0;
         PageLoader* owner = nullptr;
     };
+    using Queue = std::deque<PageId>;
     static constexpr std::uint32_t kLoadsMax = 128;
+    static constexpr std::uint64_t kEngine = 0;  // no client's id
 
+    PageId next();
     void start(PageId page);
     void on_read(Load& load);
     std::uint32_t followers(PageId page) const;
@@ -72,8 +81,15 @@ class PageLoader {
     FailedReads failed_;
     std::vector<std::unique_ptr<Load>> loads_;
     std::vector<Load*> idle_loads_;  // of them, those without a read; the latest used is the last
-    std::deque<PageId> queued_;
-    std::vector<bool> under_way_;  // per page: queued or being read
+    // By client. A page that several ask for stands in the queue of each until its turn there; it is
+    // read at the first of them, and an entry whose page is not asked_ any more means nothing.
+    std::map<std::uint64_t, Queue> queues_;
+    std::size_t queued_ = 0;     // in all of them
+    std::uint64_t turn_ = 0;     // whose the last turn was
+    std::uint32_t run_ = 0;      // pages of it so far
+    PageId last_;                // of them, the last one
+    std::vector<bool> asked_;    // per page: queued
+    std::vector<bool> reading_;  // per page: being read
     std::uint32_t loading_ = 0;
     std::uint64_t last_read_ns_ = 0;
 };

@@ -1,5 +1,8 @@
 #include "engine/page_waits.h"
 
+#include <iterator>
+#include <utility>
+
 namespace bidstore {
 
 std::uint32_t PageWaits::begin(const CallAddress& to, std::uint32_t count) {
@@ -47,6 +50,22 @@ void PageWaits::on_loaded(PageId page, Error error) {
         idle_waiter_ = waiter;
         finish(done.request, done.position, error);
         waiter = done.next;
+    }
+}
+
+void PageWaits::forget(std::uint64_t client_id) {
+    for (auto page = first_of_.begin(); page != first_of_.end();) {
+        for (std::uint32_t* link = &page->second; *link != kNobody;) {
+            Waiter& waiter = waiters_[*link];
+            Request& request = requests_[waiter.request];
+            if (request.to.client_id != client_id) {
+                link = &waiter.next;
+                continue;
+            }
+            if (--request.remaining == 0) idle_requests_.push_back(waiter.request);
+            idle_waiter_ = std::exchange(*link, std::exchange(waiter.next, idle_waiter_));
+        }
+        page = page->second == kNobody ? first_of_.erase(page) : std::next(page);
     }
 }
 

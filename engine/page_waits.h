@@ -5,8 +5,7 @@
 // that only grow, so a steady load of misses allocates nothing.
 //
 // Who:   the engine thread alone.
-// Crash: a client that is gone leaves its waits until their pages came, which they do without it;
-//        the answer then goes nowhere.
+// Crash: of a client that is gone nothing stays: forget().
 #pragma once
 
 #include <cstdint>
@@ -31,6 +30,8 @@ class PageWaits {
     void finish(std::uint32_t request, std::uint32_t position, Error error);
     // The page came, or failed: finishes it for everybody who waits for it.
     void on_loaded(PageId page, Error error);
+    // The client is gone, and its requests with it.
+    void forget(std::uint64_t client_id);
 
     // Requests without an answer.
     std::size_t open() const { return requests_.size() - idle_requests_.size(); }

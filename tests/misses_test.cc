@@ -2,6 +2,7 @@
 // snapshot over more pages than the pool has frames.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 
 #include "engine/engine_core.h"
@@ -182,18 +183,76 @@ TEST_F(Misses, AClientThatDiesWhileItWaitsLeavesNothingBehind) {
     EXPECT_EQ(core().page_waits().open(), 1u);
     EXPECT_GT(core().storage().loader.loading(), 0u);
     store->disconnect(dying);
-    EXPECT_TRUE(store->run_until([&] {
-        return core().page_waits().open() == 0 && core().storage().loader.loading() == 0 &&
-               !core().storage().loader.waits_for_frames();
-    }));
+    EXPECT_EQ(core().page_waits().open(), 0u);
+    EXPECT_FALSE(core().storage().loader.waits_for_frames());
+    EXPECT_TRUE(store->run_until([&] { return core().storage().loader.loading() == 0; }));
     EXPECT_FALSE(slot_of_the_dead.valid());
     // What it had asked for is as good as any other page, and so is every frame.
-    for (const PageId page : pages) EXPECT_TRUE(core().storage().pool.resident(page));
+    for (const PageId page : pages) EXPECT_FALSE(core().storage().loader.on_its_way(page));
     Snapshot snapshot(*store, *view, *reader, 0);
     for (std::uint64_t id = 0; id < kRows; id += 7) {
         ASSERT_EQ(read(snapshot, id), 1u) << id;
         snapshot.renew();
     }
+}
+
+// What one client asked for was read before anything that another asked for later.
+TEST_F(Misses, AClientWithManyMissesDoesNotKeepOthersWaiting) {
+    const std::vector<PageId> pages = absent_leaves(2'001);
+    SimClient& greedy = store->connect(Rights::kReader);
+    std::vector<std::uint32_t> requests;
+    for (std::size_t at = 0; at + 1 < pages.size(); at += 50) {
+        const auto request = greedy.request_pages(std::span(pages).subspan(at, 50));
+        ASSERT_TRUE(request.has_value());
+        requests.push_back(*request);
+    }
+    store->round();
+    const std::uint64_t before = counter(Counter::kPageReads);
+    // One page that nobody else wants, and one that the greedy one waits for, too, as its last.
+    const std::array modest{pages[2'000], pages[1'999]};
+    const auto request = reader->request_pages(modest);
+    ASSERT_TRUE(request.has_value());
+    std::optional<Answer> answer;
+    ASSERT_TRUE(store->run_until([&] { return (answer = reader->answer(*request)).has_value(); }));
+    EXPECT_EQ(answer->error, Error::kOk);
+    EXPECT_LT(counter(Counter::kPageReads) - before, 200u) << "what was being read, and a few";
+    for (const std::uint32_t each : requests) {
+        ASSERT_TRUE(store->run_until([&] { return (answer = greedy.answer(each)).has_value(); }));
+        EXPECT_EQ(answer->error, Error::kOk);
+    }
+    EXPECT_FALSE(core().storage().loader.waits_for_frames());
+}
+
+// A client that asks, goes and comes again left its waits, and all its pages were read for nobody.
+TEST_F(Misses, ClientsThatComeAskAndGoLeaveNoQueue) {
+    const std::vector<PageId> pages = absent_leaves(2'000);
+    const auto ask = [&](SimClient& client, std::size_t first, std::size_t end) {
+        std::vector<std::uint32_t> requests;
+        for (std::size_t at = first; at < end; at += 50) {
+            const auto request = client.request_pages(std::span(pages).subspan(at, 50));
+            EXPECT_TRUE(request.has_value());
+            requests.push_back(request.value_or(0));
+        }
+        return requests;
+    };
+    // The last of these are not read yet when the first client goes that asked for them, too.
+    const auto wanted = ask(*reader, 0, 400);
+    for (int round = 0; round < 6; ++round) {
+        SimClient& client = store->connect(Rights::kReader);
+        ask(client, 0, pages.size());
+        store->round();
+        EXPECT_TRUE(core().storage().loader.waits_for_frames());
+        store->disconnect(client);
+        EXPECT_LE(core().page_waits().open(), wanted.size());
+    }
+    for (const std::uint32_t request : wanted) {
+        std::optional<Answer> answer;
+        ASSERT_TRUE(
+            store->run_until([&] { return (answer = reader->answer(request)).has_value(); }));
+        EXPECT_EQ(answer->error, Error::kOk) << "somebody waited for it all the time";
+    }
+    EXPECT_FALSE(core().storage().loader.waits_for_frames());
+    EXPECT_EQ(core().page_waits().open(), 0u);
 }
 
 // Damage that no waiting mends: it was noted for the round in which the write was parked, and
