@@ -62,8 +62,8 @@ struct ScanOptions {
     // A row is the caller's until the next next() only, not until the snapshot ends. The scan then
     // lets go of the pages it came through, and may read more of them than the pool holds. Without,
     // those that are evicted meanwhile are kept for it, and more than max_held_bytes of them cost
-    // the snapshot; so do they when other rows of the snapshot are held in place (peek, cursors
-    // that are not streaming).
+    // the client its oldest snapshot; so do they when other rows of the snapshot are held in place
+    // (peek, cursors that are not streaming).
     bool streaming = false;
 };
 

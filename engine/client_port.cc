@@ -285,25 +285,40 @@ std::uint32_t ClientPort::take_touches(std::span<std::uint32_t> room) {
     return taken;
 }
 
-bool ClientPort::revoke_oldest() {
-    Client* owner = nullptr;
-    std::uint32_t owner_slot = 0;
-    SlotSighting oldest;
-    for (const auto& client : clients_) {
-        for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
-            const SlotSighting seen = SlotWatcher::look(client->slots[slot]);
-            const std::uint64_t revoked = pool_.revoked()[client->segment.first_slot + slot].load();
-            if (!seen.counts(revoked)) continue;
-            // Whoever pins all holds the most.
-            const bool older = seen.pins_all() || seen.word < oldest.word;
-            if (owner != nullptr && (oldest.pins_all() || !older)) continue;
-            owner = client.get();
-            owner_slot = slot;
-            oldest = seen;
-        }
+ClientPort::Holding ClientPort::holding_of(const Client& client) const {
+    Holding holding;
+    std::uint64_t oldest = ~std::uint64_t{0};
+    for (std::uint32_t slot = 0; slot < client.segment.slot_count; ++slot) {
+        const ReaderSlot& line = client.slots[slot];
+        const SlotSighting seen = settle_pin_all(line, SlotWatcher::look(line));
+        if (!seen.counts(pool_.revoked()[client.segment.first_slot + slot].load())) continue;
+        holding.held.pin_all |= seen.pins_all();
+        holding.held.csns.push_back(seen.word);
+        holding.held.looked.push_back(std::max(seen.word, seen.looked));
+        const std::uint64_t age = seen.word + 1;  // PIN_ALL, which holds the most, comes first
+        if (age >= oldest) continue;
+        oldest = age;
+        holding.oldest_slot = slot;
+        holding.oldest_episode = seen.episode;
     }
-    if (owner == nullptr) return false;
-    revoke(*owner, owner_slot, oldest.episode);
+    std::sort(holding.held.csns.begin(), holding.held.csns.end());
+    std::sort(holding.held.looked.begin(), holding.held.looked.end());
+    return holding;
+}
+
+bool ClientPort::revoke_greediest(const Pool& pool, std::uint64_t versions_max) {
+    Client* greediest = nullptr;
+    Holding holding;
+    for (const auto& client : clients_) {
+        Holding its = holding_of(*client);
+        const std::uint64_t versions = pool.kept_for(its.held);
+        if (versions <= versions_max) continue;
+        versions_max = versions;
+        greediest = client.get();
+        holding = std::move(its);
+    }
+    if (greediest == nullptr) return false;
+    revoke(*greediest, holding.oldest_slot, holding.oldest_episode);
     stats_.add(Counter::kRevokedSnapshots);
     return true;
 }

@@ -89,8 +89,9 @@ class ClientPort {
     // checked at all. Each client gets an equal part of the room, whatever it marked, so that none
     // crowds out the others; what it marked beyond that is passed over.
     std::uint32_t take_touches(std::span<std::uint32_t> room);
-    // Revokes the oldest snapshot; false when there is none. For when it holds too much.
-    bool revoke_oldest();
+    // Revokes the oldest snapshot of the client for which most versions are kept, if these are more
+    // than `versions_max`; false when they are not.
+    bool revoke_greediest(const Pool& pool, std::uint64_t versions_max);
 
   private:
     struct SlotState {
@@ -119,6 +120,11 @@ class ClientPort {
         bool paused = false;
         bool cut_off = false;
     };
+    struct Holding {  // of one client
+        HeldSnapshots held;
+        std::uint32_t oldest_slot = 0;
+        std::uint64_t oldest_episode = 0;
+    };
     static constexpr std::uint32_t kOffencesMax = 3;
     static constexpr std::uint32_t kLooksMax = 64;
     static constexpr std::uint32_t kMarkedSlotsMax = 512;  // looked at in one take_touches()
@@ -140,6 +146,7 @@ class ClientPort {
     void end_pinned_run(std::uint64_t now_ns);
     void offend(Client& client, const char* reason);
     void revoke(Client& client, std::uint32_t slot, std::uint64_t episode);
+    Holding holding_of(const Client& client) const;
     SlotSighting settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const;
 
     Clients& seam_;

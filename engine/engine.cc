@@ -217,11 +217,12 @@ void Engine::Core::tick() {
     watch_device(now_ns);
     if (commit_) reclaim(kSweepLooks);  // ends leases, too
     if (commit_) gather_touches();
-    const std::uint64_t held_bytes = versions_of_readers() * kPageBytes;
+    const std::uint64_t held_max = options_.max_held_bytes / kPageBytes;
     const bool all_looked_at = sweep_left_ == 0;
-    if (held_bytes > options_.max_held_bytes && all_looked_at && port_.revoke_oldest()) {
+    if (versions_of_readers() > held_max && all_looked_at &&
+        port_.revoke_greediest(storage_.pool, held_max)) {
         sweep_left_ = storage_.pool.kept();
-        say(4, "a snapshot was revoked: the versions it held passed max_held_bytes");
+        say(4, "a snapshot was revoked: the versions kept for its client passed max_held_bytes");
     }
     std::erase_if(sessions_, [&](const auto& session) {
         if (session->in_open_batch) return false;

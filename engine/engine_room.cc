@@ -11,7 +11,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kGrowthRetryNs = 1'000'000'000;
-constexpr std::uint64_t kStarvedNs = 20'000'000;       // then the oldest snapshot pays
+constexpr std::uint64_t kStarvedNs = 20'000'000;       // then whoever holds most frames pays
 constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what was evicted last
 constexpr std::uint64_t kReclaimRetryNs = 50'000;
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
@@ -328,9 +328,11 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (starved_since_ns == 0) starved_since_ns = now_ns;
     if (now_ns - starved_since_ns > kStarvedNs && pool.retired() > 0 &&
-        versions_of_readers() > pool.retired() / 2 && port_.revoke_oldest()) {
-        say(4, "a snapshot was revoked: the pool has no frames left but those it holds");
+        versions_of_readers() > pool.retired() / 2) {
         starved_since_ns = now_ns;
+        if (port_.revoke_greediest(pool, 0)) {
+            say(4, "a snapshot was revoked: the pool has no frames left but those readers hold");
+        }
     }
     return false;
 }

@@ -81,8 +81,8 @@ class PageLoader {
     FailedReads failed_;
     std::vector<std::unique_ptr<Load>> loads_;
     std::vector<Load*> idle_loads_;  // of them, those without a read; the latest used is the last
-    // By client. A page that several ask for stands in the queue of each until its turn there; it is
-    // read at the first of them, and an entry whose page is not asked_ any more means nothing.
+    // By client. A page that several ask for stands in the queue of each until its turn there; it
+    // is read at the first of them, and an entry whose page is not asked_ any more means nothing.
     std::map<std::uint64_t, Queue> queues_;
     std::size_t queued_ = 0;     // in all of them
     std::uint64_t turn_ = 0;     // whose the last turn was

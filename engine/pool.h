@@ -138,6 +138,8 @@ class Pool {
     }
     // Of these, evicted pages: their frames come back as soon as no reader looks at them.
     std::uint32_t evicted() const { return evicted_; }
+    // How many of the retired versions these snapshots need; about, where there are very many.
+    std::uint64_t kept_for(const HeldSnapshots& held) const;
     // Drops the page (its only version is published) out of the pool; readers of snapshots below
     // `csn`, the next publication, may still use the frame.
     void evict(PageId page, Csn csn);
@@ -225,6 +227,7 @@ class Pool {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
     }
     void mark_changed(PageId page);
+    bool seen_by(const HeldSnapshots& held, std::uint32_t frame) const;
     bool needed(std::uint32_t frame, const HeldSnapshots& held) const;
     const std::byte* const_frame(std::uint32_t frame) const {
         return segment_.frame(FrameId{frame});

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "engine/client_port.h"
 #include "engine/page/search.h"
@@ -192,6 +193,53 @@ TEST_F(LeaseTest, SnapshotThatHoldsTooMuchIsRevokedBeforeItsTime) {
     EXPECT_EQ(read(young, 150), 1u);
     EXPECT_EQ(counter(Counter::kHostileEvents), 0u);
     EXPECT_LE(retired(), 41u);
+}
+
+// The oldest snapshot of all used to pay for what others held, however little it held itself.
+TEST_F(LeaseTest, WhoHoldsMostPaysAndNotTheOldestOfAnotherClient) {
+    SimStoreOptions options = small_store();
+    options.engine.max_held_bytes = 72 * kPageBytes;  // what three such snapshots keep, not four
+    start(options);
+    for (std::uint64_t id = 0; id < 60; ++id) put(id, 1);  // three rows a leaf
+    SlotOwner modest = slot_of(*writer, 0);
+    modest.begin();
+    std::vector<SlotOwner> greedy;
+    greedy.reserve(4);
+    for (std::uint32_t slot = 0; slot < 4; ++slot) {
+        for (std::uint64_t id = 0; id < 60; ++id) put(id, slot + 2);
+        greedy.push_back(slot_of(*reader, slot));
+        greedy.back().begin();
+    }
+    for (std::uint64_t id = 0; id < 60; ++id) put(id, 8);
+    const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+    EXPECT_TRUE(store->run_until([&] { return !checkpointer.running(); }));
+    pass(0);
+    EXPECT_TRUE(modest.valid());
+    EXPECT_EQ(read(modest, 7), 1u);
+    EXPECT_FALSE(greedy.front().valid()) << "its oldest";
+    EXPECT_TRUE(greedy[1].valid()) << "what the others keep is less than the limit";
+    EXPECT_EQ(read(greedy.back(), 7), 5u);
+    EXPECT_EQ(counter(Counter::kHostileEvents), 0u);
+}
+
+// Many together may hold more than one may: only frames that are needed are taken from them.
+TEST_F(LeaseTest, ClientsBelowTheirBudgetsKeepTheirSnapshots) {
+    SimStoreOptions options = small_store();
+    options.engine.max_held_bytes = 40 * kPageBytes;
+    start(options);
+    for (std::uint64_t id = 0; id < 60; ++id) put(id, 1);
+    std::vector<SlotOwner> slots;
+    slots.reserve(4);
+    for (std::uint64_t n = 0; n < 4; ++n) {
+        slots.push_back(slot_of(store->connect(Rights::kReader), 0));
+        slots.back().begin();
+        for (std::uint64_t id = 0; id < 60; ++id) put(id, n + 2);
+    }
+    const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+    EXPECT_TRUE(store->run_until([&] { return !checkpointer.running(); }));
+    pass(0);
+    EXPECT_GT(retired(), 41u);
+    for (const SlotOwner& slot : slots) EXPECT_TRUE(slot.valid());
 }
 
 TEST_F(LeaseTest, PinAllIsForAMomentOnly) {

@@ -155,6 +155,21 @@ TEST_F(Misses, AReaderThatKeepsAllItsFramesLosesItsSnapshotAndNobodyElseWaits) {
     EXPECT_EQ(read(other, 17), 1u);
 }
 
+// An older snapshot of another client, which held a frame or two, paid for it.
+TEST_F(Misses, AReaderThatKeepsAllItsFramesIsNotPaidForByAnother) {
+    Snapshot modest(*store, *view, *writer, 0);
+    ASSERT_EQ(read(modest, kRows - 1), 1u);
+    put(0, 1, 2);
+    modest.rest();
+    Snapshot greedy(*store, *view, *reader, 0);
+    std::uint64_t id = 3;
+    while (id < kRows && read(greedy, id)) ++id;
+    modest.resume();
+    EXPECT_FALSE(greedy.valid());
+    EXPECT_TRUE(modest.valid());
+    EXPECT_EQ(read(modest, 0), 1u);
+}
+
 // No checkpoint gives frames back that snapshots keep: 13 of them ran in two seconds all the same.
 TEST_F(Misses, APoolThatReadersKeepIsNotCheckpointedInVain) {
     store->clock.advance_ns(31'000'000'000);  // the next one is due
