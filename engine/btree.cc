@@ -97,13 +97,30 @@ MutableLookup Tree::mutable_value(const std::byte* key) {
     const Landing landing = descend(shape_, root_, key, source());
     note(lookup, landing);
     if (!lookup.ok()) return lookup;
-    const int row = LeafView(landing.bytes, shape_.leaf).find(key);
-    lookup.found = row >= 0;
+    const LeafView rows(landing.bytes, shape_.leaf);
+    const int row = rows.find(key);
+    lookup.found = row >= 0 && live(rows, static_cast<std::uint32_t>(row), landing.floor);
     if (!lookup.found) return lookup;
     std::byte* page = pages_->writable(landing.page);
     const auto value = LeafView(page, shape_.leaf).value(static_cast<std::uint32_t>(row));
     lookup.value = {page + (value.data() - page), value.size()};
     return lookup;
+}
+
+Tree::Ahead Tree::leaf_for(const std::byte* key) const {
+    PageId page = root_;
+    const std::byte* bytes = newest(page);
+    if (bytes == nullptr) return {{}, page};
+    for (int level = tree_level(bytes, shape_.table); level > 0; --level) {
+        const InnerView node(bytes, shape_.inner);
+        if (node.count() == 0) return {};
+        page = node.child_for(key);
+        if (level == 1) return {page, {}};
+        bytes = newest(page);
+        if (bytes == nullptr) return {{}, page};
+        if (tree_level(bytes, shape_.table) != level - 1) return {};
+    }
+    return {};
 }
 
 Tree::Path Tree::path_to(const std::byte* key) const {

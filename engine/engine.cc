@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/blocking_io.h"
 #include "engine/engine_core.h"
 #include "engine/recovery.h"
 
@@ -24,7 +25,12 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, Disk&
                                              Clients& clients, PoolSegment& pool) {
     CHECK(options.random != nullptr);
     auto core = std::make_unique<Core>(options, disk, clock, clients, pool);
-    if (Status opened = core->open(); !opened) return opened.failure();
+    if (Status opened = core->open(); !opened) {
+        // Requests and their buffers are the core's: it stays when the device may still write
+        // there.
+        if (!core->end_requests()) static_cast<void>(core.release());
+        return opened.failure();
+    }
     return std::unique_ptr<Engine>(new Engine(std::move(core)));
 }
 
@@ -84,6 +90,13 @@ Status Engine::Core::open() {
     set_mode(EngineMode::kServing);
     pool_segment_.announce();
     return {};
+}
+
+// After a recovery that failed: reads ahead, or a checkpoint's writes, may be under way.
+bool Engine::Core::end_requests() {
+    const std::uint64_t deadline_ns = clock_.monotonic_ns() + BlockingIo::kDeadlineNs;
+    while (disk_.in_flight() > 0 && clock_.monotonic_ns() < deadline_ns) disk_.poll(kTickNs);
+    return disk_.in_flight() == 0;
 }
 
 void Engine::Core::set_mode(EngineMode mode) {

@@ -34,6 +34,8 @@ class Engine::Core {
          PoolSegment& pool);
 
     Status open();
+    // False: the device did not answer in time, and may still write to what this has.
+    bool end_requests();
     EngineRound run_once(std::uint64_t max_sleep_ns);
 
     const Engine::Recovery& recovery() const { return recovery_; }

@@ -35,20 +35,6 @@ const std::byte* bound(std::span<const std::byte> key) {
     return key.empty() ? nullptr : key.data();
 }
 
-// Walks a list of ColumnValue; false when it is malformed.
-template <class Visit>
-bool each_column(std::span<const std::byte> columns, Visit visit) {
-    while (!columns.empty()) {
-        if (columns.size() < sizeof(ColumnValue)) return false;
-        const auto header = load<ColumnValue>(columns.data());
-        const std::uint64_t whole = padded(sizeof header + header.value_bytes);
-        if (whole > columns.size()) return false;
-        if (!visit(header.column, columns.subspan(sizeof header, header.value_bytes))) return false;
-        columns = columns.subspan(whole);
-    }
-    return true;
-}
-
 bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= ColumnType::kI64; }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
@@ -147,6 +148,22 @@ class Executor {
     std::uint64_t range_rows_ = 0;  // of all delete ranges so far
     std::uint32_t log_bytes_ = 0;
 };
+
+// Calls visit(column, content) -> bool for each of a list of ColumnValue (shm/message.h); false
+// when it is malformed, or visit() said so.
+template <class Visit>
+bool each_column(std::span<const std::byte> columns, Visit visit) {
+    while (!columns.empty()) {
+        if (columns.size() < sizeof(ColumnValue)) return false;
+        ColumnValue header;
+        std::memcpy(&header, columns.data(), sizeof header);
+        const std::uint64_t whole = align_up(sizeof header + header.value_bytes, 8);
+        if (whole > columns.size()) return false;
+        if (!visit(header.column, columns.subspan(sizeof header, header.value_bytes))) return false;
+        columns = columns.subspan(whole);
+    }
+    return true;
+}
 
 // A row with some columns replaced (a list of ColumnValue, shm/message.h), in the arena; `old` and
 // the result may refer to large values (put_row). Empty when the list is malformed, names a key

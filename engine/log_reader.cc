@@ -50,28 +50,61 @@ LogReader::LogReader(Disk& disk, Clock& clock, const LogReadStart& start, Progre
       clock_(clock),
       start_(start),
       progress_(std::move(progress)),
-      io_(disk, clock),
-      window_(std::min<std::uint64_t>(kBatchBytesMax, start.shape.segment_bytes)),
+      window_bytes_(std::min(kWindowBytes, start.shape.ring_bytes())),
+      window_(window_bytes_ + std::min<std::uint64_t>(kBatchBytesMax, start.shape.segment_bytes)),
+      keep_(start.point.position),
+      read_to_(keep_),
+      ready_(keep_),
       end_(start.point),
       newest_csn_(start.checkpoint_csn) {
     CHECK(start.shape.segment_count > 0);
     CHECK(start.shape.segment_bytes > 0 && start.shape.segment_bytes % kBlockBytes == 0);
     CHECK(start.point.position % kBlockBytes == 0);
+    for (auto& piece : pieces_) piece = std::make_unique<Piece>();
 }
 
 LogReader::~LogReader() {
-    if (io_.stuck()) window_.leak();
+    const std::uint64_t deadline_ns = clock_.monotonic_ns() + BlockingIo::kDeadlineNs;
+    const auto in_flight = [this] {
+        return std::any_of(pieces_.begin(), pieces_.end(),
+                           [](const auto& piece) { return piece->request.in_flight; });
+    };
+    while (in_flight() && !stuck_) {
+        disk_.poll(1'000'000);
+        stuck_ = clock_.monotonic_ns() > deadline_ns;
+    }
+    if (!in_flight()) return;
+    // The device may still write there.
+    window_.leak();
+    for (auto& piece : pieces_) static_cast<void>(piece.release());
+}
+
+Result<bool> LogReader::next(LogBatch& batch) {
+    release(end_.position);
+    const Result<bool> more = ahead(batch);
+    if (!more || *more) return more;
+    finished_ = true;
+    const std::uint64_t waited_ns = waited_ns_;
+    const std::uint64_t began_ns = clock_.monotonic_ns();
+    if (const Status checked = check_end(); !checked) return checked.failure();
+    rest_ns_ = clock_.monotonic_ns() - began_ns;
+    waited_ns_ = waited_ns;
+    report(start_.shape.limit(start_.point.position));
+    return false;
 }
 
 // Two places: right behind the last batch, or, when the writer found no room there, at the start of
 // the next segment.
-Result<bool> LogReader::next(LogBatch& batch) {
+Result<bool> LogReader::ahead(LogBatch& batch) {
     CHECK(!finished_);
     const LogShape& shape = start_.shape;
     const std::uint64_t behind = end_.position;
     const std::uint64_t next_segment = shape.segment_start(behind) + shape.segment_bytes;
+    // No batch is so long that it would leave more of a segment free.
+    const bool may_skip =
+        shape.segment_start(behind) != behind && next_segment - behind < kBatchBytesMax;
     for (const std::uint64_t position : {behind, next_segment}) {
-        if (position == next_segment && shape.segment_start(behind) == behind) break;
+        if (position == next_segment && !may_skip) break;
         const Result<std::optional<Found>> found = batch_at(position);
         finished_ = !found.ok();
         if (!found) return found.failure();
@@ -79,15 +112,10 @@ Result<bool> LogReader::next(LogBatch& batch) {
         take(**found, position, batch);
         return true;
     }
-    finished_ = true;
-    const std::uint64_t waited_ns = waited_ns_;
-    const std::uint64_t began_ns = clock_.monotonic_ns();
-    if (const Status checked = check_end(); !checked) return checked.failure();
-    rest_ns_ = clock_.monotonic_ns() - began_ns;
-    waited_ns_ = waited_ns;
-    report(shape.limit(start_.point.position));
     return false;
 }
+
+void LogReader::release(std::uint64_t position) { keep_ = std::max(keep_, position); }
 
 void LogReader::take(const Found& found, std::uint64_t position, LogBatch& batch) {
     const BatchHeader& header = found.header;
@@ -164,6 +192,7 @@ Status LogReader::check_end() {
         ": acknowledged writes are missing; restore a backup, or start from a copy of the files";
     const std::uint64_t limit = start_.shape.limit(start_.point.position);
     for (std::uint64_t position = end_.position; position < limit; position += kBlockBytes) {
+        release(position);
         const Result<std::optional<Found>> found = batch_at(position);
         if (!found) return found.failure();
         if (!*found) continue;
@@ -182,26 +211,91 @@ Status LogReader::check_end() {
     return {};
 }
 
-// Reads a big piece from `position` on when what is asked for is not there yet. Nobody asks for
-// bytes across a segment's end.
+// Nobody asks for bytes before keep_, nor across a segment's end, nor for more than a batch; and
+// not further behind the batches held than a batch, which is what the end of a segment may leave
+// free.
 Result<const std::byte*> LogReader::bytes_at(std::uint64_t position, std::uint64_t length_bytes) {
-    const bool there =
-        position >= window_position_ && position + length_bytes <= window_position_ + window_bytes_;
-    if (!there) {
-        const std::uint64_t offset = start_.shape.offset(position);
-        const std::uint64_t length =
-            std::min<std::uint64_t>(window_.size_bytes(), start_.shape.ring_bytes() - offset);
-        CHECK_OP(length_bytes, <=, length);
-        window_bytes_ = 0;
-        const std::uint64_t began_ns = clock_.monotonic_ns();
-        const Status read = io_.read(StoreFile::kLog, offset, window_.data(), length);
-        waited_ns_ += clock_.monotonic_ns() - began_ns;
-        if (!read) return read.failure();
-        window_position_ = position;
-        window_bytes_ = length;
+    CHECK_OP(position, >=, keep_);
+    CHECK_OP(position + length_bytes, <=, keep_ + window_bytes_);
+    if (position + length_bytes > ready_) {
+        if (const Status there = wait_until(position + length_bytes); !there) {
+            return there.failure();
+        }
         report(position);
     }
-    return static_cast<const std::byte*>(window_.data() + (position - window_position_));
+    const std::uint64_t at = position % window_bytes_;
+    const std::uint64_t to_end = window_bytes_ - at;
+    if (length_bytes > to_end) {
+        std::memcpy(window_.data() + window_bytes_, window_.data(), length_bytes - to_end);
+    }
+    return static_cast<const std::byte*>(window_.data() + at);
+}
+
+// Sends the read of one piece more; false when there is no room, or nothing to read.
+bool LogReader::start_read() {
+    const std::uint64_t limit =
+        std::min(keep_ + window_bytes_, start_.shape.limit(start_.point.position));
+    if (piece_count_ == kPieces || !failure_.ok() || read_to_ >= limit) return false;
+    const std::uint64_t offset = start_.shape.offset(read_to_);
+    const std::uint64_t at = read_to_ % window_bytes_;
+    const std::uint64_t length = std::min(
+        {kPieceBytes, limit - read_to_, window_bytes_ - at, start_.shape.ring_bytes() - offset});
+    // A short one only where that is all there will be before the next wait.
+    if (length < kPieceBytes && piece_count_ > 0 && limit == keep_ + window_bytes_) return false;
+    Piece& piece = *pieces_[(oldest_piece_ + piece_count_) % kPieces];
+    piece.done = false;
+    piece.end = read_to_ + length;
+    piece.request = DiskRequest{};
+    piece.request.file = StoreFile::kLog;
+    piece.request.offset_bytes = offset;
+    piece.request.length_bytes = static_cast<std::uint32_t>(length);
+    piece.request.buffer = window_.data() + at;
+    piece.request.context = &piece;
+    piece.request.completed = [](DiskRequest&, void* context) {
+        static_cast<Piece*>(context)->done = true;
+    };
+    ++piece_count_;
+    read_to_ = piece.end;
+    disk_.submit(piece.request);
+    return true;
+}
+
+// Until all before `position` is there. What failed behind it is not this caller's failure.
+Status LogReader::wait_until(std::uint64_t position) {
+    const std::uint64_t began_ns = clock_.monotonic_ns();
+    std::uint64_t deadline_ns = began_ns + BlockingIo::kDeadlineNs;
+    Status status;
+    while (ready_ < position && status.ok()) {
+        while (start_read()) {
+        }
+        if (piece_count_ == 0) {
+            status = failure_;
+            CHECK(!status.ok());  // there is room for what may be asked for
+            break;
+        }
+        Piece& piece = *pieces_[oldest_piece_];
+        if (!piece.done) disk_.poll(deadline_ns - began_ns);
+        if (!piece.done && clock_.monotonic_ns() > deadline_ns) {
+            stuck_ = true;
+            status = {Error::kIoError, "reading " + disk_.path(StoreFile::kLog) + " at offset " +
+                                           std::to_string(piece.request.offset_bytes) +
+                                           ": no answer in 30 s; look at the device"};
+        }
+        for (; piece_count_ > 0 && pieces_[oldest_piece_]->done; --piece_count_) {
+            const Piece& first = *pieces_[oldest_piece_];
+            if (failure_.ok() && first.request.result < 0) {
+                failure_ = Status(io_failure(disk_, first.request));
+            }
+            if (failure_.ok()) ready_ = first.end;
+            oldest_piece_ = (oldest_piece_ + 1) % kPieces;
+            deadline_ns = clock_.monotonic_ns() + BlockingIo::kDeadlineNs;
+        }
+    }
+    waited_ns_ += clock_.monotonic_ns() - began_ns;
+    bool started = false;
+    while (start_read()) started = true;
+    if (started) disk_.poll(0);  // hands them over
+    return status;
 }
 
 void LogReader::report(std::uint64_t position) {
@@ -231,10 +325,12 @@ Result<bool> RecordReader::next(LogRecordView& record) {
         sizeof header + std::uint64_t{header.key_bytes} + header.body_bytes;
     if (header.length_bytes != length) return corrupt("has lengths that disagree").failure();
     if (align_up(length, 8) > left) return corrupt("is longer than its batch").failure();
-    const std::uint32_t crc = std::exchange(header.crc, 0);
-    std::uint32_t computed = crc32c(&header, sizeof header);
-    computed = crc32c(bytes + sizeof header, length - sizeof header, computed);
-    if (crc != computed) return corrupt("has a wrong CRC").failure();
+    if (crcs_ == Crcs::kCheck) {
+        const std::uint32_t crc = std::exchange(header.crc, 0);
+        std::uint32_t computed = crc32c(&header, sizeof header);
+        computed = crc32c(bytes + sizeof header, length - sizeof header, computed);
+        if (crc != computed) return corrupt("has a wrong CRC").failure();
+    }
     if (!known_type(header.type)) {
         return corrupt("is of a type that this version does not know").failure();
     }

@@ -170,6 +170,7 @@ std::byte* Pool::writable(PageId page) {
     if (info_[base].csn == open_csn_) return segment_.frame(FrameId{base});
     CHECK(open_csn_ != 0);
     CHECK(!info_[base].extent);  // written once
+    if (in_place_) return take_over(base);
     const bool copied = info_[base].copy != kNoFrame;
     const std::uint32_t frame =
         copied ? std::exchange(info_[base].copy, kNoFrame) : take_frame(page, State::kUnpublished);
@@ -187,6 +188,17 @@ std::byte* Pool::writable(PageId page) {
     eviction_.replace(base, frame);
     open_.frames.push_back(frame);
     mark_changed(page);
+    return bytes;
+}
+
+std::byte* Pool::take_over(std::uint32_t frame) {
+    CHECK(writer_.older(frame) == kNoFrame);
+    set_state(frame, State::kPublished, State::kUnpublished);
+    std::byte* bytes = segment_.frame(FrameId{frame});
+    VersionWriter::stamp(bytes, open_csn_);
+    info_[frame].csn = open_csn_;
+    open_.frames.push_back(frame);
+    mark_changed(PageId{info_[frame].page});
     return bytes;
 }
 

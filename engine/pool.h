@@ -72,6 +72,13 @@ class Pool {
     // The version a snapshot at csn sees, or nullptr; only for csns that are held, see reclaim.
     const std::byte* version_at(PageId page, Csn csn) const;
     bool resident(PageId page) const { return newest_[page.value] != kNoFrame; }
+    // Starts to load the page's first `bytes` into the processor's cache, when it is there.
+    void prefetch(PageId page, std::size_t bytes) const {
+        const std::uint32_t frame = newest_[page.value];
+        if (frame == kNoFrame) return;
+        __builtin_prefetch(&info_[frame]);
+        prefetch_bytes(segment_.frame(FrameId{frame}), bytes);
+    }
     // Published, and not just allocated by an unpublished batch.
     bool published(PageId page) const;
 
@@ -91,6 +98,14 @@ class Pool {
     Csn open_csn() const { return Csn{open_csn_}; }  // 0: none open
     // The open batch's private version of a resident page, copied at the first call.
     std::byte* writable(PageId page);
+    // While nobody reads (recovery): writable() gives a page's only version itself, which the batch
+    // then takes over. No page has another one when this begins.
+    void change_in_place(bool yes) { in_place_ = yes; }
+    // The newest published version; where changes are made in place, what there is.
+    const std::byte* newest_shown(PageId page) const {
+        if (!in_place_) return version_at(page, Csn{visible_});
+        return resident(page) ? newest_of(page) : nullptr;
+    }
     // A zeroed first version of a page that has none; header id, csn and uuid are set.
     std::byte* first_version(PageId page);
     // Page versions of the open batch so far.
@@ -226,6 +241,7 @@ class Pool {
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
     }
+    std::byte* take_over(std::uint32_t frame);
     void mark_changed(PageId page);
     bool seen_by(const HeldSnapshots& held, std::uint32_t frame) const;
     bool needed(std::uint32_t frame, const HeldSnapshots& held) const;
@@ -244,6 +260,7 @@ class Pool {
     std::uint32_t frame_count_;
     std::uint64_t visible_ = 0;
     std::uint64_t open_csn_ = 0;
+    bool in_place_ = false;
     BatchFrames open_;
     std::vector<BatchFrames> unpublished_;  // oldest first; at most two
     std::vector<std::uint32_t> newest_;     // per page

@@ -61,12 +61,14 @@ Result<Engine::Recovery> Recovery::run(WalStart& start) {
     } else {
         if (Status read = read_files(found.times); !read) return read.failure();
     }
+    storage_.pool.change_in_place(true);
     if (Status loaded = load_system_tables(); !loaded) return loaded.failure();
     found.times.metadata_ns += lap();
     Replay replay(storage_, [this](const auto& state) { tell(state); });
     if (Status replayed = replay.run(found, start); !replayed) return replayed.failure();
     lap();
     if (Status begun = begin_new_life(start, replay.newest_csn()); !begun) return begun.failure();
+    storage_.pool.change_in_place(false);
     found.times.end_ns = lap();
     found.elapsed_ns = storage_.clock.monotonic_ns() - began_ns;
     return found;

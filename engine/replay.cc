@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/blocking_io.h"
 #include "engine/large_rows.h"
 #include "engine/page/catalog_schema.h"
 
@@ -15,8 +16,21 @@ constexpr std::uint64_t kCsnGap = std::uint64_t{1} << 20;  // between lives of t
 constexpr std::uint64_t kFramesPerRecord = 12;
 constexpr std::uint64_t kFramesPerBatch = 64;
 constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
+constexpr std::uint64_t kSpareShare = 4;     // of the pool, for pages that did not change
+constexpr std::size_t kNear = 12;            // records between a prefetch and its use
+constexpr std::size_t kNearBytes = 384;      // of a leaf: header, and keys of 16 bytes
+constexpr std::size_t kRecordsPerPoll = 32;
+
+const char* const kPoolTooSmall =
+    "recovery: the pool or the journal is too small for the log: raise pool_bytes or journal_bytes";
 
 Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
+
+// A value column that may be changed where it is: the time of a row is also in its leaf's bounds.
+bool plain_column(const Schema& schema, std::uint32_t column) {
+    return column >= schema.key_columns() && column < schema.columns().size() &&
+           column != schema.time_column();
+}
 
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
@@ -40,15 +54,22 @@ Status Replay::run(Engine::Recovery& found, WalStart& start) {
     };
     LogReader reader(storage_.disk, storage_.clock, log_read_start(superblock), looked_through);
     for (;;) {
-        LogBatch batch;
-        const Result<bool> more = reader.next(batch);
-        if (!more) return more.failure();
-        if (!*more) break;
-        if (Status applied = replay_batch(batch); !applied) return applied;
+        if (Status looked = look_ahead(reader); !looked) return looked;
+        if (ahead_.empty()) break;
+        const Ahead& next = ahead_.front();
+        if (Status applied = replay_batch(next); !applied) return applied;
         ++found.batches;
-        found.log_bytes += batch.end.position - batch.position;
-        found.records += batch.record_count;
+        found.log_bytes += next.batch.end.position - next.batch.position;
+        found.records += next.batch.record_count;
+        reader.release(next.batch.end.position);
+        ahead_wanted_ -= next.wanted;
+        ahead_.pop_front();
     }
+    close_pages();
+    LogBatch none;
+    const Result<bool> more = reader.next(none);  // whether something durable is missing
+    if (!more) return more.failure();
+    CHECK(!*more);
     RecoveryTimes& times = found.times;
     times.read_ns = reader.waited_ns();
     times.rest_ns = reader.rest_ns();
@@ -64,8 +85,24 @@ Status Replay::run(Engine::Recovery& found, WalStart& start) {
     return {};
 }
 
-Status Replay::checkpoint(const CheckpointTarget& target) {
+// ---- batches ----
+
+void Replay::open_pages(Csn csn) {
+    if (storage_.pool.open_csn() == Csn{}) storage_.pool.begin_batch(csn);
+}
+
+// All that was replayed is what the pool shows.
+void Replay::close_pages() {
+    Pool& pool = storage_.pool;
+    if (pool.open_csn() == Csn{}) return;
+    pool.end_batch();
+    pool.publish();
+    if (Csn{pool.visible()} < replayed_csn_) pool.advance_visible(replayed_csn_);
+}
+
+Status Replay::checkpoint() {
     const std::uint64_t began_ns = storage_.clock.monotonic_ns();
+    close_pages();
     storage_.at_work = [this] {
         progress_([this] {
             return "checkpoint in between, " +
@@ -73,57 +110,97 @@ Status Replay::checkpoint(const CheckpointTarget& target) {
                    std::to_string(storage_.checkpointer->images_expected()) + " pages written";
         });
     };
-    const Status done = storage_.checkpoint(target);
+    const Status done = storage_.checkpoint(
+        {replayed_csn_, replayed_.position, 0, replayed_.previous_crc, replayed_csn_});
     storage_.at_work = [] {};
+    if (done) {
+        storage_.end_quarantine({}, Storage::kAll, [&] { return Csn{storage_.pool.visible()}; });
+    }
     checkpoints_ns_ += storage_.clock.monotonic_ns() - began_ns;
     ++checkpoints_;
     return done;
 }
 
-// Frames and journal for what the batch may touch: eviction first, else a checkpoint in between.
-Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
-    Pool& pool = storage_.pool;
-    // A batch never needs more than half of the journal (Engine::Core::secure).
-    const Checkpointer& checkpointer = *storage_.checkpointer;
-    const auto journal_half_free = [&] {
-        return checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
-    };
-    frames += extent_pages;
-    const auto short_of = [&] {
-        return pool.free_frames() < frames || !journal_half_free() ||
-               storage_.space.available() < kPagesAtLeast + extent_pages;
-    };
-    storage_.reclaim({}, Storage::kAll);
-    if (!short_of()) return {};
-    storage_.make_frames(frames);
-    if (!short_of()) return {};
-    if (replayed_csn_ > storage_.checkpointer->covered()) {
-        const CheckpointTarget target{replayed_csn_, replayed_.position, 0, replayed_.previous_crc,
-                                      replayed_csn_};
-        if (Status done = checkpoint(target); !done) return done;
-        storage_.end_quarantine({}, Storage::kAll, [&] { return Csn{pool.visible()}; });
-        storage_.make_frames(frames);
-    }
-    // Without pages to spare the file may grow, or be full: the records say which.
-    if (pool.free_frames() >= frames && journal_half_free()) return {};
-    return {Error::kTooLarge,
-            "recovery: the pool or the journal is too small for the log: raise "
-            "pool_bytes or journal_bytes"};
+// A file that is full, or at its limit, gets pages back that were freed: by a checkpoint.
+bool Replay::pages_in_reach(std::uint64_t pages) {
+    Space& space = storage_.space;
+    if (space.in_reach() >= pages || space.quarantined() == 0) return true;
+    return space.extend_file(Space::grow_frames(pages - space.in_reach())).ok() &&
+           space.in_reach() >= pages;
 }
 
-std::uint64_t Replay::extent_pages_of(const LogRecordView& record) const {
-    const TableEntry* table = storage_.catalog->find(record.table);
+// Frames that are free, or that others give up for the asking: changed pages stay until a
+// checkpoint has them, and the metadata of chunks always does. The same in each replay of a log.
+std::uint64_t Replay::frames_in_reach() const {
+    const std::uint64_t frames = storage_.pool.frame_count();
+    const std::uint64_t held = storage_.pool.changed_count() + storage_.space.chunk_count();
+    return frames - std::min(frames, held);
+}
+
+bool Replay::frames_to_spare() const {
+    return frames_in_reach() > storage_.pool.frame_count() / kSpareShare;
+}
+
+// Frames and journal for what the batch may touch, by a checkpoint in between where they are short;
+// that comes early enough for the look ahead to have frames.
+Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
+    const Pool& pool = storage_.pool;
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    const auto enough = [&] {
+        // A batch never needs more than half of the journal (Engine::Core::secure).
+        return frames_in_reach() >= frames + extent_pages &&
+               checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
+    };
+    const bool crowded = !frames_to_spare() && pool.changed_count() > pool.frame_count() / 8;
+    const bool in_reach = pages_in_reach(kPagesAtLeast + extent_pages);
+    if ((!enough() || crowded || !in_reach) && replayed_csn_ > checkpointer.covered()) {
+        if (Status done = checkpoint(); !done) return done;
+    }
+    // Without pages to spare the file may grow, or be full: the records say which.
+    if (enough()) return {};
+    return {Error::kTooLarge, kPoolTooSmall};
+}
+
+// That many frames are free now. What is on its way into others may be evicted when it is there.
+Status Replay::secure_frames(std::uint64_t frames) {
+    const Pool& pool = storage_.pool;
+    if (pool.free_frames() >= frames) return {};
+    const std::uint64_t deadline_ns = storage_.clock.monotonic_ns() + BlockingIo::kDeadlineNs;
+    for (;;) {
+        storage_.make_frames(frames);
+        if (pool.free_frames() >= frames || storage_.loader.loading() == 0) break;
+        storage_.disk.poll(BlockingIo::kDeadlineNs);
+        if (storage_.clock.monotonic_ns() > deadline_ns) {
+            return {Error::kIoError, "no answer from " + storage_.disk.path(StoreFile::kData) +
+                                         " in 30 s; look at the device"};
+        }
+    }
+    if (pool.free_frames() >= std::min(frames, kFramesPerRecord)) return {};
+    return {Error::kTooLarge, kPoolTooSmall};
+}
+
+// A record's table; most are of the table of the record before.
+TableEntry* Replay::table_of(TableId id) {
+    if (last_table_ == nullptr || last_id_ != id) {
+        last_table_ = storage_.catalog->find(id);
+        last_id_ = id;
+    }
+    return last_table_;
+}
+
+std::uint64_t Replay::extent_pages_of(const LogRecordView& record) {
+    const TableEntry* table = table_of(record.table);
     return table == nullptr ? 0 : extent_pages_at_most(table->schema, record.type, record.body);
 }
 
-std::uint64_t Replay::extent_pages_of(const LogBatch& batch) const {
+std::uint64_t Replay::extent_pages_of(const LogBatch& batch) {
     const auto tables = storage_.catalog->all();
     const bool any = std::any_of(tables.begin(), tables.end(), [](const TableEntry* table) {
         return !table->system() && table->schema.has_variable();
     });
     if (!any) return 0;
     std::uint64_t pages = 0;
-    RecordReader records(batch);
+    RecordReader records(batch, RecordReader::Crcs::kCovered);
     LogRecordView record;
     for (;;) {
         const Result<bool> more = records.next(record);
@@ -132,16 +209,23 @@ std::uint64_t Replay::extent_pages_of(const LogBatch& batch) const {
     }
 }
 
-Status Replay::replay_batch(const LogBatch& batch) {
+Status Replay::replay_batch(const Ahead& ahead) {
+    const LogBatch& batch = ahead.batch;
     // The batch had room when it was made, so half of everything is enough for it.
-    const std::uint64_t frames = std::min({kFramesPerBatch + kFramesPerRecord * batch.record_count,
-                                           std::uint64_t{storage_.pool.frame_count()} / 2});
+    std::uint64_t frames = storage_.pool.frame_count() / 2;
+    if (!ahead.erases_ranges) {
+        frames = std::min(frames, kFramesPerBatch + kFramesPerRecord * batch.record_count);
+    }
     const std::uint64_t extent_pages =
         std::min<std::uint64_t>(extent_pages_of(batch), storage_.pool.frame_count() / 4);
     if (Status room = make_room(frames, extent_pages); !room) return room;
-    storage_.pool.begin_batch(batch.csn);
-    RecordReader records(batch);
-    for (;;) {
+    open_pages(batch.csn);
+    RecordReader records(batch, RecordReader::Crcs::kCovered);
+    const std::size_t leaves = ahead.leaves.size();
+    for (std::size_t i = 0;; ++i) {
+        if (i + kNear < leaves && ahead.leaves[i + kNear]) {
+            storage_.pool.prefetch(ahead.leaves[i + kNear], kNearBytes);
+        }
         LogRecordView record;
         const Result<bool> more = records.next(record);
         if (!more) return more.failure();
@@ -152,17 +236,29 @@ Status Replay::replay_batch(const LogBatch& batch) {
                                          std::to_string(batch.position) + ": " +
                                          applied.failure().what};
         }
+        if (i % kRecordsPerPoll == 0) keep_reading();
     }
-    storage_.pool.end_batch();
-    storage_.pool.publish();
     replayed_ = batch.end;
     replayed_csn_ = batch.csn;
     return {};
 }
 
+// ---- records ----
+
 Status Replay::replay_record(const LogRecordView& record) {
+    const bool of_row =
+        record.type <= RecordType::kAddColumn || record.type == RecordType::kSession;
+    if (of_row) {
+        TableEntry* const table = table_of(record.table);
+        bool done = false;
+        if (table != nullptr && record.key.size() == table->schema.key_bytes()) {
+            if (Status status = replay_row(record, *table, done); !status || done) return status;
+        }
+    } else {
+        last_table_ = nullptr;  // it may be made or dropped
+    }
     arena_.reset();
-    storage_.make_frames(kFramesPerBatch + extent_pages_of(record));
+    if (Status free = secure_frames(kFramesPerBatch + extent_pages_of(record)); !free) return free;
     const bool takes_pages =
         record.type != RecordType::kDeleteRow && record.type != RecordType::kDeleteRange &&
         record.type != RecordType::kExpireSession && record.type != RecordType::kMoveFloor;
@@ -184,6 +280,71 @@ Status Replay::replay_record(const LogRecordView& record) {
             return secured;
     }
     apply_effect(effect, *storage_.catalog);
+    if (!of_row) last_table_ = nullptr;
+    return {};
+}
+
+// The plain cases, which are nearly all, with one way down the tree. What is not one of them, or is
+// wrong with the record, is left to the general way: `done` stays false, and nothing was changed.
+Status Replay::replay_row(const LogRecordView& record, TableEntry& table, bool& done) {
+    if (record.type == RecordType::kAddColumn) return add_in_place(record, table, done);
+    if (record.type == RecordType::kUpdateColumns) return update_in_place(record, table, done);
+    return put_whole(record, table, done);
+}
+
+Status Replay::put_whole(const LogRecordView& record, TableEntry& table, bool& done) {
+    const Schema& schema = table.schema;
+    if (row_value_fault(schema, record.body) != nullptr) return {};
+    if (schema.has_variable() && RowView(schema, record.body).wide()) return {};
+    if (Status free = secure_frames(kFramesPerBatch); !free) return free;
+    if (storage_.space.available() < kPagesAtLeast) {
+        if (Status secured = storage_.secure_space(kPagesAtLeast); !secured) return secured;
+    }
+    done = true;
+    return storage_.complete([&] { return table.tree.put(record.key.data(), record.body); });
+}
+
+Status Replay::add_in_place(const LogRecordView& record, TableEntry& table, bool& done) {
+    const Schema& schema = table.schema;
+    LoggedAdd logged{};
+    if (schema.has_variable() || record.body.size() != sizeof logged) return {};
+    std::memcpy(&logged, record.body.data(), sizeof logged);
+    if (!plain_column(schema, logged.column)) return {};
+    const Column& column = schema.columns()[logged.column];
+    if (!is_integer(column.type)) return {};
+    MutableLookup row;
+    const Status found = storage_.complete([&] {
+        row = table.tree.mutable_value(record.key.data());
+        return row;
+    });
+    if (!found || !row.found) return found;
+    const std::uint64_t old = column_integer(schema, logged.column, record.key.data(), row.value);
+    const Result<std::uint64_t> sum = added(column.type, old, logged.delta);
+    if (!sum || *sum != static_cast<std::uint64_t>(logged.result)) return {};
+    std::memcpy(row.value.data() + schema.offset_bytes(logged.column), &*sum, column.width_bytes);
+    done = true;
+    return {};
+}
+
+Status Replay::update_in_place(const LogRecordView& record, TableEntry& table, bool& done) {
+    const Schema& schema = table.schema;
+    if (schema.has_variable()) return {};
+    const bool plain = each_column(record.body, [&](std::uint16_t column, auto content) {
+        return plain_column(schema, column) &&
+               content.size() == schema.columns()[column].width_bytes;
+    });
+    if (!plain) return {};
+    MutableLookup row;
+    const Status found = storage_.complete([&] {
+        row = table.tree.mutable_value(record.key.data());
+        return row;
+    });
+    if (!found || !row.found) return found;
+    each_column(record.body, [&](std::uint16_t column, auto content) {
+        std::copy(content.begin(), content.end(), row.value.data() + schema.offset_bytes(column));
+        return true;
+    });
+    done = true;
     return {};
 }
 
@@ -218,16 +379,12 @@ Status Replay::effect_of(const LogRecordView& record, Effect& effect) {
         return corrupt("a key of wrong size");
     if (record.type == RecordType::kDeleteRange) {
         const std::byte* high = record.body.empty() ? nullptr : record.body.data();
-        RangeCost cost;
-        const Status counted = storage_.complete([&] {
-            cost = effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1);
-            return cost;
-        });
-        storage_.make_frames(2 * cost.pages + kFramesPerBatch);
-        // Making room may have cost a page of the range.
-        return !counted ? counted : storage_.complete([&] {
+        const auto all_there = [&] {
             return effect.table->tree.range_cost(record.key.data(), high, ~0ull >> 1);
-        });
+        };
+        if (Status read = storage_.complete(all_there); !read) return read;
+        if (Status free = secure_frames(kFramesPerBatch); !free) return free;
+        return storage_.complete(all_there);  // making room may have cost a page of the range
     }
     return row_effect(record, effect);
 }

@@ -5,6 +5,15 @@
 // the order of the log. Pages may come out with other numbers than before the crash, and the same
 // log gives the same pages each time.
 //
+// Nobody reads meanwhile, so no page has two versions: it is changed where it is, by all batches
+// between two checkpoints as if they were one. It then has the csn of the first of them, which is
+// above the one checkpoint and not above the next: that is all that a page's csn has to say.
+//
+// Records are looked at some MiB before they are replayed, so that the pages of their rows come
+// from the file many at a time, and into the processor's cache before they are used. That only ever
+// saves time: it takes no frames but those of pages that can be read again, and none when these
+// are few.
+//
 // Who:    Recovery, on the engine thread, before anybody reads the pool.
 // Errors: kCorruption for a log that misses a durable batch, or contradicts the trees, naming csn,
 //         position and record; kIoError; kNoSpace; kTooLarge when pool or journal are too small.
@@ -12,8 +21,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/executor.h"
@@ -37,23 +48,59 @@ class Replay {
     Csn newest_csn() const { return replayed_csn_; }
 
   private:
-    Status replay_batch(const LogBatch& batch);
+    // A batch that was looked at, so that the pages of its rows are on their way.
+    struct Ahead {
+        LogBatch batch;
+        std::uint32_t wanted = 0;    // pages that it had read
+        bool erases_ranges = false;  // a record of which may change very many pages
+        std::vector<PageId> leaves;  // of its records, 0 for those that nobody looked up
+    };
+
+    // ---- ahead (engine/replay_ahead.cc) ----
+    Status look_ahead(LogReader& reader);
+    bool far_enough() const;
+    void look_at(Ahead& ahead);
+    bool come(const std::vector<PageId>& pages);
+    PageId find_leaf(const LogRecordView& record, PageId& missing);
+    void want(PageId page, Ahead& ahead);
+    void keep_reading();
+
+    // ---- batches ----
+    Status replay_batch(const Ahead& ahead);
+    void open_pages(Csn csn);
+    void close_pages();
+    Status checkpoint();
+    std::uint64_t frames_in_reach() const;
+    bool frames_to_spare() const;
+    Status make_room(std::uint64_t frames, std::uint64_t extent_pages);
+    Status secure_frames(std::uint64_t frames);
+    bool pages_in_reach(std::uint64_t pages);
+
+    // ---- records ----
     Status replay_record(const LogRecordView& record);
+    Status replay_row(const LogRecordView& record, TableEntry& table, bool& done);
+    Status put_whole(const LogRecordView& record, TableEntry& table, bool& done);
+    Status add_in_place(const LogRecordView& record, TableEntry& table, bool& done);
+    Status update_in_place(const LogRecordView& record, TableEntry& table, bool& done);
     Status effect_of(const LogRecordView& record, Effect& effect);
     Status loaded_table(const LogRecordView& record);
     Status catalog_place(TableId table);
     Status table_effect(const LogRecordView& record, const TableEntry& table);
     Status row_effect(const LogRecordView& record, Effect& effect);
-    std::uint64_t extent_pages_of(const LogRecordView& record) const;
-    std::uint64_t extent_pages_of(const LogBatch& batch) const;
-    Status checkpoint(const CheckpointTarget& target);
-    Status make_room(std::uint64_t frames, std::uint64_t extent_pages);
+    TableEntry* table_of(TableId id);
+    std::uint64_t extent_pages_of(const LogRecordView& record);
+    std::uint64_t extent_pages_of(const LogBatch& batch);
 
     Storage& storage_;
     const Progress progress_;
     Arena arena_;
     LogPoint replayed_;  // behind the last batch that was replayed whole
     Csn replayed_csn_;
+    std::deque<Ahead> ahead_;
+    std::uint64_t ahead_wanted_ = 0;  // pages, of all of them
+    bool log_ended_ = false;
+    TableId last_id_;  // of table_of(), and what it found
+    TableEntry* last_table_ = nullptr;
     std::uint64_t checkpoints_ = 0;
     std::uint64_t checkpoints_ns_ = 0;
 };

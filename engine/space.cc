@@ -360,24 +360,29 @@ void Space::cut(std::uint32_t to_chunks, std::uint64_t file_bytes) {
     }
 }
 
-Status Space::take_chunks(std::uint32_t chunks) {
+Status Space::extend_file(std::uint32_t chunks) {
+    CHECK(growth_.idle());
     const std::uint32_t ready = growth_.chunks();
-    if (chunk_count_ == ready && !growth_.idle()) return {Error::kBusy, "growth is under way"};
-    Status extended;
-    if (chunk_count_ == ready && punched_count_ > 0 && !fill_refused_) {
+    std::uint32_t step = std::min(chunks, chunks_limit() - std::min(chunks_limit(), ready));
+    Status extended = {Error::kNoSpace, "data file is at its limit"};
+    for (; step > 0; step /= 2) {  // there may be room for less
+        extended = disk_.extend(StoreFile::kData, ready * kChunkBytes,
+                                (ready + std::uint64_t{step}) * kChunkBytes);
+        if (extended.error() != Error::kNoSpace) break;
+    }
+    if (extended) growth_.set_chunks(ready + step);
+    return extended;
+}
+
+Status Space::take_chunks(std::uint32_t chunks) {
+    const bool none_ready = chunk_count_ == growth_.chunks();
+    if (none_ready && !growth_.idle()) return {Error::kBusy, "growth is under way"};
+    if (none_ready && punched_count_ > 0 && !fill_refused_) {
         fill_chunk();
         return {Error::kBusy, "a chunk that gave its blocks back is filled"};
     }
-    if (chunk_count_ == ready) {
-        std::uint32_t step = std::min(chunks, chunks_limit() - std::min(chunks_limit(), ready));
-        extended = {Error::kNoSpace, "data file is at its limit"};
-        for (; step > 0; step /= 2) {  // there may be room for less
-            extended = disk_.extend(StoreFile::kData, ready * kChunkBytes,
-                                    (ready + std::uint64_t{step}) * kChunkBytes);
-            if (extended.error() != Error::kNoSpace) break;
-        }
-        if (extended) growth_.set_chunks(ready + step);
-    }
+    Status extended;
+    if (none_ready) extended = extend_file(chunks);
     for (; chunks > 0 && chunk_count_ < growth_.chunks(); --chunks) add_chunk(chunk_count_);
     return extended;
 }
@@ -400,7 +405,7 @@ void Space::make_available(PageId page) {
 
 bool Space::allocated(PageId page) const {
     if (chunk_of(page) >= chunk_count_ || fixed(page)) return false;
-    const std::byte* meta = pool_.version_at(meta_page(chunk_of(page)), Csn{pool_.visible()});
+    const std::byte* meta = pool_.newest_shown(meta_page(chunk_of(page)));
     if (meta == nullptr) return false;
     return (meta_bitmap(meta)[page.value % kChunkPages / 64] >> (page.value % 64)) & 1;
 }

@@ -169,6 +169,8 @@ class Space final : public Pages {
     // longer without zeros, since their pages are written whole. Needs an open batch and as many
     // frames. kBusy: growth is under way. kNoSpace: not even one.
     Status take_chunks(std::uint32_t chunks);
+    // Makes up to so many new chunks ready in this way. kNoSpace: not even one. No growth runs.
+    Status extend_file(std::uint32_t chunks);
     // So many pages in reach are left to others; with fewer, growth begins.
     std::uint64_t growth_mark() const { return growth_mark(growth_.chunks()); }
 
@@ -201,6 +203,10 @@ class Space final : public Pages {
     bool fill_refused() const { return fill_refused_; }
     bool punched(std::uint32_t chunk) const { return chunk < punched_.size() && punched_[chunk]; }
     std::uint32_t punched_chunks() const { return punched_count_; }
+    // Also of those that are ready.
+    bool any_punched() const { return punched_count_ + ready_punched_ > 0; }
+    // How many chunks the file should have for so many pages; 0: no more can be had.
+    std::uint32_t growth_wanted(std::uint64_t pages) const;
     // What punching a chunk gives back.
     static std::uint64_t hole_bytes(std::uint32_t chunk) {
         return std::uint64_t{usable_pages(chunk)} * kPageBytes;
@@ -274,7 +280,6 @@ class Space final : public Pages {
     static constexpr std::uint32_t kGrowChunksMax = 16;
 
     static std::uint32_t ahead_chunks(std::uint32_t chunks);
-    std::uint32_t growth_wanted(std::uint64_t pages) const;
     // Its pages that are not fixed ones; these come first.
     static std::uint64_t first_usable_byte(std::uint32_t chunk) {
         return (chunk + std::uint64_t{1}) * kChunkBytes - hole_bytes(chunk);

@@ -20,9 +20,7 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
       space(pool, the_disk),
       loader(pool, space, the_disk, the_clock, the_stats,
              [this](PageId page, Error error, const std::string& message, bool news) {
-                 last_page_ = page;
-                 last_error_ = error;
-                 last_failure_ = message;
+                 if (page == awaited_ && error != Error::kOk) awaited_failure_ = {error, message};
                  if (error == Error::kOk) enter_rows(page);
                  loaded_(page, error, message, news);
              }),
@@ -62,18 +60,18 @@ Status Storage::bring_in(PageId page) {
         return {Error::kCorruption,
                 "page " + std::to_string(page.value) + " is referred to, but not allocated"};
     }
-    last_page_ = PageId{};
-    while (!pool.resident(page)) {
+    awaited_ = page;  // others may come, or fail, in the same poll
+    awaited_failure_ = {};
+    while (loader.on_its_way(page)) {
         if (recovering) make_frames(8);
         loader.pump(0);
         disk.poll(1'000'000);
-        if (last_page_ == page && last_error_ != Error::kOk) return {last_error_, last_failure_};
         if (clock.monotonic_ns() > deadline) {
             return {Error::kIoError, "page " + std::to_string(page.value) + " of " +
                                          disk.path(StoreFile::kData) + " was not read in 30 s"};
         }
     }
-    return {};
+    return awaited_failure_;
 }
 
 Status Storage::checkpoint(const CheckpointTarget& target) {
@@ -93,6 +91,30 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     return {};
 }
 
+// False: there is no more to be had.
+bool Storage::grow(std::uint64_t pages, Status& grown) {
+    if (!space.any_punched()) {
+        const std::uint32_t chunks = space.growth_wanted(pages);
+        if (chunks == 0) return false;
+        // What the dead process had grown is there still. The rest comes without zeros: a
+        // checkpoint writes the pages that are used, and syncs the new size, before it refers to
+        // them.
+        grown = space.extend_file(chunks - space.growth().chunks());
+        return true;
+    }
+    if (!space.grow(pages)) return false;
+    const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
+    while (space.growth().running()) {
+        disk.poll(1'000'000);
+        if (clock.monotonic_ns() <= deadline) continue;
+        grown = {Error::kIoError,
+                 "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
+        return true;
+    }
+    space.take_growth(grown);
+    return true;
+}
+
 Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> extents) {
     const auto secured = [&] {
         if (!space.reserve_extents(extents, kValueRunsMax)) return false;
@@ -102,20 +124,11 @@ Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> ex
     };
     while (!secured()) {
         // At least one chunk more, also when there are pages enough, but in too many pieces.
-        if (!space.grow(std::max<std::uint64_t>(pages, space.in_reach() + 1))) {
+        Status grown;
+        if (!grow(std::max<std::uint64_t>(pages, space.in_reach() + 1), grown)) {
             return {Error::kNoSpace, disk.path(StoreFile::kData) +
                                          " is at its limit: raise max_data_bytes or pool_bytes"};
         }
-        const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
-        while (space.growth().running()) {
-            disk.poll(1'000'000);
-            if (clock.monotonic_ns() > deadline) {
-                return {Error::kIoError,
-                        "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
-            }
-        }
-        Status grown;
-        space.take_growth(grown);
         if (!grown && !secured()) return grown;
         if (!grown) break;
     }

@@ -78,10 +78,10 @@ class Storage {
 
   private:
     void enter_rows(PageId page);
+    bool grow(std::uint64_t pages, Status& grown);
     static constexpr std::uint64_t kWaitNs = 30'000'000'000;
-    std::string last_failure_;
-    Error last_error_ = Error::kOk;
-    PageId last_page_;
+    PageId awaited_;  // by bring_in()
+    Status awaited_failure_;
     PageLoader::Done loaded_;
 };
 

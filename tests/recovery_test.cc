@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -12,6 +15,7 @@ namespace bidstore {
 namespace {
 
 constexpr TableId kRows{16};
+using Rows = std::map<std::vector<std::byte>, std::vector<std::byte>>;
 
 Schema rows_schema() {
     auto schema = Schema::make(
@@ -142,6 +146,150 @@ TEST(Recovery, PoolThatIsTooSmallForTheChunksIsRefusedByItsSetting) {
     SimStore store(options, disk->clone(3), 3);
     const Status opened = store.open();
     EXPECT_TRUE(opened.ok()) << opened.failure().what;
+}
+
+// ---- replay ahead of what it changes ----
+
+constexpr std::uint32_t kManyRows = 5'000;  // so many leaves that their tree has three levels
+
+TransactionBytes puts(std::uint32_t first, std::uint32_t count, std::uint32_t step, char content) {
+    TransactionBytes bytes;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const std::vector<std::byte> value(rows_schema().fixed_bytes(),
+                                           static_cast<std::byte>(content));
+        bytes.operation(OperationKind::kPut, kRows, key_of((first + i * step) % kManyRows), value);
+    }
+    return bytes;
+}
+
+// Many rows in a checkpoint, and changes of rows all over them in the log: puts, adds, updates of
+// a column, deletions.
+std::unique_ptr<SimDisk> scattered_changes(Rows& expected) {
+    SimStoreOptions options = recovery_store();
+    SimStore store(options, std::make_unique<SimDisk>(), 1);
+    EXPECT_TRUE(store.open().ok());
+    SimClient* client = &store.connect();
+    EXPECT_EQ(store.create_table(*client, rows_schema()), kRows);
+    for (std::uint32_t first = 0; first < kManyRows; first += 50) {
+        EXPECT_EQ(store.commit(*client, puts(first, 50, 1, 0)).error, Error::kOk);
+    }
+    EXPECT_TRUE(store.stop());
+    SimStore again(options, store.disk->clone(2), 2);
+    EXPECT_TRUE(again.open().ok());
+    client = &again.connect();
+    for (std::uint32_t i = 0; i < 60; ++i) {
+        TransactionBytes bytes = puts(i * 83, 8, 601, static_cast<char>(i));
+        AddBody body{};
+        body.column = 1;
+        body.delta = i;
+        bytes.add(kRows, key_of(i * 79 % kManyRows), body);
+        const std::vector<std::byte> pad(256, std::byte{9});
+        bytes.columns(OperationKind::kUpdate, kRows, key_of(i * 71 % kManyRows), 2, pad);
+        bytes.operation(OperationKind::kDelete, kRows, key_of(i * 67 + 1), {}, kIfPresent);
+        EXPECT_EQ(again.commit(*client, bytes).error, Error::kOk);
+    }
+    expected = again.rows(kRows);
+    return again.disk->process_crash(3);
+}
+
+TEST(Recovery, PagesOfRecordsAheadComeManyAtATime) {
+    Rows expected;
+    auto disk = scattered_changes(expected);
+    for (const std::uint32_t frames : {2048u, 500u}) {  // all fits; the pages crowd each other out
+        SimStoreOptions options = recovery_store();
+        options.frames = frames;
+        SimStore store(options, disk->clone(4), 5);
+        std::uint32_t most = 0;
+        store.disk->observe(
+            [&](std::uint64_t, SimStep) { most = std::max(most, store.disk->in_flight()); });
+        const Status opened = store.open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        EXPECT_GT(most, 16u) << frames;
+        EXPECT_EQ(store.rows(kRows), expected) << frames;
+        EXPECT_EQ(store.verify(), "") << frames;
+    }
+}
+
+// Pages that changed stay in the pool until a checkpoint has them. What is read ahead must not wait
+// for their frames, and the checkpoint has to come before nothing else is left.
+TEST(Recovery, MoreChangedPagesThanThePoolHoldsCostCheckpointsInBetween) {
+    Rows expected;
+    auto disk = scattered_changes(expected);
+    for (const std::uint32_t frames : {300u, 250u}) {
+        SimStoreOptions options = recovery_store();
+        options.frames = frames;
+        SimStore store(options, disk->clone(4), 5);
+        const Status opened = store.open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        EXPECT_GT(store.engine->recovery().checkpoints, 1u) << frames;
+        ASSERT_TRUE(store.stop());
+        SimStore roomy(recovery_store(), store.disk->clone(6), 7);
+        ASSERT_TRUE(roomy.open().ok());
+        EXPECT_EQ(roomy.rows(kRows), expected) << frames;
+        EXPECT_EQ(roomy.verify(), "") << frames;
+    }
+}
+
+// Requests and buffers belong to the engine that was to be: the device must not write there when it
+// is gone.
+TEST(Recovery, FailedOneLeavesNoRequestBehind) {
+    Rows expected;
+    auto disk = scattered_changes(expected);
+    for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+        SimStore store(recovery_store(), disk->clone(seed), 5);
+        const std::uint64_t middle = *store.disk->size_bytes(StoreFile::kData) / 3;
+        store.disk->bad_range(StoreFile::kData, middle, middle, EIO);
+        std::uint32_t most = 0;
+        store.disk->observe(
+            [&](std::uint64_t, SimStep) { most = std::max(most, store.disk->in_flight()); });
+        const Status opened = store.open();
+        EXPECT_EQ(opened.error(), Error::kIoError);
+        EXPECT_GT(most, 16u);
+        EXPECT_EQ(store.disk->in_flight(), 0u);
+    }
+}
+
+TEST(Recovery, TwiceGivesTheSameBytes) {
+    Rows expected;
+    auto disk = scattered_changes(expected);
+    std::vector<std::byte> first;
+    for (const std::uint64_t seed : {4u, 40u}) {  // completions come in another order
+        SimStore store(recovery_store(), disk->clone(seed), 5);
+        ASSERT_TRUE(store.open().ok());
+        ASSERT_TRUE(store.stop());
+        const auto pages =
+            *store.disk->size_bytes(StoreFile::kData) - kSuperblockCopies * kPageBytes;
+        const auto bytes =
+            store.disk->peek(StoreFile::kData, kSuperblockCopies * kPageBytes, pages);
+        if (first.empty()) first = bytes;
+        EXPECT_TRUE(bytes == first);
+    }
+}
+
+// Steps all over a recovery; crash_test goes through every one of smaller ones.
+TEST(Recovery, CutOffWhileItReadsAheadItCanBeDoneAgain) {
+    Rows expected;
+    auto disk = scattered_changes(expected);
+    SimStoreOptions options = recovery_store();
+    options.frames = 500;
+    std::uint64_t steps = 0;
+    {
+        SimStore whole(options, disk->clone(1), 5);
+        ASSERT_TRUE(whole.open().ok());
+        steps = whole.disk->steps();
+    }
+    for (std::uint64_t step = 5; step < steps; step += steps / 12) {
+        SCOPED_TRACE("crash at step " + std::to_string(step) + " of " + std::to_string(steps));
+        SimStore cut(options, disk->clone(1), 5);
+        cut.disk->crash_at(step);
+        ASSERT_FALSE(cut.open().ok());
+        const bool power = step % 2 == 0;
+        SimStore store(options, power ? cut.disk->power_loss(step) : cut.disk->process_crash(step),
+                       7);
+        const Status opened = store.open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        ASSERT_EQ(store.rows(kRows), expected);
+    }
 }
 
 }  // namespace
