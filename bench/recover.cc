@@ -12,6 +12,7 @@
 //   adds           transactions of one add each to one of 1000 counters
 //   transactions   four operations each: an add to a counter, another to the counter of a profile,
 //                  an update of a column of that profile, a new row at the head of time
+//   values         transactions of one new row each, with a value of 4 to 60 KiB
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -23,6 +24,7 @@
 #include <cstring>
 #include <deque>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -50,6 +52,10 @@ struct Profile {
     std::uint64_t seen = 0;
     bidstore::Bytes<240> value;
 };
+struct Picture {
+    std::uint64_t number = 0;
+    std::string_view content;
+};
 struct Budget {
     std::uint64_t number = 0;
     std::uint64_t kind = 0;
@@ -75,6 +81,12 @@ struct bidstore::Describe<bench::Profile> {
                column<&Row::value>("value")));
 };
 template <>
+struct bidstore::Describe<bench::Picture> {
+    using Row = bench::Picture;
+    static constexpr auto table = bidstore::table<Row>(
+        "pictures", keys(column<&Row::number>("number")), values(column<&Row::content>("content")));
+};
+template <>
 struct bidstore::Describe<bench::Budget> {
     using Row = bench::Budget;
     static constexpr auto table = bidstore::table<Row>(
@@ -86,6 +98,7 @@ namespace bench {
 namespace {
 
 constexpr std::uint64_t kBudgets = 1000;
+constexpr std::uint64_t kPictureBytesMax = 60 << 10;
 constexpr auto kPatience = std::chrono::seconds(60);
 
 struct Options {
@@ -124,6 +137,7 @@ void load(const Options& options) {
     Store store = must(Store::attach(attach_options(options), in(kPatience)));
     must(store.create_table<Event>(in(kPatience)));
     must(store.create_table<Budget>(in(kPatience)));
+    must(store.create_table<Picture>(in(kPatience)));
     const auto budgets = must(store.open<Budget>(in(kPatience)));
     Transaction transaction;
     for (std::uint64_t number = 0; number < kBudgets; ++number) {
@@ -161,6 +175,7 @@ class Writer {
           events_(must(store_.open<Event>(in(kPatience)))),
           profiles_(must(store_.open<Profile>(in(kPatience)))),
           budgets_(must(store_.open<Budget>(in(kPatience)))),
+          pictures_(must(store_.open<Picture>(in(kPatience)))),
           random_(seed) {}
 
     void run() {
@@ -186,6 +201,7 @@ class Writer {
         const std::string& shape = common_.options.shape;
         if (shape == "rows") return new_row(transaction);
         if (shape == "adds") return add(transaction);
+        if (shape == "values") return new_picture(transaction);
         const std::uint64_t number = random_.below(common_.options.rows);
         if (shape == "updates") {
             Profile profile{high_of(number), number, 0, now_us(), {}};
@@ -208,6 +224,12 @@ class Writer {
         std::memcpy(event.value.data.data(), &event.number, sizeof event.number);
         transaction.put(events_, event);
     }
+    void new_picture(Transaction& transaction) {
+        const std::uint64_t number = common_.next_row.fetch_add(1, std::memory_order_relaxed);
+        const std::uint64_t bytes = 4'096 + random_.below(kPictureBytesMax - 4'096);
+        std::memcpy(content_.data(), &number, sizeof number);
+        transaction.put(pictures_, Picture{number, std::string_view(content_).substr(0, bytes)});
+    }
     void add(Transaction& transaction) {
         const auto key = bidstore::Key<Budget>::from(random_.below(kBudgets), std::uint64_t{0});
         transaction.add<&Budget::spent>(budgets_, key, 1);
@@ -218,6 +240,8 @@ class Writer {
     bidstore::Table<Event> events_;
     bidstore::Table<Profile> profiles_;
     bidstore::Table<Budget> budgets_;
+    bidstore::Table<Picture> pictures_;
+    std::string content_ = std::string(kPictureBytesMax, 'x');
     Random random_;
 };
 
@@ -254,7 +278,7 @@ int main(int argument_count, char** arguments) {
     CLI::App app("Fills the log of a bidstored that runs. See bench/README.md.");
     app.add_option("--mode", options.mode)->required()->check(CLI::IsMember({"load", "write"}));
     app.add_option("--shape", options.shape)
-        ->check(CLI::IsMember({"rows", "updates", "columns", "adds", "transactions"}));
+        ->check(CLI::IsMember({"rows", "updates", "columns", "adds", "transactions", "values"}));
     app.add_option("--socket", options.socket, "of the daemon")->envname("BIDSTORE_SOCKET");
     app.add_option("--rows", options.rows)->check(CLI::Range(1'000ull, 1'000'000'000ull));
     app.add_option("--log-mib", options.log_mib)->check(CLI::Range(1ull, 1'000'000ull));

@@ -19,6 +19,7 @@ start_recovering_daemon() {
         --set "max_data_bytes=$((changed_mib * 3 + 512))MiB" \
         --set "journal_bytes=$((recover_pool / 2))MiB" --set log_segment_bytes=64MiB \
         --set "log_segment_count=$recover_segments" --set checkpoint_interval=1d \
+        --set "recovery_log_bytes=$((log_mib * 4))MiB" \
         --set huge_pages=try >>"$work/daemon.log" 2>&1 &
     daemon=$!
     for _ in {1..30000}; do

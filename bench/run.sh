@@ -44,7 +44,8 @@
 #   recover         how long a start takes that has --log-mib MiB of log to replay, beside a plain
 #                   read of that log
 #   --log-mib N     of recover (default 1024)
-#   --shapes        of recover, what was written: rows, updates, columns, adds, transactions
+#   --shapes        of recover, what was written: rows, updates, columns, adds, transactions,
+#                   values
 #                   (default: all of them)
 #   --pool MIB      of seed (default: a quarter of the rows) and recover (default: so large that no
 #                   checkpoint comes in between)
@@ -78,7 +79,7 @@ threads=16
 rate=20000
 warm=20
 log_mib=1024
-shapes="rows updates columns adds transactions"
+shapes="rows updates columns adds transactions values"
 full_scan=()
 replay_options=()
 compare_options=()
@@ -160,7 +161,7 @@ if ! [[ "$log_mib" =~ ^[1-9][0-9]{1,4}$ ]]; then
     fail_usage "--log-mib wants 10 to 99999, not \"$log_mib\""
 fi
 for shape in $shapes; do
-    [[ " rows updates columns adds transactions " == *" $shape "* ]] ||
+    [[ " rows updates columns adds transactions values " == *" $shape "* ]] ||
         fail_usage "--shapes: there is no shape \"$shape\""
 done
 rows=$((10#$rows))
