@@ -32,6 +32,11 @@ bool plain_column(const Schema& schema, std::uint32_t column) {
            column != schema.time_column();
 }
 
+// Whether the leaf's bounds stay what they are when the rest of a row changes.
+bool plain_time(const Schema& schema) {
+    return schema.time_column() == kNoTimeColumn || schema.time_column() < schema.key_columns();
+}
+
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
 
 }  // namespace
@@ -230,7 +235,8 @@ Status Replay::replay_batch(const Ahead& ahead) {
         const Result<bool> more = records.next(record);
         if (!more) return more.failure();
         if (!*more) break;
-        if (Status applied = replay_record(record); !applied) {
+        const PageId leaf = i < leaves ? ahead.leaves[i] : PageId{};
+        if (Status applied = replay_record(record, leaf); !applied) {
             return {applied.error(), "replay of the batch with csn " +
                                          std::to_string(batch.csn.value) + " at log position " +
                                          std::to_string(batch.position) + ": " +
@@ -245,14 +251,15 @@ Status Replay::replay_batch(const Ahead& ahead) {
 
 // ---- records ----
 
-Status Replay::replay_record(const LogRecordView& record) {
+Status Replay::replay_record(const LogRecordView& record, PageId leaf) {
     const bool of_row =
         record.type <= RecordType::kAddColumn || record.type == RecordType::kSession;
     if (of_row) {
         TableEntry* const table = table_of(record.table);
         bool done = false;
         if (table != nullptr && record.key.size() == table->schema.key_bytes()) {
-            if (Status status = replay_row(record, *table, done); !status || done) return status;
+            const Status status = replay_row(record, leaf, *table, done);
+            if (!status || done) return status;
         }
     } else {
         last_table_ = nullptr;  // it may be made or dropped
@@ -284,18 +291,59 @@ Status Replay::replay_record(const LogRecordView& record) {
     return {};
 }
 
-// The plain cases, which are nearly all, with one way down the tree. What is not one of them, or is
-// wrong with the record, is left to the general way: `done` stays false, and nothing was changed.
-Status Replay::replay_row(const LogRecordView& record, TableEntry& table, bool& done) {
-    if (record.type == RecordType::kAddColumn) return add_in_place(record, table, done);
-    if (record.type == RecordType::kUpdateColumns) return update_in_place(record, table, done);
-    return put_whole(record, table, done);
+// The row's value where the look ahead found its place, to be changed there; nothing when it is not
+// there any more, or was not. A leaf of the table that is in use and has the key is its place: no
+// other one has it. Rows of a table with a floor may be dead: they are left to the tree.
+std::span<std::byte> Replay::value_in(PageId leaf, const LogRecordView& record,
+                                      const TableEntry& table) {
+    if (!leaf || table.schema.has_variable()) return {};
+    const std::byte* bytes = storage_.pool.newest(leaf);
+    if (bytes == nullptr) return {};
+    const PageHeader& header = page_header(bytes);
+    if (header.type != PageType::kLeaf || header.table_id != table.id.value) return {};
+    if (!storage_.space.allocated(leaf) || table.tree.floor() != 0) return {};
+    const LeafView rows(bytes, table.tree.shape().leaf);
+    const int row = rows.find(record.key.data());
+    if (row < 0) return {};
+    std::byte* page = storage_.space.writable(leaf);
+    const auto value =
+        LeafView(page, table.tree.shape().leaf).value(static_cast<std::uint32_t>(row));
+    return {page + (value.data() - page), value.size()};
 }
 
-Status Replay::put_whole(const LogRecordView& record, TableEntry& table, bool& done) {
+// Empty: there is no such row.
+Status Replay::find_value(const LogRecordView& record, PageId leaf, TableEntry& table,
+                          std::span<std::byte>& value) {
+    value = value_in(leaf, record, table);
+    if (!value.empty()) return {};
+    MutableLookup row;
+    const Status found = storage_.complete([&] {
+        row = table.tree.mutable_value(record.key.data());
+        return row;
+    });
+    if (row.found) value = row.value;
+    return found;
+}
+
+// The plain cases, which are nearly all, with one way down the tree. What is not one of them, or is
+// wrong with the record, is left to the general way: `done` stays false, and nothing was changed.
+Status Replay::replay_row(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done) {
+    if (record.type == RecordType::kAddColumn) return add_in_place(record, leaf, table, done);
+    if (record.type == RecordType::kUpdateColumns)
+        return update_in_place(record, leaf, table, done);
+    return put_whole(record, leaf, table, done);
+}
+
+Status Replay::put_whole(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done) {
     const Schema& schema = table.schema;
     if (row_value_fault(schema, record.body) != nullptr) return {};
     if (schema.has_variable() && RowView(schema, record.body).wide()) return {};
+    const auto there = plain_time(schema) ? value_in(leaf, record, table) : std::span<std::byte>();
+    if (there.size() == record.body.size() && !there.empty()) {
+        std::copy(record.body.begin(), record.body.end(), there.begin());
+        done = true;
+        return {};
+    }
     if (Status free = secure_frames(kFramesPerBatch); !free) return free;
     if (storage_.space.available() < kPagesAtLeast) {
         if (Status secured = storage_.secure_space(kPagesAtLeast); !secured) return secured;
@@ -304,7 +352,8 @@ Status Replay::put_whole(const LogRecordView& record, TableEntry& table, bool& d
     return storage_.complete([&] { return table.tree.put(record.key.data(), record.body); });
 }
 
-Status Replay::add_in_place(const LogRecordView& record, TableEntry& table, bool& done) {
+Status Replay::add_in_place(const LogRecordView& record, PageId leaf, TableEntry& table,
+                            bool& done) {
     const Schema& schema = table.schema;
     LoggedAdd logged{};
     if (schema.has_variable() || record.body.size() != sizeof logged) return {};
@@ -312,21 +361,19 @@ Status Replay::add_in_place(const LogRecordView& record, TableEntry& table, bool
     if (!plain_column(schema, logged.column)) return {};
     const Column& column = schema.columns()[logged.column];
     if (!is_integer(column.type)) return {};
-    MutableLookup row;
-    const Status found = storage_.complete([&] {
-        row = table.tree.mutable_value(record.key.data());
-        return row;
-    });
-    if (!found || !row.found) return found;
-    const std::uint64_t old = column_integer(schema, logged.column, record.key.data(), row.value);
+    std::span<std::byte> value;
+    const Status found = find_value(record, leaf, table, value);
+    if (!found || value.empty()) return found;
+    const std::uint64_t old = column_integer(schema, logged.column, record.key.data(), value);
     const Result<std::uint64_t> sum = added(column.type, old, logged.delta);
     if (!sum || *sum != static_cast<std::uint64_t>(logged.result)) return {};
-    std::memcpy(row.value.data() + schema.offset_bytes(logged.column), &*sum, column.width_bytes);
+    std::memcpy(value.data() + schema.offset_bytes(logged.column), &*sum, column.width_bytes);
     done = true;
     return {};
 }
 
-Status Replay::update_in_place(const LogRecordView& record, TableEntry& table, bool& done) {
+Status Replay::update_in_place(const LogRecordView& record, PageId leaf, TableEntry& table,
+                               bool& done) {
     const Schema& schema = table.schema;
     if (schema.has_variable()) return {};
     const bool plain = each_column(record.body, [&](std::uint16_t column, auto content) {
@@ -334,14 +381,11 @@ Status Replay::update_in_place(const LogRecordView& record, TableEntry& table, b
                content.size() == schema.columns()[column].width_bytes;
     });
     if (!plain) return {};
-    MutableLookup row;
-    const Status found = storage_.complete([&] {
-        row = table.tree.mutable_value(record.key.data());
-        return row;
-    });
-    if (!found || !row.found) return found;
+    std::span<std::byte> value;
+    const Status found = find_value(record, leaf, table, value);
+    if (!found || value.empty()) return found;
     each_column(record.body, [&](std::uint16_t column, auto content) {
-        std::copy(content.begin(), content.end(), row.value.data() + schema.offset_bytes(column));
+        std::copy(content.begin(), content.end(), value.data() + schema.offset_bytes(column));
         return true;
     });
     done = true;

@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -77,11 +78,16 @@ class Replay {
     bool pages_in_reach(std::uint64_t pages);
 
     // ---- records ----
-    Status replay_record(const LogRecordView& record);
-    Status replay_row(const LogRecordView& record, TableEntry& table, bool& done);
-    Status put_whole(const LogRecordView& record, TableEntry& table, bool& done);
-    Status add_in_place(const LogRecordView& record, TableEntry& table, bool& done);
-    Status update_in_place(const LogRecordView& record, TableEntry& table, bool& done);
+    // `leaf`: where the look ahead found the row's place, 0 when it did not look.
+    Status replay_record(const LogRecordView& record, PageId leaf);
+    Status replay_row(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
+    Status put_whole(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
+    Status add_in_place(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
+    Status update_in_place(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
+    std::span<std::byte> value_in(PageId leaf, const LogRecordView& record,
+                                  const TableEntry& table);
+    Status find_value(const LogRecordView& record, PageId leaf, TableEntry& table,
+                      std::span<std::byte>& value);
     Status effect_of(const LogRecordView& record, Effect& effect);
     Status loaded_table(const LogRecordView& record);
     Status catalog_place(TableId table);

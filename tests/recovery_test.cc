@@ -163,7 +163,7 @@ TransactionBytes puts(std::uint32_t first, std::uint32_t count, std::uint32_t st
 }
 
 // Many rows in a checkpoint, and changes of rows all over them in the log: puts, adds, updates of
-// a column, deletions.
+// a column, deletions, of many rows at once, too.
 std::unique_ptr<SimDisk> scattered_changes(Rows& expected) {
     SimStoreOptions options = recovery_store();
     SimStore store(options, std::make_unique<SimDisk>(), 1);
@@ -186,6 +186,9 @@ std::unique_ptr<SimDisk> scattered_changes(Rows& expected) {
         const std::vector<std::byte> pad(256, std::byte{9});
         bytes.columns(OperationKind::kUpdate, kRows, key_of(i * 71 % kManyRows), 2, pad);
         bytes.operation(OperationKind::kDelete, kRows, key_of(i * 67 + 1), {}, kIfPresent);
+        if (i == 30) {  // later puts find other leaves than those of the checkpoint
+            bytes.operation(OperationKind::kDeleteRange, kRows, key_of(1'000), key_of(1'300));
+        }
         EXPECT_EQ(again.commit(*client, bytes).error, Error::kOk);
     }
     expected = again.rows(kRows);
