@@ -1,29 +1,34 @@
-// Binary rows: a file of a header and rows of fixed size, for `bidstore load`.
+// Binary rows: a file of a header and rows as the engine takes them, for `bidstore load`.
 //
 //   offset  bytes
 //        0      8  magic "BIDROWS1"
 //        8      4  version, 1
 //       12      4  flags: 1 = the keys rise from row to row
 //       16      4  bytes of a key
-//       20      4  bytes of a value
+//       20      4  bytes of a value; of its fixed columns when others have variable length
 //       24      8  number of rows
 //       32      8  fingerprint of the schema: rows_fingerprint()
-//       40     24  zeros
-//       64      …  the rows: key, value, one after another, as engine/page/schema.h lays them out
+//       40      8  bytes of all rows; 0 when they have a fixed size, which tells it
+//       48     16  zeros
+//       64      …  the rows, one after another
 //
-// Little-endian. Tables with variable-length columns have no such file.
+// A row is its key and its value, as engine/page/schema.h lays them out. Where the table has
+// variable-length columns the value's length, four bytes, stands in front of the key, and the value
+// is whole (engine/page/row.h, narrow or wide): large values are in their row. Little-endian.
 //
-// Who:    one thread per reader. Errors name the file and what to do.
+// Who:    one thread per reader. Errors name the file, the row and what to do.
+// Bounds: a row is at most kTransactionBytesMax; a file's rows are read through 512 KiB, or as much
+//         as the longest one has.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/page/schema.h"
 #include "shm/error.h"
+#include "shm/segment.h"
 
 namespace bidstore {
 
@@ -39,14 +44,23 @@ struct RowsHeader {
     std::uint32_t value_bytes;
     std::uint64_t rows;
     std::uint64_t schema_fingerprint;
-    std::uint8_t reserved[24];
+    std::uint64_t rows_bytes;
+    std::uint8_t reserved[16];
 };
 static_assert(sizeof(RowsHeader) == 64);
 
 // FNV-1a, 64 bits, of Schema::encode() with the table named "rows": columns, key, time column.
 Result<std::uint64_t> rows_fingerprint(const Schema& schema);
-// The header for so many rows of the table.
-Result<RowsHeader> rows_header(const Schema& schema, std::uint64_t rows, bool sorted);
+// The header for so many rows of the table. rows_bytes: of all of them, where they have no fixed
+// size; not looked at otherwise.
+Result<RowsHeader> rows_header(const Schema& schema, std::uint64_t rows, bool sorted,
+                               std::uint64_t rows_bytes = 0);
+
+// A row as the file has it.
+struct PackedRow {
+    std::span<const std::byte> key;
+    std::span<const std::byte> value;
+};
 
 class RowsFile {
   public:
@@ -54,23 +68,37 @@ class RowsFile {
     static bool looks_like_one(const std::string& path);
     // kSchemaMismatch when it was made for other columns; kInvalid when it is cut short.
     static Result<RowsFile> open(const std::string& path, const Schema& schema);
-    RowsFile(RowsFile&&) noexcept;
-    RowsFile& operator=(RowsFile&&) noexcept;
-    ~RowsFile();
 
     const RowsHeader& header() const { return header_; }
-    std::size_t row_bytes() const { return header_.key_bytes + header_.value_bytes; }
-    // The next rows, packed; empty at the end. Valid until the next call.
+    bool has_variable() const { return schema_.has_variable(); }
+    // The next rows, whole ones, packed; empty at the end. Valid until the next call. kInvalid: the
+    // file ends early or late, or a row has a wrong length or value.
     Result<std::span<const std::byte>> next();
+    // The first of what next() gave, or of what is left of that; takes it off.
+    PackedRow take_row(std::span<const std::byte>& rows) const;
     std::uint64_t rows_read() const { return rows_read_; }
+    std::uint64_t bytes_read() const { return bytes_total_ - unread_; }
+    std::uint64_t bytes_total() const { return bytes_total_; }  // of all rows
 
   private:
-    RowsFile(std::string path, int descriptor, const RowsHeader& header);
+    RowsFile(std::string path, Descriptor descriptor, const Schema& schema);
+    Status check_header();
+    Status check_length();
+    Status fill();
+    Status split(std::size_t& wanted);
+    Failure wrong_row(const std::string& what) const;
+    std::size_t row_bytes() const { return header_.key_bytes + header_.value_bytes; }
+
     std::string path_;
-    int descriptor_ = -1;
+    Descriptor descriptor_;
+    Schema schema_;
     RowsHeader header_{};
     std::uint64_t rows_read_ = 0;
-    std::vector<std::byte> buffer_;
+    std::uint64_t bytes_total_ = 0;
+    std::uint64_t unread_ = 0;       // of these
+    std::vector<std::byte> buffer_;  // [0, given_) given out, [given_, end_) read
+    std::size_t given_ = 0;
+    std::size_t end_ = 0;
 };
 
 }  // namespace bidstore

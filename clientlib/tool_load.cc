@@ -133,23 +133,21 @@ Status LoadRun::read_rows(const std::string& path) {
     auto file = RowsFile::open(path, schema_);
     if (!file) return file.failure();
     ImportTotals totals;
-    totals.bytes_total = file->header().rows * file->row_bytes();
+    totals.bytes_total = file->bytes_total();
     for (;;) {
         auto rows = file->next();
         if (!rows) return rows.failure();
         if (rows->empty()) break;
-        if (!sorter_) {
+        const bool as_they_are = !sorter_ && !file->has_variable();
+        if (as_they_are) {
             if (Status sent = load_.add_packed(*rows, options_.deadline()); !sent) return sent;
         }
-        for (auto left = *rows; sorter_ && !left.empty();
-             left = left.subspan(file->row_bytes())) {
-            const auto value = left.subspan(schema_.key_bytes(), schema_.fixed_bytes());
-            if (Status kept = sorter_->add(left.first(schema_.key_bytes()), value); !kept) {
-                return kept;
-            }
+        for (auto left = *rows; !as_they_are && !left.empty();) {
+            const PackedRow row = file->take_row(left);
+            if (Status taken = take(row.key, row.value); !taken) return taken;
         }
         totals.rows = file->rows_read();
-        totals.bytes_read = totals.rows * file->row_bytes();
+        totals.bytes_read = file->bytes_read();
         show(totals, path);
     }
     read_ += file->rows_read();

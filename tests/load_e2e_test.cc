@@ -11,6 +11,7 @@
 
 #include "clientlib/load_rows.h"
 #include "clientlib/space_report.h"
+#include "tests/load_rows_fixture.h"
 #include "tests/real_store.h"
 
 namespace bidstore {
@@ -65,6 +66,10 @@ class LoadProcesses : public testing::Test {
         const Finished made = tool({"table", "create", "t", "--column", "k:u64", "--column",
                                     "pad:fixed(192)", "--key", "k"});
         ASSERT_EQ(made.status, 0) << made.output;
+    }
+    void make_events() {
+        Store store = attach(*daemon_);
+        bidstore::make_table<Event>(store);
     }
     std::vector<std::string> command(const std::vector<std::string>& arguments) {
         std::vector<std::string> words{std::string(BIDSTORE_BINARY_DIR) + "/bidstore", "--socket",
@@ -190,7 +195,8 @@ TEST_F(LoadProcesses, APipeThatEndsEarlyLoadsNothing) {
     });
     const Finished ran = tool({"load", "t", pipe, "--format", "rows", "--sorted"});
     EXPECT_EQ(ran.status, 2);
-    EXPECT_NE(ran.output.find("ends after row 19999 of 20000"), std::string::npos) << ran.output;
+    EXPECT_NE(ran.output.find("ends after 3999900 of 4000000 bytes"), std::string::npos)
+        << ran.output;
     expect_nothing_loaded();
 }
 
@@ -228,6 +234,101 @@ TEST_F(LoadProcesses, AFullDirectoryForSortingNamesItAndLoadsNothing) {
     EXPECT_NE(ran.output.find(small.path()), std::string::npos) << ran.output;
     EXPECT_NE(ran.output.find("--temp-dir"), std::string::npos) << ran.output;
     expect_nothing_loaded();
+}
+
+// ---- rows of any length -------------------------------------------------------------------------
+
+const std::vector<std::size_t> kLengths{0, 30, 300, 3'000, 4'050, 20, 25'000, 100, 300'000, 5};
+
+std::vector<std::uint64_t> times(std::uint64_t count, bool rise) {
+    std::vector<std::uint64_t> all(count);
+    for (std::uint64_t i = 0; i < count; ++i) all[i] = rise ? i : count - 1 - i;
+    return all;
+}
+
+void expect_events(const RealDaemon& daemon, std::uint64_t count) {
+    Store store = attach(daemon);
+    const auto table = need(store.open<Event>(soon()));
+    const auto rows = all_rows(store, table);
+    ASSERT_EQ(rows.size(), count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const std::string text(kLengths[i % kLengths.size()], static_cast<char>('a' + i % 26));
+        ASSERT_EQ(rows[i].time, i);
+        ASSERT_EQ(rows[i].kind, 9u);
+        ASSERT_TRUE(rows[i].text == text) << i;
+    }
+}
+
+TEST_F(LoadProcesses, RowsOfAnyLengthAreLoadedSortedOrNot) {
+    start();
+    make_events();
+    const std::string sorted = write_file("sorted", events_file(times(600, true), kLengths));
+    const std::string falling = write_file("falling", events_file(times(600, false), kLengths));
+    const Finished wrong = tool({"load", "events", falling, "--sorted"});
+    EXPECT_EQ(wrong.status, 4) << wrong.output;
+    EXPECT_NE(wrong.output.find("without --sorted"), std::string::npos) << wrong.output;
+    EXPECT_EQ(tool({"count", "events"}).output, "0\n");
+    const Finished one = tool({"load", "events", sorted, "--sorted"});
+    EXPECT_EQ(one.status, 0) << one.output;
+    expect_events(*daemon_, 600);
+    expect_every_page_accounted_for();
+    // 20 MB through 1 MiB of memory: runs, whose longest rows do not fit a read.
+    EXPECT_EQ(tool({"table", "drop", "events"}).status, 0);
+    make_events();
+    const Finished other = tool({"load", "events", falling, "--memory", "1", "--json"});
+    EXPECT_EQ(other.status, 0) << other.output;
+    EXPECT_EQ(other.output.find("\"runs\":0,"), std::string::npos) << other.output;
+    expect_events(*daemon_, 600);
+    expect_every_page_accounted_for();
+}
+
+TEST_F(LoadProcesses, WrongRowsOfAnyLengthLoadNothing) {
+    start();
+    make_events();
+    std::string bad = events_file(times(600, true), kLengths);
+    const std::uint32_t length = 0xffff'ffff;
+    std::memcpy(&bad[bad.size() - (4 + 12 + 4 + 2 + 5)], &length, sizeof length);
+    const std::string pipe = work_.file("pipe");
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    for (const bool whole : {true, false}) {
+        SCOPED_TRACE(whole);
+        writer_ = Process::fork([&] {
+            std::ofstream(pipe, std::ios::binary) << bad.substr(0, bad.size() / (whole ? 1 : 2));
+            return 0;
+        });
+        const Finished ran = tool({"load", "events", pipe, "--format", "rows", "--sorted"});
+        EXPECT_EQ(ran.status, 2) << ran.output;
+        const char* words = whole ? "row 600 of 600 has a value of 4294967295" : "ends after ";
+        EXPECT_NE(ran.output.find(words), std::string::npos) << ran.output;
+        EXPECT_EQ(tool({"count", "events"}).output, "0\n");
+    }
+    expect_every_page_accounted_for();
+}
+
+TEST_F(LoadProcesses, ADaemonKilledInTheMiddleOfLongRowsLeavesNothing) {
+    start();
+    make_events();
+    const std::string rows = events_file(times(1'000, true), kLengths);
+    const std::string pipe = work_.file("pipe");
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    writer_ = Process::fork([&] {
+        std::ofstream out(pipe, std::ios::binary);
+        out.write(rows.data(), static_cast<std::streamsize>(rows.size() / 2)).flush();
+        ::pause();
+        return 0;
+    });
+    Process load = Process::run(command({"load", "events", pipe, "--format", "rows", "--sorted"}),
+                                work_.file("load.log"));
+    const std::string data = daemon_->data_directory() + "/data";
+    EXPECT_TRUE(eventually([&] { return fs::file_size(data) > (8u << 20); }));
+    daemon_->kill();
+    writer_.kill();
+    EXPECT_EQ(load.wait().value_or(-1), 3) << read_whole_file(work_.file("load.log"));
+    ASSERT_TRUE(daemon_->start());
+    EXPECT_EQ(tool({"count", "events"}).output, "0\n");
+    expect_every_page_accounted_for();
+    EXPECT_EQ(tool({"load", "events", write_file("rows", rows), "--sorted"}).status, 0);
+    expect_events(*daemon_, 1'000);
 }
 
 }  // namespace
