@@ -7,6 +7,7 @@
 #   bash bench/run.sh seed [--rows N] [--pool MIB] [--threads N] [--warm S] [--seconds S]
 #                          [--full-scan] [--binaries DIR]
 #   bash bench/run.sh load [--rows N] [--rounds N] [--binaries DIR]
+#   bash bench/run.sh values [--rounds N] [--binaries DIR]
 #   bash bench/run.sh recover [--log-mib N] [--rows N] [--shapes "NAME ..."] [--pool MIB]
 #                             [--rounds N] [--binaries DIR]
 #   bash bench/run.sh checkpoint [--rows N] [--rate N] [--seconds S] [--binaries DIR]
@@ -41,6 +42,8 @@
 #   checkpoint      latency of durable commits at a fixed rate, with a checkpoint under way and
 #                   without; and at full speed with a small log and journal
 #   --rate N        of checkpoint, commits a second (default 20000)
+#   values          values of 4 KiB to 1 MiB put, read in place, replaced and deleted, beside
+#                   RocksDB with blob files and beside synced writes to the bare file system
 #   recover         how long a start takes that has --log-mib MiB of log to replay, beside a plain
 #                   read of that log
 #   --log-mib N     of recover (default 1024)
@@ -58,7 +61,7 @@
 #                   misses and seed 4000000: 1 GiB; of recover 2000000, of checkpoint 1000000)
 #   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
 #                   seed measures (default 20), and each part of checkpoint (default 40)
-#   --rounds N      of misses, load and recover (default 3)
+#   --rounds N      of misses, load, values and recover (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
 #
@@ -94,7 +97,7 @@ fail_usage() {
 workload="${1:-}"
 case "$workload" in
     first-look | evict) shift ;;
-    load) shift ;;
+    load | values) shift ;;
     compare | regress) shift ;;
     mix* | get* | multiget* | scan* | write* | count* | ycsb-*)
         # Left where they are: all of them are for bidstore-bench.
@@ -108,8 +111,8 @@ case "$workload" in
     --help | -h) usage; exit 0 ;;
     *)
         fail_usage "unknown workload \"$workload\"; there is: compare, regress, first-look," \
-            "evict, misses, seed, load, recover, checkpoint, and the workloads of compare by" \
-            "themselves"
+            "evict, misses, seed, load, values, recover, checkpoint, and the workloads of" \
+            "compare by themselves"
         ;;
 esac
 if [[ "$workload" == compare || "$workload" == regress ]]; then
@@ -355,7 +358,7 @@ if [[ "$workload" == compare || "$workload" == regress ]]; then
     "run_$workload"
     exit 0
 fi
-if [[ "$workload" =~ ^(misses|seed|recover|checkpoint)$ ]]; then
+if [[ "$workload" =~ ^(misses|seed|values|recover|checkpoint)$ ]]; then
     source "$root/bench/$workload.sh"
     exit 0
 fi
