@@ -1,39 +1,14 @@
 #include "clientlib/import_decode.h"
 
-#include <tmmintrin.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 
+#include "clientlib/import_digits.h"
+
 namespace bidstore {
 namespace {
-
-// By character: the number that a digit stands for, or kNoDigit.
-using DigitTable = std::array<std::uint8_t, 256>;
-constexpr std::uint8_t kNoDigit = 0xff;
-
-constexpr DigitTable digit_table(std::string_view digits) {
-    DigitTable table{};
-    for (auto& entry : table) entry = kNoDigit;
-    for (std::size_t i = 0; i < digits.size(); ++i) {
-        table[static_cast<unsigned char>(digits[i])] = static_cast<std::uint8_t>(i);
-    }
-    return table;
-}
-
-constexpr DigitTable hex_table() {
-    DigitTable table = digit_table("0123456789abcdef");
-    for (std::uint8_t i = 0; i < 6; ++i) table['A' + i] = static_cast<std::uint8_t>(10 + i);
-    return table;
-}
-
-constexpr DigitTable kHexDigits = hex_table();
-constexpr DigitTable kBase64Digits =
-    digit_table("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-constexpr DigitTable kBase64UrlDigits =
-    digit_table("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
 
 std::uint32_t digit_of(const DigitTable& table, char c) {
     return table[static_cast<unsigned char>(c)];
@@ -131,86 +106,49 @@ Result<std::string> decode_uuid(std::string_view text) {
     return bytes;
 }
 
-Result<std::string> decode_hex(std::string_view text) {
-    std::string out;
-    if (Status decoded = decode_hex(text, out); !decoded) return decoded.failure();
-    return out;
+namespace {
+
+// Room for so many bytes and what blocks write behind them.
+char* room_for(std::size_t bytes, std::string& room) {
+    if (room.size() < bytes + kDigitRoomBytes) room.resize(bytes + kDigitRoomBytes);
+    return room.data();
 }
 
-Status decode_hex(std::string_view text, std::string& out) {
+Result<std::string> as_string(const Result<std::string_view>& decoded, std::string& room) {
+    if (!decoded) return decoded.failure();
+    room.resize(decoded->size());
+    return std::move(room);
+}
+
+}  // namespace
+
+Result<std::string> decode_hex(std::string_view text) {
+    std::string room;
+    return as_string(decode_hex(text, room), room);
+}
+
+Result<std::string_view> decode_hex(std::string_view text, std::string& room) {
     if (text.size() % 2 != 0) return invalid("hex (an odd number of digits)", text);
-    out.resize(text.size() / 2);
+    const std::size_t bytes = text.size() / 2;
+    char* const out = room_for(bytes, room);
     std::uint32_t all = 0;  // of the digits: above 15 when one is none
-    for (std::size_t i = 0; i < out.size(); ++i) {
+    for (std::size_t i = decode_hex_blocks(text.data(), text.size(), out) / 2; i < bytes; ++i) {
         const std::uint32_t high = digit_of(kHexDigits, text[2 * i]);
         const std::uint32_t low = digit_of(kHexDigits, text[2 * i + 1]);
         all |= high | low;
         out[i] = static_cast<char>(high << 4 | low);
     }
     if (all > 15) return invalid("hex", text);
-    return {};
+    return std::string_view(out, bytes);
 }
-
-namespace {
-
-// Sixteen digits at a time, to twelve bytes each. `to` has room for four bytes more than that.
-// Stops in front of a digit that is none.
-//
-// Each of the alphabet's five ranges is a comparison and a distance from character to number. Then
-// numbers of 6 bits join in pairs to 12 bits, these to 24, whose bytes come into order.
-struct Base64Blocks {
-    explicit Base64Blocks(bool url)
-        : character_62(_mm_set1_epi8(url ? '-' : '+')),
-          character_63(_mm_set1_epi8(url ? '_' : '/')) {}
-
-    static __m128i between(__m128i digits, char first, char last) {
-        return _mm_and_si128(_mm_cmpgt_epi8(digits, _mm_set1_epi8(static_cast<char>(first - 1))),
-                             _mm_cmplt_epi8(digits, _mm_set1_epi8(static_cast<char>(last + 1))));
-    }
-    static __m128i where(__m128i mask, int distance) {
-        return _mm_and_si128(mask, _mm_set1_epi8(static_cast<char>(distance)));
-    }
-
-    std::size_t decode(const char* from, std::size_t count, char* to) const {
-        const __m128i order = _mm_setr_epi8(2, 1, 0, 6, 5, 4, 10, 9, 8, 14, 13, 12, -1, -1, -1, -1);
-        std::size_t done = 0;
-        for (; done + 16 <= count; done += 16, to += 12) {
-            const __m128i digits =
-                _mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(from + done)));
-            const __m128i upper = between(digits, 'A', 'Z');
-            const __m128i lower = between(digits, 'a', 'z');
-            const __m128i decimal = between(digits, '0', '9');
-            const __m128i is_62 = _mm_cmpeq_epi8(digits, character_62);
-            const __m128i is_63 = _mm_cmpeq_epi8(digits, character_63);
-            const __m128i letters = _mm_or_si128(upper, lower);
-            const __m128i any =
-                _mm_or_si128(_mm_or_si128(letters, decimal), _mm_or_si128(is_62, is_63));
-            if (_mm_movemask_epi8(any) != 0xffff) break;
-            __m128i numbers = _mm_add_epi8(digits, where(upper, -'A'));
-            numbers = _mm_add_epi8(numbers, where(lower, 26 - 'a'));
-            numbers = _mm_add_epi8(numbers, where(decimal, 52 - '0'));
-            numbers = _mm_or_si128(_mm_andnot_si128(_mm_or_si128(is_62, is_63), numbers),
-                                   _mm_or_si128(where(is_62, 62), where(is_63, 63)));
-            const __m128i twelve = _mm_maddubs_epi16(numbers, _mm_set1_epi32(0x01400140));
-            const __m128i bits = _mm_madd_epi16(twelve, _mm_set1_epi32(0x00011000));
-            _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(to)),
-                             _mm_shuffle_epi8(bits, order));
-        }
-        return done;
-    }
-
-    const __m128i character_62, character_63;
-};
-
-}  // namespace
 
 Result<std::string> decode_base64(std::string_view text, Base64Alphabet alphabet) {
-    std::string out;
-    if (Status decoded = decode_base64(text, alphabet, out); !decoded) return decoded.failure();
-    return out;
+    std::string room;
+    return as_string(decode_base64(text, alphabet, room), room);
 }
 
-Status decode_base64(std::string_view text, Base64Alphabet alphabet, std::string& out) {
+Result<std::string_view> decode_base64(std::string_view text, Base64Alphabet alphabet,
+                                       std::string& room) {
     const std::string_view wanted = alphabet == Base64Alphabet::kUrl ? "base64url" : "base64";
     std::string_view digits = text;
     while (digits.size() + 2 > text.size() && digits.ends_with('=')) digits.remove_suffix(1);
@@ -219,9 +157,9 @@ Status decode_base64(std::string_view text, Base64Alphabet alphabet, std::string
     const bool url = alphabet == Base64Alphabet::kUrl;
     const DigitTable& table = url ? kBase64UrlDigits : kBase64Digits;
     const std::size_t bytes = digits.size() * 3 / 4;
-    out.resize(bytes + 4);  // which the last whole block may write over
-    const std::size_t whole = Base64Blocks(url).decode(digits.data(), digits.size(), out.data());
-    char* to = out.data() + whole / 4 * 3;
+    char* const out = room_for(bytes, room);
+    const std::size_t whole = decode_base64_blocks(digits.data(), digits.size(), url, out);
+    char* to = out + whole / 4 * 3;
     std::uint32_t all = 0;  // of the digits: above 63 when one is none
     const auto take = [&](char c) {
         const std::uint32_t digit = digit_of(table, c);
@@ -245,8 +183,7 @@ Status decode_base64(std::string_view text, Base64Alphabet alphabet, std::string
     if (left == 3) *to++ = static_cast<char>(bits >> 8);
     const std::uint32_t rest = left == 3 ? 0xff : left == 2 ? 0xffff : 0;
     if (all > 63 || (bits & rest) != 0) return invalid(wanted, text);
-    out.resize(bytes);
-    return {};
+    return std::string_view(out, bytes);
 }
 
 Result<std::uint64_t> decode_seconds(std::string_view text, TimeUnit unit) {

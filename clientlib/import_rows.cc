@@ -63,32 +63,28 @@ std::string_view cut_text(std::string_view text, std::size_t length) {
 }
 
 // The bytes that `text` stands for: `text` itself, or decoded into `scratch`.
-Status decode_bytes(Decode decode, std::string_view& text, std::string& scratch) {
-    Status decoded;
+Result<std::string_view> decode_bytes(Decode decode, std::string_view text, std::string& scratch) {
     switch (decode) {
         case Decode::kHex:
-            decoded = decode_hex(text, scratch);
-            break;
+            return decode_hex(text, scratch);
         case Decode::kBase64:
-            decoded = decode_base64(text, Base64Alphabet::kStandard, scratch);
-            break;
+            return decode_base64(text, Base64Alphabet::kStandard, scratch);
         case Decode::kBase64Url:
-            decoded = decode_base64(text, Base64Alphabet::kUrl, scratch);
-            break;
+            return decode_base64(text, Base64Alphabet::kUrl, scratch);
         case Decode::kUuid: {
             auto bytes = decode_uuid(text);
             if (!bytes) return bytes.failure();
             scratch = std::move(*bytes);
-            break;
+            return std::string_view(scratch);
         }
         case Decode::kHost:
             scratch = decode_host(text);
-            break;
+            return std::string_view(scratch);
         case Decode::kText:
         case Decode::kList:
         case Decode::kJson:
         case Decode::kRawJson:
-            return {};
+            return text;
         case Decode::kInteger:
         case Decode::kFloat:
         case Decode::kBoolean:
@@ -97,8 +93,7 @@ Status decode_bytes(Decode decode, std::string_view& text, std::string& scratch)
         case Decode::kMicroseconds:
             CHECK(!"a decoder that gives no bytes");  // fits() refused it
     }
-    text = scratch;
-    return decoded;
+    return text;
 }
 
 // skip_prefix, length, pad, max_bytes. `bytes` may lie in `scratch`.
@@ -165,8 +160,9 @@ Status set_number(RowBuilder& row, const BoundColumn& bound, std::string_view te
 Status set_column(RowBuilder& row, const BoundColumn& bound, std::string_view text, TimeUnit unit,
                   std::string& scratch) {
     if (!gives_bytes(bound.decode)) return set_number(row, bound, text, unit);
-    std::string_view bytes = text;
-    if (Status decoded = decode_bytes(bound.decode, bytes, scratch); !decoded) return decoded;
+    auto decoded = decode_bytes(bound.decode, text, scratch);
+    if (!decoded) return decoded.failure();
+    std::string_view bytes = *decoded;
     if (Status shaped = shape_bytes(bound, bytes, scratch); !shaped) return shaped;
     if (bound.column.type == ColumnType::kText && !valid_utf8(bytes)) {
         return {Error::kInvalid, "not UTF-8"};

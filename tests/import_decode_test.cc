@@ -41,10 +41,10 @@ TEST(Decode, UuidGetsItsDroppedZerosBack) {
 }
 
 TEST(Decode, UuidRefusesWhatIsNotOne) {
-    for (const char* bad : {"", "-", "22451750-35b6-4001-15e8", "----", "22451750-35b6-4001-15e8-",
-                            "022451750-35b6-4001-15e8-a82bbc185161",
-                            "22451750-35b6-4001-15e8-a82bbc185161-1",
-                            "g2451750-35b6-4001-15e8-a82bbc185161", "22451750"}) {
+    for (const char* bad :
+         {"", "-", "22451750-35b6-4001-15e8", "----", "22451750-35b6-4001-15e8-",
+          "022451750-35b6-4001-15e8-a82bbc185161", "22451750-35b6-4001-15e8-a82bbc185161-1",
+          "g2451750-35b6-4001-15e8-a82bbc185161", "22451750"}) {
         auto decoded = decode_uuid(bad);
         EXPECT_FALSE(decoded.ok()) << bad;
         if (decoded.ok()) continue;
@@ -89,27 +89,59 @@ TEST(Decode, Base64RefusesSpareBitsThatWouldMakeTwoTextsOneValue) {
 }
 
 // Each character in each place of a text: digits give one text each, anything else is refused.
-TEST(Decode, EveryCharacterIsADigitOrRefused) {
-    const auto give_back = [](std::string text, std::string_view digits, auto decode) {
-        for (std::size_t place = 0; place < text.size(); ++place) {
-            std::string changed = text;
-            std::set<std::string> seen;
-            for (int c = 0; c < 256; ++c) {
-                changed[place] = static_cast<char>(c);
-                const auto bytes = decode(changed);
-                const bool digit = c != 0 && digits.find(static_cast<char>(c)) != digits.npos;
-                EXPECT_EQ(bytes.ok(), digit) << place << ", " << c;
-                if (bytes.ok()) seen.insert(*bytes);
-            }
-            EXPECT_EQ(seen.size(), digits.size() == 22 ? 16u : digits.size());
+// `text` is shorter than a block of digits, or has blocks of 32 and of 16 and digits behind them.
+template <class Decoder>
+void expect_only_digits(const std::string& text, std::string_view digits, Decoder decode) {
+    for (std::size_t place = 0; place < text.size(); ++place) {
+        std::string changed = text;
+        std::set<std::string> seen;
+        for (int c = 0; c < 256; ++c) {
+            changed[place] = static_cast<char>(c);
+            const auto bytes = decode(changed);
+            const bool digit = c != 0 && digits.find(static_cast<char>(c)) != digits.npos;
+            ASSERT_EQ(bytes.ok(), digit) << place << ", " << c;
+            if (bytes.ok()) seen.insert(*bytes);
         }
-    };
-    give_back("0123abCD", "0123456789abcdefABCDEF", [](auto& text) { return decode_hex(text); });
+        EXPECT_EQ(seen.size(), digits.size() == 22 ? 16u : digits.size());
+    }
+}
+
+TEST(Decode, EveryCharacterIsADigitOrRefused) {
     const std::string letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    give_back("YWIxQ09S", letters + "+/",
-              [](auto& text) { return decode_base64(text, Base64Alphabet::kStandard); });
-    give_back("YWIxQ09S", letters + "-_",
-              [](auto& text) { return decode_base64(text, Base64Alphabet::kUrl); });
+    const auto standard = [](auto& text) { return decode_base64(text, Base64Alphabet::kStandard); };
+    const auto url = [](auto& text) { return decode_base64(text, Base64Alphabet::kUrl); };
+    const auto bare_hex = [](auto& text) { return decode_hex(text); };
+    expect_only_digits("0123abCD", "0123456789abcdefABCDEF", bare_hex);
+    expect_only_digits("0123456789abcdefABCDEF0987654321fe", "0123456789abcdefABCDEF", bare_hex);
+    for (const std::size_t length : {8, 60}) {
+        expect_only_digits(letters.substr(0, length), letters + "+/", standard);
+        expect_only_digits(letters.substr(0, length), letters + "-_", url);
+    }
+}
+
+// Blocks, and what is left of them, give what the definition gives: six bits a digit.
+TEST(Decode, Base64OfAnyLengthIsSixBitsADigit) {
+    for (const bool is_url : {false, true}) {
+        const std::string digits =
+            std::string("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx") + "yz0123456789" +
+            (is_url ? "-_" : "+/");
+        std::uint64_t random = 1;
+        for (std::size_t bytes = 0; bytes < 200; ++bytes) {
+            std::string wanted, text;
+            std::uint32_t bits = 0, count = 0;
+            for (std::size_t i = 0; i < bytes; ++i) {
+                random = random * 6364136223846793005 + 1442695040888963407;
+                wanted += static_cast<char>(random >> 56);
+                bits = bits << 8 | (static_cast<std::uint32_t>(random >> 56) & 0xff);
+                for (count += 8; count >= 6; count -= 6) text += digits[bits >> (count - 6) & 63];
+            }
+            if (count > 0) text += digits[bits << (6 - count) & 63];
+            const auto alphabet = is_url ? Base64Alphabet::kUrl : Base64Alphabet::kStandard;
+            const auto decoded = decode_base64(text, alphabet);
+            ASSERT_TRUE(decoded.ok()) << bytes;
+            EXPECT_EQ(*decoded, wanted) << bytes;
+        }
+    }
 }
 
 TEST(Decode, SecondsKeepEveryDigit) {
