@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/blocking_io.h"
 #include "shm/message.h"
 
 namespace bidstore {
@@ -15,7 +16,7 @@ BulkLoad::BulkLoad(const CallAddress& client, const Schema& schema, const LoadId
       name_(schema.name()),
       space_(space),
       disk_(disk),
-      writer_(disk, [this](bool failed) { on_written(failed); }),
+      writer_(disk, [this](const DiskRequest& done) { on_written(done); }),
       builder_(schema, identity,
                {[this] { return next_page(); },
                 [this](std::span<const ExtentNeed> needs) { return reserve_extents(needs); },
@@ -110,8 +111,11 @@ bool BulkLoad::seal(Buffer& buffer) {
     return true;
 }
 
-void BulkLoad::on_written(bool failed) {
-    if (failed) fail(Error::kIoError);
+void BulkLoad::on_written(const DiskRequest& done) {
+    if (done.result < 0) {
+        if (trouble_.empty()) trouble_ = "load of " + name_ + ": " + io_failure(disk_, done).what;
+        fail(Error::kIoError);
+    }
     if (state_ == State::kFailed && quiet()) give_back();
 }
 
@@ -161,8 +165,7 @@ void BulkLoad::submit_sync() {
         BulkLoad* load = static_cast<BulkLoad*>(context);
         --load->syncs_in_flight_;
         if (done.result < 0) {
-            load->fatal_ = "bulk load: sync of " + load->disk_.path(StoreFile::kData) + ": " +
-                           std::strerror(static_cast<int>(-done.result));
+            load->fatal_ = "bulk load: " + io_failure(load->disk_, done).what;
         } else if (load->state_ == State::kSync) {
             load->state_ = State::kAttach;
         }

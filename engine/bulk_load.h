@@ -98,6 +98,8 @@ class BulkLoad {
     Error error() const { return error_; }
     // A sync failed; says which. Empty otherwise.
     const std::string& fatal() const { return fatal_; }
+    // A write failed, for the log: what, where and why, once. Empty otherwise.
+    std::string take_trouble() { return std::exchange(trouble_, {}); }
     // Nobody waits for an answer of it any more.
     void abandon();
     bool abandoned() const { return abandoned_; }
@@ -114,7 +116,7 @@ class BulkLoad {
     bool seal(Buffer& buffer);
     bool pump_end();
     void submit_sync();
-    void on_written(bool failed);
+    void on_written(const DiskRequest& done);
     void give_back();
 
     // ---- engine/bulk_load_extents.cc ----
@@ -155,6 +157,7 @@ class BulkLoad {
     Error error_ = Error::kOk;
     bool finishing_ = false;
     std::string fatal_;
+    std::string trouble_;
     bool abandoned_ = false;
 
     static constexpr std::uint32_t kBigRun = kChunkPages / 2;

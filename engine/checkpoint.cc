@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 
+#include "engine/blocking_io.h"
 #include "engine/extent_map.h"
 
 namespace bidstore {
@@ -318,10 +319,7 @@ void Checkpointer::on_completed(DiskRequest& request) {
     }
     if (request.result >= 0) return;
     if (!failure_.empty()) return;
-    failure_ = std::string("checkpoint: ") +
-               (request.kind == DiskRequest::Kind::kSync ? "sync of " : "write to ") +
-               disk_.path(request.file) + " at offset " + std::to_string(request.offset_bytes) +
-               ": " + std::strerror(static_cast<int>(-request.result));
+    failure_ = "checkpoint: " + io_failure(disk_, request).what;
 }
 
 std::byte* Checkpointer::composed_page(PageId page, PageType type) {
@@ -505,14 +503,10 @@ void Checkpointer::submit_superblock() {
     }
     superblock_.durable_csn = std::max(superblock_.durable_csn, target_.durable.value);
     ++in_flight_;
-    writer_.write(superblock_, [this](std::int64_t error) {
+    writer_.write(superblock_, [this](const Status& written) {
         --in_flight_;
-        if (error == 0) {
-            log_start_ = superblock_.log_position;
-            return;
-        }
-        failure_ = "checkpoint: superblock of " + disk_.path(StoreFile::kData) + ": " +
-                   std::strerror(static_cast<int>(-error));
+        if (written) log_start_ = superblock_.log_position;
+        if (!written) failure_ = "checkpoint: superblock: " + written.failure().what;
     });
 }
 

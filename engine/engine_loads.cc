@@ -189,6 +189,7 @@ bool Engine::Core::pump_loads() {
         }
         worked |= load->pump();
         if (!load->fatal().empty()) fence(load->fatal());
+        if (const std::string trouble = load->take_trouble(); !trouble.empty()) say(3, trouble);
         if (load->needs_pages()) worked |= find_pages(*load);
         worked |= advance(*load);
         if (load->state() == BulkLoad::State::kFailed) {

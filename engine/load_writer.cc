@@ -49,7 +49,7 @@ void LoadWriter::written(Buffer& buffer, const DiskRequest& request) {
     --in_flight_;
     --buffer.in_flight;
     if (buffer.in_flight == 0 && buffer.placed == buffer.count) give_back(buffer);
-    on_written_(request.result < 0);
+    on_written_(request);
 }
 
 }  // namespace bidstore

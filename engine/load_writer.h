@@ -39,7 +39,7 @@ class LoadWriter {
         LoadWriter* owner = nullptr;
     };
 
-    using OnWritten = std::function<void(bool failed)>;
+    using OnWritten = std::function<void(const DiskRequest& done)>;
     LoadWriter(Disk& disk, OnWritten on_written);
 
     std::size_t idle() const { return idle_.size(); }

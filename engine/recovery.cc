@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -126,13 +127,18 @@ Status Recovery::read_superblock(Superblock& superblock) {
     AlignedBuffer buffer(kBlockBytes);
     bool any = false;
     bool ours = false;
+    bool read_one = false;
+    Status unread;
     for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
         Superblock candidate{};
-        if (!io_.read(StoreFile::kData, copy * std::uint64_t{kBlockBytes}, buffer.data(),
-                      kBlockBytes)) {
-            say(4, path + ": superblock copy " + std::to_string(copy) + " cannot be read");
+        if (Status read = io_.read(StoreFile::kData, copy * std::uint64_t{kBlockBytes},
+                                   buffer.data(), kBlockBytes);
+            !read) {
+            say(4, "superblock copy " + std::to_string(copy) + ": " + read.failure().what);
+            unread = std::move(read);
             continue;
         }
+        read_one = true;
         std::memcpy(&candidate, buffer.data(), sizeof candidate);
         ours = ours || candidate.magic == kSuperblockMagic;
         if (superblock_of_other_version(candidate)) {
@@ -145,6 +151,9 @@ Status Recovery::read_superblock(Superblock& superblock) {
         any = true;
     }
     if (any) return {};
+    // What cannot be read is neither damaged nor somebody else's, but a short file of another kind
+    // has one copy to be judged by.
+    if (!unread && (ours || !read_one)) return unread;
     if (ours) return corrupt(path + ": both superblock copies are damaged; restore a backup");
     return {Error::kNotBidstore, path + " is not a bidstore data file; name another directory"};
 }
@@ -156,6 +165,7 @@ Status Recovery::mend_copies(const Superblock& chosen) {
         const std::uint64_t offset = copy * std::uint64_t{kBlockBytes};
         const Status read = io_.read(StoreFile::kData, offset, buffer.data(), kBlockBytes);
         if (read && std::memcmp(buffer.data(), &chosen, sizeof chosen) == 0) continue;
+        if (!read) say(4, "superblock, written anew: " + read.failure().what);
         std::memcpy(buffer.data(), &chosen, sizeof chosen);
         if (Status written = io_.write(StoreFile::kData, offset, buffer.data(), kBlockBytes, true);
             !written) {
@@ -229,9 +239,12 @@ Status Recovery::apply_journal(const Superblock& superblock) {
         std::memcpy(&entry, list.data() + sizeof header + i * sizeof entry, sizeof entry);
         const std::uint64_t place = std::uint64_t{entry.page_id} * kPageBytes;
         const std::uint64_t from = list.size_bytes() + std::uint64_t{i} * kPageBytes;
+        Status unread;
         const auto holds = [&](StoreFile file, std::uint64_t offset) {
-            return io_.read(file, offset, page.data(), kPageBytes).ok() &&
-                   page_header(page.data()).page_id == entry.page_id &&
+            const Status read = io_.read(file, offset, page.data(), kPageBytes);
+            if (!read) say(4, "a page of the journal: " + read.failure().what);
+            if (!read) unread = read;
+            return read && page_header(page.data()).page_id == entry.page_id &&
                    page_header(page.data()).crc == entry.page_crc &&
                    page_crc(page.data()) == entry.page_crc;
         };
@@ -241,6 +254,7 @@ Status Recovery::apply_journal(const Superblock& superblock) {
                 return written;
             }
         } else if (!holds(StoreFile::kData, place)) {
+            if (!unread) return unread;  // not damaged, for all that is known
             return corrupt(path + ": image of page " + std::to_string(entry.page_id) +
                            " is damaged, and the page in its place is another one");
         }
@@ -379,19 +393,16 @@ Status Recovery::begin_new_life(WalStart& start, Csn newest) {
     superblock.epoch += 1;
     superblock.salt = random();
     superblock.durable_csn = std::max(superblock.durable_csn, newest.value);
-    bool written = false;
-    std::int64_t failed = 0;
-    storage_.checkpointer->superblock_writer().write(superblock, [&](std::int64_t error) {
-        written = true;
-        failed = error;
-    });
+    std::optional<Status> written;
+    storage_.checkpointer->superblock_writer().write(
+        superblock, [&](const Status& status) { written = status; });
     const std::uint64_t deadline = storage_.clock.monotonic_ns() + BlockingIo::kDeadlineNs;
     while (!written && storage_.clock.monotonic_ns() < deadline) storage_.disk.poll(1'000'000);
-    if (!written || failed != 0) {
-        return {Error::kIoError,
-                "superblock of " + storage_.disk.path(StoreFile::kData) + ": " +
-                    std::strerror(written ? static_cast<int>(-failed) : ETIMEDOUT)};
+    if (!written) {
+        return {Error::kIoError, "superblock of " + storage_.disk.path(StoreFile::kData) +
+                                     " at offset 0: not written in 30 s"};
     }
+    if (!*written) return {written->error(), "superblock: " + written->failure().what};
     start.shape = {superblock.log_segment_bytes, superblock.log_segment_count};
     std::memcpy(start.file_uuid, superblock.file_uuid, sizeof start.file_uuid);
     start.epoch = superblock.epoch;

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/blocking_io.h"
+
 namespace bidstore {
 namespace {
 
@@ -42,7 +44,7 @@ SuperblockWriter::SuperblockWriter(Disk& disk) : disk_(disk) {
     };
 }
 
-void SuperblockWriter::write(Superblock& superblock, std::function<void(std::int64_t)> done) {
+void SuperblockWriter::write(Superblock& superblock, std::function<void(const Status&)> done) {
     CHECK(!busy_);
     ++superblock.sequence;
     seal_superblock(superblock);
@@ -61,8 +63,8 @@ void SuperblockWriter::submit(std::uint32_t copy) {
 void SuperblockWriter::on_written() {
     if (request_.result >= 0 && copy_ + 1 < kSuperblockCopies) return submit(copy_ + 1);
     busy_ = false;
-    const std::int64_t error = request_.result < 0 ? request_.result : 0;
-    std::exchange(done_, nullptr)(error);
+    const Status written = request_.result < 0 ? Status(io_failure(disk_, request_)) : Status();
+    std::exchange(done_, nullptr)(written);
 }
 
 }  // namespace bidstore

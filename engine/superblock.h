@@ -11,6 +11,7 @@
 #include "engine/aligned_buffer.h"
 #include "engine/disk.h"
 #include "engine/format.h"
+#include "shm/error.h"
 
 namespace bidstore {
 
@@ -26,8 +27,8 @@ class SuperblockWriter {
   public:
     explicit SuperblockWriter(Disk& disk);
     // Gives the content the next sequence, seals it and writes copy 0, then copy 1. `done` runs
-    // from Disk::poll() with 0 or -errno.
-    void write(Superblock& superblock, std::function<void(std::int64_t error)> done);
+    // from Disk::poll() with what came of it.
+    void write(Superblock& superblock, std::function<void(const Status& written)> done);
     bool busy() const { return busy_; }
 
   private:
@@ -39,7 +40,7 @@ class SuperblockWriter {
     DiskRequest request_;
     std::uint32_t copy_ = 0;
     bool busy_ = false;
-    std::function<void(std::int64_t)> done_;
+    std::function<void(const Status&)> done_;
 };
 
 }  // namespace bidstore

@@ -431,7 +431,8 @@ Status SimDisk::resize(StoreFile name, std::uint64_t size_bytes) {
     if (!step(SimStep::kResize)) return dead;
     if (const auto failure = failures_.find(step_); failure != failures_.end()) {
         const bool full = failure->second == ENOSPC;
-        return {full ? Error::kNoSpace : Error::kIoError, "resizing " + path(name)};
+        return {full ? Error::kNoSpace : Error::kIoError,
+                "resizing " + path(name) + ": errno " + std::to_string(failure->second)};
     }
     if (size_bytes > file.size_bytes && size_bytes - file.size_bytes > room_bytes()) {
         return {Error::kNoSpace, "growing " + path(name) + ": no space left on device"};
