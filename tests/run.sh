@@ -13,6 +13,8 @@
 #   bash tests/run.sh --sim HOURS           the simulation alone, release build, on all cores for so
 #                                           many hours (0.1 is six minutes); SEED=N names the first
 #                                           seed, else the clock does, and it is printed
+#   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
+#                                           one at a time: the simulation has to find each of them
 #   bash tests/run.sh --build-times         no tests: the time of a clean debug build of everything
 #                                           but tests and bench, and of a rebuild after a change of
 #                                           one .cc file
@@ -170,6 +172,7 @@ while [[ $# -gt 0 ]]; do
         --debug) mode=debug ;;
         --release) mode=release ;;
         --build-times) mode=build-times ;;
+        --mutants) mode=mutants ;;
         --sim)
             [[ "${2:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail_usage "--sim: how many hours?"
             mode=sim
@@ -196,6 +199,7 @@ bash daemon/install_packages.sh
 
 case "$mode" in
     build-times) print_build_times; exit 0 ;;
+    mutants) rm -rf "$scratch"; exec bash tests/mutants.sh ;;
     debug) stage_plain Debug build/debug ;;
     release) stage_plain Release build/release ;;
     address) stage_address ;;

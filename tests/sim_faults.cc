@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cerrno>
+#include <iterator>
 
 namespace bidstore {
 namespace {
@@ -87,22 +88,31 @@ void SimFaults::plan_room(SimDisk& disk) {
 void SimFaults::plan_rot(SimDisk& disk) {
     if (rotten_ && pick(30) == 0) {
         disk.mend();
-        rotten_ = false;
+        rotten_ = log_rotten_ = false;
     } else if (!rotten_ && pick(30) == 0) {
         rotten_ = excuses_.damage = true;
-        for (std::uint64_t bits = 1 + pick(6); bits > 0; --bits) {
-            const StoreFile file = pick(6) == 0 ? StoreFile::kJournal : StoreFile::kData;
-            const auto size = disk.size_bytes(file);
-            if (size && *size > 0) disk.flip(file, pick(*size), static_cast<unsigned>(pick(8)));
-        }
+        for (std::uint64_t bits = 1 + pick(6); bits > 0; --bits) flip(disk);
     }
+}
+
+// Somewhere; more often where much depends on a bit.
+void SimFaults::flip(SimDisk& disk) {
+    constexpr std::uint64_t kHead = 16'384;  // superblocks, metadata, directory; a journal's list
+    constexpr StoreFile kFiles[] = {StoreFile::kData, StoreFile::kData, StoreFile::kData,
+                                    StoreFile::kJournal, StoreFile::kLog};
+    const StoreFile file = kFiles[pick(std::size(kFiles))];
+    const auto size = disk.size_bytes(file);
+    if (!size || *size < kHead) return;
+    const std::uint64_t within = pick(3) == 0 ? kHead : *size;
+    disk.flip(file, pick(within), static_cast<unsigned>(pick(8)));
+    log_rotten_ |= file == StoreFile::kLog;
 }
 
 void SimFaults::begin_lies() { lies_ = excuses_.damage = true; }
 
 void SimFaults::end(SimDisk& disk) {
     armed_ = lies_ = false;
-    full_ = rotten_ = false;
+    full_ = rotten_ = log_rotten_ = false;
     reads_fail_ = 0;
     disk.crash_at(0);
     disk.mend();

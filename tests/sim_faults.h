@@ -28,6 +28,7 @@ class SimFaults {
         : random_(random), excuses_(excuses), kind_(kind) {}
 
     FaultKind kind() const { return kind_; }
+    bool log_rotten() const { return log_rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
     void watch(SimDisk& disk);
@@ -46,6 +47,7 @@ class SimFaults {
     void plan_reads(SimDisk& disk);
     void plan_room(SimDisk& disk);
     void plan_rot(SimDisk& disk);
+    void flip(SimDisk& disk);
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }
 
     std::mt19937_64& random_;
@@ -56,6 +58,7 @@ class SimFaults {
     bool full_ = false;
     bool lies_ = false;
     bool rotten_ = false;
+    bool log_rotten_ = false;
     std::uint64_t crash_at_ = 0;
 };
 

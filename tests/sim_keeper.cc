@@ -152,7 +152,6 @@ void SimKeeper::begin_create(SimLife& life, const std::string& name) {
     TransactionBytes bytes;
     bytes.operation(OperationKind::kCreateTable, TableId{},
                     std::as_bytes(std::span(&attributes, 1)), std::as_bytes(std::span(encoded)));
-    large_ = false;
     // Compaction makes holes before it.
     Space& space = life.store.engine->core().storage().space;
     if (pick(3) == 0) held_ = hold_front_pages(space);
@@ -167,9 +166,7 @@ void SimKeeper::begin_rows(SimLife& life, const std::string& name) {
     const std::uint64_t now_us = life.store.clock.wall_us();
     Rows rows = *guest.rows;
     TransactionBytes bytes;
-    const std::uint64_t operations = 1 + pick(14);
-    large_ = operations > 3;  // for the smallest pools
-    for (std::uint64_t count = operations; count > 0; --count) {
+    for (std::uint64_t count = 1 + pick(14); count > 0; --count) {
         if (!rows.empty() && pick(5) == 0) {
             auto row = rows.begin();
             std::advance(row, static_cast<std::ptrdiff_t>(pick(rows.size())));
@@ -179,7 +176,6 @@ void SimKeeper::begin_rows(SimLife& life, const std::string& name) {
         }
         const Bytes new_key = key(guest.schema, now_us, guest.retain_us);
         rows[new_key] = value(guest.schema, now_us, guest.retain_us, true);
-        large_ |= rows[new_key].size() > kRowBytesMax;
         bytes.operation(OperationKind::kPut, id, new_key, rows[new_key]);
     }
     if (!rows.empty() && pick(6) == 0) {
@@ -200,7 +196,6 @@ void SimKeeper::begin_drop(SimLife& life, const std::string& name) {
     next.erase(name);
     TransactionBytes bytes;
     bytes.operation(OperationKind::kDropTable, id_of(life, name), {}, {});
-    large_ = false;
     send(std::move(next), bytes);
 }
 
@@ -217,20 +212,24 @@ void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
     TransactionBytes bytes;
     bytes.operation(OperationKind::kSetTable, id_of(life, name), {},
                     std::as_bytes(std::span(&attributes, 1)));
-    large_ = false;
     send(std::move(next), bytes);
 }
 
+// Mostly small; now and then more than a chunk has room for, so that there is something to compact
+// when it is dropped.
 void SimKeeper::begin_load(const std::string& name) {
     Guests next = *now_;
-    Guest guest{schema_of(static_cast<Kind>(pick(kKinds)), name), 0, 0, nullptr};
+    const bool big = pick(5) == 0;
+    const Kind kind = big ? kFixed : static_cast<Kind>(pick(kKinds));
+    Guest guest{schema_of(kind, name), 0, 0, nullptr};
     Rows rows;
-    for (std::uint64_t count = pick(3) == 0 ? pick(700) : pick(60); count > 0; --count) {
-        const Bytes new_key =
-            guest.schema.time_column() == 0 ? key(guest.schema, 1ull << 40, 1 << 30) : Bytes(4);
-        Bytes row_key = new_key;
-        if (guest.schema.time_column() != 0) {
-            encode_key_integer(row_key.data(), pick(2'000), 4, false);
+    const std::uint64_t ids = big ? 8'000 : 2'000;
+    for (std::uint64_t count = big ? 3'000 + pick(4'000) : pick(100); count > 0; --count) {
+        Bytes row_key(4);
+        if (kind == kByTime) {
+            row_key = key(guest.schema, 1ull << 40, 1 << 30);
+        } else {
+            encode_key_integer(row_key.data(), pick(ids), 4, false);
         }
         rows[row_key] = value(guest.schema, 1ull << 40, 1 << 30, false);
     }
@@ -255,8 +254,8 @@ void SimKeeper::act(SimLife& life) {
         ++acts_;
         compact_.emplace(session_.client());
     } else if (!there) {
-        choice < 30 ? begin_load(name) : begin_create(life, name);
-    } else if (choice < 16) {
+        choice < 35 ? begin_load(name) : begin_create(life, name);
+    } else if (choice < 18) {
         begin_drop(life, name);
     } else if (choice < 25) {
         begin_retention(life, name);
@@ -277,7 +276,7 @@ void SimKeeper::answered(SimLife& life, const Answer& answer) {
             "a change of the keeper's was there after recovery, and was then refused "
             "with " +
             std::string(error_name(error)));
-    } else if (!excuses_.cover(error) && !(large_ && error == Error::kTooLarge)) {
+    } else if (!excuses_.cover(error) && error != Error::kTooLarge) {  // for the smallest pools
         findings_.report("a change of the keeper's was refused with " +
                          std::string(error_name(error)) + ", and there is no reason for it");
     }
@@ -292,7 +291,7 @@ void SimKeeper::collect(SimLife& life) {
 }
 
 void SimKeeper::pump_load() {
-    if (!load_->step()) return;
+    if (session_.dying() || !load_->step()) return;
     if (load_->loaded()) {
         now_ = next_;
     } else if (!excuses_.cover(load_->error()) && load_->error() != Error::kTooLarge) {
@@ -304,6 +303,7 @@ void SimKeeper::pump_load() {
 }
 
 void SimKeeper::pump_compaction() {
+    if (session_.dying()) return;
     const bool done = compact_->advance();
     if (!done && compact_->steps() < kCompactionStepsMax) return;
     // An answer may be under way: the call slot stays taken, of which there are enough.

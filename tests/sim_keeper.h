@@ -77,7 +77,6 @@ class SimKeeper {
     GuestsPtr now_;
     GuestsPtr next_;            // when what is under way is done
     std::uint64_t number_ = 0;  // of the write under way
-    bool large_ = false;        // which may be too large
     bool decided_ = false;      // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
     std::optional<CompactClient> compact_;

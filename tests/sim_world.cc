@@ -24,7 +24,7 @@ FaultKind kind_of(std::uint64_t seed) {
 
 SimStoreOptions options_of(Random& random) {
     SimStoreOptions options = small_store();
-    options.frames = static_cast<std::uint32_t>(150 + random() % 250);
+    options.frames = static_cast<std::uint32_t>(120 + random() % 220);
     options.pages = 16 * kChunkPages;
     const std::uint64_t intervals[] = {100'000, 1'000'000, 10'000'000, 30'000'000'000};
     EngineOptions& engine = options.engine;
@@ -73,7 +73,7 @@ SimWorld::SimWorld(std::uint64_t seed)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
       options_(options_of(random_)),
-      keys_(static_cast<std::uint32_t>(80 + random_() % 160)),
+      keys_(static_cast<std::uint32_t>(100 + random_() % 180)),
       faults_(random_, excuses_, kind_of(seed)),
       oracle_(findings_, excuses_, SimWriters::kWriters),
       writers_(random_, findings_, oracle_, keys_),
@@ -214,6 +214,7 @@ void SimWorld::restart(End end) {
     writers_.lose();
     keeper_.lose();
     clock_ = life_->store.clock;
+    const bool log_rotten = faults_.log_rotten();
     std::unique_ptr<SimDisk> rotten;
     if (rot) rotten = disk->clone(seed);
     disk->mend();
@@ -222,7 +223,9 @@ void SimWorld::restart(End end) {
     life_ = recover(std::move(disk));
     if (findings_.any()) return;
     adopt();
-    if (rotten && !findings_.any()) look_at_rot(std::move(rotten));
+    if (rotten && !findings_.any()) {
+        look_at_rot(std::move(rotten), log_rotten, life_->store.engine->recovery().batches);
+    }
 }
 
 // Opens the files, however often that is cut off.
@@ -256,6 +259,9 @@ void SimWorld::adopt() {
     if (!writers_.connect(*life_) || !keeper_.connect(*life_)) {
         return findings_.report("a client that comes back is not welcome");
     }
+    // A table may be larger than the pool, and nobody else makes room now.
+    bool& makes_room = life_->store.engine->core().storage().recovering;
+    makes_room = true;
     std::array<TableRows, kTables> rows;
     for (std::uint32_t table = 0; table < kTables; ++table) {
         rows[table] = life_->store.rows(writers_.tables()[table]);
@@ -266,6 +272,7 @@ void SimWorld::adopt() {
     oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown());
     if (findings_.any()) return;
     keeper_.recovered(*life_);
+    makes_room = false;
     if (findings_.any()) return;
     writers_.send_again();
     keeper_.send_again();
@@ -276,11 +283,17 @@ void SimWorld::adopt() {
 std::string SimWorld::verify() { return life_->store.verify(); }
 
 // Damaged files: refused with a reason, or opened; and then no row is another one.
-void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk) {
+// The last two batches of a log may be taken for a torn end, where they rot (engine/FORMAT.md).
+void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches) {
     SimLife damaged(options_, std::move(disk), random_(), clock_);
     if (!damaged.status().ok()) {
         ++totals_.refused_starts;
         if (damaged.status().failure().what.empty()) findings_.report("refused without a reason");
+        return;
+    }
+    const std::uint64_t found = damaged.store.engine->recovery().batches;
+    if (log_rotten && found < batches) {
+        if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
         return;
     }
     look_at_damage(damaged);
@@ -317,11 +330,26 @@ void SimWorld::finish() {
         if (!life_->down()) static_cast<void>(keeper_.settle(*life_));
     }
     readers_.end_all();
+    if (excuses_.full && !life_->down()) write_again();
     if (findings_.any()) return;
     restart(static_cast<End>(seed_ / 10 % 3));
     if (findings_.any()) return;
     faults_.end(*life_->store.disk);
     last_look();
+}
+
+// There is room again: writes return by themselves, within some seconds.
+void SimWorld::write_again() {
+    for (int i = 0; i < 40 && !life_->down(); ++i) {
+        life_->store.clock.advance_ns(50'000'000);
+        life_->store.round();
+        if (i % 10 == 0) writers_.submit();
+        writers_.collect();
+    }
+    if (!writers_.settle(*life_)) return;
+    excuses_.full = false;
+    for (int i = 0; i < 4; ++i) writers_.submit();
+    static_cast<void>(writers_.settle(*life_));
 }
 
 // Nothing is wrong any more, and nothing is in the way.
@@ -365,11 +393,12 @@ void SimWorld::tell_lies() {
     if (!writers_.settle(*life_)) return;
     readers_.lose();
     clock_ = life_->store.clock;
-    auto disk = life_->store.disk->process_crash(random_());
+    auto disk = pick(2) == 0 ? life_->store.disk->process_crash(random_())
+                             : life_->store.disk->power_loss(random_());
     writers_.lose();
     keeper_.lose();
     life_.reset();
-    look_at_rot(std::move(disk));
+    look_at_rot(std::move(disk), false, 0);
 }
 
 void SimWorld::count() {

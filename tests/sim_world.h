@@ -61,13 +61,14 @@ class SimWorld {
     void step();
     void sleep();
     void finish();
+    void write_again();
     void tell_lies();
     void last_look();
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
     std::unique_ptr<SimLife> recover(std::unique_ptr<SimDisk> disk);
     void adopt();
-    void look_at_rot(std::unique_ptr<SimDisk> disk);
+    void look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches);
     void look_at_damage(SimLife& life);
     void count();
     std::string verify();

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Plants bugs, one at a time, and demands that the simulation finds every one. Called by
+# `tests/run.sh --mutants`.
+#
+#   bash tests/mutants.sh [NAME...]         these, or all of tests/mutants/*.patch
+#
+# A mutant is a patch of the engine below a sentence that says what is wrong with it. It is applied
+# to a copy of the sources under build/mutants, built there, and run over seeds from 1 until one
+# fails (SEEDS=N, default 2000 at most; a line "first seed: N" in the patch begins elsewhere). The
+# tree itself is never touched, whatever happens. One that no longer applies, does not compile, or
+# is not found is a failure: the last line is "N passed, N failed".
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+seeds="${SEEDS:-2000}"
+jobs="${JOBS:-$(nproc)}"
+scratch="$root/build/mutants"
+source="$scratch/source"
+folders=(shm engine clientlib daemon tests systemd)
+passed=0
+failed=0
+# The copy lies inside of a repository, which is none of git's business here.
+export GIT_CEILING_DIRECTORIES="$scratch"
+
+# What is the same keeps its time, so that a second run builds little. What a run that was ended
+# left changed gets a new one, or its object would pass for that of the sources.
+copy_sources() {
+    mkdir -p "$source"
+    local file
+    (cd "$root" && find "${folders[@]}" CMakeLists.txt -type f) | while read -r file; do
+        cmp -s "$root/$file" "$source/$file" && continue
+        mkdir -p "$(dirname "$source/$file")"
+        cp "$root/$file" "$source/$file"
+    done
+    (cd "$source" && find . -type f) | while read -r file; do
+        [[ -e "$root/$file" ]] || rm "$source/$file"
+    done
+}
+
+build() { cmake --build "$scratch/build" --target sim_run -j "$jobs" >"$scratch/log" 2>&1; }
+
+# What the simulation says of the mutant that is built, in a line.
+verdict() {  # NAME FIRST_SEED
+    local status=0 begin found seed words
+    begin="$(date +%s.%N)"
+    "$scratch/build/tests/sim_run" --seed "$2" --seeds "$seeds" --no-shrink </dev/null \
+        >"$scratch/log" 2>&1 || status=$?
+    found="$(awk -v begin="$begin" -v end="$(date +%s.%N)" \
+        'BEGIN { printf "%.1f s", end - begin }')"
+    seed="$(sed -n 's/^seed \([0-9]*\) fails: .*/\1/p' "$scratch/log")"
+    words="$(grep -E 'CHECK|fails' "$scratch/log" | tail -n 2 | tr '\n' ' ' |
+        sed 's/seed [0-9]* fails: //' | cut -c1-160)"
+    if [[ $status -eq 1 && -n $seed ]]; then
+        echo "caught: $1: by seed $seed in $found: $words"
+        passed=$((passed + 1))
+    else
+        echo "SURVIVED: $1: $(head -n 1 "$root/tests/mutants/$1.patch")" \
+            "($seeds seeds from $2 in $found, exit code $status)"
+        failed=$((failed + 1))
+    fi
+}
+
+try() {  # NAME
+    local patch="$root/tests/mutants/$1.patch" first
+    first="$(sed -n 's/^first seed: \([0-9]*\)$/\1/p' "$patch")"
+    if ! (cd "$source" && git apply "$patch") 2>"$scratch/log"; then
+        echo "NO LONGER APPLIES: $1: $(head -n 1 "$scratch/log"); mend the patch"
+        failed=$((failed + 1))
+        return
+    fi
+    if build; then
+        verdict "$1" "${first:-1}"
+    else
+        echo "DOES NOT COMPILE: $1: $(grep -m 1 'error' "$scratch/log"); mend the patch"
+        failed=$((failed + 1))
+    fi
+    (cd "$source" && git apply -R "$patch")
+}
+
+copy_sources
+cmake -S "$source" -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DBIDSTORE_BENCH=OFF \
+    >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
+if ! build || ! "$scratch/build/tests/sim_run" --seeds 50 >"$scratch/log" 2>&1; then
+    tail -n 20 "$scratch/log"
+    echo "mutants.sh: without a mutant it has to build, and to find nothing: see above"
+    echo "0 passed, 1 failed"
+    exit 1
+fi
+if [[ $# -eq 0 ]]; then
+    for patch in "$root"/tests/mutants/*.patch; do try "$(basename "$patch" .patch)"; done
+else
+    for name in "$@"; do try "$name"; done
+fi
+echo "$passed passed, $failed failed"
+[[ $failed -eq 0 ]]
