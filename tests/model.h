@@ -25,7 +25,8 @@ namespace bidstore {
 using Bytes = std::vector<std::byte>;
 
 inline constexpr std::uint32_t kTables = 4;
-inline constexpr std::uint32_t kOrder = 3;  // the table with the witness
+inline constexpr std::uint32_t kOrder = 3;     // the table with the witness
+inline constexpr std::uint32_t kRetained = 2;  // one that may have a retention
 
 // ---- tables -------------------------------------------------------------------------------------
 
@@ -150,8 +151,8 @@ inline std::string difference(const std::map<Bytes, Bytes>& found,
         const auto same = wanted.find(key);
         if (same == wanted.end()) return "row " + hex(key) + " should not be there";
         if (same->second != value) {
-            const auto at = std::mismatch(value.begin(), value.end(), same->second.begin(),
-                                          same->second.end());
+            const auto at =
+                std::mismatch(value.begin(), value.end(), same->second.begin(), same->second.end());
             const auto from = [&](const Bytes& bytes, Bytes::const_iterator begin) {
                 const auto left = std::min<std::ptrdiff_t>(bytes.end() - begin, 24);
                 return std::to_string(bytes.size()) + " bytes with " + hex({begin, begin + left});
@@ -194,7 +195,10 @@ class Evaluation {
     using Range =
         std::function<std::vector<Bytes>(std::uint32_t table, const Bytes& from, const Bytes& to)>;
 
-    Evaluation(Find find, Range range) : find_(std::move(find)), range_(std::move(range)) {}
+    using Floors = std::array<std::uint64_t, kTables>;
+
+    Evaluation(Find find, Range range, const Floors& floors)
+        : find_(std::move(find)), range_(std::move(range)), floors_(floors) {}
 
     Outcome run(const std::vector<Operation>& operations) {
         Outcome outcome;
@@ -212,8 +216,13 @@ class Evaluation {
   private:
     std::optional<Bytes> get(const Operation& operation) const {
         const auto changed = changes_[operation.table].find(operation.key);
-        if (changed != changes_[operation.table].end()) return changed->second;
-        return find_(operation.table, operation.key);
+        if (changed == changes_[operation.table].end()) {
+            return find_(operation.table, operation.key);
+        }
+        return alive(operation.table, *changed) ? changed->second : std::nullopt;
+    }
+    bool alive(std::uint32_t table, const Rows::value_type& row) const {
+        return row.second && schemas()[table].live(row.first.data(), *row.second, floors_[table]);
     }
     void set(const Operation& operation, std::optional<Bytes> value) {
         changes_[operation.table][operation.key] = std::move(value);
@@ -346,14 +355,16 @@ class Evaluation {
         for (const Bytes& key : range_(operation.table, operation.key, operation.body)) {
             keys.insert(key);
         }
-        for (const auto& [key, value] : changes_[operation.table]) {
-            const bool below = operation.body.empty() || key < operation.body;
-            if (key >= operation.key && below && value) keys.insert(key);
+        for (const auto& row : changes_[operation.table]) {
+            const bool below = operation.body.empty() || row.first < operation.body;
+            const bool within = row.first >= operation.key && below;
+            if (within && alive(operation.table, row)) keys.insert(row.first);
         }
         std::int64_t count = 0;
         for (const Bytes& key : keys) {
             const auto changed = changes_[operation.table].find(key);
-            if (changed != changes_[operation.table].end() && !changed->second) continue;
+            const bool known = changed != changes_[operation.table].end();
+            if (known && !alive(operation.table, *changed)) continue;
             changes_[operation.table][key] = std::nullopt;
             ++count;
         }
@@ -363,6 +374,7 @@ class Evaluation {
 
     Find find_;
     Range range_;
+    Floors floors_;
     std::array<Rows, kTables> changes_;
 };
 
@@ -377,8 +389,13 @@ class Model {
             if (from > place) break;
             value = then;
         }
+        if (value && !schemas()[table].live(key.data(), *value, floors_[table]))
+            return std::nullopt;
         return value;
     }
+    // Rows of this table with a time below it are dead from the first place on. No time of another
+    // row may ever come to lie below the table's floor: where it is just now is not known here.
+    void bury_below(std::uint32_t table, std::uint64_t floor) { floors_[table] = floor; }
     // to empty: no bound.
     std::map<Bytes, Bytes> range(std::uint32_t table, const Bytes& from, const Bytes& to,
                                  std::int64_t place) const {
@@ -396,7 +413,8 @@ class Model {
                 std::vector<Bytes> keys;
                 for (const auto& [key, value] : range(table, from, to, place)) keys.push_back(key);
                 return keys;
-            });
+            },
+            floors_);
     }
     void apply(const Evaluation& evaluation, std::uint64_t csn) {
         ++newest_;
@@ -429,6 +447,7 @@ class Model {
   private:
     std::array<std::map<Bytes, std::vector<std::pair<std::int64_t, std::optional<Bytes>>>>, kTables>
         rows_;
+    Evaluation::Floors floors_{};
     std::vector<std::uint64_t> csns_;  // of places 1, 2, ...
     std::int64_t newest_ = 0;
 };

@@ -32,13 +32,17 @@ class Maker {
         operations.push_back(witness);
         return operations;
     }
-    // One row in each table.
+    // A time below this is of long ago, any other far ahead: no floor comes between them. No update
+    // makes the one of the other: an extent keeps the newest time that its row ever had.
+    static constexpr std::uint64_t kLongAgo = 1'000;
+
+    // One row in each table; of id 0 one with a time of long ago.
     std::vector<Operation> rows(std::uint32_t id) {
         std::vector<Operation> operations(3);
         for (std::uint32_t table = 0; table < 3; ++table) {
             operations[table].table = table;
             operations[table].key = key_of(table, id);
-            operations[table].body = row(schemas()[table]);
+            operations[table].body = row(schemas()[table], id == 0);
         }
         return with_witness(std::move(operations));
     }
@@ -48,6 +52,13 @@ class Maker {
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }
 
   private:
+    Bytes long_ago() {
+        Bytes bytes(8);
+        const std::uint64_t at = 1 + pick(kLongAgo - 1);
+        std::memcpy(bytes.data(), &at, sizeof at);
+        return bytes;
+    }
+
     Bytes filler(std::size_t length) {
         Bytes bytes(length);
         const std::uint64_t first = pick(26);
@@ -58,9 +69,15 @@ class Maker {
         return bytes;
     }
 
-    Bytes row(const Schema& schema) {
+    Bytes row(const Schema& schema, bool old = false) {
         Parts parts;
         parts.fixed = filler(schema.fixed_bytes());
+        const std::uint32_t time = schema.time_column();
+        if (time != kNoTimeColumn && (old || pick(6) == 0)) {
+            const Bytes at = long_ago();
+            std::copy(at.begin(), at.end(),
+                      parts.fixed.begin() + static_cast<std::ptrdiff_t>(schema.offset_bytes(time)));
+        }
         // Mostly short rows; some that fill most of a page, some with large values.
         for (std::uint32_t i = 0; i < schema.variable_columns(); ++i) {
             const std::uint64_t size = pick(30) == 0  ? pick(20'000)

@@ -28,7 +28,9 @@ const char* fault_name(FaultKind kind) {
 
 void SimFaults::watch(SimDisk& disk) {
     crash_at_ = 0;
-    disk.set_slowness(pick(3) == 0 ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
+    const bool slow = pick(3) == 0;
+    disk.set_slowness(slow ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
+    counts_[SimCount::kSlowDisks] += slow;
     // A file system that is full stays so when the daemon starts anew.
     if (!full_) disk.set_capacity_bytes(kNoLimit);
     disk.observe([this, &disk](std::uint64_t step, SimStep kind) {
@@ -38,16 +40,22 @@ void SimFaults::watch(SimDisk& disk) {
         if (writes && breaks && pick(kind_ == FaultKind::kAll ? 1'200 : 300) == 0) {
             excuses_.damage = true;  // a load that it was of fails
             disk.fail_at(step, EIO);
+            ++counts_[SimCount::kWritesFailed];
         }
         if (kind == SimStep::kSubmitRead && reads_fail_ != 0 && pick(reads_fail_) == 0) {
             disk.fail_at(step, EIO);
+            ++counts_[SimCount::kReadsFailed];
         }
         if (kind != SimStep::kSubmitWrite || !lies_) return;
         const DiskRequest& request = *disk.submitting();
         const bool has_bytes = request.buffer != nullptr;  // a hole and a cut miss nothing
         if (request.file == StoreFile::kLog || !has_bytes) return;
-        if (pick(20) == 0) disk.lose_at(step);
-        if (pick(20) == 0) disk.misdirect_at(step, pick(1'000) * 4'096);
+        const bool lost = pick(20) == 0;
+        const bool misdirected = pick(20) == 0;
+        if (lost) disk.lose_at(step);
+        if (misdirected) disk.misdirect_at(step, pick(1'000) * 4'096);
+        counts_[SimCount::kWritesLost] += lost;
+        counts_[SimCount::kWritesMisdirected] += misdirected;
     });
 }
 
@@ -56,11 +64,10 @@ void SimFaults::crash_soon(SimDisk& disk, std::uint64_t steps) {
     disk.crash_at(crash_at_);
 }
 
-void SimFaults::plan(SimDisk& disk) {
+void SimFaults::plan(SimDisk& disk, bool delicate) {
     if (!armed_) return;
-    if (crashes() && crash_at_ <= disk.steps() && pick(kind_ == FaultKind::kAll ? 90 : 60) == 0) {
-        crash_soon(disk, 80);
-    }
+    const std::uint64_t one_in = delicate ? 8 : kind_ == FaultKind::kAll ? 90 : 60;
+    if (crashes() && crash_at_ <= disk.steps() && pick(one_in) == 0) crash_soon(disk, 80);
     if (kind_ == FaultKind::kReadErrors || kind_ == FaultKind::kAll) plan_reads(disk);
     if (kind_ == FaultKind::kFullDisk || kind_ == FaultKind::kAll) plan_room(disk);
     if (kind_ == FaultKind::kRot) plan_rot(disk);
@@ -78,6 +85,7 @@ void SimFaults::plan_reads(SimDisk&) {
 void SimFaults::plan_room(SimDisk& disk) {
     if (!full_ && pick(50) == 0) {
         full_ = excuses_.full = true;
+        ++counts_[SimCount::kFullDisks];
         disk.set_capacity_bytes(used_bytes(disk) + pick(64) * 4'096);
     } else if (full_ && pick(60) == 0) {
         full_ = false;
@@ -105,6 +113,7 @@ void SimFaults::flip(SimDisk& disk) {
     if (!size || *size < kHead) return;
     const std::uint64_t within = pick(3) == 0 ? kHead : *size;
     disk.flip(file, pick(within), static_cast<unsigned>(pick(8)));
+    ++counts_[SimCount::kBitsFlipped];
     log_rotten_ |= file == StoreFile::kLog;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <random>
 
+#include "tests/sim_counts.h"
 #include "tests/sim_disk.h"
 #include "tests/sim_findings.h"
 
@@ -24,16 +25,17 @@ const char* fault_name(FaultKind kind);
 
 class SimFaults {
   public:
-    SimFaults(std::mt19937_64& random, Excuses& excuses, FaultKind kind)
-        : random_(random), excuses_(excuses), kind_(kind) {}
+    SimFaults(std::mt19937_64& random, Excuses& excuses, SimCounts& counts, FaultKind kind)
+        : random_(random), excuses_(excuses), counts_(counts), kind_(kind) {}
 
     FaultKind kind() const { return kind_; }
     bool log_rotten() const { return log_rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
     void watch(SimDisk& disk);
-    // Called before each step of the run: sets what is to happen, or ends it.
-    void plan(SimDisk& disk);
+    // Called before each step of the run: sets what is to happen, or ends it. A crash comes more
+    // often in a delicate moment.
+    void plan(SimDisk& disk, bool delicate);
     // From here on the disk is not to be trusted; what follows can be detected, not undone.
     void begin_lies();
     // Reads do not fail for the moment: a daemon that cannot read its files does not start.
@@ -52,6 +54,7 @@ class SimFaults {
 
     std::mt19937_64& random_;
     Excuses& excuses_;
+    SimCounts& counts_;
     FaultKind kind_;
     bool armed_ = true;
     std::uint64_t reads_fail_ = 0;  // one in so many; 0: none

@@ -50,10 +50,11 @@ Schema schema_of(Kind kind, const std::string& name) {
 
 }  // namespace
 
-SimKeeper::SimKeeper(Random& random, Findings& findings, const Excuses& excuses)
+SimKeeper::SimKeeper(Random& random, Findings& findings, const Excuses& excuses, SimCounts& counts)
     : random_(random),
       findings_(findings),
       excuses_(excuses),
+      counts_(counts),
       session_(findings, keeper_session(), Rights::kAdmin),
       now_(std::make_shared<Guests>()) {}
 
@@ -97,6 +98,19 @@ bool SimKeeper::create_shared(SimLife& life, std::array<TableId, kTables>& table
     return true;
 }
 
+bool SimKeeper::retain_shared(SimLife& life, TableId table) {
+    const TableAttributes attributes{kRetentionsUs[pick(3)], 0};
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kSetTable, table, {}, std::as_bytes(std::span(&attributes, 1)));
+    session_.submit(bytes.bytes());
+    const auto moved = [&] {
+        session_.collect([](const SimSession::Write&) {});
+        const TableEntry* entry = life.store.engine->core().storage().catalog->find(table);
+        return session_.idle() && entry->tree.floor() > Maker::kLongAgo;
+    };
+    return life.store.run_until(moved, 2'000);
+}
+
 // ---- rows ----
 
 Bytes SimKeeper::key(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us) {
@@ -127,10 +141,10 @@ Bytes SimKeeper::value(const Schema& schema, std::uint64_t now_us, std::uint64_t
 
 // ---- what it does ----
 
-void SimKeeper::send(Guests next, const TransactionBytes& bytes) {
+void SimKeeper::send(SimCount what, Guests next, const TransactionBytes& bytes) {
     number_ = session_.submit(bytes.bytes());
     if (number_ == 0) return;
-    ++acts_;
+    ++counts_[what];
     next_ = std::make_shared<Guests>(std::move(next));
     decided_ = false;
 }
@@ -143,7 +157,7 @@ TableId SimKeeper::id_of(SimLife& life, const std::string& name) const {
 void SimKeeper::begin_create(SimLife& life, const std::string& name) {
     Guests next = *now_;
     const auto kind = static_cast<Kind>(pick(kKinds));
-    Guest guest{schema_of(kind, name), 0, 0, std::make_shared<Rows>()};
+    Guest guest{schema_of(kind, name), 0, 0, std::make_shared<Rows>(), ++made_};
     const bool timed = kind == kTimed || kind == kByTime;
     if (timed && pick(4) != 0) guest.retain_us = kRetentionsUs[pick(3)];
     const TableAttributes attributes{guest.retain_us, 0};
@@ -155,7 +169,7 @@ void SimKeeper::begin_create(SimLife& life, const std::string& name) {
     // Compaction makes holes before it.
     Space& space = life.store.engine->core().storage().space;
     if (pick(3) == 0) held_ = hold_front_pages(space);
-    send(std::move(next), bytes);
+    send(SimCount::kCreates, std::move(next), bytes);
     if (number_ == 0) give_back(space, held_);
 }
 
@@ -188,7 +202,7 @@ void SimKeeper::begin_rows(SimLife& life, const std::string& name) {
         rows.erase(from, to);
     }
     guest.rows = std::make_shared<Rows>(std::move(rows));
-    send(std::move(next), bytes);
+    send(SimCount::kRowChanges, std::move(next), bytes);
 }
 
 void SimKeeper::begin_drop(SimLife& life, const std::string& name) {
@@ -196,7 +210,7 @@ void SimKeeper::begin_drop(SimLife& life, const std::string& name) {
     next.erase(name);
     TransactionBytes bytes;
     bytes.operation(OperationKind::kDropTable, id_of(life, name), {}, {});
-    send(std::move(next), bytes);
+    send(SimCount::kDrops, std::move(next), bytes);
 }
 
 void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
@@ -212,7 +226,7 @@ void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
     TransactionBytes bytes;
     bytes.operation(OperationKind::kSetTable, id_of(life, name), {},
                     std::as_bytes(std::span(&attributes, 1)));
-    send(std::move(next), bytes);
+    send(SimCount::kRetentions, std::move(next), bytes);
 }
 
 // Mostly small; now and then more than a chunk has room for, so that there is something to compact
@@ -221,8 +235,9 @@ void SimKeeper::begin_load(const std::string& name) {
     Guests next = *now_;
     const bool big = pick(5) == 0;
     const Kind kind = big ? kFixed : static_cast<Kind>(pick(kKinds));
-    Guest guest{schema_of(kind, name), 0, 0, nullptr};
+    Guest guest{schema_of(kind, name), 0, 0, nullptr, ++made_};
     Rows rows;
+    const bool large = kind == kMixed || kind == kTimed;  // values that go to extents
     const std::uint64_t ids = big ? 8'000 : 2'000;
     for (std::uint64_t count = big ? 3'000 + pick(4'000) : pick(100); count > 0; --count) {
         Bytes row_key(4);
@@ -231,14 +246,15 @@ void SimKeeper::begin_load(const std::string& name) {
         } else {
             encode_key_integer(row_key.data(), pick(ids), 4, false);
         }
-        rows[row_key] = value(guest.schema, 1ull << 40, 1 << 30, false);
+        rows[row_key] = value(guest.schema, 1ull << 40, 1 << 30, large);
     }
     guest.rows = std::make_shared<Rows>(rows);
     next.insert_or_assign(name, guest);
     next_ = std::make_shared<Guests>(std::move(next));
     number_ = 0;
     decided_ = false;
-    ++acts_;
+    ++counts_[SimCount::kLoads];
+    counts_[SimCount::kLargeLoads] += large;
     load_.emplace(session_.client(), guest.schema, rows);
 }
 
@@ -251,7 +267,7 @@ void SimKeeper::act(SimLife& life) {
     const bool there = now_->contains(name);
     const std::uint64_t choice = pick(100);
     if (choice < 8) {
-        ++acts_;
+        ++counts_[SimCount::kCompactions];
         compact_.emplace(session_.client());
     } else if (!there) {
         choice < 35 ? begin_load(name) : begin_create(life, name);
@@ -294,6 +310,7 @@ void SimKeeper::pump_load() {
     if (session_.dying() || !load_->step()) return;
     if (load_->loaded()) {
         now_ = next_;
+        ++counts_[SimCount::kLoadsShown];
     } else if (!excuses_.cover(load_->error()) && load_->error() != Error::kTooLarge) {
         findings_.report("a load failed with " + std::string(error_name(load_->error())) +
                          ", and there is no reason for it");

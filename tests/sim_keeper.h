@@ -15,6 +15,7 @@
 #include "tests/compaction_fixture.h"
 #include "tests/load_fixture.h"
 #include "tests/model_maker.h"
+#include "tests/sim_counts.h"
 #include "tests/sim_life.h"
 #include "tests/sim_session.h"
 
@@ -25,6 +26,7 @@ struct Guest {
     std::uint64_t retain_us = 0;
     std::uint64_t floor_most_us = 0;  // where retentions before this one may have moved the floor
     std::shared_ptr<const std::map<Bytes, Bytes>> rows;
+    std::uint64_t serial = 0;  // of its making: names and ids come again
 };
 
 class SimKeeper {
@@ -33,7 +35,7 @@ class SimKeeper {
     using GuestsPtr = std::shared_ptr<const Guests>;
     using Rows = std::map<Bytes, Bytes>;
 
-    SimKeeper(Random& random, Findings& findings, const Excuses& excuses);
+    SimKeeper(Random& random, Findings& findings, const Excuses& excuses, SimCounts& counts);
 
     bool connect(SimLife& life);
     void send_again();
@@ -50,10 +52,13 @@ class SimKeeper {
 
     // The shared tables are its, too: made first.
     bool create_shared(SimLife& life, std::array<TableId, kTables>& tables);
+    // Rows of kRetained that are of long ago die, now and whenever there are any.
+    bool retain_shared(SimLife& life, TableId table);
 
     // The rows of a guest that are alive at this floor.
     static Rows alive(const Guest& guest, const Rows& rows, std::uint64_t floor);
-    std::uint64_t acts() const { return acts_; }
+    // All rows are sent, and the load is not shown yet.
+    bool load_ends() const { return load_ && load_->answered() + 1 >= load_->steps(); }
 
   private:
     void begin_create(SimLife& life, const std::string& name);
@@ -62,7 +67,7 @@ class SimKeeper {
     void begin_retention(SimLife& life, const std::string& name);
     void begin_load(const std::string& name);
     TableId id_of(SimLife& life, const std::string& name) const;
-    void send(Guests next, const TransactionBytes& bytes);
+    void send(SimCount what, Guests next, const TransactionBytes& bytes);
     void answered(SimLife& life, const Answer& answer);
     void pump_load();
     void pump_compaction();
@@ -73,7 +78,9 @@ class SimKeeper {
     Random& random_;
     Findings& findings_;
     const Excuses& excuses_;
+    SimCounts& counts_;
     SimSession session_;
+    std::uint64_t made_ = 0;
     GuestsPtr now_;
     GuestsPtr next_;            // when what is under way is done
     std::uint64_t number_ = 0;  // of the write under way
@@ -81,7 +88,6 @@ class SimKeeper {
     std::optional<LoadClient> load_;
     std::optional<CompactClient> compact_;
     std::vector<PageRun> held_;  // so that a new table's root lies at the end of the file
-    std::uint64_t acts_ = 0;
 };
 
 }  // namespace bidstore

@@ -30,7 +30,6 @@ void Oracle::answered(std::uint32_t writer, std::uint64_t number, const Operatio
     auto& places = places_[writer];
     const auto known = places.find(number);
     if (answer.error != Error::kOk) {
-        ++refusals_;
         if (known != places.end()) {
             return findings_.report(name_of(writer, number) + " had been applied at place " +
                                     std::to_string(known->second) + " and was then refused with " +
@@ -81,7 +80,6 @@ bool Oracle::apply(const Applied& applied) {
         return false;
     }
     model_.apply(evaluation, std::max(applied.csn, model_.newest_csn()));
-    ++applied_;
     return true;
 }
 
@@ -138,11 +136,8 @@ void Oracle::judge(const Refused& refused) {
 
 // ---- reads ----
 
-void Oracle::saw_row(std::int64_t place, std::uint32_t table, const Bytes& key,
-                     std::optional<Bytes> value) {
-    Seen seen{place, table, true, key, {}, {}};
-    if (value) seen.rows[key] = std::move(*value);
-    seen_.push_back(std::move(seen));
+void Oracle::saw_row(std::int64_t place, std::uint32_t table, const Bytes& key, TableRows row) {
+    seen_.push_back({place, table, true, key, {}, std::move(row)});
     judge_reads();
 }
 
@@ -316,7 +311,6 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
     }
     std::int64_t place = before;
     for (const auto& [writer, number] : order.chosen()) places_[writer][number] = ++place;
-    applied_ += static_cast<std::uint64_t>(witness - before);
     waiting_.clear();
     for (auto& unseen : unseen_) unseen.clear();
     durable_ = witness;

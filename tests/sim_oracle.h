@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/model.h"
+#include "tests/model_maker.h"
 #include "tests/sim_findings.h"
 
 namespace bidstore {
@@ -35,7 +35,9 @@ struct UnknownWrite {
 class Oracle {
   public:
     Oracle(Findings& findings, const Excuses& excuses, std::uint32_t writers)
-        : findings_(findings), excuses_(excuses), places_(writers), unseen_(writers) {}
+        : findings_(findings), excuses_(excuses), places_(writers), unseen_(writers) {
+        model_.bury_below(kRetained, Maker::kLongAgo);
+    }
 
     // ---- answers ----
     void answered(std::uint32_t writer, std::uint64_t number, const Operations& operations,
@@ -45,14 +47,11 @@ class Oracle {
     // What is newest and certain to be durable.
     std::int64_t durable() const { return durable_; }
     std::int64_t newest() const { return model_.newest(); }
-    std::uint64_t applied() const { return applied_; }
-    std::uint64_t refused() const { return refusals_; }
 
     // ---- reads ----
     // A snapshot shows the state of this place: what it shows is durable.
     void published(std::int64_t place) { durable_ = std::max(durable_, place); }
-    void saw_row(std::int64_t place, std::uint32_t table, const Bytes& key,
-                 std::optional<Bytes> value);
+    void saw_row(std::int64_t place, std::uint32_t table, const Bytes& key, TableRows row);
     void saw_rows(std::int64_t place, std::uint32_t table, const Bytes& from, const Bytes& to,
                   TableRows rows);
     TableRows rows(std::uint32_t table) const {
@@ -109,8 +108,6 @@ class Oracle {
     std::vector<std::deque<Applied>> unseen_;  // applied, place unknown, in order of their numbers
     std::vector<Refused> refused_;
     std::vector<Seen> seen_;
-    std::uint64_t applied_ = 0;
-    std::uint64_t refusals_ = 0;
 };
 
 }  // namespace bidstore

@@ -25,12 +25,13 @@ SimKeeper::Rows between(const SimKeeper::Rows& rows, const Bytes& from, const By
 
 }  // namespace
 
-SimReaders::SimReaders(Random& random, Findings& findings, const Excuses& excuses, Oracle& oracle,
-                       SimKeeper& keeper, const std::array<TableId, kTables>& tables,
-                       std::uint32_t keys)
+SimReaders::SimReaders(Random& random, Findings& findings, const Excuses& excuses,
+                       SimCounts& counts, Oracle& oracle, SimKeeper& keeper,
+                       const std::array<TableId, kTables>& tables, std::uint32_t keys)
     : random_(random),
       findings_(findings),
       excuses_(excuses),
+      counts_(counts),
       oracle_(oracle),
       keeper_(keeper),
       tables_(tables),
@@ -39,7 +40,7 @@ SimReaders::SimReaders(Random& random, Findings& findings, const Excuses& excuse
 bool SimReaders::connect(SimLife& life) {
     clients_.clear();
     newest_place_ = 0;
-    floors_.clear();
+    for (auto& [table, seen] : floors_) seen.first = 0;  // csns begin anew
     for (std::uint32_t i = 0; i < kClients; ++i) {
         SimClient* client = life.store.attach(Rights::kReader, reader_session(random_));
         if (client == nullptr) return false;
@@ -52,6 +53,21 @@ bool SimReaders::connect(SimLife& life) {
 void SimReaders::lose() {
     open_.clear();
     clients_.clear();
+}
+
+void SimReaders::recovered(SimLife& life) {
+    const SimKeeper::GuestsPtr guests = keeper_.guests().front();
+    for (const auto& [table, seen] : floors_) {
+        const auto& [name, serial] = table;
+        const auto guest = guests->find(name);
+        if (serial != 0 && (guest == guests->end() || guest->second.serial != serial)) continue;
+        Storage& storage = life.store.engine->core().storage();
+        const TableEntry* entry = storage.catalog->find(std::string_view(name));
+        const bool in_sight = entry != nullptr && storage.bring_in(entry->tree.root()).ok();
+        if (in_sight && entry->tree.floor() >= seen.second) continue;
+        findings_.report("after recovery the floor of " + name +
+                         " is below one that a snapshot had seen");
+    }
 }
 
 std::unique_ptr<Snapshot> SimReaders::take(SimLife& life) {
@@ -76,7 +92,7 @@ bool SimReaders::lost(SimLife& life, const Open& open, const std::string& doing)
     if (trouble.empty() && open.snapshot->valid()) {
         findings_.report("a valid snapshot found nothing, " + doing);
     }
-    ++expired_;
+    ++counts_[SimCount::kLeasesEnded];
     return true;
 }
 
@@ -85,6 +101,7 @@ void SimReaders::begin(SimLife& life) {
     Open fresh;
     fresh.snapshot = take(life);
     if (!fresh.snapshot) return;
+    ++counts_[SimCount::kSnapshots];
     if (open(life, fresh)) open_.push_back(std::move(fresh));
 }
 
@@ -151,7 +168,7 @@ bool SimReaders::check_held(SimLife& life, Open& open) {
     const bool same = open.held == nullptr ||
                       std::memcmp(open.held, open.held_bytes.data(), open.held_bytes.size()) == 0;
     if (!open.snapshot->valid()) {
-        ++expired_;
+        ++counts_[SimCount::kLeasesEnded];
         return false;
     }
     if (!same) {
@@ -180,27 +197,29 @@ void SimReaders::read(SimLife& life, const std::function<void()>& meanwhile) {
         const auto table = static_cast<std::uint32_t>(random_() % 3);
         switch (random_() % 4) {
             case 0:
+                ++counts_[SimCount::kRangeReads];
                 goes_on = read_range(life, open, table, meanwhile);
                 break;
             case 1:
+                ++counts_[SimCount::kGuestReads];
                 goes_on = read_guest(life, open);
                 break;
             default:
+                ++counts_[SimCount::kRowReads];
                 goes_on = read_rows(life, open, table);
                 break;
         }
-        ++reads_;
     }
     if (goes_on && !life.down()) return;
     if (life.down()) return;
-    misses_ += open.snapshot->misses();
+    counts_[SimCount::kMisses] += open.snapshot->misses();
     open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(index));
 }
 
 void SimReaders::end_one() {
     if (open_.empty()) return;
     const std::size_t index = random_() % open_.size();
-    misses_ += open_[index].snapshot->misses();
+    counts_[SimCount::kMisses] += open_[index].snapshot->misses();
     open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(index));
 }
 
@@ -210,6 +229,7 @@ void SimReaders::stop_announced(SimLife& life) {
                    life.view->revoked()[client.segment().first_slot()]);
     slot.begin();
     slot.pin_all();
+    ++counts_[SimCount::kStopsAnnounced];
 }
 
 bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {
@@ -217,14 +237,14 @@ bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {
     const PageId root = open.tables.at(schemas()[table].name()).root;
     for (int i = 0; i < 3; ++i) {
         const Bytes key = maker_.some_key(table);
-        auto value = open.snapshot->get(shape, root, key);
-        if (value && *value) {
-            *value = open.snapshot->whole(schemas()[table], **value);
-            if (!*value) value.reset();
+        const auto value = open.snapshot->get(shape, root, key);
+        TableRows found;
+        if (value && *value) found[key] = **value;
+        if (!value || !bury(open, table, found)) {
+            return !lost(life, open, "reading a row of table " + std::to_string(table));
         }
-        if (!value) return !lost(life, open, "reading a row of table " + std::to_string(table));
         if (!open.snapshot->valid()) return false;
-        oracle_.saw_row(open.place, table, key, *value);
+        oracle_.saw_row(open.place, table, key, std::move(found));
     }
     return true;
 }
@@ -242,8 +262,9 @@ bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
                                                    if (random_() % 3 == 0) meanwhile();
                                                    return true;
                                                });
-    if (found) found = open.snapshot->whole(schemas()[table], std::move(*found));
-    if (!found) return !lost(life, open, "reading a range of table " + std::to_string(table));
+    if (!found || !bury(open, table, *found)) {
+        return !lost(life, open, "reading a range of table " + std::to_string(table));
+    }
     if (!open.snapshot->valid()) return false;
     oracle_.saw_rows(open.place, table, from, to, std::move(*found));
     return true;
@@ -252,7 +273,6 @@ bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
 // The floor follows the clock, no further than any retention, and never falls.
 void SimReaders::check_floor(SimLife& life, const Open& open, const std::string& name,
                              std::uint64_t floor) {
-    const Table& table = open.tables.at(name);
     const std::uint64_t now_us = life.store.clock.wall_us();
     std::uint64_t most = 0;
     for (const SimKeeper::GuestsPtr& guests : open.guests) {
@@ -261,7 +281,12 @@ void SimReaders::check_floor(SimLife& life, const Open& open, const std::string&
         if (guest.retain_us != 0) most = std::max(most, now_us - guest.retain_us);
     }
     if (floor > most) findings_.report("the floor of " + name + " is ahead of its retention");
-    auto& [csn, last] = floors_[table.id.value];
+    check_fall(open, name, open.guests.front()->at(name).serial, floor);
+}
+
+void SimReaders::check_fall(const Open& open, const std::string& name, std::uint64_t serial,
+                            std::uint64_t floor) {
+    auto& [csn, last] = floors_[{name, serial}];
     const std::uint64_t own = open.snapshot->csn();
     if (own >= csn ? floor < last : floor > last) {
         findings_.report("the floor of " + name + " fell");
@@ -270,6 +295,21 @@ void SimReaders::check_floor(SimLife& life, const Open& open, const std::string&
         csn = own;
         last = floor;
     }
+}
+
+// What is left of rows as they are stored: the dead ones go, and large values come. False: as for
+// Snapshot::whole().
+bool SimReaders::bury(Open& open, std::uint32_t table, TableRows& rows) {
+    const Schema& schema = schemas()[table];
+    const std::byte* root = open.snapshot->page(open.tables.at(schema.name()).root);
+    if (root == nullptr) return false;
+    const std::uint64_t floor = floor_of(root);
+    if (!open.snapshot->valid()) return false;
+    check_fall(open, schema.name(), 0, floor);
+    keep_alive(schema, floor, rows);
+    auto whole = open.snapshot->whole(schema, std::move(rows));
+    if (whole) rows = std::move(*whole);
+    return whole.has_value();
 }
 
 bool SimReaders::read_guest(SimLife& life, Open& open) {
@@ -296,9 +336,7 @@ bool SimReaders::read_guest(SimLife& life, Open& open) {
     if (found && found->empty() && leaves >= 10) return open.snapshot->valid();
     const Bytes last = found && leaves >= 10 ? found->rbegin()->first : Bytes{};
     if (found) {
-        std::erase_if(*found, [&](const auto& row) {
-            return !schema.live(row.first.data(), row.second, floor);
-        });
+        keep_alive(schema, floor, *found);
         found = open.snapshot->whole(schema, std::move(*found));
     }
     if (!found) return !lost(life, open, "reading " + name);
@@ -332,15 +370,15 @@ void SimReaders::read_everything(SimLife& life) {
             }
             const PageId root = open.tables.at(schemas()[table].name()).root;
             auto found = open.snapshot->range(shape, root, from, {}, [&] { return ++leaves < 6; });
-            if (found) found = open.snapshot->whole(schemas()[table], std::move(*found));
-            if (!found) {
+            const Bytes last = found && !found->empty() ? found->rbegin()->first : from;
+            if (!found || !bury(open, table, *found)) {
                 lost(life, open, "reading everything");
                 if (findings_.any() || life.down() || ++lost_leases > 3) return;
                 continue;
             }
             all.insert(found->begin(), found->end());
             if (leaves < 6) break;
-            from = all.rbegin()->first;
+            from = last;
         }
         const std::string wrong = difference(all, oracle_.rows(table));
         if (!wrong.empty()) {

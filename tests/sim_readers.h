@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/model_maker.h"
+#include "tests/sim_counts.h"
 #include "tests/sim_keeper.h"
 #include "tests/sim_life.h"
 #include "tests/sim_oracle.h"
@@ -19,13 +20,22 @@
 
 namespace bidstore {
 
+// Takes out what is below the floor.
+inline void keep_alive(const Schema& schema, std::uint64_t floor, TableRows& rows) {
+    std::erase_if(
+        rows, [&](const auto& row) { return !schema.live(row.first.data(), row.second, floor); });
+}
+
 class SimReaders {
   public:
-    SimReaders(Random& random, Findings& findings, const Excuses& excuses, Oracle& oracle,
-               SimKeeper& keeper, const std::array<TableId, kTables>& tables, std::uint32_t keys);
+    SimReaders(Random& random, Findings& findings, const Excuses& excuses, SimCounts& counts,
+               Oracle& oracle, SimKeeper& keeper, const std::array<TableId, kTables>& tables,
+               std::uint32_t keys);
 
     bool connect(SimLife& life);
     void lose();
+    // A floor that a snapshot has seen is durable.
+    void recovered(SimLife& life);
 
     void begin(SimLife& life);
     void read(SimLife& life, const std::function<void()>& meanwhile);
@@ -35,10 +45,6 @@ class SimReaders {
     void stop_announced(SimLife& life);
     // All rows of all tables as one snapshot after another sees them, with nobody writing.
     void read_everything(SimLife& life);
-
-    std::uint64_t reads() const { return reads_; }
-    std::uint64_t expired() const { return expired_; }
-    std::uint64_t misses() const { return misses_; }
 
   private:
     struct Table {
@@ -66,10 +72,14 @@ class SimReaders {
                     const std::function<void()>& meanwhile);
     bool read_guest(SimLife& life, Open& open);
     void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
+    bool bury(Open& open, std::uint32_t table, TableRows& rows);
+    void check_fall(const Open& open, const std::string& name, std::uint64_t serial,
+                    std::uint64_t floor);
 
     Random& random_;
     Findings& findings_;
     const Excuses& excuses_;
+    SimCounts& counts_;
     Oracle& oracle_;
     SimKeeper& keeper_;
     const std::array<TableId, kTables>& tables_;
@@ -77,11 +87,9 @@ class SimReaders {
     std::vector<SimClient*> clients_;
     std::vector<Open> open_;
     std::int64_t newest_place_ = 0;  // that a snapshot of this life began with
-    std::map<std::uint32_t, std::pair<std::uint64_t, std::uint64_t>>
-        floors_;  // csn and floor, by id
-    std::uint64_t reads_ = 0;
-    std::uint64_t expired_ = 0;
-    std::uint64_t misses_ = 0;
+    // Csn and floor, by name and serial of the table; of the shared tables that is 0.
+    using TableName = std::pair<std::string, std::uint64_t>;
+    std::map<TableName, std::pair<std::uint64_t, std::uint64_t>> floors_;
 };
 
 }  // namespace bidstore

@@ -25,8 +25,8 @@ int main(int argc, char** argv) {
     plan.shrink = !no_shrink;
 
     const bidstore::SimResult result = bidstore::run_simulation(plan);
-    std::printf("%llu seeds: %s\n", static_cast<unsigned long long>(result.seeds),
-                result.totals.text().c_str());
+    std::printf("%s%llu seeds\n", result.counts.table().c_str(),
+                static_cast<unsigned long long>(result.seeds));
     if (!result.failed) return 0;
     std::printf("seed %llu fails: %s\n", static_cast<unsigned long long>(result.seed),
                 result.finding.c_str());

@@ -20,7 +20,7 @@ struct Shared {
     std::uint64_t seed;
     std::uint64_t step;
     std::uint64_t seeds;
-    SimTotals totals;
+    SimCounts counts;
     char finding[2048];
 };
 
@@ -47,7 +47,7 @@ void run_seed(SharedPage& shared, std::uint64_t seed, std::uint64_t steps) {
     SimWorld world(seed);
     const std::string finding = world.run(steps, [&](std::uint64_t step) { shared->step = step; });
     ++shared->seeds;
-    shared->totals.add(world.totals());
+    shared->counts.add(world.counts());
     if (finding.empty()) return;
     const std::string text = finding + " (" + world.describe() + ")";
     std::snprintf(shared->finding, sizeof shared->finding, "%s", text.c_str());
@@ -125,7 +125,7 @@ SimResult run_simulation(const SimPlan& plan) {
     SimResult result;
     result.failed = in_child(shared, false, [&] { run_seeds(shared, plan); });
     result.seeds = shared->seeds;
-    result.totals = shared->totals;
+    result.counts = shared->counts;
     if (!result.failed) return result;
     result.seed = shared->seed;
     result.steps = shared->step;

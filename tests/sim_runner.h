@@ -20,7 +20,7 @@ struct SimPlan {
 
 struct SimResult {
     std::uint64_t seeds = 0;
-    SimTotals totals;
+    SimCounts counts;
     bool failed = false;
     std::uint64_t seed = 0;   // that failed
     std::uint64_t steps = 0;  // of the shortest run that fails

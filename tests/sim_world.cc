@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint32_t kFillRows = 5;  // in a transaction
 constexpr int kRecoveryCrashesMax = 3;
+constexpr std::uint64_t kBurialsMax = 19;  // each takes the slots of another client
 
 FaultKind kind_of(std::uint64_t seed) {
     // Crashes twice as often as the others.
@@ -38,47 +39,16 @@ SimStoreOptions options_of(Random& random) {
 
 }  // namespace
 
-void SimTotals::add(const SimTotals& other) {
-    steps += other.steps;
-    applied += other.applied;
-    refused += other.refused;
-    reads += other.reads;
-    expired += other.expired;
-    misses += other.misses;
-    lives += other.lives;
-    crashes_in_recovery += other.crashes_in_recovery;
-    refused_starts += other.refused_starts;
-    buried += other.buried;
-    keeper_acts += other.keeper_acts;
-    evictions += other.evictions;
-    checkpoints += other.checkpoints;
-    expired_pages += other.expired_pages;
-    moved_pages += other.moved_pages;
-    holes += other.holes;
-}
-
-std::string SimTotals::text() const {
-    std::ostringstream out;
-    out << steps << " steps, " << applied << " transactions applied, " << refused << " refused, "
-        << reads << " reads, " << expired << " leases ended, " << misses << " misses, " << lives
-        << " lives, " << crashes_in_recovery << " crashes in recovery, " << refused_starts
-        << " starts refused, " << buried << " clients died, " << keeper_acts
-        << " changes of tables, " << evictions << " evictions, " << checkpoints << " checkpoints, "
-        << expired_pages << " pages expired, " << moved_pages << " moved, " << holes
-        << " pages of holes";
-    return out.str();
-}
-
 SimWorld::SimWorld(std::uint64_t seed)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
       options_(options_of(random_)),
       keys_(static_cast<std::uint32_t>(100 + random_() % 180)),
-      faults_(random_, excuses_, kind_of(seed)),
+      faults_(random_, excuses_, counts_, kind_of(seed)),
       oracle_(findings_, excuses_, SimWriters::kWriters),
-      writers_(random_, findings_, oracle_, keys_),
-      keeper_(random_, findings_, excuses_),
-      readers_(random_, findings_, excuses_, oracle_, keeper_, writers_.tables(), keys_) {}
+      writers_(random_, findings_, counts_, oracle_, keys_),
+      keeper_(random_, findings_, excuses_, counts_),
+      readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {}
 
 // What looks into the store goes before it.
 SimWorld::~SimWorld() { readers_.lose(); }
@@ -86,17 +56,6 @@ SimWorld::~SimWorld() { readers_.lose(); }
 std::string SimWorld::describe() const {
     return std::string(fault_name(faults_.kind())) + ", " + std::to_string(options_.frames) +
            " frames, " + std::to_string(keys_) + " keys";
-}
-
-SimTotals SimWorld::totals() const {
-    SimTotals totals = totals_;
-    totals.applied = oracle_.applied();
-    totals.refused = oracle_.refused();
-    totals.reads = readers_.reads();
-    totals.expired = readers_.expired();
-    totals.misses = readers_.misses();
-    totals.keeper_acts = keeper_.acts();
-    return totals;
 }
 
 std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
@@ -107,7 +66,7 @@ std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
     for (std::uint64_t i = 0; i < steps && !findings_.any(); ++i) {
         if (on_step) on_step(i);
         step();
-        ++totals_.steps;
+        ++counts_[SimCount::kSteps];
     }
     if (on_step) on_step(steps);
     if (!findings_.any()) finish();
@@ -118,7 +77,7 @@ bool SimWorld::begin() {
     SimDiskOptions disk;
     disk.seed = random_();
     life_ = std::make_unique<SimLife>(options_, std::make_unique<SimDisk>(disk), random_(), clock_);
-    ++totals_.lives;
+    ++counts_[SimCount::kLives];
     if (!life_->status().ok() || !keeper_.connect(*life_)) return false;
     std::array<TableId, kTables> tables{};
     if (!keeper_.create_shared(*life_, tables)) return false;
@@ -128,6 +87,9 @@ bool SimWorld::begin() {
         writers_.fill(id, std::min(kFillRows, keys_ - id));
         if (!writers_.settle(*life_)) return false;
     }
+    if (!keeper_.retain_shared(*life_, tables[kRetained])) return false;
+    writers_.submit_witness();  // durable, and the floor before it
+    if (!writers_.settle(*life_)) return false;
     faults_.watch(*life_->store.disk);
     return true;
 }
@@ -144,7 +106,7 @@ void SimWorld::sleep() {
 }
 
 void SimWorld::step() {
-    faults_.plan(*life_->store.disk);
+    faults_.plan(*life_->store.disk, keeper_.load_ends());
     const std::uint64_t choice = pick(100);
     if (choice < 46) {
         writers_.submit();
@@ -165,10 +127,9 @@ void SimWorld::step() {
     } else if (choice == 96) {
         if (pick(3) == 0) readers_.stop_announced(*life_);
     } else if (choice == 97) {
-        if (totals_.buried % 20 < 19 && writers_.settle(*life_)) {
-            static_cast<void>(writers_.bury_one(*life_));
-            ++totals_.buried;
-        }
+        const std::uint64_t buried = counts_[SimCount::kDeaths] + counts_[SimCount::kTakeOvers];
+        const bool slots = buried < kBurialsMax;
+        if (slots && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
     } else if (choice == 98) {
         static_cast<void>(writers_.settle(*life_));
     } else if (pick(2) == 0) {
@@ -184,6 +145,9 @@ void SimWorld::step() {
 
 std::unique_ptr<SimDisk> SimWorld::after(End end) {
     SimDisk& disk = *life_->store.disk;
+    constexpr SimCount kEnds[] = {SimCount::kStops, SimCount::kPowerLosses,
+                                  SimCount::kProcessDeaths};
+    ++counts_[kEnds[static_cast<std::uint32_t>(end)]];
     switch (end) {
         case End::kStop:
             if (life_->store.stop()) return disk.clone(random_());
@@ -235,7 +199,7 @@ std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
         const bool cut_off = faults_.crashes() && attempt < kRecoveryCrashesMax && pick(3) == 0;
         if (cut_off) disk->crash_at(1 + pick(60));
         auto life = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
-        ++totals_.lives;
+        ++counts_[SimCount::kLives];
         if (life->status().ok() && !life->store.disk->crashed()) {
             life->store.disk->crash_at(0);
             return life;
@@ -244,7 +208,7 @@ std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
             findings_.report("the store does not open: " + life->status().failure().what);
             return life;
         }
-        ++totals_.crashes_in_recovery;
+        ++counts_[SimCount::kRecoveryCrashes];
         clock_ = life->store.clock;
         disk = pick(2) == 0 ? life->store.disk->power_loss(random_())
                             : life->store.disk->process_crash(random_());
@@ -272,6 +236,7 @@ void SimWorld::adopt() {
     oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown());
     if (findings_.any()) return;
     keeper_.recovered(*life_);
+    readers_.recovered(*life_);
     makes_room = false;
     if (findings_.any()) return;
     writers_.send_again();
@@ -287,7 +252,7 @@ std::string SimWorld::verify() { return life_->store.verify(); }
 void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches) {
     SimLife damaged(options_, std::move(disk), random_(), clock_);
     if (!damaged.status().ok()) {
-        ++totals_.refused_starts;
+        ++counts_[SimCount::kRefusedStarts];
         if (damaged.status().failure().what.empty()) findings_.report("refused without a reason");
         return;
     }
@@ -311,8 +276,12 @@ void SimWorld::look_at_damage(SimLife& life) {
         Snapshot snapshot(life.store, *life.view, *client, table);
         auto found =
             snapshot.range(shape, entry->tree.root(), key_of(table, 0), {}, [] { return true; });
-        if (found) found = snapshot.whole(schemas()[table], std::move(*found));
-        if (!found) continue;  // an error: that is an answer
+        const std::byte* root = snapshot.page(entry->tree.root());
+        if (found && root != nullptr) {
+            keep_alive(schemas()[table], floor_of(root), *found);
+            found = snapshot.whole(schemas()[table], std::move(*found));
+        }
+        if (!found || root == nullptr) continue;  // an error: that is an answer
         const std::string wrong = difference(*found, oracle_.rows(table));
         if (!wrong.empty()) {
             findings_.report("in damaged files, table " + std::to_string(table) + ": " + wrong);
@@ -360,8 +329,10 @@ void SimWorld::last_look() {
     }
     excuses_ = {};
     for (int i = 0; i < 3; ++i) writers_.submit();
-    writers_.submit_witness();
-    if (!writers_.settle(*life_)) {
+    // What was accepted and is not durable yet, is so with the durable write that comes behind it.
+    const bool settled = writers_.settle(*life_);
+    if (settled) writers_.submit_witness();
+    if (!settled || !writers_.settle(*life_)) {
         if (life_->down()) findings_.report("the daemon went down without a fault");
         return;
     }
@@ -405,11 +376,14 @@ void SimWorld::count() {
     const auto counted = [&](Counter counter) {
         return life_->store.pool->stats().counter[static_cast<std::uint32_t>(counter)].load();
     };
-    totals_.evictions += counted(Counter::kEvictions);
-    totals_.checkpoints += counted(Counter::kCheckpoints);
-    totals_.expired_pages += counted(Counter::kPagesExpired);
-    totals_.moved_pages += counted(Counter::kPagesMoved);
-    totals_.holes += life_->store.disk->holes(StoreFile::kData);
+    counts_[SimCount::kCheckpoints] += counted(Counter::kCheckpoints);
+    counts_[SimCount::kJournalPages] += counted(Counter::kJournalPages);
+    counts_[SimCount::kEvictions] += counted(Counter::kEvictions);
+    counts_[SimCount::kFloorsMoved] += counted(Counter::kFloorsMoved);
+    counts_[SimCount::kPagesExpired] += counted(Counter::kPagesExpired);
+    counts_[SimCount::kPagesMoved] += counted(Counter::kPagesMoved);
+    counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
+    counts_[SimCount::kFences] += counted(Counter::kFenced);
 }
 
 }  // namespace bidstore

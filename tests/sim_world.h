@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "tests/sim_counts.h"
 #include "tests/sim_faults.h"
 #include "tests/sim_keeper.h"
 #include "tests/sim_life.h"
@@ -19,28 +20,6 @@
 #include "tests/sim_writers.h"
 
 namespace bidstore {
-
-struct SimTotals {
-    std::uint64_t steps = 0;
-    std::uint64_t applied = 0;
-    std::uint64_t refused = 0;
-    std::uint64_t reads = 0;
-    std::uint64_t expired = 0;
-    std::uint64_t misses = 0;
-    std::uint64_t lives = 0;
-    std::uint64_t crashes_in_recovery = 0;
-    std::uint64_t refused_starts = 0;  // of damaged files, rightly
-    std::uint64_t buried = 0;
-    std::uint64_t keeper_acts = 0;
-    std::uint64_t evictions = 0;
-    std::uint64_t checkpoints = 0;
-    std::uint64_t expired_pages = 0;
-    std::uint64_t moved_pages = 0;
-    std::uint64_t holes = 0;  // pages, at the ends of lives
-
-    void add(const SimTotals& other);
-    std::string text() const;
-};
 
 class SimWorld {
   public:
@@ -52,7 +31,7 @@ class SimWorld {
     // What is wrong, or an empty string.
     std::string run(std::uint64_t steps, const OnStep& on_step = nullptr);
     std::string describe() const;
-    SimTotals totals() const;
+    const SimCounts& counts() const { return counts_; }
 
   private:
     enum class End : std::uint8_t { kStop, kPower, kProcess };
@@ -80,6 +59,7 @@ class SimWorld {
     std::uint32_t keys_;
     Findings findings_;
     Excuses excuses_;
+    SimCounts counts_;
     SimFaults faults_;
     Oracle oracle_;
     SimWriters writers_;
@@ -87,7 +67,6 @@ class SimWorld {
     SimReaders readers_;
     SimClock clock_;
     std::unique_ptr<SimLife> life_;
-    SimTotals totals_;
 };
 
 }  // namespace bidstore

@@ -16,8 +16,9 @@ SessionId random_session(Random& random) {
 
 }  // namespace
 
-SimWriters::SimWriters(Random& random, Findings& findings, Oracle& oracle, std::uint32_t keys)
-    : random_(random), findings_(findings), oracle_(oracle), maker_(random, keys) {
+SimWriters::SimWriters(Random& random, Findings& findings, SimCounts& counts, Oracle& oracle,
+                       std::uint32_t keys)
+    : random_(random), findings_(findings), counts_(counts), oracle_(oracle), maker_(random, keys) {
     for (std::uint32_t i = 0; i < kWriters; ++i) {
         writers_.push_back({SimSession(findings, random_session(random), Rights::kWriter), {}});
     }
@@ -29,7 +30,10 @@ bool SimWriters::connect(SimLife& life) {
 }
 
 void SimWriters::send_again() {
-    for (Writer& writer : writers_) writer.session.send_again();
+    for (Writer& writer : writers_) {
+        counts_[SimCount::kSentAgain] += writer.session.kept().size();
+        writer.session.send_again();
+    }
 }
 
 void SimWriters::lose() {
@@ -59,6 +63,10 @@ void SimWriters::send(std::uint32_t writer, Operations operations, Durability du
     if (!session.connected() || session.kept().size() >= kKeptMax) return;
     const std::uint64_t number = session.submit(encode(operations, tables_, durability).bytes());
     if (number == 0) return;
+    counts_[SimCount::kRelaxed] += durability == Durability::kRelaxed;
+    for (const Operation& each : operations) {
+        counts_[SimCount::kLargeValues] += each.body.size() > kRowBytesMax;
+    }
     writers_[writer].sent[number] = {std::move(operations), durability == Durability::kDurable};
 }
 
@@ -85,6 +93,7 @@ void SimWriters::collect() {
         Writer& writer = writers_[i];
         writer.session.collect([&](const SimSession::Write& write) {
             const Sent& sent = writer.sent.at(write.number);
+            ++counts_[write.answer.error == Error::kOk ? SimCount::kApplied : SimCount::kRefused];
             oracle_.answered(i, write.number, sent.operations, sent.durable, write.answer);
         });
         const auto& kept = writer.session.kept();
@@ -116,7 +125,10 @@ bool SimWriters::settle(SimLife& life) {
 bool SimWriters::bury_one(SimLife& life) {
     Writer& writer = writers_[random_() % kWriters];
     const bool takes_over = random_() % 3 == 0;
-    if (!takes_over && random_() % 2 == 0) writer.session.stop_in_claim();
+    const bool in_claim = !takes_over && random_() % 2 == 0;
+    ++counts_[takes_over ? SimCount::kTakeOvers : SimCount::kDeaths];
+    counts_[SimCount::kStopsInClaim] += in_claim;
+    if (in_claim) writer.session.stop_in_claim();
     if (!takes_over) writer.session.die(life.store);
     if (takes_over) writer.session.lose();
     // The others go on meanwhile, and come to an end, so that its writes alone have no known place.
@@ -137,6 +149,7 @@ bool SimWriters::bury_one(SimLife& life) {
         if (!life.down()) findings_.report("a writer that comes back is not welcome");
         return false;
     }
+    counts_[SimCount::kSentAgain] += writer.session.kept().size();
     writer.session.send_again();
     return settle(life);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tests/model_maker.h"
+#include "tests/sim_counts.h"
 #include "tests/sim_life.h"
 #include "tests/sim_oracle.h"
 #include "tests/sim_session.h"
@@ -19,7 +20,8 @@ class SimWriters {
   public:
     static constexpr std::uint32_t kWriters = 3;
 
-    SimWriters(Random& random, Findings& findings, Oracle& oracle, std::uint32_t keys);
+    SimWriters(Random& random, Findings& findings, SimCounts& counts, Oracle& oracle,
+               std::uint32_t keys);
 
     void use_tables(const std::array<TableId, kTables>& tables) { tables_ = tables; }
     const std::array<TableId, kTables>& tables() const { return tables_; }
@@ -57,6 +59,7 @@ class SimWriters {
 
     Random& random_;
     Findings& findings_;
+    SimCounts& counts_;
     Oracle& oracle_;
     Maker maker_;
     std::array<TableId, kTables> tables_{};
