@@ -11,6 +11,8 @@
 #   bash bench/run.sh recover [--log-mib N] [--rows N] [--shapes "NAME ..."] [--pool MIB]
 #                             [--rounds N] [--binaries DIR]
 #   bash bench/run.sh checkpoint [--rows N] [--rate N] [--seconds S] [--binaries DIR]
+#   bash bench/run.sh compact [--mib N] [--threads N] [--rate N] [--seconds S] [--rounds N]
+#                             [--binaries DIR]
 #
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
@@ -41,9 +43,13 @@
 #                   not sorted, JSON lines (beside the parser alone) and CSV
 #   checkpoint      latency of durable commits at a fixed rate, with a checkpoint under way and
 #                   without; and at full speed with a small log and journal
-#   --rate N        of checkpoint, commits a second (default 20000)
 #   values          values of 4 KiB to 1 MiB put, read in place, replaced and deleted, beside
 #                   RocksDB with blob files and beside synced writes to the bare file system
+#   compact         what an online compaction of a file that is three quarters empty costs the
+#                   durable commits and gets beside it, and what it gives back
+#   --mib N         of compact, rows and large values (default 512)
+#   --rate N        of checkpoint, commits a second (default 20000); of compact, pages a second
+#                   (default 5000)
 #   recover         how long a start takes that has --log-mib MiB of log to replay, beside a plain
 #                   read of that log
 #   --log-mib N     of recover (default 1024)
@@ -52,7 +58,7 @@
 #                   (default: all of them)
 #   --pool MIB      of seed (default: a quarter of the rows) and recover (default: so large that no
 #                   checkpoint comes in between)
-#   --threads N     of seed, that work (default 16)
+#   --threads N     of seed, that work (default 16); of compact, that write (default 4)
 #   --warm S        of seed, before what is measured (default 20)
 #   --full-scan     of seed: measure once more while somebody scans the whole table
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
@@ -60,8 +66,9 @@
 #   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages; of
 #                   misses and seed 4000000: 1 GiB; of recover 2000000, of checkpoint 1000000)
 #   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
-#                   seed measures (default 20), and each part of checkpoint (default 40)
-#   --rounds N      of misses, load, values and recover (default 3)
+#                   seed measures (default 20), each part of checkpoint (default 40), and the time
+#                   without a compaction (default 5)
+#   --rounds N      of misses, load, values, recover and compact (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
 #
@@ -82,6 +89,7 @@ threads=16
 rate=20000
 warm=20
 log_mib=1024
+mib=512
 shapes="rows updates columns adds transactions values"
 full_scan=()
 replay_options=()
@@ -108,11 +116,12 @@ case "$workload" in
     seed) shift; rows=4000000; seconds=20 ;;
     recover) shift; rows=2000000 ;;
     checkpoint) shift; rows=1000000; seconds=40 ;;
+    compact) shift; rate=5000; threads=4 ;;
     --help | -h) usage; exit 0 ;;
     *)
         fail_usage "unknown workload \"$workload\"; there is: compare, regress, first-look," \
-            "evict, misses, seed, load, values, recover, checkpoint, and the workloads of" \
-            "compare by themselves"
+            "evict, misses, seed, load, values, recover, checkpoint, compact, and the workloads" \
+            "of compare by themselves"
         ;;
 esac
 if [[ "$workload" == compare || "$workload" == regress ]]; then
@@ -129,6 +138,7 @@ while [[ $# -gt 0 ]]; do
         --pool) pool_mib="${2:-}"; shift ;;
         --threads) threads="${2:-}"; shift ;;
         --log-mib) log_mib="${2:-}"; shift ;;
+        --mib) mib="${2:-}"; shift ;;
         --shapes) shapes="${2:-}"; shift ;;
         --warm) warm="${2:-}"; shift ;;
         --rate) rate="${2:-}"; shift ;;
@@ -152,7 +162,7 @@ if ! [[ "$warm" =~ ^[1-9][0-9]{0,3}$ ]]; then
     fail_usage "--warm wants a whole number from 1 up, not \"$warm\""
 fi
 if ! [[ "$rate" =~ ^[1-9][0-9]{0,5}$ ]]; then
-    fail_usage "--rate wants 1 to 999999 commits a second, not \"$rate\""
+    fail_usage "--rate wants 1 to 999999 a second, not \"$rate\""
 fi
 if ! [[ "$threads" =~ ^[1-9][0-9]{0,2}$ ]] || ((threads > 120)); then
     fail_usage "--threads wants 1 to 120, not \"$threads\""
@@ -162,6 +172,9 @@ if ! [[ "$pool_mib" =~ ^([1-9][0-9]{1,6})?$ ]]; then
 fi
 if ! [[ "$log_mib" =~ ^[1-9][0-9]{1,4}$ ]]; then
     fail_usage "--log-mib wants 10 to 99999, not \"$log_mib\""
+fi
+if ! [[ "$mib" =~ ^[1-9][0-9]{1,4}$ ]]; then
+    fail_usage "--mib wants 10 to 99999, not \"$mib\""
 fi
 for shape in $shapes; do
     [[ " rows updates columns adds transactions values " == *" $shape "* ]] ||
@@ -358,7 +371,7 @@ if [[ "$workload" == compare || "$workload" == regress ]]; then
     "run_$workload"
     exit 0
 fi
-if [[ "$workload" =~ ^(misses|seed|values|recover|checkpoint)$ ]]; then
+if [[ "$workload" =~ ^(misses|seed|values|recover|checkpoint|compact)$ ]]; then
     source "$root/bench/$workload.sh"
     exit 0
 fi
