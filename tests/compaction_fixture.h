@@ -81,16 +81,15 @@ inline Error erase_rows(SimStore& store, SimClient& client, TableId table, std::
     return error;
 }
 
-// The free pages of all chunks but the last, until they are given back: what is allocated meanwhile
-// lies at the end of the file.
-inline std::vector<PageRun> hold_front_pages(Space& space) {
+// The free pages of all chunks before this one, until they are given back: what is allocated
+// meanwhile lies behind them.
+inline std::vector<PageRun> hold_pages_before(Space& space, std::uint32_t chunk) {
     std::vector<PageRun> held;
-    std::vector<PageRun> of_the_last;
+    std::vector<PageRun> behind;
     for (PageRun run; (run = space.reserve(kChunkPages, 1)).count > 0;) {
-        const bool last = chunk_of(run.first) + 1 == space.chunk_count();
-        (last ? of_the_last : held).push_back(run);
+        (chunk_of(run.first) < chunk ? held : behind).push_back(run);
     }
-    for (const PageRun& run : of_the_last) space.give_back(run);
+    for (const PageRun& run : behind) space.give_back(run);
     return held;
 }
 
@@ -103,7 +102,7 @@ inline void give_back(Space& space, std::vector<PageRun>& held) {
 inline TableId create_late_table(SimStore& store, SimClient& client, const Schema& schema) {
     Storage& storage = store.engine->core().storage();
     const std::uint32_t last = storage.space.chunk_count() - 1;
-    std::vector<PageRun> held = hold_front_pages(storage.space);
+    std::vector<PageRun> held = hold_pages_before(storage.space, last);
     const TableId late = store.create_table(client, schema);
     give_back(storage.space, held);
     CHECK_OP(chunk_of(storage.catalog->find(late)->tree.root()), >=, last);

@@ -166,9 +166,10 @@ void SimKeeper::begin_create(SimLife& life, const std::string& name) {
     TransactionBytes bytes;
     bytes.operation(OperationKind::kCreateTable, TableId{},
                     std::as_bytes(std::span(&attributes, 1)), std::as_bytes(std::span(encoded)));
-    // Compaction makes holes before it.
+    // In a chunk of its own, or the last one: compaction makes holes before it.
     Space& space = life.store.engine->core().storage().space;
-    if (pick(3) == 0) held_ = hold_front_pages(space);
+    const std::uint32_t chunks = space.chunk_count();
+    if (pick(3) == 0) held_ = hold_pages_before(space, chunks < 4 ? chunks : chunks - 1);
     send(SimCount::kCreates, std::move(next), bytes);
     if (number_ == 0) give_back(space, held_);
 }
