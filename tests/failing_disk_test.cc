@@ -209,7 +209,7 @@ TEST(FailingDisk, MakingNewFilesIsRefusedAndBegunAnew) {
 TEST(FailingDisk, CommitsAndCheckpointsAreFencedAndKeepWhatWasAcknowledged) {
     const auto before = prepared(options(), 60);
     const Content content = content_after(Workload(5, kFixed, kVariable), 60);
-    fail_everywhere(80, [&](std::uint64_t nth, bool lasting) {
+    fail_everywhere(60, [&](std::uint64_t nth, bool lasting) {
         SimStore store(options(), before->clone(nth), nth);
         EXPECT_TRUE(store.open().ok());
         SimClient& client = store.connect();
