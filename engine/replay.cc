@@ -161,9 +161,9 @@ Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
     if ((!enough() || crowded || !in_reach) && replayed_csn_ > checkpointer.covered()) {
         if (Status done = checkpoint(); !done) return done;
     }
-    // Without pages to spare the file may grow, or be full: the records say which.
-    if (enough()) return {};
-    return {Error::kTooLarge, kPoolTooSmall};
+    // When that was not enough for the worst, each record says whether it finds what it does take:
+    // frames, and pages of a file that may grow, or be full.
+    return {};
 }
 
 // That many frames are free now. What is on its way into others may be evicted when it is there.
@@ -283,6 +283,9 @@ Status Replay::replay_record(const LogRecordView& record, PageId leaf) {
         append_extents(effect.table->schema, effect.table->id, effect.value, extents);
     }
     if (!extents.empty()) {
+        std::uint64_t frames = kFramesPerRecord;
+        for (const ExtentNeed& need : extents) frames += need.pages;
+        if (storage_.pool.free_frames() < frames) return {Error::kTooLarge, kPoolTooSmall};
         if (Status secured = storage_.secure_space(kPagesAtLeast, extents); !secured)
             return secured;
     }

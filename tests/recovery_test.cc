@@ -106,46 +106,83 @@ TEST(Recovery, ItsTimesAddUpToTheWhole) {
               recovery.elapsed_ns);
 }
 
+// A store with a file of so many chunks, nearly all of them free.
+std::unique_ptr<SimDisk> empty_chunks(std::uint32_t chunks) {
+    SimStoreOptions options = recovery_store();
+    options.frames = 400;
+    SimStore store(options, std::make_unique<SimDisk>(), 1);
+    EXPECT_TRUE(store.open().ok());
+    Storage& storage = store.engine->core().storage();
+    Commit& commit = store.engine->core().commit();
+    Space& space = storage.space;
+    while (space.chunk_count() < chunks && !testing::Test::HasFailure()) {
+        const auto may_grow = [&] { return !space.growth().running() && commit.open(); };
+        EXPECT_TRUE(store.run_until(may_grow));
+        const auto pages = static_cast<std::uint32_t>(space.available() + 1);
+        EXPECT_TRUE(storage.secure_space(pages).ok());
+        commit.touch();
+        commit.hurry();
+        EXPECT_TRUE(store.run_until([&] { return commit.quiet(); }));
+    }
+    EXPECT_TRUE(store.stop());
+    EXPECT_EQ(space.chunk_count(), chunks);
+    return store.disk->clone(2);
+}
+
 // It aborted in the middle of reading them, for want of a frame.
 TEST(Recovery, PoolThatIsTooSmallForTheChunksIsRefusedByItsSetting) {
-    std::unique_ptr<SimDisk> disk;
-    std::uint32_t chunks = 0;
-    {
-        SimStoreOptions options = recovery_store();
-        options.frames = 400;
-        SimStore store(options, std::make_unique<SimDisk>(), 1);
-        ASSERT_TRUE(store.open().ok());
-        Storage& storage = store.engine->core().storage();
-        Commit& commit = store.engine->core().commit();
-        Space& space = storage.space;
-        while (space.chunk_count() < 24) {
-            const auto may_grow = [&] { return !space.growth().running() && commit.open(); };
-            ASSERT_TRUE(store.run_until(may_grow));
-            const auto pages = static_cast<std::uint32_t>(space.available() + 1);
-            ASSERT_TRUE(storage.secure_space(pages).ok());
-            commit.touch();
-            commit.hurry();
-            ASSERT_TRUE(store.run_until([&] { return commit.quiet(); }));
-        }
-        ASSERT_TRUE(store.stop());
-        chunks = space.chunk_count();
-        disk = store.disk->clone(2);
-    }
+    constexpr std::uint32_t kChunks = 24;
+    auto disk = empty_chunks(kChunks);
     SimStoreOptions options = recovery_store();
-    for (const std::uint32_t frames : {chunks - 2, 2 * chunks - 1}) {
+    for (const std::uint32_t frames : {kChunks - 2, 2 * kChunks - 1}) {
         options.frames = frames;
         SimStore store(options, disk->clone(3), 3);
         const Status opened = store.open();
         ASSERT_FALSE(opened.ok());
         EXPECT_EQ(opened.error(), Error::kInvalid);
-        const std::string least = std::to_string(2 * chunks * kPageBytes);
+        const std::string least = std::to_string(2 * kChunks * kPageBytes);
         EXPECT_NE(opened.failure().what.find("set pool_bytes to " + least), std::string::npos)
             << opened.failure().what;
     }
-    options.frames = 2 * chunks;
+    options.frames = 2 * kChunks;
     SimStore store(options, disk->clone(3), 3);
     const Status opened = store.open();
     EXPECT_TRUE(opened.ok()) << opened.failure().what;
+}
+
+// What a batch might take at worst was more than a pool ever has free that holds the metadata of a
+// large file, too: every start refused a log that serving had accepted.
+TEST(Recovery, ABatchIsRefusedForWhatItTakesNotForWhatItMight) {
+    auto schema = Schema::make(
+        "texts",
+        {{"id", ColumnType::kU32, 0}, {"a", ColumnType::kText, 0}, {"b", ColumnType::kText, 0}}, 1);
+    ASSERT_TRUE(schema.ok());
+    SimStoreOptions options = recovery_store();
+    options.frames = 400;
+    SimStore store(options, empty_chunks(24), 1);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    const TableId texts = store.create_table(client, *schema);
+    const std::vector<std::byte> text(8, std::byte{'x'});
+    RowBuilder row(*schema);
+    TransactionBytes puts;
+    TransactionBytes updates;
+    for (std::uint32_t id = 0; id < 60; ++id) {
+        ASSERT_TRUE(row.set_unsigned(0, id).ok());
+        ASSERT_TRUE(row.set_bytes(1, text).ok());
+        ASSERT_TRUE(row.set_bytes(2, text).ok());
+        puts.operation(OperationKind::kPut, texts, key_of(id), *row.value());
+        updates.columns(OperationKind::kUpdate, texts, key_of(id), 2, std::span(text).first(4));
+    }
+    ASSERT_EQ(store.commit(client, puts).error, Error::kOk);
+    ASSERT_EQ(store.commit(client, updates).error, Error::kOk);
+    const Rows expected = store.rows(texts);
+    options.frames = 80;  // the metadata of chunks takes 24 of them
+    SimStore small(options, store.disk->process_crash(3), 2);
+    const Status opened = small.open();
+    ASSERT_TRUE(opened.ok()) << opened.failure().what;
+    EXPECT_EQ(small.rows(texts), expected);
+    EXPECT_EQ(small.verify(), "");
 }
 
 // ---- replay ahead of what it changes ----
