@@ -33,7 +33,7 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint32_t kChunksAtATime = 32;
+constexpr std::uint32_t kChunksAtATime = 128;
 constexpr std::uint64_t kHolePages = kChunkPages - 2;  // of a chunk, at least
 constexpr Room kMoveRoom{3, 1, 1};           // parent, page and left neighbour; the new place
 
