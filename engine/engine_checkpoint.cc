@@ -95,6 +95,7 @@ bool Engine::Core::pump_checkpoint() {
     storage_.loader.set_covered(checkpointer.covered());
     no_eviction_before_ns_ = 0;
     sweep_left_ = std::max(storage_.pool.kept(), 1u);
+    give_back_in_pause();
     return true;
 }
 

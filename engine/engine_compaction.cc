@@ -35,7 +35,7 @@ namespace {
 
 constexpr std::uint32_t kChunksAtATime = 128;
 constexpr std::uint64_t kHolePages = kChunkPages - 2;  // of a chunk, at least
-constexpr Room kMoveRoom{3, 1, 1};           // parent, page and left neighbour; the new place
+constexpr Room kMoveRoom{3, 1, 1};  // parent, page and left neighbour; the new place
 
 }  // namespace
 
@@ -126,14 +126,12 @@ CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page
     if (compaction_.moved > 0) wait_for_freed();
     if (compaction_.moved > 0) return CompactState::kMoving;
     if (wait != Wait::kNone || compaction_.damaged) return CompactState::kWaiting;
-    if (give_back_chunks()) return CompactState::kMoving;
-    const bool on_disk = storage_.superblock.chunk_count > space.chunk_count();
-    if (!compaction_.chunks.empty() || on_disk) {
-        wait_for_checkpoint();
-        return CompactState::kWaiting;
+    if (compaction_.chunks.empty() && !retired_on_disk() && behind_file() == 0) {
+        return CompactState::kDone;
     }
-    if (storage_.checkpointer->running()) return CompactState::kWaiting;
-    return cut_file() ? CompactState::kMoving : CompactState::kDone;
+    if (!storage_.checkpointer->running()) return give_back();
+    compaction_.waits_for_pause = true;
+    return CompactState::kWaiting;
 }
 
 // ---- merge ----
@@ -315,9 +313,26 @@ void Engine::Core::wait_for_checkpoint() {
     }
 }
 
-bool Engine::Core::give_back_chunks() {
-    if (storage_.checkpointer->running()) return false;
-    return retire_chunks() || punch_chunks();
+// Chunks and the end of the file go only while no checkpoint runs.
+CompactState Engine::Core::give_back() {
+    if (retire_chunks() || punch_chunks()) return CompactState::kMoving;
+    if (!compaction_.chunks.empty() || retired_on_disk()) {
+        wait_for_checkpoint();
+        return CompactState::kWaiting;
+    }
+    return cut_file() ? CompactState::kMoving : CompactState::kDone;
+}
+
+// A checkpoint has ended. Beside writers at full speed the next one begins in the same round: a
+// step that waits for a moment between two would never find one.
+void Engine::Core::give_back_in_pause() {
+    if (!std::exchange(compaction_.waits_for_pause, false)) return;
+    if (storage_.space.growth().idle() && loads_.empty()) give_back();
+}
+
+// The checkpoint on disk still has chunks that were retired.
+bool Engine::Core::retired_on_disk() const {
+    return storage_.superblock.chunk_count > storage_.space.chunk_count();
 }
 
 // Chunks from this one on are empty, or about to be.
@@ -389,15 +404,21 @@ void Engine::Core::note_growth() {
 
 // The checkpoint on disk is without the retired chunks, and its journal is done with.
 bool Engine::Core::cut_file() {
+    const std::uint64_t behind = behind_file();
+    if (behind == 0) return false;
     Space& space = storage_.space;
     const std::uint32_t keep = space.chunks_worth_keeping();
-    const Result<std::uint64_t> file_bytes = disk_.size_bytes(StoreFile::kData);
-    if (!file_bytes || *file_bytes <= keep * kChunkBytes) return false;
-    const std::uint64_t behind = *file_bytes - keep * kChunkBytes;
     const std::uint64_t holes = std::exchange(compaction_.holes_bytes, 0);
     compaction_.given_back_bytes += behind - std::min(behind, holes);
-    space.cut(keep, *file_bytes);
+    space.cut(keep, keep * kChunkBytes + behind);
     return true;
+}
+
+// Bytes that the file has behind the chunks that are worth keeping.
+std::uint64_t Engine::Core::behind_file() const {
+    const std::uint64_t keep_bytes = storage_.space.chunks_worth_keeping() * kChunkBytes;
+    const Result<std::uint64_t> file_bytes = disk_.size_bytes(StoreFile::kData);
+    return file_bytes.ok() ? *file_bytes - std::min(*file_bytes, keep_bytes) : 0;
 }
 
 }  // namespace bidstore

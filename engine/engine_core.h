@@ -78,6 +78,7 @@ class Engine::Core {
         std::vector<TableId> tables;        // with extents in them; rows are looked through
         std::vector<std::byte> walked;      // of the last one, up to here
         bool goes_on = false;               // without an answer to the client
+        bool waits_for_pause = false;       // give_back() comes when no checkpoint runs
         std::uint32_t punching = 0;         // the chunk that growth punches
         std::uint32_t filling = 0;          // the one that it fills, so that the file ends sooner
         std::uint64_t holes_bytes = 0;      // that a cut gives back, and that were no blocks
@@ -200,12 +201,15 @@ class Engine::Core {
     MovingValue find_moving(const TableEntry& table);
     Wait attach_copy(PageId& missing);
     bool pump_compaction();
-    bool give_back_chunks();
+    CompactState give_back();
+    void give_back_in_pause();
+    bool retired_on_disk() const;
     bool retire_chunks();
     std::uint32_t first_of_tail() const;
     bool punch_chunks();
     void note_growth();
     bool cut_file();
+    std::uint64_t behind_file() const;
     void wait_for_checkpoint();
     void wait_for_freed();
     void end_compaction();
@@ -250,7 +254,7 @@ class Engine::Core {
 
     // Left in a full file for deletes, recovery, and the longest cascade of splits.
     static constexpr std::uint64_t kReservePages = 64;
-    static constexpr std::size_t kLoadsMax = 4;  // at once: each has buffers of its own
+    static constexpr std::size_t kLoadsMax = 4;        // at once: each has buffers of its own
     static constexpr std::uint32_t kSweepLooks = 512;  // in a round: some tens of microseconds
 
     EngineOptions options_;

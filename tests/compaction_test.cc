@@ -267,6 +267,36 @@ TEST_F(CompactionTest, WritersGoOnAndTheirRowsAreThere) {
     expect_sound();
 }
 
+// Chunks go back only between two checkpoints. Beside writers at full speed these follow each other
+// without a pause that a step would meet.
+TEST_F(CompactionTest, EndsThoughEveryStepMeetsACheckpoint) {
+    SimStoreOptions options = compaction_store();
+    options.engine.checkpoint_interval_ns = 0;
+    start(options);
+    fill();
+    SimClient& writer = store->connect();
+    CompactClient compaction(*client);
+    const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+    std::optional<std::uint32_t> token;
+    std::uint32_t written = 0;
+    const std::uint64_t before = data_bytes(*store);
+    const bool ended = store->run_until([&] {
+        store->clock.advance_ns(1'000'000);
+        if (!token || writer.answer(*token)) {
+            TransactionBytes put;
+            put.operation(OperationKind::kPut, table, row_key(0), row_value(0, ++written));
+            rows[row_key(0)] = row_value(0, written);
+            token = writer.submit(put.bytes());
+        }
+        return checkpointer.running() && compaction.advance();
+    });
+    ASSERT_TRUE(ended) << "left " << compaction.value(CompactResult::kLeft);
+    ASSERT_TRUE(store->run_until([&] { return writer.answer(*token).has_value(); }));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_LE(data_bytes(*store), before - 2 * kChunkBytes);
+    expect_sound();
+}
+
 TEST_F(CompactionTest, ClientThatGoesAwayLeavesTheStoreAsItWas) {
     start();
     fill();
