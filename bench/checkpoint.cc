@@ -1,7 +1,7 @@
 // The driver of `bench/run.sh checkpoint`: durable commits while checkpoints come and go, through
 // the public API alone.
 //
-//   --mode load   fills the table `checkpoint` with --rows rows of 8 + 256 bytes
+//   --mode load   fills a table with --rows rows of 8 + 256 bytes
 //   --mode run    for --seconds, puts random ones of these rows anew, one to a transaction, durably
 //
 // With --rate it is an open loop: commit number n is due at n / rate and its latency counts from
@@ -29,6 +29,7 @@
 
 #include "bench/client.h"
 #include "bench/measure.h"
+#include "bench/numbered_row.h"
 #include "clientlib/bidstore.h"
 #include "shm/stats.h"
 
@@ -36,21 +37,6 @@ namespace bench {
 
 using bidstore::Store;
 
-struct Row {
-    std::uint64_t number = 0;
-    bidstore::Bytes<256> value;
-};
-
-}  // namespace bench
-
-template <>
-struct bidstore::Describe<bench::Row> {
-    using Row = bench::Row;
-    static constexpr auto table = bidstore::table<Row>(
-        "checkpoint", keys(column<&Row::number>("number")), values(column<&Row::value>("value")));
-};
-
-namespace bench {
 namespace {
 
 constexpr std::uint64_t kLookNs = 500'000;

@@ -25,6 +25,7 @@
 
 #include "bench/client.h"
 #include "bench/measure.h"
+#include "bench/numbered_row.h"
 #include "clientlib/bidstore.h"
 #include "clientlib/compact.h"
 
@@ -32,10 +33,6 @@ namespace bench {
 
 using bidstore::in;
 
-struct Row {
-    std::uint64_t id = 0;
-    bidstore::Bytes<256> value;
-};
 struct Value {
     std::uint64_t id = 0;
     std::string_view body;
@@ -43,12 +40,6 @@ struct Value {
 
 }  // namespace bench
 
-template <>
-struct bidstore::Describe<bench::Row> {
-    using Row = bench::Row;
-    static constexpr auto table = bidstore::table<Row>("rows", keys(column<&Row::id>("id")),
-                                                       values(column<&Row::value>("value")));
-};
 template <>
 struct bidstore::Describe<bench::Value> {
     using Value = bench::Value;
@@ -93,7 +84,7 @@ int fill(const Options& options) {
     for (std::uint64_t id = 0; id < options.rows();) {
         transaction.clear();
         for (int i = 0; i < 500 && id < options.rows(); ++i) {
-            row.id = id++;
+            row.number = id++;
             transaction.put(rows, row);
         }
         must(store.commit(transaction, in(kPatience)));
@@ -154,7 +145,7 @@ void write_rows(Common& common, std::uint64_t seed, Samples& samples) {
     bidstore::Transaction transaction;
     Row row;
     measure(common, samples, [&] {
-        row.id = random.below(common.row_count / 400) * 400 + 300 + random.below(100);
+        row.number = random.below(common.row_count / 400) * 400 + 300 + random.below(100);
         transaction.clear();
         transaction.put(common.rows, row);
         must(common.store.commit(transaction, in(kPatience)));

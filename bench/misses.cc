@@ -1,7 +1,7 @@
 // The driver of `bench/run.sh misses`: random reads of a table several times as large as the pool,
 // through the public API alone.
 //
-//   --mode load      fills the table `misses` with rows of 8 + 256 bytes, in the order of keys
+//   --mode load      fills a table with rows of 8 + 256 bytes, in the order of keys
 //   --mode gets      --depth threads, each gets one row after another
 //   --mode ahead     one thread that gets one row after another, and prefetches the next --depth
 //   --mode batches   one thread, multi_get of --depth keys after another
@@ -32,6 +32,7 @@
 #include "bench/client.h"
 #include "bench/cpu_time.h"
 #include "bench/measure.h"
+#include "bench/numbered_row.h"
 #include "clientlib/bidstore.h"
 #include "shm/stats.h"
 
@@ -42,21 +43,6 @@ using bidstore::Snapshot;
 using bidstore::Store;
 using Clock = std::chrono::steady_clock;
 
-struct Row {
-    std::uint64_t number = 0;
-    bidstore::Bytes<256> value;
-};
-
-}  // namespace bench
-
-template <>
-struct bidstore::Describe<bench::Row> {
-    using Row = bench::Row;
-    static constexpr auto table = bidstore::table<Row>(
-        "misses", keys(column<&Row::number>("number")), values(column<&Row::value>("value")));
-};
-
-namespace bench {
 namespace {
 
 constexpr std::size_t kRowsPerTransaction = 128;
