@@ -14,8 +14,8 @@ namespace bidstore {
 using CompactionRows = std::map<std::vector<std::byte>, std::vector<std::byte>>;
 
 inline Schema compaction_schema() {
-    auto schema = Schema::make("rows",
-                               {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}}, 1);
+    auto schema =
+        Schema::make("rows", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}}, 1);
     CHECK(schema.ok());
     return *schema;
 }
@@ -148,6 +148,22 @@ class CompactClient {
     std::uint64_t moved_ = 0;
     std::uint32_t steps_ = 0;
 };
+
+// With time going by, so that leases and checkpoints come to their ends.
+inline bool compact(SimStore& store, CompactClient& compaction, std::uint32_t rounds) {
+    return store.run_until(
+        [&] {
+            store.clock.advance_ns(1'000'000);
+            return compaction.advance();
+        },
+        rounds);
+}
+inline void settle(SimStore& store) {
+    for (int i = 0; i < 20; ++i) {
+        store.clock.advance_ns(500'000'000);
+        store.run_until([] { return false; }, 20);
+    }
+}
 
 inline std::uint64_t data_bytes(SimStore& store) {
     return *store.disk->size_bytes(StoreFile::kData);

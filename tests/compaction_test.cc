@@ -47,20 +47,9 @@ class CompactionTest : public ::testing::Test {
             ASSERT_EQ(erase_rows(*store, *client, table, first, last, rows), Error::kOk);
         }
     }
-    void settle() {
-        for (int i = 0; i < 20; ++i) {
-            store->clock.advance_ns(500'000'000);
-            store->run_until([] { return false; }, 20);
-        }
-    }
-    // With time going by, so that leases and checkpoints come to their ends.
+    void settle() { bidstore::settle(*store); }
     bool compact(CompactClient& compaction, std::uint32_t rounds = 20'000) {
-        return store->run_until(
-            [&] {
-                store->clock.advance_ns(1'000'000);
-                return compaction.advance();
-            },
-            rounds);
+        return bidstore::compact(*store, compaction, rounds);
     }
     Space& space() { return store->engine->core().storage().space; }
     std::uint64_t pages_of(TableId of) {

@@ -77,19 +77,9 @@ class CompactionValues : public ::testing::Test {
         CHECK(schema.ok());
         return create_late_table(*store, *client, *schema);
     }
-    void settle() {
-        for (int i = 0; i < 20; ++i) {
-            store->clock.advance_ns(500'000'000);
-            store->run_until([] { return false; }, 20);
-        }
-    }
+    void settle() { bidstore::settle(*store); }
     bool compact(CompactClient& compaction, std::uint32_t rounds = 40'000) {
-        return store->run_until(
-            [&] {
-                store->clock.advance_ns(1'000'000);
-                return compaction.advance();
-            },
-            rounds);
+        return bidstore::compact(*store, compaction, rounds);
     }
     Space& space() { return store->engine->core().storage().space; }
     Catalog& catalog() { return *store->engine->core().storage().catalog; }
