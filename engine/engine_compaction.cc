@@ -15,9 +15,10 @@
 //   punch   chunks with nothing in them that have others behind them give their blocks back where
 //           they stand; one of them is filled again when the file can then end sooner
 //
-// Each step is a request of the client, which sets the pace; when it goes away, the chunks that
-// were being emptied are in use again as before. A crash finds the trees before or after a batch of
-// moves, and a file that is as long as the last checkpoint needs, or longer.
+// Each step is a request of the client, which sets the pace; only what has to happen between two
+// checkpoints happens at the end of one, for a step that met one. When the client goes away, the
+// chunks that were being emptied are in use again as before. A crash finds the trees before or
+// after a batch of moves, and a file that is as long as the last checkpoint needs, or longer.
 //
 // Roots keep their page for life, so a chunk with one of them stays, as room for others. To move
 // them would take a change of the catalog that every client's cached root has to follow, and a mark
