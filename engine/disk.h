@@ -72,8 +72,9 @@ class Disk {
     // Takes the request; never blocks. More requests than the device queue holds are queued here.
     virtual void submit(DiskRequest& request) = 0;
 
-    // Runs the completions that are there; with none there, waits up to timeout_ns for one, or for
-    // the wake descriptor, or (timeout_ns = 0) not at all. Returns the number of completions run.
+    // Runs completions that are there, perhaps not all of them; with none there, waits up to
+    // timeout_ns for one, or for the wake descriptor, or (timeout_ns = 0) not at all. Returns the
+    // number of completions run: 0 says that none is left.
     virtual int poll(std::uint64_t timeout_ns) = 0;
 
     // Requests submitted and not completed.

@@ -27,6 +27,7 @@ namespace {
 
 // Requests that may be prepared before they are handed over together.
 constexpr unsigned kSubmitTogether = 16;
+constexpr unsigned kSubmitFirst = 4;  // by then a device that has nothing to do gets them
 constexpr unsigned kReapTogether = 64;
 constexpr int kPunchMode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 constexpr std::uint64_t kSliceBytes = 1ull << 30;  // the kernel's limit for one registered buffer
@@ -184,8 +185,11 @@ void UringDiskImpl::submit(DiskRequest& request) {
     ++in_flight_;
     waiting_.push(request);
     start_waiting();
-    // A durable write has somebody waiting for it; others go out together, at poll() at the latest.
-    if (request.durable || ::io_uring_sq_ready(&ring_) >= kSubmitTogether) flush();
+    // A durable write has somebody waiting for it; others go out together, at poll() at the latest,
+    // the first of them earlier: the device is at work while the rest is prepared.
+    const unsigned ready = ::io_uring_sq_ready(&ring_);
+    const unsigned together = in_kernel_ > ready ? kSubmitTogether : kSubmitFirst;
+    if (request.durable || ready >= together) flush();
 }
 
 io_uring_sqe* UringDiskImpl::next_entry() {
@@ -365,9 +369,7 @@ void UringDiskImpl::wait(std::uint64_t timeout_ns) {
 int UringDiskImpl::run_completions() {
     reap();
     start_waiting();
-    RequestQueue done;
-    std::swap(done, done_);
-    const int run = complete_all(done, in_flight_);
+    const int run = complete_some(done_, in_flight_);
     if (::io_uring_sq_ready(&ring_) > 0) flush();
     return run;
 }

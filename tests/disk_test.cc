@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,6 +23,7 @@
 #include "engine/blocking_io.h"
 #include "engine/clock.h"
 #include "engine/file_set.h"
+#include "engine/request_queue.h"
 #include "engine/thread_disk.h"
 #include "engine/uring_disk.h"
 #include "tests/sim_disk.h"
@@ -515,6 +517,26 @@ TEST_P(RealDisk, ErrorsKeepTheirNumber) {
     EXPECT_EQ(failure.code, Error::kIoError);
     EXPECT_NE(failure.what.find(directory_.path() + "/data"), std::string::npos) << failure.what;
     EXPECT_NE(failure.what.find("errno"), std::string::npos) << failure.what;
+}
+
+// What waits for the first of them goes on before the last one was looked at.
+TEST_P(RealDisk, BurstIsHandedOutSomeAtATime) {
+    constexpr std::uint32_t kBurst = 5 * kCompletionsTogether;
+    AlignedBuffer bytes(kBlockBytes);
+    std::deque<Request> requests;
+    for (std::uint32_t i = 0; i < kBurst; ++i) {
+        requests.emplace_back(DiskRequest::Kind::kWrite, StoreFile::kData, i * kBlockBytes,
+                              bytes.data(), kBlockBytes);
+        disk_->submit(requests.back());
+    }
+    int run = disk_->poll(kSecondNs);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the others have ended, too
+    for (int polls = 0; disk_->in_flight() > 0 && polls < 100; ++polls) {
+        const int some = disk_->poll(kSecondNs);
+        EXPECT_LE(some, kCompletionsTogether);
+        run += some;
+    }
+    EXPECT_EQ(run, static_cast<int>(kBurst));
 }
 
 TEST_P(RealDisk, MayBeOpenedByOneThreadAndUsedByAnother) {
