@@ -186,7 +186,7 @@ class ManyRows {
         if (!state_.valid()) return expired_failure();
         const bool all = begun_ == keys_.size();
         const std::size_t together =
-            all ? missing_.size() : std::clamp<std::size_t>(pages_most_ / 8, 1, kPagesTogether);
+            all ? missing_.size() : std::clamp<std::size_t>(pages_most_ / 32, 1, kPagesTogether);
         for (std::span<const PageId> rest = missing_; !rest.empty();) {
             const auto some = rest.first(std::min(rest.size(), together));
             if (Status asked = requests_.ask(some, key_for(some.front())); !asked.ok())

@@ -27,7 +27,7 @@ constexpr std::uint64_t kMicrosecond = 1'000;
 constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kSecond = 1'000'000'000;
 constexpr std::uint64_t kDay = 86'400 * kSecond;
-constexpr std::uint64_t kEngineLingerNs = 120 * kMicrosecond;  // a fast device's read, and some
+constexpr std::uint64_t kEngineLingerNs = 400 * kMicrosecond;  // bursts of a fast device
 constexpr std::uint32_t kSlotsMax = 65'536;  // the engine looks at each after a publication
 constexpr std::size_t kSocketPathMax = 107;  // sockaddr_un::sun_path with its end
 

@@ -1,6 +1,7 @@
 #include "shm/call_slot.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -42,6 +43,7 @@ bool spin_for_answer(const RingControl& control, std::span<const AwaitedCall> ca
                      std::uint64_t until_ns) {
     constexpr int kLooksBetweenClocks = 32;
     do {
+        ::sched_yield();  // to whoever else wants this processor, the engine first of all
         if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
         for (int look = 0; look < kLooksBetweenClocks; ++look) {
             if (any_answered(calls)) return true;
@@ -76,13 +78,14 @@ bool Linger::for_answer(const RingControl& control, std::span<const AwaitedCall>
     if (any_answered(calls)) return true;
     if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
     if (taken_.test_and_set(std::memory_order_acquire)) return false;
-    bool answered = false;
-    if (skips_ > 0) {
-        --skips_;
+    const bool brief = brief_ > 0;
+    const std::uint64_t awake_ns = brief ? kBriefNsMax : kAwakeNsMax;
+    const bool answered = spin_for_answer(control, calls, now_ns() + awake_ns);
+    if (brief) {
+        --brief_;
     } else {
-        answered = spin_for_answer(control, calls, now_ns() + kAwakeNsMax);
-        skips_next_ = answered ? 1 : std::min(skips_next_ * 2, kSkipsMax);
-        if (!answered) skips_ = skips_next_;
+        brief_next_ = answered ? 1 : std::min(brief_next_ * 2, kBriefMax);
+        if (!answered) brief_ = brief_next_;
     }
     taken_.clear(std::memory_order_release);
     return answered;

@@ -79,24 +79,27 @@ bool wait_for_answer(RingControl& control, std::span<const AwaitedCall> calls,
 
 // Waiting awake for an answer that a fast device brings about as soon as a thread can be woken: to
 // sleep and to be woken costs some ten microseconds (more on a virtual machine), which a lone
-// reader's miss would pay in full. `kAwakeNsMax` at most, and only while no other thread of the
-// process waits: with several, the processor is of more use to them. Where that was not enough, the
-// next calls sleep at once, more of them each time.
+// reader's miss would pay in full, and behind which a device that answers in bursts has nothing to
+// do. `kAwakeNsMax` at most, giving way to whoever wants the processor, and only while no other
+// thread of the process waits: with several, the processor is of more use to them. Where that was
+// not enough, the next calls wait `kBriefNsMax`, as long as answers of a burst are apart; more of
+// them each time.
 // Thread-safe; the object belongs to one connection of the client.
 class Linger {
   public:
-    static constexpr std::uint64_t kAwakeNsMax = 150'000;
+    static constexpr std::uint64_t kAwakeNsMax = 1'000'000;
+    static constexpr std::uint64_t kBriefNsMax = 40'000;
 
     // True: one of the answers is there. False: sleep for it (wait_for_answer).
     bool for_answer(const RingControl& control, std::span<const AwaitedCall> calls);
 
   private:
-    static constexpr std::uint32_t kSkipsMax = 64;
+    static constexpr std::uint32_t kBriefMax = 64;
 
     std::atomic_flag taken_;
     // What follows belongs to whoever has taken it.
-    std::uint32_t skips_ = 0;  // of these calls, still
-    std::uint32_t skips_next_ = 1;
+    std::uint32_t brief_ = 0;  // calls still that wait briefly
+    std::uint32_t brief_next_ = 1;
 };
 
 // A copy of an answer, made after is_answered().

@@ -61,7 +61,7 @@ TEST(CallSlot, ALoneCallerLingersForItsAnswer) {
     EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 1)));  // nobody answers
     calls.answers.give(calls.slots.data(), 3, 1, Error::kOk);
     EXPECT_TRUE(linger.for_answer(calls.control, calls.awaited(3, 1)));
-    // After a time for nothing the next two calls sleep at once; the third waits awake again, and
+    // After a time for nothing the next two calls wait briefly; the third waits awake again, and
     // here as long as it takes: a machine may put the answering thread aside.
     EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 2)));
     EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 2)));
