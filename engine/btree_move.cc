@@ -96,9 +96,10 @@ Tree::SparseLeaves Tree::find_sparse(const std::byte* from, std::uint32_t looks)
     const InnerView node = inner(step.page);
     const bool dense = step.index == 0 && looks_dense(node, found);
     found.parent = step.page;
+    std::uint32_t pairs = 0;  // samples do not count: a step of any size goes on
     for (std::uint32_t i = step.index; !dense && found.ok() && i + 1 < node.count(); ++i) {
         if (i > 0) node.copy_key(i, found.next.data());
-        if (found.looked >= looks) return found;
+        if (pairs++ >= looks) return found;
         found.index = i;
         const bool there = is_leaf(node.child(i), found) && is_leaf(node.child(i + 1), found);
         if (!there) break;
@@ -115,7 +116,8 @@ Tree::SparseLeaves Tree::find_sparse(const std::byte* from, std::uint32_t looks)
         found.next = behind.next;
         return found;
     }
-    for (std::uint32_t i = found.index; found.missing && i < node.count(); ++i) {
+    // Pairs are looked at one after the other; samples may be all that is ever read of this node.
+    for (std::uint32_t i = found.index; pairs > 0 && i < node.count(); ++i) {
         if (found.ahead_count == SparseLeaves::kAheadMost) break;
         if (newest(node.child(i)) == nullptr) found.ahead[found.ahead_count++] = node.child(i);
     }

@@ -170,6 +170,52 @@ TEST_F(CompactionTest, SparseLeavesAreMergedWhereverTheyAre) {
     }
 }
 
+// Leaves that are less than dense, and whose pairs are too full to merge, however small the steps.
+TEST_F(CompactionTest, SmallStepsComeToTheEnd) {
+    constexpr std::uint32_t kLeaves = 40;
+    auto schema =
+        Schema::make("sparse", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 200}}, 1);
+    ASSERT_TRUE(schema.ok());
+    start(compaction_store(1'000));
+    const TableId sparse = store->create_table(*client, *schema);
+    const std::vector<std::byte> pad(200, std::byte{7});
+    for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) {
+        TransactionBytes put;
+        for (std::uint32_t row = 0; row < 19; ++row) {
+            put.operation(OperationKind::kPut, sparse, row_key(leaf * 19 + row), pad);
+        }
+        ASSERT_EQ(store->commit(*client, put).error, Error::kOk);
+    }
+    for (std::uint32_t leaf = 0; leaf < kLeaves; ++leaf) {
+        TransactionBytes erase;
+        erase.operation(OperationKind::kDeleteRange, sparse, row_key(leaf * 19 + 12),
+                        row_key(leaf * 19 + 19));
+        ASSERT_EQ(store->commit(*client, erase).error, Error::kOk);
+    }
+    settle();
+    ASSERT_GE(pages_of(sparse), kLeaves);
+    for (const std::uint32_t pages : {1u, 4u}) {
+        CompactClient compaction(*client, pages);
+        ASSERT_TRUE(compact(compaction)) << pages << " pages a step";
+        EXPECT_EQ(compaction.error(), Error::kOk);
+    }
+}
+
+TEST_F(CompactionTest, DenseLeavesAreNotReadToFindThatOut) {
+    start(compaction_store(4'000));
+    put_rows(*store, *client, table, 0, 4'000, rows);  // in the order of their keys: leaves are full
+    settle();
+    ASSERT_GE(pages_of(table), 400u);
+    ASSERT_TRUE(store->stop());
+    open(store->disk->clone(5));
+    const auto& reads =
+        store->pool->stats().counter[static_cast<std::uint32_t>(Counter::kPageReads)];
+    const std::uint64_t before = reads.load();
+    CompactClient compaction(*client, 1);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_LE(reads.load() - before, 20u) << "some leaves of each inner node";
+}
+
 TEST_F(CompactionTest, SecondRunFindsNothingToDo) {
     start();
     fill();
