@@ -17,11 +17,16 @@ Failure step_failure(const Answer& answer) {
         case Error::kDenied:
             return {Error::kDenied, "compaction needs the rights of an admin"};
         case Error::kCorruption:
-        case Error::kIoError:
             if (answer.failed_operation == kNoOperation) break;
             return {answer.error, "page " + std::to_string(answer.failed_operation) +
                                       " is damaged or nobody's: compaction stopped there; verify "
                                       "the store (bidstored --verify) and restore a backup"};
+        case Error::kIoError:
+            if (answer.failed_operation == kNoOperation) break;
+            return {answer.error, "page " + std::to_string(answer.failed_operation) +
+                                      " could not be read, or not be written elsewhere: compaction "
+                                      "stopped there and nothing is lost; the daemon's log names "
+                                      "the place; look at the device, then run it again"};
         default:
             break;
     }

@@ -60,10 +60,10 @@ Engine::Core::Wait Engine::Core::handle_compact(const ClientRequest& request, Pa
     compaction_.moved = compaction_.looked = 0;
     Wait wait = Wait::kNone;
     const CompactState state = compact(wanted.pages, wait, page);
-    const bool goes_on = wait == Wait::kPage || (wait == Wait::kRoom && compaction_.goes_on);
+    const bool goes_on = wait == Wait::kPage || wait == Wait::kCopy;
     if (goes_on && compaction_.moved + compaction_.looked == 0) return wait;
     if (compaction_.damaged) {
-        port_.answer(request.from, Error::kCorruption, Csn{}, compaction_.damaged.value);
+        port_.answer(request.from, compaction_.error, Csn{}, compaction_.damaged.value);
         end_compaction();
         return Wait::kNone;
     }
@@ -100,7 +100,6 @@ void Engine::Core::end_compaction() {
 
 CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page) {
     Space& space = storage_.space;
-    compaction_.goes_on = false;
     // A load takes whole chunks where it finds them: one thing after the other.
     if (!space.growth().idle() || !loads_.empty()) return CompactState::kWaiting;
     note_growth();

@@ -52,6 +52,7 @@ class Engine::Core {
         kNone,  // it is done
         kPage,  // for a page to come into the pool
         kRoom,  // for frames, log, journal or space, or for its turn while writers are slowed
+        kCopy,  // for its own reads and writes: in want of nothing
     };
     struct Parked {
         ClientRequest request;
@@ -77,7 +78,6 @@ class Engine::Core {
         std::vector<std::uint32_t> kept;    // that something keeps from being emptied
         std::vector<TableId> tables;        // with extents in them; rows are looked through
         std::vector<std::byte> walked;      // of the last one, up to here
-        bool goes_on = false;               // without an answer to the client
         bool waits_for_pause = false;       // give_back() comes when no checkpoint runs
         std::uint32_t punching = 0;         // the chunk that growth punches
         std::uint32_t filling = 0;          // the one that it fills, so that the file ends sooner
@@ -85,6 +85,7 @@ class Engine::Core {
         std::uint64_t given_back_bytes = 0;
         std::uint64_t moved = 0;  // by the step under way
         PageId damaged;           // what stopped it
+        Error error = Error::kCorruption;  // and how
     };
 
     struct ExtentSweep {  // over the chunks, for extents of dead rows
@@ -98,6 +99,7 @@ class Engine::Core {
     bool take_commands();
     bool take_requests();
     bool retry_parked();
+    bool anyone_waits() const;
     bool pump_checkpoint();
     bool after_publication();
     bool relieve_pool();

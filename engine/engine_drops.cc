@@ -15,7 +15,7 @@ constexpr std::uint64_t kQuarantineMost = 1u << 18;
 }  // namespace
 
 bool Engine::Core::drop_tables() {
-    if (stopping_ || !parked_.empty()) return false;
+    if (stopping_ || anyone_waits()) return false;
     for (TableEntry* table : storage_.catalog->dropping()) {
         const Drop dropped = drop_leaves_of(*table);
         if (dropped != Drop::kStuck) return dropped == Drop::kStep;

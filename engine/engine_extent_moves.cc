@@ -27,8 +27,7 @@ Engine::Core::Wait Engine::Core::move_extents(PageId& missing) {
     if (extent_move_.idle()) return next_extent(missing);
     compaction_.moved += extent_move_.pump();
     if (extent_move_.copied() || extent_move_.failed()) return attach_copy(missing);
-    compaction_.goes_on = true;
-    return Wait::kRoom;
+    return Wait::kCopy;
 }
 
 Engine::Core::Wait Engine::Core::next_extent(PageId& missing) {
@@ -46,21 +45,19 @@ Engine::Core::Wait Engine::Core::next_extent(PageId& missing) {
             return Wait::kNone;
         }
         if (value.found) {
-            compaction_.goes_on = true;
             if (extent_move_.begin(table->id, compaction_.walked, value.reference, kMovedRunsMax)) {
                 extent_move_.pump();
-                return Wait::kRoom;
+                return Wait::kCopy;
             }
             // The free pages lie in too many pieces.
             for (const ExtentRun& run : value.reference.all_runs()) {
                 const std::uint32_t chunk = chunk_of(PageId{run.first});
                 if (storage_.space.closed(chunk)) keep_chunk(chunk);
             }
-            return Wait::kRoom;
+            return Wait::kCopy;
         }
         if (table != nullptr && !value.end) {
-            compaction_.goes_on = true;
-            return Wait::kRoom;
+            return Wait::kCopy;
         }
         compaction_.tables.pop_back();
         compaction_.walked.clear();
@@ -112,7 +109,7 @@ Engine::Core::MovingValue Engine::Core::find_moving(const TableEntry& table) {
 // what was wrong with the copying is, too.
 Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
     ExtentMove& move = extent_move_;
-    if (!move.quiet()) return Wait::kRoom;
+    if (!move.quiet()) return Wait::kCopy;
     const PagesInUse looked_at(storage_.pool);
     TableEntry* table = storage_.catalog->find(move.table());
     Lookup row;
@@ -126,7 +123,11 @@ Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
     std::span<const std::byte> moved;
     if (row.found) moved = moved_row(table->schema, row.value, move.from(), move.to(), bytes);
     if (row.corrupt) compaction_.damaged = row.corrupt;
-    if (!moved.empty() && move.failed()) compaction_.damaged = move.bad_page();
+    if (!moved.empty() && move.failed()) {
+        compaction_.damaged = move.bad_page();
+        compaction_.error = move.failure().code;
+        say(3, "compaction: " + move.failure().what);
+    }
     if (moved.empty() || move.failed()) {
         move.end(false);
         return Wait::kNone;

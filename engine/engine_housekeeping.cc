@@ -15,7 +15,7 @@ constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // between two walks 
 // Forgets sessions by a logged record each. One whose client is connected stays, however long it
 // has been silent.
 bool Engine::Core::expire_sessions() {
-    if (stopping_ || !parked_.empty() || clock_.monotonic_ns() < next_expiry_ns_) return false;
+    if (stopping_ || anyone_waits() || clock_.monotonic_ns() < next_expiry_ns_) return false;
     TableEntry& table = storage_.catalog->sessions();
     const PagesInUse looked_at(storage_.pool);
     const std::uint64_t now_us = clock_.wall_us();

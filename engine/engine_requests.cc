@@ -66,6 +66,12 @@ Error Engine::Core::bring_in(PageId page) {
     return error == Error::kNoSuchPage ? Error::kCorruption : error;
 }
 
+// For a page or for room: then housekeeping takes neither from them.
+bool Engine::Core::anyone_waits() const {
+    return std::any_of(parked_.begin(), parked_.end(),
+                       [](const auto& parked) { return parked.second.wait != Wait::kCopy; });
+}
+
 bool Engine::Core::retry_parked() {
     // Without an answer they are sent again, to the next daemon; here they would wait for nothing.
     if (stopping_) return false;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/blocking_io.h"
+
 namespace bidstore {
 namespace {
 
@@ -36,7 +38,7 @@ bool ExtentMove::begin(TableId table, std::span<const std::byte> key, const Valu
     to_.crc = from.crc;
     for (const ExtentRun& run : runs_) to_.runs[to_.run_count++] = run;
     done_ = told_ = piece_ = crc_ = 0;
-    error_ = Error::kOk;
+    failure_ = {};
     bad_page_ = PageId{};
     state_ = State::kReading;
     return true;
@@ -95,7 +97,7 @@ void ExtentMove::on_completed(const DiskRequest& request) {
     if (request.result < 0) {
         const bool read = request.kind == DiskRequest::Kind::kRead;
         const std::uint64_t page = request.offset_bytes / kPageBytes;
-        fail(Error::kIoError,
+        fail(io_failure(disk_, request),
              read ? PageId{static_cast<std::uint32_t>(page)} : PageId{from_.runs[0].first});
     }
     if (!quiet() || state_ == State::kFailed) return;
@@ -111,7 +113,7 @@ bool ExtentMove::check_piece() {
         const PageId old = page_at(from_, done_ + i);
         const std::uint32_t crc = crc32c(bytes, kPageBytes);
         if (from_file_[i] && crc != space_.known_crc(old)) {
-            fail(Error::kCorruption, old);
+            fail({Error::kCorruption, name_of(old) + ": its checksum is not its chunk's"}, old);
             return false;
         }
         space_.copied(page_at(to_, done_ + i), crc);
@@ -119,7 +121,8 @@ bool ExtentMove::check_piece() {
         crc_ = crc32c(bytes, std::min(kPageBytes, from_.length_bytes - before), crc_);
     }
     if (done_ + piece_ < pages_ || crc_ == from_.crc) return true;
-    fail(Error::kCorruption, PageId{from_.runs[0].first});
+    const PageId page{from_.runs[0].first};
+    fail({Error::kCorruption, name_of(page) + ": the value's checksum is not its row's"}, page);
     return false;
 }
 
@@ -138,9 +141,13 @@ void ExtentMove::write_piece() {
     }
 }
 
-void ExtentMove::fail(Error error, PageId page) {
-    if (error_ == Error::kOk) {
-        error_ = error;
+std::string ExtentMove::name_of(PageId page) const {
+    return disk_.path(StoreFile::kData) + " page " + std::to_string(page.value);
+}
+
+void ExtentMove::fail(Failure failure, PageId page) {
+    if (!bad_page_) {
+        failure_ = std::move(failure);
         bad_page_ = page;
     }
     state_ = State::kFailed;

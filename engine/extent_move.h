@@ -12,8 +12,9 @@
 // Owns:   the buffer of a piece; from begin() to end() the pages of the copy, unless they were
 //         attached. It must be quiet() when it goes.
 // Bounds: kPiecePages at a time.
-// Errors: failed() with the page: a copy of a value that is a row's no more may fail for nothing,
-//         since its pages may have become others.
+// Errors: failed() with the page that was to be copied, and what was wrong: kCorruption of the
+//         page, kIoError of the device, perhaps of its new place. A copy of a value that is a row's
+//         no more may fail for nothing, since its pages may have become others.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,7 @@ class ExtentMove {
     bool quiet() const { return in_flight_ == 0; }
     bool copied() const { return state_ == State::kCopied; }
     bool failed() const { return state_ == State::kFailed && quiet(); }
-    Error error() const { return error_; }
+    const Failure& failure() const { return failure_; }
     PageId bad_page() const { return bad_page_; }
 
     // The value of the row with this key that `from` refers to. False: there is no place for it,
@@ -70,7 +71,8 @@ class ExtentMove {
     bool check_piece();
     void submit(DiskRequest::Kind kind, PageId page, std::uint32_t first, std::uint32_t pages);
     void on_completed(const DiskRequest& request);
-    void fail(Error error, PageId page);
+    void fail(Failure failure, PageId page);
+    std::string name_of(PageId page) const;
 
     Space& space_;
     Pool& pool_;
@@ -90,7 +92,7 @@ class ExtentMove {
     AlignedBuffer buffer_{kPiecePages * kPageBytes};
     std::vector<DiskRequest> requests_;  // of the piece, one per run of neighbours
     std::vector<bool> from_file_;        // pages of the piece that were read from the file
-    Error error_ = Error::kOk;
+    Failure failure_;
     PageId bad_page_;
 };
 

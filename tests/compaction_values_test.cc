@@ -2,6 +2,8 @@
 // the middle give their blocks back where they stand, and take them again before they are used.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <random>
 
 #include "engine/engine_core.h"
@@ -233,6 +235,37 @@ TEST_F(CompactionValues, DamagedValueStopsItByNameAndTheRestGoesOn) {
     EXPECT_EQ(compaction.error(), Error::kCorruption);
     EXPECT_EQ(compaction.last().failed_operation, last.value);
     put(1, 4);
+}
+
+// A device that refuses once damages nothing: the value stays where it was.
+TEST_F(CompactionValues, RefusedReadOrWriteOfACopyIsNoDamage) {
+    start();
+    fill();
+    ASSERT_TRUE(store->stop());
+    const auto before = store->disk->clone(5);
+    std::uint32_t refused = 0;
+    for (std::uint64_t step = 1; step <= 24; ++step) {
+        SCOPED_TRACE(step);
+        open(before->clone(step));
+        store->disk->fail_at(store->disk->steps() + step, EIO);
+        CompactClient compaction(*client);
+        static_cast<void>(compact(compaction));
+        if (!store->engine->fence_reason().empty() || compaction.error() == Error::kOk) continue;
+        ++refused;
+        EXPECT_EQ(compaction.error(), Error::kIoError);
+        const auto told = std::count_if(
+            store->log_lines.begin(), store->log_lines.end(), [](const std::string& line) {
+                return line.find("errno 5") != std::string::npos &&
+                       line.find(" at ") != std::string::npos;
+            });
+        EXPECT_GE(told, 1);
+        settle();  // a read that failed is remembered for a moment
+        CompactClient again(*client);
+        ASSERT_TRUE(compact(again));
+        EXPECT_EQ(again.error(), Error::kOk);
+        expect_sound();
+    }
+    EXPECT_GE(refused, 3u);
 }
 
 // ---- chunks in the middle
