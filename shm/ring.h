@@ -116,6 +116,13 @@ class RingProducer {
         const std::uint32_t unit = position & (ring_bytes_ / kRingUnitBytes - 1);
         return reinterpret_cast<RecordHeader*>(ring_ + std::size_t{unit} * kRingUnitBytes);
     }
+    // Units that such a record leaves free. The writes of a process would take all there is while
+    // the engine holds them back, and its reads wait for room; a record that fits in no other way
+    // leaves none.
+    static std::uint32_t spared(RecordKind kind, std::uint32_t units, std::uint32_t ring_size) {
+        const std::uint32_t part = ring_size / 8;
+        return kind == RecordKind::kPageRequest || units + part > ring_size ? 0 : part;
+    }
     void write_padding(std::uint32_t position, std::uint32_t units);
     RingClaim fill(std::uint32_t position, std::uint64_t number, const ClaimRequest& request);
 
@@ -137,7 +144,8 @@ inline RingClaim RingProducer::try_claim(const ClaimRequest& request) {
         const auto position = static_cast<std::uint32_t>(claimed);
         const std::uint32_t to_end = ring_size - (position & (ring_size - 1));
         const std::uint32_t padding = units > to_end ? to_end : 0;
-        if (position - head + padding + units > ring_size) return {};
+        const std::uint32_t spare = spared(request.kind, padding + units, ring_size);
+        if (position - head + padding + units + spare > ring_size) return {};
         const std::uint64_t next =
             ((claimed >> 32) + writes) << 32 | std::uint32_t{position + padding + units};
         // Relaxed: the place becomes ours by the exchange itself; the bytes were acquired by head,
@@ -367,11 +375,17 @@ inline TakeResult RingConsumer::take_page_request(std::span<std::byte> buffer,
         const TakeResult result = look_at(at, record, length_bytes);
         if (result != TakeResult::kRecord) return result;
         ahead_ += ring_units(length_bytes);
-        if (record.kind != RecordKind::kPageRequest) continue;
-        copy_payload(at, length_bytes, buffer, record);
-        const auto taken = RecordKind::kAborted;
-        std::memcpy(unit_at(at) + offsetof(RecordHeader, kind), &taken, sizeof taken);
-        return TakeResult::kRecord;
+        const bool wanted = record.kind == RecordKind::kPageRequest;
+        const bool skipped =
+            record.kind == RecordKind::kPadding || record.kind == RecordKind::kAborted;
+        if (wanted) copy_payload(at, length_bytes, buffer, record);
+        if (at == position_ && (wanted || skipped)) {
+            consume(length_bytes);  // nothing waits before it: its place is free again
+        } else if (wanted) {
+            const auto taken = RecordKind::kAborted;
+            std::memcpy(unit_at(at) + offsetof(RecordHeader, kind), &taken, sizeof taken);
+        }
+        if (wanted) return TakeResult::kRecord;
     }
     return TakeResult::kEmpty;
 }

@@ -161,6 +161,39 @@ TEST(Ring, PageRequestsAreTakenAheadOfRecordsThatWait) {
     EXPECT_EQ(ring.consumer.position(), ring.claimed());
 }
 
+TEST(Ring, PageRequestsGoOnForeverWhileTheWriteBeforeThemWaits) {
+    TestRing ring;
+    ASSERT_TRUE(ring.put(RecordKind::kTransaction, 100, 1));
+    ASSERT_EQ(ring.take(), TakeResult::kRecord);  // taken, and it waits: the ring is paused
+    const std::uint32_t units = static_cast<std::uint32_t>(ring.buffer.size() * 2 / kRingUnitBytes);
+    for (std::uint32_t i = 0; i < 4 * units; ++i) {
+        ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 2)) << i;
+        ASSERT_EQ(ring.consumer.take_page_request(ring.buffer, ring.taken), TakeResult::kRecord);
+        ring.consumer.publish_head();
+    }
+    EXPECT_EQ(ring.take(), TakeResult::kEmpty);
+}
+
+TEST(Ring, WritesLeaveRoomForPageRequests) {
+    TestRing ring;
+    while (ring.put(RecordKind::kTransaction, 10, 1)) {
+    }
+    ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 2));
+    EXPECT_EQ(ring.consumer.take_page_request(ring.buffer, ring.taken), TakeResult::kRecord);
+    // The largest record fits all the same, wherever the ring stands.
+    while (ring.take() == TakeResult::kRecord) {
+    }
+    ring.consumer.publish_head();
+    for (int i = 0; i < 20; ++i) {
+        ASSERT_TRUE(ring.put(RecordKind::kTransaction, 10, 1));
+        ASSERT_EQ(ring.take(), TakeResult::kRecord);
+        ring.consumer.publish_head();
+        ASSERT_TRUE(ring.put(RecordKind::kTransaction, ring.producer.payload_bytes_max(), 1));
+        ASSERT_EQ(ring.take(), TakeResult::kRecord);
+        ring.consumer.publish_head();
+    }
+}
+
 TEST(Ring, LooksOnceAroundAFullRingOfRecordsThatWait) {
     TestRing ring;
     while (ring.put(RecordKind::kTransaction, 10, 1)) {
@@ -203,23 +236,23 @@ TEST(RingDeathTest, WriteIsNeverAborted) {
 TEST(Ring, RefusesAClaimWithoutRoomAndLeavesTheRingAsItIs) {
     TestRing ring;
     int records = 0;
-    while (ring.put(RecordKind::kTransaction, 100, 1)) ++records;
+    while (ring.put(RecordKind::kPageRequest, 100, 1)) ++records;
     EXPECT_EQ(records, static_cast<int>(kUnits) / 3);
     const std::uint64_t before = ring.control.claim.load();
-    EXPECT_FALSE(ring.claim(RecordKind::kTransaction, 100));
+    EXPECT_FALSE(ring.claim(RecordKind::kPageRequest, 100));
     EXPECT_EQ(ring.control.claim.load(), before);
 }
 
 TEST(Ring, RoomComesBackWithTheHeadOnly) {
     TestRing ring;
-    while (ring.put(RecordKind::kTransaction, 32, 1)) {
+    while (ring.put(RecordKind::kPageRequest, 32, 1)) {
     }
-    EXPECT_EQ(ring.claimed(), kUnits) << "a ring can be filled to the last unit";
+    EXPECT_EQ(ring.claimed(), kUnits) << "these fill it to the last unit";
     ASSERT_EQ(ring.take(), TakeResult::kRecord);
-    EXPECT_FALSE(ring.put(RecordKind::kTransaction, 32, 1)) << "taken, but not given back";
+    EXPECT_FALSE(ring.put(RecordKind::kPageRequest, 32, 1)) << "taken, but not given back";
     ring.consumer.publish_head();
-    EXPECT_TRUE(ring.put(RecordKind::kTransaction, 32, 1));
-    EXPECT_FALSE(ring.put(RecordKind::kTransaction, 32, 1));
+    EXPECT_TRUE(ring.put(RecordKind::kPageRequest, 32, 1));
+    EXPECT_FALSE(ring.put(RecordKind::kPageRequest, 32, 1));
 }
 
 TEST(Ring, RecordThatDoesNotFitBeforeTheEndIsPrecededByPadding) {
@@ -249,8 +282,8 @@ TEST(Ring, RecordThatEndsWithTheRingNeedsNoPadding) {
 TEST(Ring, PaddingCountsAsRoomTaken) {
     TestRing ring{0, kUnits - 2};
     ring.control.head.store(3 - 2);  // 1: units from kUnits - 2 to kUnits and 0 are free
-    EXPECT_FALSE(ring.claim(RecordKind::kTransaction, 130));
-    EXPECT_TRUE(ring.claim(RecordKind::kTransaction, 60));
+    EXPECT_FALSE(ring.claim(RecordKind::kPageRequest, 130));
+    EXPECT_TRUE(ring.claim(RecordKind::kPageRequest, 60));
 }
 
 TEST(Ring, PositionsGoOnBeyond32Bits) {
