@@ -30,31 +30,41 @@ void ClientPort::attach(const ClientCommand& command, std::uint64_t last_number)
     client->ring = std::make_unique<RingConsumer>(
         *client->control, segment.base + segment.ring_offset, segment.ring_bytes);
     client->slot_states.resize(segment.slot_count);
+    client->attached_ns = clock_.monotonic_ns();
+    client->episodes_before.resize(segment.slot_count);
     for (std::uint32_t slot = 0; slot < segment.slot_count; ++slot) {
         RevokedEntry& revoked = pool_.revoked()[segment.first_slot + slot];
         SlotWatcher::prepare(client->slots[slot], revoked);
-        client->slot_states[slot].episode = SlotWatcher::look(client->slots[slot]).episode;
+        client->episodes_before[slot] = revoked.load();
+        client->slot_states[slot].episode = revoked.load();
     }
     buffer_.resize(std::max<std::size_t>(buffer_.size(), client->ring->record_bytes_max()));
     by_id_[client->id] = client.get();
     clients_.push_back(std::move(client));
 }
 
+// The next owner's episodes start above what is revoked, so a hostile number must not use them all
+// up; but what is not revoked is believed by its reader.
+std::uint64_t ClientPort::episodes_at_most(const Client& client, std::uint32_t slot,
+                                           std::uint64_t now_ns) const {
+    return client.episodes_before[slot] + kEpisodesAhead + (now_ns - client.attached_ns);
+}
+
+// `episode` is one that a reader can have reached.
 void ClientPort::revoke(Client& client, std::uint32_t slot, std::uint64_t episode) {
-    // The next owner's episodes start above: a hostile number must not use them all up. Whoever
-    // wrote it harms its own reads alone.
-    constexpr std::uint64_t kStepMax = std::uint64_t{1} << 40;
-    RevokedEntry& revoked = pool_.revoked()[client.segment.first_slot + slot];
-    const std::uint64_t before = revoked.load();
-    SlotWatcher::revoke(revoked, std::min(episode, before + kStepMax));
+    SlotWatcher::revoke(pool_.revoked()[client.segment.first_slot + slot], episode);
 }
 
 void ClientPort::detach(std::uint64_t client_id) {
     Client* client = find(client_id);
     if (client == nullptr) return;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
     for (std::uint32_t slot = 0; slot < client->segment.slot_count; ++slot) {
+        const std::uint64_t newest = std::min(SlotWatcher::look(client->slots[slot]).episode,
+                                              episodes_at_most(*client, slot, now_ns));
+        const std::uint64_t revoked = pool_.revoked()[client->segment.first_slot + slot].load();
         // All that it may begin from now on, too: the process may live on without a connection.
-        revoke(*client, slot, kSlotPinAll);
+        revoke(*client, slot, std::max(newest, revoked) + kEpisodesAfterDetach);
     }
     by_id_.erase(client_id);
     std::erase_if(clients_, [&](const auto& other) { return other.get() == client; });
@@ -186,6 +196,9 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
     if (fresh) seen = SlotWatcher::look_again(client.slots[slot], seen);
     if (seen.pins_all()) seen = settle_pin_all(client.slots[slot], seen);
     if (!seen.counts(revoked)) return;
+    if (seen.episode > episodes_at_most(client, slot, now_ns)) {
+        return hostile(client.id, "an episode that no reader can have reached");
+    }
     if (fresh) {
         const std::uint64_t pinned_run = state.pinned_run_since_ns;
         state = {seen.episode, kSlotIdle, now_ns, pinned_run, 0, last_scan_visible_};
@@ -285,13 +298,14 @@ std::uint32_t ClientPort::take_touches(std::span<std::uint32_t> room) {
     return taken;
 }
 
-ClientPort::Holding ClientPort::holding_of(const Client& client) const {
+ClientPort::Holding ClientPort::holding_of(const Client& client, std::uint64_t now_ns) const {
     Holding holding;
     std::uint64_t oldest = ~std::uint64_t{0};
     for (std::uint32_t slot = 0; slot < client.segment.slot_count; ++slot) {
         const ReaderSlot& line = client.slots[slot];
         const SlotSighting seen = settle_pin_all(line, SlotWatcher::look(line));
         if (!seen.counts(pool_.revoked()[client.segment.first_slot + slot].load())) continue;
+        if (seen.episode > episodes_at_most(client, slot, now_ns)) continue;  // scan() ends it
         holding.held.pin_all |= seen.pins_all();
         holding.held.csns.push_back(seen.word);
         holding.held.looked.push_back(std::max(seen.word, seen.looked));
@@ -309,8 +323,9 @@ ClientPort::Holding ClientPort::holding_of(const Client& client) const {
 bool ClientPort::revoke_greediest(const Pool& pool, std::uint64_t versions_max) {
     Client* greediest = nullptr;
     Holding holding;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
     for (const auto& client : clients_) {
-        Holding its = holding_of(*client);
+        Holding its = holding_of(*client, now_ns);
         const std::uint64_t versions = pool.kept_for(its.held);
         if (versions <= versions_max) continue;
         versions_max = versions;

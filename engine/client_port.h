@@ -115,6 +115,8 @@ class ClientPort {
         CallSlot* calls = nullptr;
         Answers answers;
         std::vector<SlotState> slot_states;
+        std::uint64_t attached_ns = 0;
+        std::vector<std::uint64_t> episodes_before;  // by slot: those of its former owners
         std::uint32_t offences = 0;
         std::uint32_t unanswered = 0;  // records taken; a client has a call slot for each
         bool paused = false;
@@ -129,6 +131,12 @@ class ClientPort {
     static constexpr std::uint32_t kLooksMax = 64;
     static constexpr std::uint32_t kMarkedSlotsMax = 512;  // looked at in one take_touches()
     static constexpr std::uint64_t kPinnedRunsMax = 5;
+    // No thread begins more than one episode in a nanosecond. What it began since the clock was
+    // read, however long the engine was kept from going on, is far less than this.
+    static constexpr std::uint64_t kEpisodesAhead = 1u << 24;
+    // Of a process that lives on without its connection, until its library notices. Numbers last
+    // for 2^30 detaches of a slot.
+    static constexpr std::uint64_t kEpisodesAfterDetach = std::uint64_t{1} << 34;
     // A slot that showed PIN_ALL in the scan under way.
     struct Pinned {
         Client* client;
@@ -145,8 +153,10 @@ class ClientPort {
                                std::span<std::uint32_t> room);
     void end_pinned_run(std::uint64_t now_ns);
     void offend(Client& client, const char* reason);
+    std::uint64_t episodes_at_most(const Client& client, std::uint32_t slot,
+                                   std::uint64_t now_ns) const;
     void revoke(Client& client, std::uint32_t slot, std::uint64_t episode);
-    Holding holding_of(const Client& client) const;
+    Holding holding_of(const Client& client, std::uint64_t now_ns) const;
     SlotSighting settle_pin_all(const ReaderSlot& slot, SlotSighting seen) const;
 
     Clients& seam_;

@@ -406,6 +406,54 @@ TEST_F(LeaseTest, NextOwnerOfASlotBeginsAboveWhatIsDead) {
     store->disconnect(next);
 }
 
+// A hostile number must not use up the episodes of those who come, so what was revoked of an
+// episode ended 2^40 above what was dead: a reader with more behind it than that (some days of
+// nothing but short snapshots) believed a snapshot that had ended, and read frames of others.
+TEST_F(LeaseTest, ReaderWithAnyNumberOfEpisodesBehindItLosesItsSnapshot) {
+    start(small_store());
+    put(1, 10);
+    std::uint64_t episodes = (std::uint64_t{1} << 42) + 7;
+    for (const bool detached : {false, true}) {
+        store->clock.advance_ns(2 * episodes);
+        reader->segment().slots()[0].episode.store(episodes);  // as it is after so many
+        episodes += episodes;
+        SlotOwner slot = slot_of(*reader, 0);
+        slot.begin();
+        pass(0);
+        EXPECT_TRUE(slot.valid());
+        if (detached) store->disconnect(*reader);
+        if (!detached) pass(5'200 * kMillisecondNs);
+        EXPECT_FALSE(slot.valid());
+        slot.end();
+    }
+    EXPECT_EQ(counter(Counter::kHostileEvents), 0u);
+}
+
+// One that could not be revoked kept what it held, whatever its budget, and was found to be the
+// greediest for ever, which let the others be greedy.
+TEST_F(LeaseTest, EpisodeThatNoReaderCanHaveReachedHoldsNothingAndIsCutOff) {
+    SimStoreOptions options = small_store();
+    options.engine.max_held_bytes = 40 * kPageBytes;
+    for (const std::uint64_t episode : {std::uint64_t{1} << 41, ~std::uint64_t{0}}) {
+        start(options);
+        put(1, 10);
+        pass(0);
+        announce(*reader, 1, episode, visible());
+        EXPECT_TRUE(store->run_until([&] { return cut_off(*reader); }));
+        EXPECT_NE(store->clients.cut_off_clients.at(reader->id()).find("episode"),
+                  std::string::npos);
+        for (std::uint64_t id = 0; id < 300; ++id) put(id, 1);
+        const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+        EXPECT_TRUE(store->run_until([&] { return !checkpointer.running(); }));
+        pass(0);
+        EXPECT_EQ(retired(), 0u) << "before it is let go";
+        store->disconnect(*reader);
+        const std::uint64_t revoked = view->revoked()[reader->segment().first_slot() + 1].load();
+        EXPECT_LT(revoked, std::uint64_t{1} << 35) << "those who come need numbers, too";
+        put(1, 11);
+    }
+}
+
 // A scan loads word and episode one after the other, and the reader does not wait in between. Its
 // snapshots last for some scans each, so an old word beside a new episode would look impossible.
 TEST_F(LeaseTest, HastyReaderIsNeverTakenForHostile) {
