@@ -388,7 +388,7 @@ class Description {
     static consteval bool members_unique(std::index_sequence<I...>) {
         return ((find<Column<I>::kMember>() == I) && ...);
     }
-    static consteval std::uint16_t time_index() {
+    static constexpr std::uint16_t time_index() {
         for (std::size_t i = 0; i < kColumns; ++i) {
             if (!table.time.name.empty() && kNames[i] == table.time.name) {
                 return static_cast<std::uint16_t>(i);
