@@ -3,11 +3,9 @@
 // The daemon runs as the test's user; the hostile client as another one, which takes root.
 
 #include <fcntl.h>
-#include <grp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -21,23 +19,9 @@
 namespace bidstore {
 namespace {
 
-constexpr uid_t kNobody = 65534;
 constexpr uid_t kStranger = 65533;
 const bool kRoot = ::geteuid() == 0;
 const char* const kNeedsRoot = "needs root, to be another user than the daemon";
-
-// For the rest of this process's life, without any right of root.
-bool become(uid_t user) {
-    const gid_t group = user;
-    if (::setgroups(0, nullptr) != 0 || ::setresgid(group, group, group) != 0 ||
-        ::setresuid(user, user, user) != 0) {
-        return false;
-    }
-    // It was lost with the user; and this process stays traceable, as a plain client would be.
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::prctl(PR_SET_DUMPABLE, 1);
-    return ::geteuid() == user;
-}
 
 // A list of attempts, each of which has to fail; what succeeded is told.
 class Attempts {

@@ -1,6 +1,7 @@
 #include "tests/processes.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
@@ -225,6 +226,18 @@ std::optional<ExitStatus> Process::wait(std::chrono::milliseconds end) {
     ::waitpid(pid_, &status, 0);
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+bool become(uid_t user) {
+    const gid_t group = user;
+    if (::setgroups(0, nullptr) != 0 || ::setresgid(group, group, group) != 0 ||
+        ::setresuid(user, user, user) != 0) {
+        return false;
+    }
+    // It was lost with the user; and this process stays traceable, as a plain client would be.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::prctl(PR_SET_DUMPABLE, 1);
+    return ::geteuid() == user;
 }
 
 Finished run_to_end(const std::vector<std::string>& command) {

@@ -88,6 +88,11 @@ class Process {
     pid_t pid_ = -1;
 };
 
+inline constexpr uid_t kNobody = 65534;
+// In a process that is root and was forked: another user for the rest of its life, without any
+// right of root.
+bool become(uid_t user);
+
 // What a program said and how it ended.
 struct Finished {
     ExitStatus status = -1;

@@ -2,9 +2,10 @@
 # Installs what is missing, builds, and runs the tests. Needs no terminal and no input; ends with
 # ctest's summary, the skipped tests with their reasons, and a line "N passed, N failed".
 #
-#   bash tests/run.sh                       debug build, all tests; then the fast tests under the
-#                                           address and undefined sanitizers, and those with
-#                                           threads under the thread sanitizer
+#   bash tests/run.sh                       debug build, all tests; then the fast tests and the
+#                                           hostile clients under the address and undefined
+#                                           sanitizers, and those with threads under the thread
+#                                           sanitizer
 #   bash tests/run.sh --debug               only the first of these
 #   bash tests/run.sh --release             all tests, release build, nothing else
 #   bash tests/run.sh --sanitize KIND       one sanitizer alone: address,undefined or thread
@@ -13,6 +14,8 @@
 #   bash tests/run.sh --sim HOURS           the simulation alone, release build, on all cores for so
 #                                           many hours (0.1 is six minutes); SEED=N names the first
 #                                           seed, else the clock does, and it is printed
+#   bash tests/run.sh --hostile SECONDS     clients that mean harm beside honest ones, with a daemon
+#                                           under the address sanitizer; SEED=N repeats one
 #   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
 #                                           one at a time: the simulation has to find each of them
 #   bash tests/run.sh --build-times         no tests: the time of a clean debug build of everything
@@ -104,12 +107,24 @@ stage_plain() {  # TYPE FOLDER
     run_tests "$2" "all tests, $1" "${select[@]}"
 }
 
+export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
+
 stage_address() {
     configure build/address Debug address,undefined -DBIDSTORE_BENCH=OFF
     build build/address
-    ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
-        run_tests build/address "fast tests, address and undefined sanitizers" -L fast \
+    run_tests build/address "fast tests, address and undefined sanitizers" -L 'fast|address' \
         "${select[@]}"
+}
+
+run_hostile() {  # SECONDS
+    configure build/address Debug address,undefined -DBIDSTORE_BENCH=OFF
+    build build/address --target hostile_test
+    if BIDSTORE_HOSTILE="$1" ${SEED:+env BIDSTORE_HOSTILE_SEED="$SEED"} \
+        build/address/tests/hostile_test </dev/null; then
+        passed_total=1
+    else
+        failed_total=1
+    fi
 }
 
 stage_thread() {
@@ -165,6 +180,7 @@ run_simulation() {  # HOURS
 
 mode=default
 hours=0
+seconds=0
 select=()
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -177,6 +193,11 @@ while [[ $# -gt 0 ]]; do
             [[ "${2:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail_usage "--sim: how many hours?"
             mode=sim
             hours="$2"
+            shift ;;
+        --hostile)
+            [[ "${2:-}" =~ ^[0-9]+$ ]] || fail_usage "--hostile: how many seconds?"
+            mode=hostile
+            seconds="$2"
             shift ;;
         --sanitize)
             case "${2:-}" in
@@ -205,6 +226,7 @@ case "$mode" in
     address) stage_address ;;
     thread) stage_thread ;;
     sim) run_simulation "$hours" ;;
+    hostile) run_hostile "$seconds" ;;
     default)
         stage_plain Debug build/debug
         stage_address

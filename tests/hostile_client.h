@@ -1,0 +1,119 @@
+// A client that means harm, by seed: it speaks to a real daemon without our library, and writes
+// what it likes wherever it can.
+//
+// Who:    a process of its own, forked by the test; it may be of another user than the others.
+// Order:  what a life does follows from seed and number of the life alone; when it happens does
+// not. Bounds: a life ends within some hundreds of milliseconds, unless the daemon keeps it
+// waiting.
+//
+// Rights are no harm: who may write may write every table. It keeps off the tables of the honest
+// clients, so that what they read is their own, to the byte.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "shm/message.h"
+#include "tests/processes.h"
+
+namespace bidstore {
+
+struct HostileTarget {
+    std::string socket;
+    TableId own;                             // which it may write: id u64; n i64, t text
+    std::vector<std::uint32_t> spared;       // ids of the tables that it keeps off
+    std::array<std::uint8_t, 16> session{};  // of an honest client
+    bool other_user = false;                 // than the honest ones, and no admin
+};
+
+class HostileClient {
+  public:
+    HostileClient(HostileTarget target, std::uint64_t seed)
+        : target_(std::move(target)), seed_(seed) {}
+
+    // One connection, or an attempt at some. Empty, or what the daemon let it do and should not
+    // have.
+    std::string live(std::uint64_t life);
+    // What that life does.
+    static const char* name_of(std::uint64_t seed, std::uint64_t life);
+
+  private:
+    using Bytes = std::vector<std::byte>;
+    struct Record {
+        RecordKind kind = RecordKind::kTransaction;
+        std::uint32_t length_bytes = 0;  // 0: what the payload takes
+        std::uint32_t call_slot = 0;
+        std::uint32_t call_generation = 1;
+        std::uint64_t write_number = 0;
+        std::uint64_t decided_below = 0;
+        Bytes payload;
+    };
+    struct Harm {
+        const char* name;
+        std::string (HostileClient::*inflict)();
+    };
+    static const std::vector<Harm>& harms();
+    static std::uint64_t seed_of(std::uint64_t seed, std::uint64_t life);
+
+    // In its segment.
+    std::string scribble_everywhere();
+    std::string scribble_under_the_engine();
+    std::string forge_slots();
+    std::string forge_marks();
+    std::string forge_records();
+    std::string damage_transactions();
+    std::string ask_for_any_page();
+    std::string flood();
+    std::string ring_without_end();
+    std::string punch_holes();
+    // On the socket.
+    std::string talk_garbage();
+    std::string pass_descriptors();
+    std::string hang_up_in_the_middle();
+    std::string occupy_all_connections();
+    std::string take_a_session();
+    // As a process.
+    std::string fork_and_go_on();
+    std::string execute_with_all_open();
+    std::string die_in_the_middle();
+    // Beyond its rights.
+    std::string administer();
+    std::string write_as_reader();
+
+    bool connect(Rights rights);
+    void disconnect();
+    static void store_word(std::byte* at, std::uint64_t value);
+    void scribble_once();
+    void plant(const Record& record);
+    void ring() const;
+    void pause(std::uint32_t most_us);
+    // The error it was answered with; nothing when it was cut off, or after some seconds.
+    std::optional<Error> ask(Record record);
+    std::string must_be_denied(const char* what, Record record);
+
+    std::uint64_t any(std::uint64_t below) { return random_() % below; }
+    std::uint64_t nonsense();
+    Bytes garbage(std::size_t bytes);
+    Bytes good_transaction();
+    Bytes spare(Bytes payload) const;
+    Bytes page_request(std::uint32_t count);
+    std::uint32_t units() const { return segment_->ring_bytes() / kRingUnitBytes; }
+
+    HostileTarget target_;
+    std::uint64_t seed_;
+    std::mt19937_64 random_;
+    RawGreeting greeting_;
+    std::optional<ClientSegment> segment_;
+    std::optional<PoolView> pool_;
+    std::uint32_t position_ = 0;  // in the ring
+    std::uint64_t write_number_ = 0;
+    std::uint32_t generation_ = 0;
+};
+
+}  // namespace bidstore

@@ -1,0 +1,445 @@
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "tests/hostile_client.h"
+#include "tests/sim.h"
+
+// What a hostile client does, a life each.
+namespace bidstore {
+namespace {
+
+template <class T>
+std::vector<std::byte> bytes_of(const T& value) {
+    const auto bytes = std::as_bytes(std::span(&value, 1));
+    return {bytes.begin(), bytes.end()};
+}
+
+void send_bytes(const Descriptor& socket, std::span<const std::byte> bytes) {
+    ::send(socket.number(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+// With a message of `bytes`, which may be a hello.
+void send_descriptors(const Descriptor& socket, std::span<std::byte> bytes,
+                      const std::vector<int>& numbers) {
+    iovec part{bytes.data(), bytes.size()};
+    std::vector<std::byte> control(CMSG_SPACE(numbers.size() * sizeof(int)));
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(numbers.size() * sizeof(int));
+    std::memcpy(CMSG_DATA(header), numbers.data(), numbers.size() * sizeof(int));
+    ::sendmsg(socket.number(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+}  // namespace
+
+// ---- in its segment -----------------------------------------------------------------------------
+
+std::string HostileClient::scribble_everywhere() {
+    if (!connect(any(2) == 0 ? Rights::kReader : Rights::kWriter)) return "";
+    for (std::uint64_t step = 0; step < 200; ++step) {
+        scribble_once();
+        if (any(10) == 0) ring();
+        if (any(20) == 0) pause(500);
+    }
+    pause(2000);
+    return "";
+}
+
+// The engine copies, then checks: what changes in between must not matter.
+std::string HostileClient::scribble_under_the_engine() {
+    if (!connect(Rights::kWriter)) return "";
+    std::atomic<bool> done{false};
+    std::byte* const ring_begin = segment_->ring();
+    const std::uint64_t seed = random_();
+    std::thread scribbler([&] {
+        std::mt19937_64 random(seed);
+        const std::uint32_t lengths[] = {0, 32, 40, 64, 96, 4096, 1u << 19, ~0u};
+        while (!done) {
+            std::byte* unit = ring_begin + (random() % 512) * kRingUnitBytes;
+            // Length and kind, in one word.
+            const std::uint64_t length = lengths[random() % std::size(lengths)];
+            store_word(unit, length | (random() % 7) << 32);
+            store_word(unit + 32 + 8 * (random() % 4), random() & 0xff000000ff);
+        }
+    });
+    for (int i = 0; i < 60; ++i) {
+        Record record;
+        record.kind = any(2) == 0 ? RecordKind::kPageRequest : RecordKind::kTransaction;
+        record.call_slot = static_cast<std::uint32_t>(any(8));
+        record.write_number = ++write_number_;
+        record.payload = record.kind == RecordKind::kPageRequest
+                             ? page_request(static_cast<std::uint32_t>(any(64) + 1))
+                             : good_transaction();
+        plant(record);
+        if (any(4) == 0) pause(1000);
+    }
+    done = true;
+    scribbler.join();
+    return "";
+}
+
+std::string HostileClient::forge_slots() {
+    if (!connect(Rights::kReader)) return "";
+    for (int step = 0; step < 60; ++step) {
+        ReaderSlot& slot = segment_->slots()[any(segment_->slot_count())];
+        const std::uint64_t episode = slot.episode.load();
+        const std::uint64_t episodes[] = {episode, episode + 1, episode + any(1000), nonsense()};
+        // Most of them such as an honest reader might show, or it would be over at once.
+        slot.episode.store(episodes[any(any(8) == 0 ? 4 : 3)]);
+        const std::uint64_t visible = pool_->published().visible.load();
+        const std::uint64_t words[] = {visible, kSlotPinAll, visible - 1, visible + 1, nonsense()};
+        slot.word.store(words[any(any(8) == 0 ? 5 : 2)]);
+        if (any(4) == 0) slot.looked.store(any(4) == 0 ? nonsense() : visible);
+        pause(3000);
+    }
+    return "";
+}
+
+std::string HostileClient::forge_marks() {
+    if (!connect(Rights::kReader)) return "";
+    for (int step = 0; step < 200; ++step) {
+        TouchMarks& marks = segment_->marks()[any(segment_->slot_count())];
+        for (int i = 0; i < 64; ++i) {
+            marks.page[any(kTouchMarks)].store(static_cast<std::uint32_t>(nonsense()));
+        }
+        marks.written.store(static_cast<std::uint32_t>(nonsense()));
+        pause(500);
+    }
+    return "";
+}
+
+std::string HostileClient::forge_records() {
+    for (int attempt = 0; attempt < 6; ++attempt) {
+        if (!connect(any(2) == 0 ? Rights::kReader : Rights::kWriter)) return "";
+        for (int i = 0; i < 8; ++i) {
+            Record record;
+            record.kind = static_cast<RecordKind>(any(8) == 0 ? random_() : any(8));
+            if (any(3) == 0) record.length_bytes = static_cast<std::uint32_t>(nonsense());
+            record.call_slot = static_cast<std::uint32_t>(any(4) == 0 ? nonsense() : any(64));
+            record.call_generation = static_cast<std::uint32_t>(nonsense());
+            record.write_number = any(4) == 0 ? nonsense() : ++write_number_;
+            record.decided_below = any(2) == 0 ? 0 : nonsense();
+            record.payload = any(2) == 0 ? spare(garbage(any(600))) : good_transaction();
+            plant(record);
+        }
+        pause(3000);
+    }
+    return "";
+}
+
+std::string HostileClient::damage_transactions() {
+    if (!connect(Rights::kWriter)) return "";
+    for (int i = 0; i < 150; ++i) {
+        Record record;
+        record.payload = good_transaction();
+        for (std::uint64_t change = 0; change <= any(3); ++change) {
+            std::byte& byte = record.payload[any(record.payload.size())];
+            byte = any(2) == 0 ? static_cast<std::byte>(random_())
+                               : byte ^ static_cast<std::byte>(1u << any(8));
+        }
+        if (any(8) == 0) record.payload.resize(any(record.payload.size()));
+        if (any(8) == 0) record.payload.resize(any(1u << 16));
+        record.payload = spare(std::move(record.payload));
+        record.call_slot = static_cast<std::uint32_t>(any(8));
+        const auto error = ask(record);
+        if (!error) return "";
+        if (static_cast<std::uint32_t>(*error) >= kErrorCount) return "an error without a name";
+    }
+    return "";
+}
+
+std::string HostileClient::ask_for_any_page() {
+    if (!connect(Rights::kReader)) return "";
+    const std::uint32_t slots = segment_->call_slot_count();
+    for (std::uint32_t i = 0; i < slots + any(40); ++i) {
+        Record record;
+        record.kind = RecordKind::kPageRequest;
+        record.call_slot = i % slots;
+        record.call_generation = i / slots + 1;
+        const std::uint64_t sizes[] = {1, 64, any(64) + 1, any(20) == 0 ? nonsense() : 2};
+        record.payload = page_request(static_cast<std::uint32_t>(sizes[any(4)]));
+        plant(record);
+    }
+    pause(20'000);
+    return "";
+}
+
+// As fast as the ring takes them, without a look at the answers.
+std::string HostileClient::flood() {
+    if (!connect(Rights::kWriter)) return "";
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(50 + any(200));
+    std::uint32_t planted = 0;
+    while (std::chrono::steady_clock::now() < end) {
+        if (position_ - segment_->ring_control().head.load() > units() / 2) {
+            std::this_thread::yield();
+            continue;
+        }
+        Record record;
+        const bool pages = any(2) == 0;
+        record.kind = pages ? RecordKind::kPageRequest : RecordKind::kTransaction;
+        record.call_slot = planted++ % segment_->call_slot_count();
+        record.call_generation = planted;
+        record.write_number = pages ? 0 : ++write_number_;
+        record.decided_below = write_number_;
+        record.payload = pages ? page_request(64) : good_transaction();
+        plant(record);
+    }
+    return "";
+}
+
+std::string HostileClient::ring_without_end() {
+    if (!connect(Rights::kReader)) return "";
+    const int bell = greeting_.descriptors[2].number();
+    const bool blocking = any(2) == 0;
+    // The flag is that of the description that the daemon has, too.
+    if (blocking) ::fcntl(bell, F_SETFL, 0);
+    const std::uint64_t most = ~std::uint64_t{0} - 1;
+    for (int i = 0; i < 20'000; ++i) {
+        const std::uint64_t rings = !blocking && any(64) == 0 ? most : 1;
+        [[maybe_unused]] const ssize_t written = ::write(bell, &rings, sizeof rings);
+        std::uint64_t heard = 0;
+        // Written just before, so that it does not wait.
+        if (any(2) == 0 || i % 64 == 0) {
+            ::fcntl(bell, F_SETFL, O_NONBLOCK);
+            [[maybe_unused]] const ssize_t got = ::read(bell, &heard, sizeof heard);
+            if (blocking) ::fcntl(bell, F_SETFL, 0);
+        }
+    }
+    return "";
+}
+
+std::string HostileClient::punch_holes() {
+    if (!connect(Rights::kWriter)) return "";
+    const auto size = static_cast<off_t>(segment_->header().segment_bytes);
+    for (int i = 0; i < 40; ++i) {
+        const auto page = static_cast<off_t>(any(static_cast<std::uint64_t>(size) / kPageBytes));
+        const off_t length = any(4) == 0 ? size : off_t{kPageBytes};
+        ::fallocate(segment_->descriptor(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                    any(4) == 0 ? 0 : page * off_t{kPageBytes}, length);
+        Record record;
+        record.write_number = ++write_number_;
+        record.payload = good_transaction();
+        plant(record);
+        pause(1000);
+    }
+    return "";
+}
+
+// ---- on the socket ------------------------------------------------------------------------------
+
+std::string HostileClient::talk_garbage() {
+    for (int i = 0; i < 10; ++i) {
+        const Descriptor socket = raw_connect(target_.socket);
+        if (!socket) continue;
+        Bytes hello = bytes_of(good_hello(Rights::kReader));
+        if (any(2) == 0) {
+            hello[any(hello.size())] = static_cast<std::byte>(random_());
+            if (any(3) == 0) hello.resize(any(hello.size() + 1));
+        } else {
+            hello = garbage(any(9000));
+        }
+        for (std::uint64_t again = 0; again <= any(4); ++again) send_bytes(socket, hello);
+        if (any(4) == 0) ::shutdown(socket.number(), static_cast<int>(any(3)));
+        pause(500);
+    }
+    // And after a handshake that was right.
+    if (!connect(Rights::kReader)) return "";
+    send_bytes(greeting_.socket, garbage(any(200)));
+    char byte = 0;
+    timeval patience{5, 0};
+    ::setsockopt(greeting_.socket.number(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    const ssize_t got = ::recv(greeting_.socket.number(), &byte, 1, 0);
+    return got == 0 || (got < 0 && errno == ECONNRESET) ? "" : "talking after the handshake";
+}
+
+// Of all kinds, its own end of the connection among them, with and without a hello.
+std::string HostileClient::pass_descriptors() {
+    for (int i = 0; i < 10; ++i) {
+        const Descriptor socket = raw_connect(target_.socket);
+        if (!socket) continue;
+        const Descriptor nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        int pipe[2] = {-1, -1};
+        if (::pipe2(pipe, O_CLOEXEC) != 0) return "";
+        const Descriptor reads(pipe[0]);
+        const Descriptor writes(pipe[1]);
+        const int kinds[] = {socket.number(), nothing.number(), reads.number(), writes.number()};
+        std::vector<int> numbers(any(3) == 0 ? 253 : any(4) + 1);
+        for (int& number : numbers) number = kinds[any(4)];
+        Bytes hello = bytes_of(good_hello(Rights::kReader));
+        if (any(2) == 0) hello = garbage(any(80) + 1);
+        send_descriptors(socket, hello, numbers);
+        if (any(2) == 0) send_descriptors(socket, hello, numbers);
+        pause(1000);
+    }
+    return "";
+}
+
+std::string HostileClient::hang_up_in_the_middle() {
+    for (int i = 0; i < 20; ++i) {
+        const Descriptor socket = raw_connect(target_.socket);
+        if (!socket) continue;
+        const Bytes hello = bytes_of(good_hello(Rights::kWriter));
+        const std::size_t part = any(3) == 0 ? any(hello.size()) : hello.size();
+        send_bytes(socket, std::span(hello).first(part));
+        if (any(2) == 0) pause(400);
+    }
+    return "";
+}
+
+std::string HostileClient::occupy_all_connections() {
+    std::vector<Descriptor> silent;
+    std::vector<RawGreeting> served;
+    for (int i = 0; i < 100; ++i) {
+        silent.push_back(raw_connect(target_.socket));
+        if (!silent.back()) break;
+        if (any(2) == 0) send_bytes(silent.back(), bytes_of(good_hello(Rights::kReader)));
+    }
+    pause(100'000);
+    return "";
+}
+
+// Who knows another's session may answer for its writes, unless the daemon looks who asks.
+std::string HostileClient::take_a_session() {
+    Hello hello = good_hello(Rights::kWriter);
+    if (target_.other_user) {
+        std::copy(target_.session.begin(), target_.session.end(), hello.session_id);
+        const RawGreeting stolen = greet(target_.socket, hello);
+        if (!stolen.descriptors.empty()) return "taking the session of another user";
+    }
+    // Its own, by several connections at a time.
+    for (std::uint8_t& byte : hello.session_id) byte = static_cast<std::uint8_t>(random_());
+    std::vector<Descriptor> sockets;
+    for (int i = 0; i < 6; ++i) {
+        sockets.push_back(raw_connect(target_.socket));
+        if (sockets.back()) send_bytes(sockets.back(), bytes_of(hello));
+        if (any(2) == 0) pause(1000);
+    }
+    pause(5000);
+    return "";
+}
+
+// ---- as a process -------------------------------------------------------------------------------
+
+// Its child has the connection and the segment's descriptor; the segment itself it has to map.
+std::string HostileClient::fork_and_go_on() {
+    if (!connect(Rights::kWriter)) return "";
+    const pid_t child = ::fork();
+    if (child == 0) {
+        // What is not mapped here any more must not be unmapped: something else may lie there.
+        const auto* lost = new ClientSegment(std::move(*segment_));
+        auto again = ClientSegment::map(Descriptor(::dup(lost->descriptor())));
+        if (!again.ok()) ::_exit(0);
+        segment_.emplace(std::move(*again));
+        for (int i = 0; i < 100; ++i) {
+            scribble_once();
+            if (i % 10 == 0) pause(2000);
+        }
+        ::_exit(0);
+    }
+    if (any(2) == 0) disconnect();
+    pause(10'000);
+    if (child > 0) ::waitpid(child, nullptr, 0);
+    return "";
+}
+
+std::string HostileClient::execute_with_all_open() {
+    if (!connect(Rights::kWriter)) return "";
+    const pid_t child = ::fork();
+    if (child == 0) {
+        for (const int number : {greeting_.socket.number(), segment_->descriptor(),
+                                 greeting_.descriptors[2].number()}) {
+            ::fcntl(number, F_SETFD, 0);
+        }
+        ::execl("/bin/sleep", "sleep", "0.05", nullptr);
+        ::_exit(1);
+    }
+    disconnect();
+    if (child > 0) ::waitpid(child, nullptr, 0);
+    return "";
+}
+
+std::string HostileClient::die_in_the_middle() {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        if (!connect(Rights::kWriter)) ::_exit(0);
+        for (std::uint32_t call = 0;; ++call) {
+            Record record;
+            record.call_slot = call % segment_->call_slot_count();
+            record.call_generation = call + 1;
+            record.write_number = ++write_number_;
+            record.payload = good_transaction();
+            plant(record);
+            if (any(4) == 0) scribble_once();
+            pause(300);
+        }
+    }
+    pause(40'000);
+    if (child <= 0) return "";
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    return "";
+}
+
+// ---- beyond its rights --------------------------------------------------------------------------
+
+std::string HostileClient::must_be_denied(const char* what, Record record) {
+    const auto error = ask(std::move(record));
+    return !error || *error == Error::kDenied ? "" : std::string(what) + " was not denied";
+}
+
+std::string HostileClient::administer() {
+    if (target_.other_user) {
+        if (!greet(target_.socket, good_hello(Rights::kAdmin)).descriptors.empty()) return "admin";
+    }
+    if (!connect(Rights::kWriter)) return "";
+    segment_->header().rights = static_cast<std::uint32_t>(Rights::kAdmin);
+    const TableAttributes attributes{1, 0};
+    const Bytes attributes_bytes = bytes_of(attributes);
+    const auto record = [](RecordKind kind, const Bytes& payload) {
+        Record made;
+        made.kind = kind;
+        made.payload = payload;
+        return made;
+    };
+    std::string wrong;
+    for (const OperationKind kind :
+         {OperationKind::kCreateTable, OperationKind::kDropTable, OperationKind::kSetTable}) {
+        TransactionBytes bytes;
+        bytes.operation(kind, target_.own, {}, attributes_bytes);
+        wrong +=
+            must_be_denied("a change of a table", record(RecordKind::kTransaction, bytes.bytes()));
+    }
+    for (const LoadStep step : {LoadStep::kBegin, LoadStep::kRows, LoadStep::kFinish}) {
+        const LoadRequest request{step, 0, 0};
+        wrong += must_be_denied("a load", record(RecordKind::kLoad, bytes_of(request)));
+    }
+    const CompactRequest compact{1, 0};
+    return wrong + must_be_denied("a compaction", record(RecordKind::kCompact, bytes_of(compact)));
+}
+
+std::string HostileClient::write_as_reader() {
+    if (!connect(Rights::kReader)) return "";
+    segment_->header().rights = static_cast<std::uint32_t>(Rights::kAdmin);
+    std::string wrong;
+    for (int i = 0; i < 10; ++i) {
+        Record record;
+        record.payload = good_transaction();
+        wrong += must_be_denied("a write", std::move(record));
+    }
+    return wrong;
+}
+
+}  // namespace bidstore
