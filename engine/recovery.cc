@@ -178,6 +178,10 @@ Status Recovery::mend_copies(const Superblock& chosen) {
 // ---- step 2: sizes ----
 
 Status Recovery::check_sizes(const Superblock& superblock) {
+    if (const char* fault = superblock_fault(superblock)) {
+        return corrupt(storage_.disk.path(StoreFile::kData) + ": superblock with " +
+                       std::string(fault) + "; restore a backup");
+    }
     const std::uint64_t log_bytes = superblock.log_segment_bytes * superblock.log_segment_count;
     const std::pair<StoreFile, std::uint64_t> expected[] = {
         {StoreFile::kData, superblock.chunk_count * kChunkBytes},

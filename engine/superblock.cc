@@ -32,6 +32,34 @@ bool superblock_of_other_version(const Superblock& superblock) {
            superblock.crc == superblock_crc(superblock);
 }
 
+const char* superblock_fault(const Superblock& superblock) {
+    constexpr std::uint64_t kSegmentBytesMax = std::uint64_t{1} << 32;
+    constexpr std::uint32_t kSegmentsMax = 1u << 16;
+    constexpr std::uint64_t kJournalBytesMax = std::uint64_t{1} << 44;
+    constexpr std::uint64_t kCsnMax = ~std::uint64_t{0} >> 1;
+    const auto whole = [](std::uint64_t bytes) { return bytes % kBlockBytes == 0; };
+    const std::uint64_t segment = superblock.log_segment_bytes;
+    if (segment == 0 || segment > kSegmentBytesMax || !whole(segment)) {
+        return "impossible log_segment_bytes";
+    }
+    if (superblock.log_segment_count == 0 || superblock.log_segment_count > kSegmentsMax) {
+        return "impossible log_segment_count";
+    }
+    if (!whole(superblock.log_position)) return "impossible log_position";
+    if (superblock.journal_bytes > kJournalBytesMax || !whole(superblock.journal_bytes)) {
+        return "impossible journal_bytes";
+    }
+    if (superblock.checkpoint_csn > kCsnMax || superblock.durable_csn > kCsnMax) {
+        return "impossible csn";
+    }
+    if (superblock.chunk_count == 0) return "no chunk";
+    const std::uint64_t pages = std::uint64_t{superblock.chunk_count} * kChunkPages;
+    if (superblock.catalog_root == 0 || superblock.catalog_root >= pages) {
+        return "impossible catalog_root";
+    }
+    return nullptr;
+}
+
 SuperblockWriter::SuperblockWriter(Disk& disk) : disk_(disk) {
     request_.kind = DiskRequest::Kind::kWrite;
     request_.file = StoreFile::kData;

@@ -21,6 +21,9 @@ bool superblock_valid(const Superblock& superblock);
 // Magic and CRC fit, the version is not ours: magic, version and CRC stay where they are in all
 // versions. A wrong version without a fitting CRC is damage.
 bool superblock_of_other_version(const Superblock& superblock);
+// What of a valid one no daemon writes, in words, or nullptr: the CRC shows rot, but not a program
+// that writes one of its own. Whether the files are as long as it says is another question.
+const char* superblock_fault(const Superblock& superblock);
 
 // Who:  the engine thread; one write at a time.
 class SuperblockWriter {
