@@ -4,8 +4,8 @@
 #
 #   bash tests/run.sh                       debug build, all tests; then the fast tests and the
 #                                           hostile clients under the address and undefined
-#                                           sanitizers, and those with threads under the thread
-#                                           sanitizer
+#                                           sanitizers, those with threads under the thread
+#                                           sanitizer, and each fuzz target for some seconds
 #   bash tests/run.sh --debug               only the first of these
 #   bash tests/run.sh --release             all tests, release build, nothing else
 #   bash tests/run.sh --sanitize KIND       one sanitizer alone: address,undefined or thread
@@ -16,6 +16,8 @@
 #                                           seed, else the clock does, and it is printed
 #   bash tests/run.sh --hostile SECONDS     clients that mean harm beside honest ones, with a daemon
 #                                           under the address sanitizer; SEED=N repeats one
+#   bash tests/run.sh --fuzz [SECONDS]      each fuzz target (tests/fuzz_*.cc) for so many seconds,
+#                                           12 unless said; what it finds stays in build/fuzz/found
 #   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
 #                                           one at a time: the simulation has to find each of them
 #   bash tests/run.sh --build-times         no tests: the time of a clean debug build of everything
@@ -136,6 +138,34 @@ stage_thread() {
     launcher=()
 }
 
+# What a target tries beyond its corpus is kept in the build, and goes on from there the next time.
+# Each target has a process of its own; `jobs` of them run side by side.
+run_fuzz() {  # SECONDS
+    local folder=build/fuzz target
+    configure "$folder" Debug none -DBIDSTORE_BENCH=OFF -DBIDSTORE_FUZZ=ON \
+        -DCMAKE_CXX_COMPILER=clang++
+    build "$folder" --target fuzz_targets
+    echo "=== fuzz targets: $1 s each, clang's address and undefined sanitizers"
+    for target in tests/fuzz_*.cc; do
+        target="$(basename "$target" .cc)"
+        if [[ $target != fuzz_replay ]]; then echo "${target#fuzz_}"; fi
+    done | xargs -P "$jobs" -I '{}' bash -c '
+        cd "$1"; mkdir -p "corpus/$2" "found/$2"
+        if "tests/fuzz_$2" -max_total_time="$3" -timeout=25 -rss_limit_mb=2048 -max_len=20000 \
+            -verbosity=0 -print_final_stats=1 -artifact_prefix="$PWD/found/$2/" \
+            "corpus/$2" "$4/tests/corpus/$2" </dev/null >"found/$2.log" 2>&1
+        then echo "passed: fuzz $2:" \
+            "$(sed -n "s/^stat::number_of_executed_units: *//p" "found/$2.log") runs"
+        else echo "FAILED: fuzz $2: the input is in build/fuzz/found/$2/; run it again with" \
+            "build/fuzz/tests/fuzz_$2 FILE"; tail -n 40 "found/$2.log"; fi
+        ' fuzz "$root/$folder" '{}' "$1" "$root" 2>&1 | tee "$scratch/log" || true
+    local targets passed
+    targets="$(find tests -maxdepth 1 -name 'fuzz_*.cc' ! -name fuzz_replay.cc | wc -l)"
+    passed="$(grep -c '^passed: fuzz ' "$scratch/log" || true)"
+    passed_total=$((passed_total + passed))
+    failed_total=$((failed_total + targets - passed))
+}
+
 seconds_of() {  # COMMAND...
     local begin end
     begin="$(date +%s.%N)"
@@ -194,6 +224,13 @@ while [[ $# -gt 0 ]]; do
             mode=sim
             hours="$2"
             shift ;;
+        --fuzz)
+            mode=fuzz
+            seconds=12
+            if [[ "${2:-}" =~ ^[0-9]+$ ]]; then
+                seconds="$2"
+                shift
+            fi ;;
         --hostile)
             [[ "${2:-}" =~ ^[0-9]+$ ]] || fail_usage "--hostile: how many seconds?"
             mode=hostile
@@ -227,10 +264,12 @@ case "$mode" in
     thread) stage_thread ;;
     sim) run_simulation "$hours" ;;
     hostile) run_hostile "$seconds" ;;
+    fuzz) run_fuzz "$seconds" ;;
     default)
         stage_plain Debug build/debug
         stage_address
-        stage_thread ;;
+        stage_thread
+        if [[ ${#select[@]} -eq 0 ]]; then run_fuzz 12; fi ;;
 esac
 
 echo "$passed_total passed, $failed_total failed"
