@@ -52,9 +52,9 @@ bool opens(const std::string& path, int flags) {
     return static_cast<bool>(opened);
 }
 
-bool maps(int descriptor, int protection) {
+bool maps(int descriptor, int protection, off_t offset = 0) {
     errno = 0;
-    void* memory = ::mmap(nullptr, kPageBytes, protection, MAP_SHARED, descriptor, 0);
+    void* memory = ::mmap(nullptr, kPageBytes, protection, MAP_SHARED, descriptor, offset);
     if (memory == MAP_FAILED) return false;
     ::munmap(memory, kPageBytes);
     return true;
@@ -81,10 +81,10 @@ void try_to_change(Attempts& attempts, int descriptor) {
 }
 
 // By mappings: new ones, and ones that were made to be read.
-void try_to_map(Attempts& attempts, int descriptor) {
-    attempts.must_fail("mapping writable", maps(descriptor, PROT_READ | PROT_WRITE));
-    attempts.must_fail("mapping write-only", maps(descriptor, PROT_WRITE));
-    void* memory = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, descriptor, 0);
+void try_to_map(Attempts& attempts, int descriptor, off_t offset = 0) {
+    attempts.must_fail("mapping writable", maps(descriptor, PROT_READ | PROT_WRITE, offset));
+    attempts.must_fail("mapping write-only", maps(descriptor, PROT_WRITE, offset));
+    void* memory = ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, descriptor, offset);
     if (memory == MAP_FAILED) return attempts.must_fail("reading, which is allowed", true);
     errno = 0;
     attempts.must_fail("making its mapping writable",
@@ -99,6 +99,18 @@ void try_to_reopen(Attempts& attempts, const std::string& path) {
     attempts.must_fail(path.c_str(), opens(path, O_RDWR));
     attempts.must_fail(path.c_str(), opens(path, O_WRONLY));
     attempts.must_fail(path.c_str(), opens(path, O_WRONLY | O_TRUNC));
+}
+
+// Where its parts are: page map, what is revoked, statistics, key directory, the last frame.
+std::vector<off_t> parts_of(int pool) {
+    const PoolView view = need(PoolView::map(Descriptor(::dup(pool))));
+    const auto page_of = [&](const void* part) {
+        const void* begin = &view.header();
+        const auto offset = static_cast<const char*>(part) - static_cast<const char*>(begin);
+        return static_cast<off_t>(offset - offset % std::ptrdiff_t{kPageBytes});
+    };
+    return {page_of(view.page_map()), page_of(view.revoked()), page_of(&view.stats()),
+            page_of(view.directory()), page_of(view.frame(view.frame_count() - 1))};
 }
 
 // Another process: its descriptors, its memory, its control.
@@ -178,6 +190,67 @@ TEST_F(Isolation, ClientOfAnotherUserCannotWriteThePoolByAnyWay) {
         return attempts.verdict(18);
     });
     EXPECT_EQ(hostile.wait(), 0);
+    expect_unharmed();
+}
+
+TEST_F(Isolation, NoPartOfThePoolIsLessClosedThanItsHead) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin(kService);
+    Process hostile = Process::fork([&] {
+        if (!become(kNobody)) return 2;
+        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+        if (greeting.descriptors.size() != 3) return 3;
+        const int pool = greeting.descriptors[0].number();
+        Attempts attempts;
+        for (const off_t part : parts_of(pool)) {
+            try_to_map(attempts, pool, part);
+            errno = 0;
+            attempts.must_fail("writing", ::pwrite(pool, "x", 1, part) == 1);
+            errno = 0;
+            attempts.must_fail("punching a hole",
+                               ::fallocate(pool, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, part,
+                                           kPageBytes) == 0);
+        }
+        return attempts.verdict(30);
+    });
+    EXPECT_EQ(hostile.wait(), 0);
+    expect_unharmed();
+}
+
+// What two clients hold of the daemon's is not each other's: neither their segments, nor a way to
+// them through the daemon, which has all of them open.
+TEST_F(Isolation, ClientCannotReachAnotherClientsSegment) {
+    if (!kRoot) GTEST_SKIP() << kNeedsRoot;
+    begin({"socket_mode=\"0666\"", "seal_pool_writes=false", "writers=[\"nobody\", 65533]"});
+    Process victim = Process::fork([&] {
+        if (!become(kStranger)) return 2;
+        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kWriter));
+        if (greeting.descriptors.size() != 3) return 3;
+        ::pause();
+        return 0;
+    });
+    ASSERT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 2; }));
+    Process hostile = Process::fork([&] {
+        if (!become(kNobody)) return 2;
+        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kWriter));
+        if (greeting.descriptors.size() != 3) return 3;
+        Attempts attempts;
+        try_to_reach(attempts, victim.pid());
+        for (const pid_t process : {victim.pid(), daemon_.pid()}) {
+            const std::string place = "/proc/" + std::to_string(process);
+            attempts.must_fail("mappings as files", opens(place + "/map_files", O_RDONLY));
+            attempts.must_fail("descriptors as files", opens(place + "/fd", O_RDONLY));
+        }
+        // Its own segment it has by descriptor; that, too, is the daemon's file.
+        const std::string own = "/proc/self/fd/" + std::to_string(greeting.descriptors[1].number());
+        attempts.must_fail("opening its own segment again", opens(own, O_RDWR));
+        errno = 0;
+        attempts.must_fail("opening it to all",
+                           ::fchmod(greeting.descriptors[1].number(), 0666) == 0);
+        return attempts.verdict(40);
+    });
+    EXPECT_EQ(hostile.wait(), 0);
+    victim.kill();
     expect_unharmed();
 }
 
