@@ -1,5 +1,6 @@
 #include "tests/hostile_client.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -219,8 +220,12 @@ std::optional<Error> HostileClient::ask(Record record) {
     if (record.kind == RecordKind::kTransaction) record.write_number = ++write_number_;
     plant(record);
     const CallSlot& slot = segment_->calls()[record.call_slot];
-    const auto answered = [&] { return is_answered(slot, record.call_generation); };
-    if (!eventually(answered, 5s)) return std::nullopt;
+    const auto over = [&] {
+        pollfd hangup{greeting_.socket.number(), POLLRDHUP, 0};
+        return is_answered(slot, record.call_generation) || ::poll(&hangup, 1, 0) > 0;
+    };
+    eventually(over, 5s);
+    if (!is_answered(slot, record.call_generation)) return std::nullopt;
     return read_answer(slot).error;
 }
 

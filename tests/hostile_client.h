@@ -90,6 +90,7 @@ class HostileClient {
     void disconnect();
     static void store_word(std::byte* at, std::uint64_t value);
     void scribble_once();
+    void forge(Record& record);
     void plant(const Record& record);
     void ring() const;
     void pause(std::uint32_t most_us);

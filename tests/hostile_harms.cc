@@ -121,23 +121,49 @@ std::string HostileClient::forge_marks() {
     return "";
 }
 
+// One field each: a record with several wrong ones says little about the others.
 std::string HostileClient::forge_records() {
-    for (int attempt = 0; attempt < 6; ++attempt) {
-        if (!connect(any(2) == 0 ? Rights::kReader : Rights::kWriter)) return "";
-        for (int i = 0; i < 8; ++i) {
+    for (int attempt = 0; attempt < 12; ++attempt) {
+        if (!connect(any(4) == 0 ? Rights::kReader : Rights::kWriter)) return "";
+        for (int i = 0; i < 4; ++i) {
             Record record;
-            record.kind = static_cast<RecordKind>(any(8) == 0 ? random_() : any(8));
-            if (any(3) == 0) record.length_bytes = static_cast<std::uint32_t>(nonsense());
-            record.call_slot = static_cast<std::uint32_t>(any(4) == 0 ? nonsense() : any(64));
-            record.call_generation = static_cast<std::uint32_t>(nonsense());
-            record.write_number = any(4) == 0 ? nonsense() : ++write_number_;
-            record.decided_below = any(2) == 0 ? 0 : nonsense();
-            record.payload = any(2) == 0 ? spare(garbage(any(600))) : good_transaction();
+            if (any(2) == 0) record.kind = RecordKind::kPageRequest;
+            const bool pages = record.kind == RecordKind::kPageRequest;
+            record.payload = pages ? page_request(3) : good_transaction();
+            record.call_slot = static_cast<std::uint32_t>(i);
+            if (!pages) record.write_number = ++write_number_;
+            forge(record);
             plant(record);
         }
         pause(3000);
     }
     return "";
+}
+
+void HostileClient::forge(Record& record) {
+    const auto word = static_cast<std::uint32_t>(nonsense());
+    switch (any(7)) {
+        case 0:
+            record.kind = static_cast<RecordKind>(any(2) == 0 ? word : any(8));
+            break;
+        case 1:
+            record.length_bytes = word;
+            break;
+        case 2:
+            record.call_slot = any(2) == 0 ? word : segment_->call_slot_count() + word % 2;
+            break;
+        case 3:
+            record.call_generation = word;
+            break;
+        case 4:
+            record.write_number = nonsense();
+            break;
+        case 5:
+            record.decided_below = nonsense();
+            break;
+        default:
+            record.payload = spare(garbage(any(600)));
+    }
 }
 
 std::string HostileClient::damage_transactions() {
