@@ -10,6 +10,10 @@ namespace {
 // A quoted field over more lines than this is taken for a forgotten quote.
 constexpr std::size_t kRecordBytesMax = 1u << 20;
 
+std::string_view without_carriage_return(std::string_view record) {
+    return record.substr(0, record.size() - (record.ends_with('\r') ? 1 : 0));
+}
+
 class CsvSource final : public RecordSource {
   public:
     explicit CsvSource(LineReader lines) : lines_(std::move(lines)) {}
@@ -20,6 +24,18 @@ class CsvSource final : public RecordSource {
     Result<Field> find(std::uint32_t path, FieldForm form) override;
     std::string_view text() const override { return record_; }
     std::uint64_t line() const override { return first_line_; }
+    Result<bool> next_block(TextBlock& block) override { return lines_.next_block(block); }
+    std::unique_ptr<RecordSource> for_blocks() const override {
+        auto source = std::make_unique<CsvSource>(LineReader());
+        source->header_text_ = header_text_;
+        source->header_ = header_;
+        return source;
+    }
+    void begin(TextBlock& block) override { lines_.begin(block); }
+    std::uint64_t lines_read() const override { return lines_.line(); }
+    Failure cannot_go_on(const Failure& reason, std::uint64_t line) const override {
+        return lines_.cannot_go_on(reason, line);
+    }
     std::string_view preamble() const override { return header_text_; }
     std::uint64_t bytes_read() const override { return lines_.bytes_read(); }
     std::uint64_t bytes_total() const override { return lines_.bytes_total(); }
@@ -30,14 +46,17 @@ class CsvSource final : public RecordSource {
     LineReader lines_;
     std::string header_text_;
     std::vector<std::string> header_;
-    std::string record_;
-    std::vector<std::string> fields_;
+    std::string_view record_;               // where it was read, or in joined_
+    std::string joined_;                    // of more than one line
+    std::vector<std::string_view> fields_;  // in record_, or in unescaped_
+    std::string unescaped_;
     std::uint64_t first_line_ = 0;
 };
 
 // One record into record_ and fields_, over as many lines as its quotes span.
 Result<bool> CsvSource::read_record() {
-    record_.clear();
+    record_ = {};
+    joined_.clear();
     first_line_ = lines_.line() + 1;
     std::string_view line;
     for (;;) {
@@ -45,11 +64,10 @@ Result<bool> CsvSource::read_record() {
         if (!more) return more;
         if (!*more && record_.empty()) return false;
         if (!*more) return {Error::kInvalid, "a quoted field is not closed before the file ends"};
-        record_ += line;
-        const bool carriage_return = record_.ends_with('\r');
-        const std::size_t length = record_.size() - (carriage_return ? 1 : 0);
-        const CsvScan scan = scan_csv(std::string_view(record_).substr(0, length), fields_);
-        if (scan != CsvScan::kOpen && carriage_return) record_.pop_back();
+        record_ = joined_.empty() ? line : joined_.append(line);
+        const std::string_view whole = without_carriage_return(record_);
+        const CsvScan scan = scan_csv(whole, fields_, unescaped_);
+        if (scan != CsvScan::kOpen) record_ = whole;
         if (scan == CsvScan::kComplete) return true;
         if (scan == CsvScan::kStray) {
             return {Error::kInvalid,
@@ -59,7 +77,9 @@ Result<bool> CsvSource::read_record() {
         if (record_.size() > kRecordBytesMax) {
             return {Error::kInvalid, "a quoted field is not closed within 1 MiB"};
         }
-        record_ += '\n';
+        if (joined_.empty()) joined_ = record_;
+        joined_ += '\n';
+        record_ = joined_;
     }
 }
 
@@ -72,7 +92,7 @@ Result<bool> CsvSource::read_header(const std::string& name) {
     if (!*more) return {Error::kInvalid, name + ": is empty; a CSV file begins with a header line"};
     constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
     header_text_ = record_;
-    header_ = fields_;
+    header_.assign(fields_.begin(), fields_.end());
     if (header_.front().starts_with(kByteOrderMark)) header_.front().erase(0, 3);
     return true;
 }
@@ -100,42 +120,71 @@ Result<bool> CsvSource::next() {
 }
 
 Result<Field> CsvSource::find(std::uint32_t path, FieldForm) {
-    const std::string& text = fields_[path];
+    const std::string_view text = fields_[path];
     return Field{text.empty(), text};
 }
 
 }  // namespace
 
-CsvScan scan_csv(std::string_view text, std::vector<std::string>& fields) {
-    std::size_t at = 0;
-    // Strings of the record before are written over: most have the memory already.
-    for (std::size_t count = 1;; ++count) {
-        if (fields.size() < count) fields.emplace_back();
-        std::string& field = fields[count - 1];
-        if (at < text.size() && text[at] == '"') {
-            field.clear();
-            for (++at;; at += 2) {
-                const std::size_t quote = text.find('"', at);
-                if (quote == std::string_view::npos) return CsvScan::kOpen;
-                field += text.substr(at, quote - at);
-                at = quote;
-                if (at + 1 >= text.size() || text[at + 1] != '"') break;
-                field += '"';
-            }
-            ++at;
-        } else {
-            const std::size_t comma = std::min(text.find(',', at), text.size());
-            field = text.substr(at, comma - at);
-            at = comma;
-            if (field.find('"') != std::string::npos) return CsvScan::kStray;
-        }
-        if (at == text.size()) {
-            fields.resize(count);
-            return CsvScan::kComplete;
-        }
-        if (text[at] != ',') return CsvScan::kStray;
+namespace {
+
+// A field in quotes, of which the first is in front of `at`; goes behind the last one. False: there
+// is none.
+bool scan_quoted(std::string_view text, std::size_t& at, std::string_view& field,
+                 std::string& unescaped) {
+    const std::size_t begin = unescaped.size();
+    for (std::size_t from = at;; from = at) {
+        const std::size_t quote = text.find('"', from);
+        if (quote == std::string_view::npos) return false;
+        field = text.substr(from, quote - from);
+        at = quote + 1;
+        const bool doubled = at < text.size() && text[at] == '"';
+        if (!doubled && unescaped.size() == begin) return true;
+        unescaped.append(field);
+        if (!doubled) break;
+        unescaped += '"';
         ++at;
     }
+    field = std::string_view(unescaped).substr(begin);
+    return true;
+}
+
+}  // namespace
+
+CsvScan scan_csv(std::string_view text, std::vector<std::string_view>& fields,
+                 std::string& unescaped) {
+    fields.clear();
+    unescaped.clear();
+    unescaped.reserve(text.size());  // fields in it stay where they are
+    for (std::size_t at = 0;; ++at) {
+        std::string_view& field = fields.emplace_back();
+        if (at < text.size() && text[at] == '"') {
+            ++at;
+            if (!scan_quoted(text, at, field, unescaped)) return CsvScan::kOpen;
+        } else {
+            field = text.substr(at, text.find(',', at) - at);
+            at += field.size();
+            if (field.find('"') != std::string_view::npos) return CsvScan::kStray;
+        }
+        if (at == text.size()) return CsvScan::kComplete;
+        if (text[at] != ',') return CsvScan::kStray;
+    }
+}
+
+std::size_t whole_csv_records(std::string_view text) {
+    if (text.find('"') == std::string_view::npos) return text.size();
+    std::vector<std::string_view> fields;
+    std::string unescaped;
+    std::size_t whole = 0;
+    for (std::size_t end = text.find('\n'); end != std::string_view::npos;
+         end = text.find('\n', end + 1)) {
+        const std::string_view record = text.substr(whole, end - whole);
+        const bool open =
+            record.size() <= kRecordBytesMax &&
+            scan_csv(without_carriage_return(record), fields, unescaped) == CsvScan::kOpen;
+        if (!open) whole = end + 1;
+    }
+    return whole;
 }
 
 Result<std::unique_ptr<RecordSource>> make_csv_source(LineReader lines, const std::string& name) {

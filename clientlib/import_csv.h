@@ -22,8 +22,13 @@ enum class CsvScan : std::uint8_t {
     kStray,     // a quote where none may be
 };
 
-// Takes `text` (one record, without its last line end) apart. Fields are unescaped.
-CsvScan scan_csv(std::string_view text, std::vector<std::string>& fields);
+// Takes `text` (one record, without its last line end) apart. Fields lie in it, or in `unescaped`
+// when a quote in them was doubled.
+CsvScan scan_csv(std::string_view text, std::vector<std::string_view>& fields,
+                 std::string& unescaped);
+
+// How many bytes of the text, which ends with a line, are whole records.
+std::size_t whole_csv_records(std::string_view text);
 
 // Reads the header. `name` is for messages.
 Result<std::unique_ptr<RecordSource>> make_csv_source(LineReader lines, const std::string& name);

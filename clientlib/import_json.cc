@@ -76,6 +76,15 @@ class JsonSource final : public RecordSource {
     Result<Field> find(std::uint32_t path, FieldForm form) override;
     std::string_view text() const override { return line_; }
     std::uint64_t line() const override { return lines_.line(); }
+    Result<bool> next_block(TextBlock& block) override { return lines_.next_block(block); }
+    std::unique_ptr<RecordSource> for_blocks() const override {
+        return make_json_source(LineReader());
+    }
+    void begin(TextBlock& block) override { lines_.begin(block); }
+    std::uint64_t lines_read() const override { return lines_.line(); }
+    Failure cannot_go_on(const Failure& reason, std::uint64_t line) const override {
+        return lines_.cannot_go_on(reason, line);
+    }
     std::uint64_t bytes_read() const override { return lines_.bytes_read(); }
     std::uint64_t bytes_total() const override { return lines_.bytes_total(); }
 

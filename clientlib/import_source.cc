@@ -7,12 +7,11 @@
 namespace bidstore {
 
 Result<std::unique_ptr<RecordSource>> open_source(const std::string& path, SourceFormat format) {
-    auto lines = LineReader::open(path);
-    if (!lines) return lines.failure();
     const bool csv_name = path.ends_with(".csv") || path.ends_with(".csv.gz");
-    if (format == SourceFormat::kCsv || (format == SourceFormat::kByName && csv_name)) {
-        return make_csv_source(std::move(*lines), path);
-    }
+    const bool csv = format == SourceFormat::kCsv || (format == SourceFormat::kByName && csv_name);
+    auto lines = LineReader::open(path, csv ? whole_csv_records : nullptr);
+    if (!lines) return lines.failure();
+    if (csv) return make_csv_source(std::move(*lines), path);
     return make_json_source(std::move(*lines));
 }
 

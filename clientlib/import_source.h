@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "clientlib/import_blocks.h"
 #include "shm/error.h"
 
 namespace bidstore {
@@ -45,6 +46,20 @@ class RecordSource {
 
     // What stands in front of the records in a file of refused ones: the CSV header.
     virtual std::string_view preamble() const { return {}; }
+
+    // ---- in several threads: blocks are taken here, and read by sources of their own ----
+
+    // The records from here on as a block of text, and so on; false at the end. Instead of next().
+    virtual Result<bool> next_block(TextBlock& block) = 0;
+    // A source for another thread, whose records are those of blocks that begin() gives it. Paths
+    // are not resolved in it.
+    virtual std::unique_ptr<RecordSource> for_blocks() const = 0;
+    // The block's records are the next ones, lines are counted from 1 again. `block` gets the
+    // memory of the one before.
+    virtual void begin(TextBlock& block) = 0;
+    virtual std::uint64_t lines_read() const = 0;  // of the file or the block, by next()
+    // What to say when next_block() failed behind that line of the file.
+    virtual Failure cannot_go_on(const Failure& reason, std::uint64_t line) const = 0;
 
     // How far the file was read, in bytes as stored (compressed); total 0: not known.
     virtual std::uint64_t bytes_read() const = 0;

@@ -194,16 +194,17 @@ Status RowsFile::split(std::size_t& wanted) {
     return {};
 }
 
-PackedRow RowsFile::take_row(std::span<const std::byte>& rows) const {
-    std::uint32_t value_bytes = header_.value_bytes;
+PackedRow take_row(const Schema& schema, std::span<const std::byte>& rows) {
+    const std::size_t key_bytes = schema.key_bytes();
+    std::uint32_t value_bytes = schema.fixed_bytes();
     std::size_t key_at = 0;
-    if (has_variable()) {
+    if (schema.has_variable()) {
         std::memcpy(&value_bytes, rows.data(), sizeof value_bytes);
         key_at = kLengthBytes;
     }
-    const PackedRow row{rows.subspan(key_at, header_.key_bytes),
-                        rows.subspan(key_at + header_.key_bytes, value_bytes)};
-    rows = rows.subspan(key_at + header_.key_bytes + value_bytes);
+    const PackedRow row{rows.subspan(key_at, key_bytes),
+                        rows.subspan(key_at + key_bytes, value_bytes)};
+    rows = rows.subspan(key_at + key_bytes + value_bytes);
     return row;
 }
 

@@ -62,6 +62,9 @@ struct PackedRow {
     std::span<const std::byte> value;
 };
 
+// The first of whole rows of the table that lie one after another; takes it off.
+PackedRow take_row(const Schema& schema, std::span<const std::byte>& rows);
+
 class RowsFile {
   public:
     // Whether the file begins like one of binary rows. A file that cannot be read does not.
@@ -74,8 +77,6 @@ class RowsFile {
     // The next rows, whole ones, packed; empty at the end. Valid until the next call. kInvalid: the
     // file ends early or late, or a row has a wrong length or value.
     Result<std::span<const std::byte>> next();
-    // The first of what next() gave, or of what is left of that; takes it off.
-    PackedRow take_row(std::span<const std::byte>& rows) const;
     std::uint64_t rows_read() const { return rows_read_; }
     std::uint64_t bytes_read() const { return bytes_total_ - unread_; }
     std::uint64_t bytes_total() const { return bytes_total_; }  // of all rows

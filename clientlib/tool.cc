@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "clientlib/load_lines.h"
 #include "clientlib/tool_compact.h"
 #include "clientlib/tool_import.h"
 #include "clientlib/tool_load.h"
@@ -239,6 +240,9 @@ void add_load_command(CLI::App& app, const ToolOptions& options, Action& action)
                    "Keys rise through all files: load as they come, without sorting");
     load->add_flag("--last-wins", command->last_wins,
                    "Of rows with the same key, load the last (default: an error)");
+    load->add_option("--threads", command->threads,
+                     "Threads that read JSON lines and CSV (default: as many as there are cores)")
+        ->check(CLI::Range(1u, kLoadThreadsMax));
     load->add_option("--memory", command->memory_mib, "MiB of memory for sorting")
         ->check(CLI::Range(1u, 1u << 20))->capture_default_str();
     load->add_option("--temp-dir", command->temp_dir,

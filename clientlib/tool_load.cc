@@ -7,10 +7,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "clientlib/import.h"
 #include "clientlib/load.h"
+#include "clientlib/load_lines.h"
 #include "clientlib/load_rows.h"
 #include "clientlib/load_sort.h"
 #include "clientlib/tool_output.h"
@@ -25,7 +27,7 @@ double seconds_since(SteadyClock::time_point start) {
 }
 
 // One run of the command: rows from all inputs, sorted or as they come, into one load.
-class LoadRun final : public RowSink {
+class LoadRun final : public PackedSink {
   public:
     LoadRun(const ToolOptions& options, const LoadCommand& command, const Schema& schema,
             TableLoad load)
@@ -46,17 +48,15 @@ class LoadRun final : public RowSink {
     Status end();
     void print_summary() const;
 
-    // ---- RowSink ----
-    Status write(const MappedRecord& record) override {
-        for (const MappedRow& row : record.rows) {
-            if (Status taken = take(row.key, row.value); !taken) {
-                return {taken.error(),
-                        "line " + std::to_string(record.line) + ": " + taken.failure().what};
-            }
-        }
-        return {};
+    // ---- PackedSink ----
+    Status write(std::span<const std::byte> rows, std::span<const std::uint64_t> lines) override {
+        const std::uint64_t before = taken_;
+        Status taken = take(rows);
+        if (taken) return {};
+        // The row that could not be taken; its own fault or that of the load.
+        const std::uint64_t line = lines[std::min(taken_ - before, lines.size() - 1)];
+        return {taken.error(), "line " + std::to_string(line) + ": " + taken.failure().what};
     }
-    Status finish() override { return {}; }
 
   private:
     std::string temp_dir() const {
@@ -64,14 +64,30 @@ class LoadRun final : public RowSink {
         const char* set = std::getenv("TMPDIR");
         return set != nullptr && *set != '\0' ? set : "/var/tmp";
     }
-    Status take(std::span<const std::byte> key, std::span<const std::byte> value) {
-        if (sorter_) return sorter_->add(key, value);
-        return add(key, value);
+    // Packed rows; taken_ counts those in front of one that could not be.
+    Status take(std::span<const std::byte> rows) {
+        if (!sorter_ && !schema_.has_variable()) {
+            const std::uint64_t before = load_.rows();
+            Status sent = load_.add_packed(rows, options_.deadline());
+            taken_ += load_.rows() - before;
+            return sent;
+        }
+        for (; !rows.empty(); ++taken_) {
+            const PackedRow row = take_row(schema_, rows);
+            Status taken = sorter_ ? sorter_->add(row.key, row.value) : add(row.key, row.value);
+            if (!taken) return taken;
+        }
+        return {};
     }
     // Looks at the clock for some rows together.
     Status add(std::span<const std::byte> key, std::span<const std::byte> value) {
         if (load_.rows() % kRowsPerDeadline == 0) deadline_ = options_.deadline();
         return load_.add(key, value, deadline_);
+    }
+    unsigned threads() const {
+        const unsigned wanted =
+            command_.threads > 0 ? command_.threads : std::thread::hardware_concurrency();
+        return std::clamp(wanted, 1u, kLoadThreadsMax);
     }
     void show(const ImportTotals& totals, const std::string& what);
     void clear_line() const {
@@ -88,6 +104,7 @@ class LoadRun final : public RowSink {
     Deadline deadline_{};
     bool shown_ = false;
     double next_shown_ = 0.2;
+    std::uint64_t taken_ = 0;
     std::uint64_t read_ = 0;
     std::uint64_t refused_ = 0;
     std::uint64_t runs_ = 0;
@@ -111,16 +128,18 @@ Status LoadRun::read(const std::string& path, const Mapping& mapping, const std:
                                                             : SourceFormat::kByName;
     auto source = open_source(path, format);
     if (!source) return source.failure();
+    // Looked at before there is a file for refused lines; each thread makes its own.
     const Schema* schemas[] = {&schema_};
     auto mapper = RowMapper::make(mapping, schemas, **source);
     if (!mapper) return {mapper.error(), command_.mapping + ": " + mapper.failure().what};
     auto refusals = RefusalLog::make(errors, path);
     if (!refusals) return refusals.failure();
     ImportTotals totals;
-    Status status = run_import(**source, *mapper, *this, *refusals, totals,
-                               [&](const ImportTotals& now) {
-                                   if (now.records % 64 == 0) show(now, path);
-                               });
+    const LineLoad lines{
+        **source, mapping, schema_, *this, *refusals, totals, [&](const ImportTotals& now) {
+            show(now, path);
+        }};
+    Status status = load_lines(lines, threads());
     read_ += totals.rows;
     refused_ += totals.refused;
     for (const std::string& example : refusals->examples()) examples_.push_back(example);
@@ -138,14 +157,7 @@ Status LoadRun::read_rows(const std::string& path) {
         auto rows = file->next();
         if (!rows) return rows.failure();
         if (rows->empty()) break;
-        const bool as_they_are = !sorter_ && !file->has_variable();
-        if (as_they_are) {
-            if (Status sent = load_.add_packed(*rows, options_.deadline()); !sent) return sent;
-        }
-        for (auto left = *rows; !as_they_are && !left.empty();) {
-            const PackedRow row = file->take_row(left);
-            if (Status taken = take(row.key, row.value); !taken) return taken;
-        }
+        if (Status taken = take(*rows); !taken) return taken;
         totals.rows = file->rows_read();
         totals.bytes_read = file->bytes_read();
         show(totals, path);
@@ -199,12 +211,12 @@ Result<Mapping> block_of(const LoadCommand& command) {
         if (block.name == command.table) one.tables.push_back(block);
     }
     if (one.tables.size() != 1) {
-        return {Error::kInvalid, command.mapping + ": has no one block for table " +
-                                     command.table};
+        return {Error::kInvalid, command.mapping + ": has no one block for table " + command.table};
     }
     if (one.tables.front().mode == RowMode::kAdd) {
-        return {Error::kInvalid, command.mapping + ": mode \"add\" changes rows, and a load makes "
-                                                   "them: use `bidstore import`"};
+        return {Error::kInvalid, command.mapping +
+                                     ": mode \"add\" changes rows, and a load makes "
+                                     "them: use `bidstore import`"};
     }
     return one;
 }
@@ -223,14 +235,14 @@ Result<Schema> schema_of(const ToolOptions& options, const LoadCommand& command,
     if (table) return table->schema();
     if (table.error() != Error::kNoSuchTable) return table.failure();
     if (command.create && !mapping.tables.empty()) return mapping_schema(mapping.tables.front());
-    return {Error::kNoSuchTable, table.failure().what + "; make it with `bidstore table create`, "
-                                                        "or load with --mapping and --create"};
+    return {Error::kNoSuchTable, table.failure().what +
+                                     "; make it with `bidstore table create`, "
+                                     "or load with --mapping and --create"};
 }
 
 std::string errors_for(const LoadCommand& command, std::size_t index) {
     const bool to_file = command.errors != "stop" && command.errors != "skip";
-    return to_file && index > 0 ? command.errors + "." + std::to_string(index + 1)
-                                : command.errors;
+    return to_file && index > 0 ? command.errors + "." + std::to_string(index + 1) : command.errors;
 }
 
 }  // namespace
@@ -244,8 +256,9 @@ int load_files(const ToolOptions& options, const LoadCommand& command) {
         if (!block) return options.fail(block.failure());
         mapping = std::move(*block);
     } else if (!all_rows) {
-        return options.fail({Error::kInvalid, "JSON lines and CSV need --mapping: which part of a "
-                                              "line goes where"});
+        return options.fail({Error::kInvalid,
+                             "JSON lines and CSV need --mapping: which part of a "
+                             "line goes where"});
     }
     auto schema = schema_of(options, command, mapping);
     if (!schema) return options.fail(schema.failure());

@@ -19,6 +19,7 @@ struct LoadCommand {
     bool sorted = false;             // keys rise through all files: nothing is sorted
     bool last_wins = false;
     bool progress = false;
+    unsigned threads = 0;            // of JSON lines and CSV; 0: as many as there are cores
     std::uint64_t memory_mib = 256;  // for sorting
     std::string temp_dir;            // for sorting; empty: $TMPDIR or /var/tmp
 };

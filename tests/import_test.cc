@@ -292,14 +292,15 @@ TEST(Json, StopsAtTheFirstBadLineAndKeepsWhatWasBefore) {
 }
 
 TEST(Csv, QuotesHoldCommasLineEndsAndQuotes) {
-    std::vector<std::string> fields;
-    EXPECT_EQ(scan_csv("a,\"b,c\",\"d\"\"e\",\"f\ng\",", fields), CsvScan::kComplete);
-    EXPECT_EQ(fields, (std::vector<std::string>{"a", "b,c", "d\"e", "f\ng", ""}));
-    EXPECT_EQ(scan_csv("\"open", fields), CsvScan::kOpen);
-    EXPECT_EQ(scan_csv("\"open\"\"", fields), CsvScan::kOpen);
-    EXPECT_EQ(scan_csv("a\"b", fields), CsvScan::kStray);
-    EXPECT_EQ(scan_csv("\"a\"b", fields), CsvScan::kStray);
-    EXPECT_EQ(scan_csv("", fields), CsvScan::kComplete);
+    std::vector<std::string_view> fields;
+    std::string room;
+    EXPECT_EQ(scan_csv("a,\"b,c\",\"d\"\"e\",\"f\ng\",", fields, room), CsvScan::kComplete);
+    EXPECT_EQ(fields, (std::vector<std::string_view>{"a", "b,c", "d\"e", "f\ng", ""}));
+    EXPECT_EQ(scan_csv("\"open", fields, room), CsvScan::kOpen);
+    EXPECT_EQ(scan_csv("\"open\"\"", fields, room), CsvScan::kOpen);
+    EXPECT_EQ(scan_csv("a\"b", fields, room), CsvScan::kStray);
+    EXPECT_EQ(scan_csv("\"a\"b", fields, room), CsvScan::kStray);
+    EXPECT_EQ(scan_csv("", fields, room), CsvScan::kComplete);
     EXPECT_EQ(fields.size(), 1u);
 }
 

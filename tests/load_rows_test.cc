@@ -34,14 +34,14 @@ class RowsOfAnyLength : public testing::Test {
             auto rows = file->next();
             if (!rows.ok()) return rows.failure().what;
             if (rows->empty()) break;
-            for (auto left = *rows; !left.empty(); ++taken) rows_.push_back(copy(left, *file));
+            for (auto left = *rows; !left.empty(); ++taken) rows_.push_back(copy(left));
         }
         EXPECT_EQ(taken, file->rows_read());
         EXPECT_EQ(file->bytes_read(), file->bytes_total());
         return std::to_string(taken);
     }
-    std::string copy(std::span<const std::byte>& rows, const RowsFile& file) {
-        const PackedRow row = file.take_row(rows);
+    std::string copy(std::span<const std::byte>& rows) {
+        const PackedRow row = take_row(need(Description<Event>::schema()), rows);
         std::string bytes;
         const auto length = static_cast<std::uint32_t>(row.value.size());
         append_bytes(bytes, std::as_bytes(std::span(&length, 1)));
