@@ -21,7 +21,7 @@ class CsvSource final : public RecordSource {
     Result<bool> read_header(const std::string& name);
     Result<std::uint32_t> resolve(std::string_view path) override;
     Result<bool> next() override;
-    Result<Field> find(std::uint32_t path, FieldForm form) override;
+    Status find(std::uint32_t path, FieldForm form, Field& field) override;
     std::string_view text() const override { return record_; }
     std::uint64_t line() const override { return first_line_; }
     Result<bool> next_block(TextBlock& block) override { return lines_.next_block(block); }
@@ -119,9 +119,10 @@ Result<bool> CsvSource::next() {
     return true;
 }
 
-Result<Field> CsvSource::find(std::uint32_t path, FieldForm) {
-    const std::string_view text = fields_[path];
-    return Field{text.empty(), text};
+Status CsvSource::find(std::uint32_t path, FieldForm, Field& field) {
+    field.text = fields_[path];
+    field.missing = field.text.empty();
+    return {};
 }
 
 }  // namespace

@@ -114,41 +114,41 @@ char* room_for(std::size_t bytes, std::string& room) {
     return room.data();
 }
 
-Result<std::string> as_string(const Result<std::string_view>& decoded, std::string& room) {
-    if (!decoded) return decoded.failure();
-    room.resize(decoded->size());
-    return std::move(room);
-}
-
 }  // namespace
 
 Result<std::string> decode_hex(std::string_view text) {
     std::string room;
-    return as_string(decode_hex(text, room), room);
+    std::string_view bytes;
+    if (Status decoded = decode_hex(text, room, bytes); !decoded) return decoded.failure();
+    return std::string(bytes);
 }
 
-Result<std::string_view> decode_hex(std::string_view text, std::string& room) {
+Status decode_hex(std::string_view text, std::string& room, std::string_view& bytes) {
     if (text.size() % 2 != 0) return invalid("hex (an odd number of digits)", text);
-    const std::size_t bytes = text.size() / 2;
-    char* const out = room_for(bytes, room);
+    const std::size_t count = text.size() / 2;
+    char* const out = room_for(count, room);
     std::uint32_t all = 0;  // of the digits: above 15 when one is none
-    for (std::size_t i = decode_hex_blocks(text.data(), text.size(), out) / 2; i < bytes; ++i) {
+    for (std::size_t i = decode_hex_blocks(text.data(), text.size(), out) / 2; i < count; ++i) {
         const std::uint32_t high = digit_of(kHexDigits, text[2 * i]);
         const std::uint32_t low = digit_of(kHexDigits, text[2 * i + 1]);
         all |= high | low;
         out[i] = static_cast<char>(high << 4 | low);
     }
     if (all > 15) return invalid("hex", text);
-    return std::string_view(out, bytes);
+    bytes = {out, count};
+    return {};
 }
 
 Result<std::string> decode_base64(std::string_view text, Base64Alphabet alphabet) {
     std::string room;
-    return as_string(decode_base64(text, alphabet, room), room);
+    std::string_view bytes;
+    Status decoded = decode_base64(text, alphabet, room, bytes);
+    if (!decoded) return decoded.failure();
+    return std::string(bytes);
 }
 
-Result<std::string_view> decode_base64(std::string_view text, Base64Alphabet alphabet,
-                                       std::string& room) {
+Status decode_base64(std::string_view text, Base64Alphabet alphabet, std::string& room,
+                     std::string_view& bytes) {
     const std::string_view wanted = alphabet == Base64Alphabet::kUrl ? "base64url" : "base64";
     std::string_view digits = text;
     while (digits.size() + 2 > text.size() && digits.ends_with('=')) digits.remove_suffix(1);
@@ -156,8 +156,8 @@ Result<std::string_view> decode_base64(std::string_view text, Base64Alphabet alp
     if (digits.size() % 4 == 1 || (padded && text.size() % 4 != 0)) return invalid(wanted, text);
     const bool url = alphabet == Base64Alphabet::kUrl;
     const DigitTable& table = url ? kBase64UrlDigits : kBase64Digits;
-    const std::size_t bytes = digits.size() * 3 / 4;
-    char* const out = room_for(bytes, room);
+    const std::size_t count = digits.size() * 3 / 4;
+    char* const out = room_for(count, room);
     const std::size_t whole = decode_base64_blocks(digits.data(), digits.size(), url, out);
     char* to = out + whole / 4 * 3;
     std::uint32_t all = 0;  // of the digits: above 63 when one is none
@@ -183,7 +183,8 @@ Result<std::string_view> decode_base64(std::string_view text, Base64Alphabet alp
     if (left == 3) *to++ = static_cast<char>(bits >> 8);
     const std::uint32_t rest = left == 3 ? 0xff : left == 2 ? 0xffff : 0;
     if (all > 63 || (bits & rest) != 0) return invalid(wanted, text);
-    return std::string_view(out, bytes);
+    bytes = {out, count};
+    return {};
 }
 
 Result<std::uint64_t> decode_seconds(std::string_view text, TimeUnit unit) {

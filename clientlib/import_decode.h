@@ -38,15 +38,15 @@ enum class Decode : std::uint8_t {
 Result<std::string> decode_uuid(std::string_view text);
 
 Result<std::string> decode_hex(std::string_view text);
-// Into `room`, which grows as needed and is used again; the view lies in it.
-Result<std::string_view> decode_hex(std::string_view text, std::string& room);
+// Into `room`, which grows as needed and is used again; `bytes` lie in it.
+Status decode_hex(std::string_view text, std::string& room, std::string_view& bytes);
 
 enum class Base64Alphabet : std::uint8_t { kStandard, kUrl };  // + and /, or - and _
 // Bits left over behind the last byte must be zero, so that two different texts never give the
 // same bytes.
 Result<std::string> decode_base64(std::string_view text, Base64Alphabet alphabet);
-Result<std::string_view> decode_base64(std::string_view text, Base64Alphabet alphabet,
-                                       std::string& room);
+Status decode_base64(std::string_view text, Base64Alphabet alphabet, std::string& room,
+                     std::string_view& bytes);
 
 // Decimal seconds to microseconds or nanoseconds, computed on the digits: no digit passes through
 // a double. Finer digits than the unit's are rounded to the nearest.

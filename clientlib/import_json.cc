@@ -73,7 +73,7 @@ class JsonSource final : public RecordSource {
 
     Result<std::uint32_t> resolve(std::string_view path) override;
     Result<bool> next() override;
-    Result<Field> find(std::uint32_t path, FieldForm form) override;
+    Status find(std::uint32_t path, FieldForm form, Field& field) override;
     std::string_view text() const override { return line_; }
     std::uint64_t line() const override { return lines_.line(); }
     Result<bool> next_block(TextBlock& block) override { return lines_.next_block(block); }
@@ -91,7 +91,7 @@ class JsonSource final : public RecordSource {
   private:
     Result<bool> check_line();
     bool find_plain(const Path& path, Field& field);
-    Result<Field> find_as_written(const Path& path, FieldForm form);
+    Status find_as_written(const Path& path, FieldForm form, Field& field);
     simdjson::error_code walk(const Path& path, ondemand::value& value);
     simdjson::error_code read(ondemand::value value, FieldForm form, Field& field);
     simdjson::error_code join(ondemand::array list, Field& field);
@@ -243,13 +243,14 @@ simdjson::error_code JsonSource::read(ondemand::value value, FieldForm form, Fie
     return scalar(value, field);
 }
 
-Result<Field> JsonSource::find(std::uint32_t path, FieldForm form) {
-    Field field;
-    if (form != FieldForm::kJson && find_plain(paths_[path], field)) return field;
-    return find_as_written(paths_[path], form);
+Status JsonSource::find(std::uint32_t path, FieldForm form, Field& field) {
+    field = {};
+    if (form != FieldForm::kJson && find_plain(paths_[path], field)) return {};
+    return find_as_written(paths_[path], form, field);
 }
 
-Result<Field> JsonSource::find_as_written(const Path& path, FieldForm form) {
+Status JsonSource::find_as_written(const Path& path, FieldForm form, Field& field) {
+    field = {};
     if (!parsed_again_) {
         const simdjson::padded_string_view padded(line_.data(), line_.size(),
                                                   line_.size() + kLinePaddingBytes);
@@ -258,19 +259,18 @@ Result<Field> JsonSource::find_as_written(const Path& path, FieldForm form) {
         }
         parsed_again_ = true;
     }
-    Field field;
     ondemand::value value;
     auto error = walk(path, value);
     if (error == simdjson::NO_SUCH_FIELD || error == simdjson::INDEX_OUT_OF_BOUNDS ||
         error == simdjson::INCORRECT_TYPE) {
-        return field;
+        return {};
     }
     if (!error) error = read(value, form, field);
     if (error == simdjson::INCORRECT_TYPE) {
         return {Error::kInvalid, "is an array or object; decode it as \"list\" or \"json\""};
     }
     if (error) return {Error::kInvalid, simdjson::error_message(error)};
-    return field;
+    return {};
 }
 
 }  // namespace

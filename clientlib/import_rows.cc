@@ -63,28 +63,32 @@ std::string_view cut_text(std::string_view text, std::size_t length) {
 }
 
 // The bytes that `text` stands for: `text` itself, or decoded into `scratch`.
-Result<std::string_view> decode_bytes(Decode decode, std::string_view text, std::string& scratch) {
+Status decode_bytes(Decode decode, std::string_view text, std::string& scratch,
+                    std::string_view& bytes) {
     switch (decode) {
         case Decode::kHex:
-            return decode_hex(text, scratch);
+            return decode_hex(text, scratch, bytes);
         case Decode::kBase64:
-            return decode_base64(text, Base64Alphabet::kStandard, scratch);
+            return decode_base64(text, Base64Alphabet::kStandard, scratch, bytes);
         case Decode::kBase64Url:
-            return decode_base64(text, Base64Alphabet::kUrl, scratch);
+            return decode_base64(text, Base64Alphabet::kUrl, scratch, bytes);
         case Decode::kUuid: {
-            auto bytes = decode_uuid(text);
-            if (!bytes) return bytes.failure();
-            scratch = std::move(*bytes);
-            return std::string_view(scratch);
+            auto uuid = decode_uuid(text);
+            if (!uuid) return uuid.failure();
+            scratch = std::move(*uuid);
+            bytes = scratch;
+            return {};
         }
         case Decode::kHost:
             scratch = decode_host(text);
-            return std::string_view(scratch);
+            bytes = scratch;
+            return {};
         case Decode::kText:
         case Decode::kList:
         case Decode::kJson:
         case Decode::kRawJson:
-            return text;
+            bytes = text;
+            return {};
         case Decode::kInteger:
         case Decode::kFloat:
         case Decode::kBoolean:
@@ -93,7 +97,7 @@ Result<std::string_view> decode_bytes(Decode decode, std::string_view text, std:
         case Decode::kMicroseconds:
             CHECK(!"a decoder that gives no bytes");  // fits() refused it
     }
-    return text;
+    return {};
 }
 
 // skip_prefix, length, pad, max_bytes. `bytes` may lie in `scratch`.
@@ -160,9 +164,9 @@ Status set_number(RowBuilder& row, const BoundColumn& bound, std::string_view te
 Status set_column(RowBuilder& row, const BoundColumn& bound, std::string_view text, TimeUnit unit,
                   std::string& scratch) {
     if (!gives_bytes(bound.decode)) return set_number(row, bound, text, unit);
-    auto decoded = decode_bytes(bound.decode, text, scratch);
-    if (!decoded) return decoded.failure();
-    std::string_view bytes = *decoded;
+    std::string_view bytes;
+    Status decoded = decode_bytes(bound.decode, text, scratch, bytes);
+    if (!decoded) return decoded;
     if (Status shaped = shape_bytes(bound, bytes, scratch); !shaped) return shaped;
     if (bound.column.type == ColumnType::kText && !valid_utf8(bytes)) {
         return {Error::kInvalid, "not UTF-8"};
@@ -186,8 +190,8 @@ class RowMapper::TableRows {
         : mapping_(mapping), schema_(schema), source_(source), table_(table), row_(schema) {}
 
     Status bind();
-    // The row, or nothing when the record has none for this table.
-    Result<std::optional<MappedRow>> map();
+    // `there`: whether the record has a row for this table.
+    Status map(MappedRow& row, bool& there);
 
   private:
     enum class Filled : std::uint8_t { kSet, kSkipRow, kKeep };
@@ -195,9 +199,9 @@ class RowMapper::TableRows {
     Result<BoundColumn> bind_column(const ColumnMapping& mapping);
     Status bind_missing(BoundColumn& bound);
     Status check_column(const BoundColumn& bound);
-    Result<Filled> fill(const BoundColumn& bound);
-    Result<Field> field(const BoundColumn& bound);
-    Result<MappedRow> finish();
+    Status fill(const BoundColumn& bound, Filled& filled);
+    Status find(const BoundColumn& bound, Field& field);
+    Status finish(MappedRow& row);
     Status change(const BoundColumn& bound, std::span<const std::byte> value);
     bool in_key(const BoundColumn& bound) const { return bound.index < schema_.key_columns(); }
 
@@ -299,29 +303,30 @@ Status RowMapper::TableRows::bind() {
     return {};
 }
 
-Result<Field> RowMapper::TableRows::field(const BoundColumn& bound) {
-    if (bound.decode == Decode::kRawJson) return Field{false, source_.text()};
-    if (bound.mapping.constant) return Field{false, *bound.mapping.constant};
-    return source_.find(bound.path, form_of(bound.decode));
+Status RowMapper::TableRows::find(const BoundColumn& bound, Field& field) {
+    if (bound.path != kNoPath) return source_.find(bound.path, form_of(bound.decode), field);
+    field.missing = false;
+    field.text = bound.decode == Decode::kRawJson ? source_.text() : *bound.mapping.constant;
+    return {};
 }
 
-Result<RowMapper::TableRows::Filled> RowMapper::TableRows::fill(const BoundColumn& bound) {
-    if (bound.mapping.add == AddKind::kConstant) return Filled::kSet;
-    auto found = field(bound);
-    if (!found) return naming(bound, found.failure());
-    std::string_view text = found->text;
-    if (found->missing) {
-        if (bound.on_missing == OnMissing::kSkip) return Filled::kSkipRow;
-        if (bound.on_missing == OnMissing::kKeep) return Filled::kKeep;
+Status RowMapper::TableRows::fill(const BoundColumn& bound, Filled& filled) {
+    filled = Filled::kSet;
+    if (bound.mapping.add == AddKind::kConstant) return {};
+    Field field;
+    if (Status found = find(bound, field); !found) return naming(bound, found.failure());
+    if (field.missing) {
+        if (bound.on_missing == OnMissing::kSkip) filled = Filled::kSkipRow;
+        if (bound.on_missing == OnMissing::kKeep) filled = Filled::kKeep;
         if (bound.on_missing == OnMissing::kError) {
             return naming(bound, {Error::kInvalid, "\"" + bound.mapping.path + "\" is missing"});
         }
-        if (!bound.mapping.fallback) return Filled::kSet;  // zero or empty, as clear() left it
-        text = *bound.mapping.fallback;
+        // Without one it is zero or empty, as clear() left it.
+        if (filled != Filled::kSet || !bound.mapping.fallback) return {};
+        field.text = *bound.mapping.fallback;
     }
-    Status set = set_column(row_, bound, text, schema_.time_unit(), scratch_);
-    if (!set) return naming(bound, set.failure());
-    return Filled::kSet;
+    Status set = set_column(row_, bound, field.text, schema_.time_unit(), scratch_);
+    return set.ok() ? set : naming(bound, set.failure());
 }
 
 Status RowMapper::TableRows::change(const BoundColumn& bound, std::span<const std::byte> value) {
@@ -338,33 +343,33 @@ Status RowMapper::TableRows::change(const BoundColumn& bound, std::span<const st
     return {};
 }
 
-Result<MappedRow> RowMapper::TableRows::finish() {
+Status RowMapper::TableRows::finish(MappedRow& row) {
     auto value = row_.value();
     if (!value) return {Error::kInvalid, "table " + mapping_.name + ": " + value.failure().what};
-    MappedRow row{table_, mapping_.mode, row_.key(), *value, {}};
-    if (mapping_.mode != RowMode::kAdd) return row;
+    row = {table_, mapping_.mode, row_.key(), *value, {}};
+    if (mapping_.mode != RowMode::kAdd) return {};
     for (const BoundColumn* bound : filled_) {
         if (in_key(*bound)) continue;
-        if (Status made = change(*bound, *value); !made) return made.failure();
+        if (Status made = change(*bound, *value); !made) return made;
     }
     row.value = {};
     row.changes = changes_;
-    return row;
+    return {};
 }
 
-Result<std::optional<MappedRow>> RowMapper::TableRows::map() {
+Status RowMapper::TableRows::map(MappedRow& row, bool& there) {
     row_.clear();
     filled_.clear();
     changes_.clear();
+    there = false;
     for (const BoundColumn& bound : columns_) {
-        auto filled = fill(bound);
-        if (!filled) return filled.failure();
-        if (*filled == Filled::kSkipRow) return std::optional<MappedRow>{};
-        if (*filled == Filled::kSet) filled_.push_back(&bound);
+        Filled filled{};
+        if (Status done = fill(bound, filled); !done) return done;
+        if (filled == Filled::kSkipRow) return {};
+        if (filled == Filled::kSet) filled_.push_back(&bound);
     }
-    auto row = finish();
-    if (!row) return row.failure();
-    return std::optional<MappedRow>{*row};
+    there = true;
+    return finish(row);
 }
 
 RowMapper::RowMapper(std::vector<std::unique_ptr<TableRows>> tables) : tables_(std::move(tables)) {}
@@ -387,9 +392,11 @@ Result<RowMapper> RowMapper::make(const Mapping& mapping, std::span<const Schema
 Result<std::span<const MappedRow>> RowMapper::map() {
     rows_.clear();
     for (const auto& table : tables_) {
-        auto row = table->map();
-        if (!row) return row.failure();
-        if (*row) rows_.push_back(**row);
+        bool there = false;
+        if (Status mapped = table->map(rows_.emplace_back(), there); !mapped) {
+            return mapped.failure();
+        }
+        if (!there) rows_.pop_back();
     }
     return std::span<const MappedRow>(rows_);
 }

@@ -40,7 +40,7 @@ class RecordSource {
     virtual Result<bool> next() = 0;
 
     // Of the current record. The text is valid until the next call.
-    virtual Result<Field> find(std::uint32_t path, FieldForm form) = 0;
+    virtual Status find(std::uint32_t path, FieldForm form, Field& field) = 0;
     virtual std::string_view text() const = 0;  // as it is in the file, without the line's end
     virtual std::uint64_t line() const = 0;     // of its first line, counted from 1
 
