@@ -74,9 +74,21 @@ std::size_t threads_now() {
     }
     return count;
 }
+// The kernel's list may still have one that was joined a moment ago.
+bool only_threads(std::size_t count) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (threads_now() > count && std::chrono::steady_clock::now() < deadline) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return threads_now() <= count;
+}
 
 class LoadLines : public testing::TestWithParam<unsigned> {
   protected:
+    // A sanitizer's own thread begins with the first one.
+    static void SetUpTestSuite() {
+        std::thread([] {}).join();
+    }
     std::string write_file(const std::string& name, const std::string& content) {
         std::ofstream(work_.file(name), std::ios::binary) << content;
         return work_.file(name);
@@ -94,7 +106,7 @@ class LoadLines : public testing::TestWithParam<unsigned> {
         const std::size_t threads = threads_now();
         const Status status =
             load_lines({**source, *mapping, *schema, sink, *refusals, totals_}, GetParam());
-        EXPECT_EQ(threads_now(), threads) << "a thread is left";
+        EXPECT_TRUE(only_threads(threads)) << "a thread is left";
         rows_ = std::move(sink.rows);
         return status;
     }
@@ -218,21 +230,22 @@ TEST_P(LoadLines, OfACutArchiveEndWithTheLineThatWasGood) {
 
 // Records of three lines each: a block may end in none of them, whatever stands between quotes.
 TEST_P(LoadLines, OfCsvRecordsStayTogether) {
+    constexpr std::uint64_t kRecords = 8'000;  // some five blocks
     std::string text = "k,s\n";
     std::string middle;
     for (int i = 0; i < 40; ++i) middle += "\"\"x,";
-    for (std::uint64_t i = 1; i <= kLines; ++i) {
+    for (std::uint64_t i = 1; i <= kRecords; ++i) {
         text += std::to_string(i) + ",\"a\r\n" + middle + "\nb\"\r\n";
-        if (i == 5000) text += "5000,a\"b\n";  // a stray quote ends with its line
+        if (i == 3000) text += "3000,a\"b\n";  // a stray quote ends with its line
     }
     const Status status = load(write_file("log.csv", text), work_.file("refused"));
     ASSERT_TRUE(status.ok()) << status.failure().what;
-    ASSERT_EQ(rows_.size(), kLines);
-    for (std::uint64_t i = 1; i <= kLines; ++i) {
-        const Row expected{i, 2 + (i - 1) * 3 + (i > 5000 ? 1 : 0), 1 + 2 + 120 + 2};
+    ASSERT_EQ(rows_.size(), kRecords);
+    for (std::uint64_t i = 1; i <= kRecords; ++i) {
+        const Row expected{i, 2 + (i - 1) * 3 + (i > 3000 ? 1 : 0), 1 + 2 + 120 + 2};
         ASSERT_EQ(rows_[i - 1], expected) << i << ": " << rows_[i - 1].line;
     }
-    EXPECT_TRUE(read_whole_file(work_.file("refused")).starts_with("k,s\n# log:15002: a quote"))
+    EXPECT_TRUE(read_whole_file(work_.file("refused")).starts_with("k,s\n# log:9002: a quote"))
         << read_whole_file(work_.file("refused"));
 }
 
