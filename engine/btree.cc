@@ -107,20 +107,40 @@ MutableLookup Tree::mutable_value(const std::byte* key) {
     return lookup;
 }
 
-Tree::Ahead Tree::leaf_for(const std::byte* key) const {
-    PageId page = root_;
-    const std::byte* bytes = newest(page);
-    if (bytes == nullptr) return {{}, page};
-    for (int level = tree_level(bytes, shape_.table); level > 0; --level) {
-        const InnerView node(bytes, shape_.inner);
-        if (node.count() == 0) return {};
-        page = node.child_for(key);
-        if (level == 1) return {page, {}};
-        bytes = newest(page);
-        if (bytes == nullptr) return {{}, page};
-        if (tree_level(bytes, shape_.table) != level - 1) return {};
+void Tree::leaves_for(std::span<const std::byte* const> keys, std::span<Ahead> found) const {
+    CHECK_OP(keys.size(), <=, kKeysTogether);
+    const std::byte* const root = newest(root_);
+    std::fill(found.begin(), found.end(), Ahead{{}, root == nullptr ? root_ : PageId{}});
+    if (root == nullptr) return;
+    std::array<const std::byte*, kKeysTogether> nodes;  // nullptr: its search has ended
+    nodes.fill(root);
+    std::array<InnerView::Blocks, kKeysTogether> blocks;
+    for (int level = tree_level(root, shape_.table); level > 0; --level) {
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            if (nodes[i] == nullptr) continue;
+            const InnerView node(nodes[i], shape_.inner);
+            if (node.count() == 0) {
+                nodes[i] = nullptr;
+            } else {
+                blocks[i] = node.aim(keys[i]);
+            }
+        }
+        for (std::size_t i = 0; i < keys.size(); ++i) {
+            if (nodes[i] == nullptr) continue;
+            const InnerView node(nodes[i], shape_.inner);
+            const PageId child = node.child(node.index_for(keys[i], blocks[i]));
+            if (level == 1) {
+                found[i].leaf = child;
+                continue;
+            }
+            nodes[i] = newest(child);
+            if (nodes[i] == nullptr) {
+                found[i].missing = child;
+            } else if (tree_level(nodes[i], shape_.table) != level - 1) {
+                nodes[i] = nullptr;
+            }
+        }
     }
-    return {};
 }
 
 Tree::Path Tree::path_to(const std::byte* key) const {

@@ -93,13 +93,15 @@ class Tree {
     // Changes value bytes of a row in place. A time column among them must not be changed this way:
     // the leaf's time bounds would not follow. Writes one page.
     MutableLookup mutable_value(const std::byte* key);
-    // The leaf that covers the key, which nobody looks at; or the inner node on the way to it that
-    // is missing. Neither: the root is the leaf, or the tree is damaged.
+    // The leaf that covers a key, which nobody looks at; or the inner node on the way to it that is
+    // missing. Neither: the root is the leaf, or the tree is damaged. Of kKeysTogether keys at
+    // most, whose searches go down level by level together, so that their waits overlap.
     struct Ahead {
         PageId leaf;
         PageId missing;
     };
-    Ahead leaf_for(const std::byte* key) const;
+    static constexpr std::uint32_t kKeysTogether = 16;
+    void leaves_for(std::span<const std::byte* const> keys, std::span<Ahead> found) const;
     Change put(const std::byte* key, std::span<const std::byte> value);
     Change erase(const std::byte* key);
 

@@ -165,10 +165,12 @@ void Pool::mark_changed(PageId page) {
 }
 
 std::byte* Pool::writable(PageId page) {
+    CHECK(open_csn_ != 0);
     const std::uint32_t base = newest_[page.value];
     CHECK(base != kNoFrame);
-    if (info_[base].csn == open_csn_) return segment_.frame(FrameId{base});
-    CHECK(open_csn_ != 0);
+    // The header says it as well as info_ does, and is what the caller comes for.
+    std::byte* const newest = segment_.frame(FrameId{base});
+    if (VersionWriter::csn_of(newest) == open_csn_) return newest;
     CHECK(!info_[base].extent);  // written once
     if (in_place_) return take_over(base);
     const bool copied = info_[base].copy != kNoFrame;
@@ -179,7 +181,7 @@ std::byte* Pool::writable(PageId page) {
         set_state(frame, State::kCopied, State::kUnpublished);
         VersionWriter::stamp(bytes, open_csn_);
     } else {
-        VersionWriter::fill(bytes, open_csn_, segment_.frame(FrameId{base}));
+        VersionWriter::fill(bytes, open_csn_, newest);
     }
     writer_.link(frame, base);
     info_[frame].csn = open_csn_;
@@ -197,6 +199,7 @@ std::byte* Pool::take_over(std::uint32_t frame) {
     std::byte* bytes = segment_.frame(FrameId{frame});
     VersionWriter::stamp(bytes, open_csn_);
     info_[frame].csn = open_csn_;
+    info_[frame].referenced = true;
     open_.frames.push_back(frame);
     mark_changed(PageId{info_[frame].page});
     return bytes;
@@ -260,6 +263,7 @@ void Pool::end_batch() {
     unpublished_.push_back(std::move(open_));
     open_ = BatchFrames{};
     open_csn_ = 0;
+    directory_.fetch();  // publish() writes there
 }
 
 Csn Pool::oldest_unpublished() const {

@@ -73,11 +73,9 @@ class Pool {
     const std::byte* version_at(PageId page, Csn csn) const;
     bool resident(PageId page) const { return newest_[page.value] != kNoFrame; }
     // Starts to load the page's first `bytes` into the processor's cache, when it is there.
-    void prefetch(PageId page, std::size_t bytes) const {
+    [[gnu::always_inline]] void prefetch(PageId page, std::size_t bytes) const {
         const std::uint32_t frame = newest_[page.value];
-        if (frame == kNoFrame) return;
-        __builtin_prefetch(&info_[frame]);
-        prefetch_bytes(segment_.frame(FrameId{frame}), bytes);
+        if (frame != kNoFrame) prefetch_bytes(segment_.frame(FrameId{frame}), bytes);
     }
     // Published, and not just allocated by an unpublished batch.
     bool published(PageId page) const;

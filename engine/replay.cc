@@ -17,9 +17,6 @@ constexpr std::uint64_t kFramesPerRecord = 12;
 constexpr std::uint64_t kFramesPerBatch = 64;
 constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
 constexpr std::uint64_t kSpareShare = 4;     // of the pool, for pages that did not change
-constexpr std::size_t kNear = 12;            // records between a prefetch and its use
-constexpr std::size_t kNearBytes = 384;      // of a leaf: header, and keys of 16 bytes
-constexpr std::size_t kRecordsPerPoll = 32;
 
 const char* const kPoolTooSmall =
     "recovery: the pool or the journal is too small for the log: raise pool_bytes or journal_bytes";
@@ -67,8 +64,7 @@ Status Replay::run(Engine::Recovery& found, WalStart& start) {
         found.log_bytes += next.batch.end.position - next.batch.position;
         found.records += next.batch.record_count;
         reader.release(next.batch.end.position);
-        ahead_wanted_ -= next.wanted;
-        ahead_.pop_front();
+        drop_front();
     }
     close_pages();
     LogBatch none;
@@ -198,20 +194,15 @@ std::uint64_t Replay::extent_pages_of(const LogRecordView& record) {
     return table == nullptr ? 0 : extent_pages_at_most(table->schema, record.type, record.body);
 }
 
-std::uint64_t Replay::extent_pages_of(const LogBatch& batch) {
+std::uint64_t Replay::extent_pages_of(const Ahead& ahead) {
     const auto tables = storage_.catalog->all();
     const bool any = std::any_of(tables.begin(), tables.end(), [](const TableEntry* table) {
         return !table->system() && table->schema.has_variable();
     });
     if (!any) return 0;
     std::uint64_t pages = 0;
-    RecordReader records(batch, RecordReader::Crcs::kCovered);
-    LogRecordView record;
-    for (;;) {
-        const Result<bool> more = records.next(record);
-        if (!more || !*more) return pages;  // what is wrong with it, replay says
-        pages += extent_pages_of(record);
-    }
+    for (const Next& next : ahead.records) pages += extent_pages_of(next.record);
+    return pages;
 }
 
 Status Replay::replay_batch(const Ahead& ahead) {
@@ -222,28 +213,20 @@ Status Replay::replay_batch(const Ahead& ahead) {
         frames = std::min(frames, kFramesPerBatch + kFramesPerRecord * batch.record_count);
     }
     const std::uint64_t extent_pages =
-        std::min<std::uint64_t>(extent_pages_of(batch), storage_.pool.frame_count() / 4);
+        std::min<std::uint64_t>(extent_pages_of(ahead), storage_.pool.frame_count() / 4);
     if (Status room = make_room(frames, extent_pages); !room) return room;
     open_pages(batch.csn);
-    RecordReader records(batch, RecordReader::Crcs::kCovered);
-    const std::size_t leaves = ahead.leaves.size();
-    for (std::size_t i = 0;; ++i) {
-        if (i + kNear < leaves && ahead.leaves[i + kNear]) {
-            storage_.pool.prefetch(ahead.leaves[i + kNear], kNearBytes);
-        }
-        LogRecordView record;
-        const Result<bool> more = records.next(record);
-        if (!more) return more.failure();
-        if (!*more) break;
-        const PageId leaf = i < leaves ? ahead.leaves[i] : PageId{};
-        if (Status applied = replay_record(record, leaf); !applied) {
+    for (const Next& next : ahead.records) {
+        fetch_near();
+        if (Status applied = replay_record(next); !applied) {
             return {applied.error(), "replay of the batch with csn " +
                                          std::to_string(batch.csn.value) + " at log position " +
                                          std::to_string(batch.position) + ": " +
                                          applied.failure().what};
         }
-        if (i % kRecordsPerPoll == 0) keep_reading();
+        ++replayed_records_;
     }
+    if (!ahead.fault) return ahead.fault;
     replayed_ = batch.end;
     replayed_csn_ = batch.csn;
     return {};
@@ -251,14 +234,15 @@ Status Replay::replay_batch(const Ahead& ahead) {
 
 // ---- records ----
 
-Status Replay::replay_record(const LogRecordView& record, PageId leaf) {
+Status Replay::replay_record(const Next& next) {
+    const LogRecordView& record = next.record;
     const bool of_row =
         record.type <= RecordType::kAddColumn || record.type == RecordType::kSession;
     if (of_row) {
         TableEntry* const table = table_of(record.table);
         bool done = false;
         if (table != nullptr && record.key.size() == table->schema.key_bytes()) {
-            const Status status = replay_row(record, leaf, *table, done);
+            const Status status = replay_row(next, *table, done);
             if (!status || done) return status;
         }
     } else {
@@ -294,34 +278,45 @@ Status Replay::replay_record(const LogRecordView& record, PageId leaf) {
     return {};
 }
 
+// Where the look ahead found the row's place: a leaf of the table, or nullptr. It may have been
+// freed since; not used again as part of a large value, whose bytes may look like anything.
+const std::byte* Replay::leaf_of(const Next& next, const TableEntry& table) const {
+    const Pool& pool = storage_.pool;
+    if (!next.leaf || table.schema.has_variable() || !pool.resident(next.leaf)) return nullptr;
+    if (storage_.space.is_extent(next.leaf)) return nullptr;
+    const std::byte* bytes = pool.newest_of(next.leaf);
+    const PageHeader& header = page_header(bytes);
+    const bool leaf = header.type == PageType::kLeaf && header.table_id == table.id.value;
+    return leaf ? bytes : nullptr;
+}
+
 // The row's value where the look ahead found its place, to be changed there; nothing when it is not
 // there any more, or was not. A leaf of the table that is in use and has the key is its place: no
 // other one has it. Rows of a table with a floor may be dead: they are left to the tree.
-std::span<std::byte> Replay::value_in(PageId leaf, const LogRecordView& record,
-                                      const TableEntry& table) {
-    if (!leaf || table.schema.has_variable()) return {};
-    const std::byte* bytes = storage_.pool.newest(leaf);
-    if (bytes == nullptr) return {};
-    const PageHeader& header = page_header(bytes);
-    if (header.type != PageType::kLeaf || header.table_id != table.id.value) return {};
-    if (!storage_.space.allocated(leaf) || table.tree.floor() != 0) return {};
+std::span<std::byte> Replay::value_in(const Next& next, const TableEntry& table) {
+    if (next.row == kNoRow) return {};
+    const std::byte* bytes = leaf_of(next, table);
+    if (bytes == nullptr || !storage_.space.allocated(next.leaf)) return {};
+    if (table.tree.floor() != 0) return {};
     const LeafView rows(bytes, table.tree.shape().leaf);
-    const int row = rows.find(record.key.data());
+    const std::byte* key = next.record.key.data();
+    const int row = next.row == kRowUnknown
+                        ? rows.find(key)
+                        : rows.find_near(key, static_cast<std::uint32_t>(next.row));
     if (row < 0) return {};
-    std::byte* page = storage_.space.writable(leaf);
+    std::byte* page = storage_.space.writable(next.leaf);
     const auto value =
         LeafView(page, table.tree.shape().leaf).value(static_cast<std::uint32_t>(row));
     return {page + (value.data() - page), value.size()};
 }
 
 // Empty: there is no such row.
-Status Replay::find_value(const LogRecordView& record, PageId leaf, TableEntry& table,
-                          std::span<std::byte>& value) {
-    value = value_in(leaf, record, table);
+Status Replay::find_value(const Next& next, TableEntry& table, std::span<std::byte>& value) {
+    value = value_in(next, table);
     if (!value.empty()) return {};
     MutableLookup row;
     const Status found = storage_.complete([&] {
-        row = table.tree.mutable_value(record.key.data());
+        row = table.tree.mutable_value(next.record.key.data());
         return row;
     });
     if (row.found) value = row.value;
@@ -330,18 +325,19 @@ Status Replay::find_value(const LogRecordView& record, PageId leaf, TableEntry& 
 
 // The plain cases, which are nearly all, with one way down the tree. What is not one of them, or is
 // wrong with the record, is left to the general way: `done` stays false, and nothing was changed.
-Status Replay::replay_row(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done) {
-    if (record.type == RecordType::kAddColumn) return add_in_place(record, leaf, table, done);
-    if (record.type == RecordType::kUpdateColumns)
-        return update_in_place(record, leaf, table, done);
-    return put_whole(record, leaf, table, done);
+Status Replay::replay_row(const Next& next, TableEntry& table, bool& done) {
+    const RecordType type = next.record.type;
+    if (type == RecordType::kAddColumn) return add_in_place(next, table, done);
+    if (type == RecordType::kUpdateColumns) return update_in_place(next, table, done);
+    return put_whole(next, table, done);
 }
 
-Status Replay::put_whole(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done) {
+Status Replay::put_whole(const Next& next, TableEntry& table, bool& done) {
+    const LogRecordView& record = next.record;
     const Schema& schema = table.schema;
     if (row_value_fault(schema, record.body) != nullptr) return {};
     if (schema.has_variable() && RowView(schema, record.body).wide()) return {};
-    const auto there = plain_time(schema) ? value_in(leaf, record, table) : std::span<std::byte>();
+    const auto there = plain_time(schema) ? value_in(next, table) : std::span<std::byte>();
     if (there.size() == record.body.size() && !there.empty()) {
         std::copy(record.body.begin(), record.body.end(), there.begin());
         done = true;
@@ -355,8 +351,8 @@ Status Replay::put_whole(const LogRecordView& record, PageId leaf, TableEntry& t
     return storage_.complete([&] { return table.tree.put(record.key.data(), record.body); });
 }
 
-Status Replay::add_in_place(const LogRecordView& record, PageId leaf, TableEntry& table,
-                            bool& done) {
+Status Replay::add_in_place(const Next& next, TableEntry& table, bool& done) {
+    const LogRecordView& record = next.record;
     const Schema& schema = table.schema;
     LoggedAdd logged{};
     if (schema.has_variable() || record.body.size() != sizeof logged) return {};
@@ -365,7 +361,7 @@ Status Replay::add_in_place(const LogRecordView& record, PageId leaf, TableEntry
     const Column& column = schema.columns()[logged.column];
     if (!is_integer(column.type)) return {};
     std::span<std::byte> value;
-    const Status found = find_value(record, leaf, table, value);
+    const Status found = find_value(next, table, value);
     if (!found || value.empty()) return found;
     const std::uint64_t old = column_integer(schema, logged.column, record.key.data(), value);
     const Result<std::uint64_t> sum = added(column.type, old, logged.delta);
@@ -375,8 +371,8 @@ Status Replay::add_in_place(const LogRecordView& record, PageId leaf, TableEntry
     return {};
 }
 
-Status Replay::update_in_place(const LogRecordView& record, PageId leaf, TableEntry& table,
-                               bool& done) {
+Status Replay::update_in_place(const Next& next, TableEntry& table, bool& done) {
+    const LogRecordView& record = next.record;
     const Schema& schema = table.schema;
     if (schema.has_variable()) return {};
     const bool plain = each_column(record.body, [&](std::uint16_t column, auto content) {
@@ -385,7 +381,7 @@ Status Replay::update_in_place(const LogRecordView& record, PageId leaf, TableEn
     });
     if (!plain) return {};
     std::span<std::byte> value;
-    const Status found = find_value(record, leaf, table, value);
+    const Status found = find_value(next, table, value);
     if (!found || value.empty()) return found;
     each_column(record.body, [&](std::uint16_t column, auto content) {
         std::copy(content.begin(), content.end(), value.data() + schema.offset_bytes(column));

@@ -49,22 +49,45 @@ class Replay {
     Csn newest_csn() const { return replayed_csn_; }
 
   private:
+    static constexpr int kRowUnknown = -1;
+    static constexpr int kNoRow = -2;
+    struct Next {
+        LogRecordView record;
+        // Where its row is: the leaf that the look ahead found, 0 when nobody looked it up, and the
+        // row in there, if it was there yet.
+        PageId leaf;
+        int row = kRowUnknown;
+    };
     // A batch that was looked at, so that the pages of its rows are on their way.
     struct Ahead {
         LogBatch batch;
+        std::vector<Next> records;
+        Status fault;                // of the record behind them
         std::uint32_t wanted = 0;    // pages that it had read
         bool erases_ranges = false;  // a record of which may change very many pages
-        std::vector<PageId> leaves;  // of its records, 0 for those that nobody looked up
+    };
+    // A place in ahead_, and the number of its record.
+    struct Place {
+        std::size_t batch = 0;
+        std::size_t record = 0;
+        std::uint64_t number = 0;
     };
 
     // ---- ahead (engine/replay_ahead.cc) ----
     Status look_ahead(LogReader& reader);
     bool far_enough() const;
     void look_at(Ahead& ahead);
+    void decode(Ahead& ahead);
+    void find_leaves(Ahead& ahead, std::vector<PageId>& missing);
+    const Tree* tree_ahead(const LogRecordView& record);
     bool come(const std::vector<PageId>& pages);
-    PageId find_leaf(const LogRecordView& record, PageId& missing);
     void want(PageId page, Ahead& ahead);
     void keep_reading();
+    template <class Each>
+    void go_on(Place& place, std::uint64_t number, Each each);
+    void fetch_near();
+    void find_row(Next& next);
+    void drop_front();
 
     // ---- batches ----
     Status replay_batch(const Ahead& ahead);
@@ -78,16 +101,14 @@ class Replay {
     bool pages_in_reach(std::uint64_t pages);
 
     // ---- records ----
-    // `leaf`: where the look ahead found the row's place, 0 when it did not look.
-    Status replay_record(const LogRecordView& record, PageId leaf);
-    Status replay_row(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
-    Status put_whole(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
-    Status add_in_place(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
-    Status update_in_place(const LogRecordView& record, PageId leaf, TableEntry& table, bool& done);
-    std::span<std::byte> value_in(PageId leaf, const LogRecordView& record,
-                                  const TableEntry& table);
-    Status find_value(const LogRecordView& record, PageId leaf, TableEntry& table,
-                      std::span<std::byte>& value);
+    Status replay_record(const Next& next);
+    Status replay_row(const Next& next, TableEntry& table, bool& done);
+    Status put_whole(const Next& next, TableEntry& table, bool& done);
+    Status add_in_place(const Next& next, TableEntry& table, bool& done);
+    Status update_in_place(const Next& next, TableEntry& table, bool& done);
+    const std::byte* leaf_of(const Next& next, const TableEntry& table) const;
+    std::span<std::byte> value_in(const Next& next, const TableEntry& table);
+    Status find_value(const Next& next, TableEntry& table, std::span<std::byte>& value);
     Status effect_of(const LogRecordView& record, Effect& effect);
     Status loaded_table(const LogRecordView& record);
     Status catalog_place(TableId table);
@@ -95,7 +116,7 @@ class Replay {
     Status row_effect(const LogRecordView& record, Effect& effect);
     TableEntry* table_of(TableId id);
     std::uint64_t extent_pages_of(const LogRecordView& record);
-    std::uint64_t extent_pages_of(const LogBatch& batch);
+    std::uint64_t extent_pages_of(const Ahead& ahead);
 
     Storage& storage_;
     const Progress progress_;
@@ -103,6 +124,9 @@ class Replay {
     LogPoint replayed_;  // behind the last batch that was replayed whole
     Csn replayed_csn_;
     std::deque<Ahead> ahead_;
+    std::uint64_t replayed_records_ = 0;
+    Place fetched_;  // up to here the leaves of records are in the processor's cache, or on the way
+    Place found_;    // and up to here, before that, their rows
     std::uint64_t ahead_wanted_ = 0;  // pages, of all of them
     bool log_ended_ = false;
     TableId last_id_;  // of table_of(), and what it found

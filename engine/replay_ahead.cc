@@ -1,5 +1,6 @@
 // Replay's look ahead: which pages the next records will change, and their way into the pool.
 #include <algorithm>
+#include <array>
 
 #include "engine/blocking_io.h"
 #include "engine/replay.h"
@@ -8,6 +9,8 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kFramesLeft = 64;  // to whatever else is read meanwhile
+constexpr std::uint64_t kTogether = 16;    // records whose lines are fetched at once
+constexpr std::size_t kNearBytes = 320;    // of a leaf: header, and keys of 16 bytes
 
 bool of_row(const LogRecordView& record) { return record.type <= RecordType::kDeleteRow; }
 
@@ -36,27 +39,57 @@ bool Replay::far_enough() const {
 // Inner nodes that are missing are read and waited for, all that the batch needs together; so a
 // second look, one level further down, finds more.
 void Replay::look_at(Ahead& ahead) {
-    ahead.leaves.reserve(ahead.batch.record_count);
+    decode(ahead);
+    std::vector<PageId> missing;
     for (std::uint32_t pass = 0; pass < kDepthMax; ++pass) {
-        ahead.leaves.clear();
-        std::vector<PageId> inner;
-        RecordReader records(ahead.batch, RecordReader::Crcs::kCovered);
-        LogRecordView record;
-        for (;;) {
-            const Result<bool> more = records.next(record);
-            if (!more || !*more) break;  // what is wrong with it, replay says
-            ahead.erases_ranges |= record.type == RecordType::kDeleteRange;
-            PageId missing;
-            const PageId leaf = find_leaf(record, missing);
-            ahead.leaves.push_back(leaf);
-            if (leaf) want(leaf, ahead);
-            if (!missing) continue;
-            want(missing, ahead);
-            if (inner.empty() || inner.back() != missing) inner.push_back(missing);
-        }
+        missing.clear();
+        find_leaves(ahead, missing);
         keep_reading();
-        if (inner.empty() || !come(inner)) break;
+        if (missing.empty() || !come(missing)) break;
     }
+}
+
+void Replay::decode(Ahead& ahead) {
+    ahead.records.reserve(ahead.batch.record_count);
+    RecordReader records(ahead.batch, RecordReader::Crcs::kCovered);
+    for (Next next;;) {
+        const Result<bool> more = records.next(next.record);
+        if (!more) ahead.fault = more.failure();
+        if (!more || !*more) return;
+        ahead.erases_ranges |= next.record.type == RecordType::kDeleteRange;
+        ahead.records.push_back(next);
+    }
+}
+
+// Of those records that have none yet.
+void Replay::find_leaves(Ahead& ahead, std::vector<PageId>& missing) {
+    std::array<const std::byte*, Tree::kKeysTogether> keys;
+    std::array<Next*, Tree::kKeysTogether> of;
+    std::array<Tree::Ahead, Tree::kKeysTogether> found;
+    const Tree* tree = nullptr;  // of all of them
+    std::size_t count = 0;
+    const auto find = [&] {
+        if (count == 0) return;
+        tree->leaves_for({keys.data(), count}, {found.data(), count});
+        for (std::size_t i = 0; i < count; ++i) {
+            of[i]->leaf = found[i].leaf;
+            if (found[i].leaf) want(found[i].leaf, ahead);
+            if (!found[i].missing) continue;
+            want(found[i].missing, ahead);
+            if (missing.empty() || missing.back() != found[i].missing)
+                missing.push_back(found[i].missing);
+        }
+        count = 0;
+    };
+    for (Next& next : ahead.records) {
+        const Tree* const own = next.leaf ? nullptr : tree_ahead(next.record);
+        if (own == nullptr) continue;
+        if (own != tree || count == keys.size()) find();
+        tree = own;
+        keys[count] = next.record.key.data();
+        of[count++] = &next;
+    }
+    find();
 }
 
 // False: they are not all there. Reads under way are waited for, frames are not: whoever replays
@@ -76,20 +109,19 @@ bool Replay::come(const std::vector<PageId>& pages) {
     return true;
 }
 
-// 0: the tree is so small that a look ahead costs more than it saves, or the record is of no row.
-PageId Replay::find_leaf(const LogRecordView& record, PageId& missing) {
+// Where the record's row belongs. nullptr: the tree is so small that a look ahead costs more than
+// it saves, or the record is of no row.
+const Tree* Replay::tree_ahead(const LogRecordView& record) {
     if (!of_row(record)) {
         last_table_ = nullptr;
-        return {};
+        return nullptr;
     }
     TableEntry* const table = table_of(record.table);
-    if (table == nullptr || record.key.size() != table->schema.key_bytes()) return {};
+    if (table == nullptr || table->system()) return nullptr;
+    if (record.key.size() != table->schema.key_bytes()) return nullptr;
     const Tree& tree = table->tree;
     const bool small = storage_.pool.resident(tree.root()) && tree.depth() < 3;
-    if (small || table->system()) return {};
-    const Tree::Ahead found = tree.leaf_for(record.key.data());
-    missing = found.missing;
-    return found.leaf;
+    return small ? nullptr : &tree;
 }
 
 void Replay::want(PageId page, Ahead& ahead) {
@@ -108,6 +140,56 @@ void Replay::keep_reading() {
     if (!loader.waits_for_frames() || !frames_to_spare()) return;
     storage_.make_frames(2 * kFramesLeft);
     loader.pump(kFramesLeft);
+}
+
+// Calls each(record) for those from `place` to record `number`, as far as they are known.
+template <class Each>
+void Replay::go_on(Place& place, std::uint64_t number, Each each) {
+    for (; place.batch < ahead_.size(); ++place.batch, place.record = 0) {
+        std::vector<Next>& records = ahead_[place.batch].records;
+        for (; place.record < records.size(); ++place.record, ++place.number) {
+            if (place.number == number) return;
+            each(records[place.record]);
+        }
+    }
+}
+
+// Leaf and row of a record are scattered over the pool, and each is waited for as long as some
+// records take. So they are fetched ahead, kTogether records at a time and nothing between, since
+// each is in a page of its own, whose address the processor has to look up first: first header and
+// keys of the leaf, then, from a search in these, the row.
+void Replay::fetch_near() {
+    if (replayed_records_ % kTogether != 0) return;
+    keep_reading();
+    go_on(found_, replayed_records_ + 2 * kTogether, [this](Next& next) { find_row(next); });
+    go_on(
+        fetched_,
+        replayed_records_ + 3 * kTogether, [this](const Next& next) __attribute__((always_inline)) {
+            if (next.leaf) storage_.pool.prefetch(next.leaf, kNearBytes);
+        });
+}
+
+void Replay::find_row(Next& next) {
+    if (!next.leaf) return;
+    const TableEntry* const table = table_of(next.record.table);
+    if (table == nullptr || next.record.key.size() != table->schema.key_bytes()) return;
+    const std::byte* const bytes = leaf_of(next, *table);
+    if (bytes == nullptr) return;
+    const LeafView rows(bytes, table->tree.shape().leaf);
+    const int row = rows.find(next.record.key.data());
+    next.row = row < 0 ? kNoRow : row;
+    if (row < 0) return;
+    const auto value = rows.value(static_cast<std::uint32_t>(row));
+    if (!value.empty()) prefetch_bytes(value.data(), value.size());
+}
+
+// The first batch was replayed.
+void Replay::drop_front() {
+    ahead_wanted_ -= ahead_.front().wanted;
+    ahead_.pop_front();
+    for (Place* place : {&found_, &fetched_}) {
+        if (place->batch > 0) --place->batch;
+    }
 }
 
 }  // namespace bidstore

@@ -111,7 +111,9 @@ class KeyDirectory {
 };
 
 // The engine's side. What it is told is written some calls later, when the line that it goes to has
-// come into the cache; settle() writes all of it.
+// come into the cache; settle() writes all of it. Lines are fetched kTogether at a time and nothing
+// between: each is in a page of its own, for which the processor looks up the address first, and it
+// does that for many at once only when they follow each other closely.
 class KeyDirectoryWriter {
   public:
     KeyDirectoryWriter(DirectoryBucket* buckets, std::uint64_t bucket_count,
@@ -132,8 +134,15 @@ class KeyDirectoryWriter {
         const DirectoryPlace place = directory_place(table, key, key_bytes, bucket_count_);
         add({place, directory_entry::make(place.tag, leaf, 0), false});
     }
+    // Has the lines come of what was told so far.
+    void fetch() {
+        for (; fetched_ != added_; ++fetched_) {
+            prefetch_line(&buckets_[waiting_[fetched_ % kWaiting].place.bucket]);
+        }
+    }
     void settle() {
-        while (settled_ != added_) write(waiting_[settled_++ % kWaiting]);
+        fetch();
+        while (settled_ != added_) write_next();
     }
 
     std::uint64_t bucket_count() const { return bucket_count_; }
@@ -141,7 +150,8 @@ class KeyDirectoryWriter {
     std::uint64_t displaced() const { return displaced_; }  // for want of room, so far
 
   private:
-    static constexpr std::uint32_t kWaiting = 32;
+    static constexpr std::uint32_t kTogether = 16;
+    static constexpr std::uint32_t kWaiting = 2 * kTogether;  // half of them with lines on the way
     static constexpr std::uint32_t kVictimLooks = 4;
 
     struct News {
@@ -151,10 +161,13 @@ class KeyDirectoryWriter {
     };
 
     void add(const News& news) {
-        if (added_ - settled_ == kWaiting) write(waiting_[settled_++ % kWaiting]);
-        prefetch_line(&buckets_[news.place.bucket]);
         waiting_[added_++ % kWaiting] = news;
+        if (added_ - fetched_ < kTogether) return;
+        fetch();
+        while (added_ - settled_ > kTogether) write_next();
     }
+
+    void write_next() { write(waiting_[settled_++ % kWaiting]); }
 
     // Nothing is read on the strength of an entry, so relaxed stores do; its words are ours alone.
     std::atomic<std::uint64_t>& word(std::uint64_t bucket, std::uint32_t i) {
@@ -215,7 +228,8 @@ class KeyDirectoryWriter {
     std::uint32_t page_count_;
     std::array<News, kWaiting> waiting_{};
     std::uint32_t added_ = 0;    // to waiting_, modulo 2^32
-    std::uint32_t settled_ = 0;  // of these
+    std::uint32_t fetched_ = 0;  // of these: their lines are on the way
+    std::uint32_t settled_ = 0;  // and these are written
     std::uint64_t entered_ = 0;
     std::uint64_t displaced_ = 0;
     std::uint32_t hand_ = 0;

@@ -557,6 +557,38 @@ TEST(Tree, MissingPagesAreNamedAndNothingIsChanged) {
     EXPECT_TRUE(tree.get(at(key)).found);
 }
 
+TEST(Tree, LeavesOfManyKeysAreThoseThatEachKeyLeadsTo) {
+    Fixture fixture(make_schema(8, 200));
+    for (std::uint64_t i = 0; i < 20'000; ++i) {
+        fixture.put(big_endian(i * 7'919 % 20'011), std::string(200, 'x'));
+    }
+    ASSERT_EQ(fixture.tree().depth(), 3u);
+    std::vector<std::string> keys;
+    for (std::uint64_t i = 0; i < Tree::kKeysTogether; ++i) keys.push_back(big_endian(i * 1'301));
+    std::vector<const std::byte*> wanted;
+    for (const std::string& key : keys) wanted.push_back(at(key));
+    std::vector<Tree::Ahead> found(keys.size());
+    fixture.tree().leaves_for(wanted, found);
+    std::vector<PageId> leaves;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        leaves.push_back(fixture.tree().get(wanted[i]).leaf);
+        EXPECT_EQ(found[i].leaf, leaves[i]) << i;
+        EXPECT_FALSE(found[i].missing) << i;
+    }
+    // An inner node that is away is what its keys lead to; the leaves are not looked at.
+    const PageId inner = fixture.tree().way_to(wanted[5]).step[1].page;
+    fixture.pages.evict(inner);
+    for (const PageId leaf : leaves) fixture.pages.evict(leaf);
+    fixture.tree().leaves_for(wanted, found);
+    EXPECT_EQ(found[5].missing, inner);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        EXPECT_EQ(found[i].leaf, found[i].missing ? PageId{} : leaves[i]) << i;
+    }
+    fixture.pages.evict(fixture.root);
+    fixture.tree().leaves_for(wanted, found);
+    EXPECT_EQ(found[15].missing, fixture.root);
+}
+
 TEST(Tree, PagesThatAreNotWhatTheirParentSaysAreCorrupt) {
     Fixture fixture(make_schema(8, 256));
     for (std::uint64_t i = 0; i < 100; ++i) fixture.put(big_endian(i), std::string(256, 'v'));
