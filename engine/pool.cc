@@ -288,6 +288,11 @@ void Pool::publish() {
         info_[old].successor = batch.csn;
         retired_.push_back(old);
     }
+    for (const std::uint32_t frame : batch.ended) {
+        set_state(frame, State::kPublished, State::kRetired);
+        info_[frame].successor = batch.csn;
+        retired_.push_back(frame);
+    }
     if (batch.drops_table) writer_.drops_table(batch.csn);
     visible_ = batch.csn;
     writer_.publish(visible_);
@@ -328,8 +333,19 @@ void Pool::load_failed(FrameId frame) {
     put_free(frame.value);
 }
 
-// Takes a retired version out of its chain: its newer neighbour now leads to its older one.
+// Takes a retired version out of its chain: its newer neighbour now leads to its older one. A freed
+// page of an extent has neither: the page is no longer there.
 void Pool::unlink(std::uint32_t frame) {
+    const PageId page{info_[frame].page};
+    if (newest_[page.value] == frame) {
+        writer_.map(page, kNoFrame);
+        newest_[page.value] = kNoFrame;
+        eviction_.leave(frame);
+        if (changed(page)) {  // it holds no frame until a checkpoint any more
+            changed_[page.value / 64] &= ~(std::uint64_t{1} << (page.value % 64));
+            --changed_count_;
+        }
+    }
     const std::uint32_t newer = info_[frame].newer;
     const std::uint32_t below = writer_.older(frame);
     if (newer != kNoFrame) writer_.link(newer, below);
@@ -416,6 +432,12 @@ void Pool::evict(PageId page, Csn csn) {
 }
 
 void Pool::keep_unwritten(PageId page) { info_[newest_[page.value]].unwritten = changed(page); }
+
+void Pool::end_extent_page(PageId page) {
+    if (!changed(page)) return;
+    info_[newest_[page.value]].unwritten = true;
+    open_.ended.push_back(newest_[page.value]);
+}
 
 bool Pool::settled(PageId page, Csn covered) const {
     const std::uint32_t frame = newest_[page.value];
@@ -514,7 +536,8 @@ void Pool::check_invariants() const {
         if (info.state == State::kPublished && newest_[info.page] == frame) {
             CHECK_OP(writer_.watched(PageId{info.page}), ==, eviction_.watched(frame));
         }
-        if (info.state == State::kRetired) CHECK_OP(info.successor, >, info.csn);
+        // Equal: an extent that the batch which brought it freed.
+        if (info.state == State::kRetired) CHECK_OP(info.successor, >=, info.csn);
         if (info.newer != kNoFrame) CHECK_OP(writer_.older(info.newer), ==, frame);
         const std::uint32_t below = writer_.older(frame);
         if (below != kNoFrame && info.state != State::kRetired) {

@@ -159,6 +159,14 @@ class Pool {
     // The resident page is no checkpoint's any more, but snapshots still see it: unless the file
     // holds its newest version, that stays in the pool until evict().
     void keep_unwritten(PageId page);
+    // The open batch frees the resident page of an extent. Where the file does not have its
+    // content, snapshots from its life, from its csn to that of the batch, still see it in its
+    // frame; when none of these is left the frame is reclaimed as a replaced version is.
+    void end_extent_page(PageId page);
+    // Whether the page is there for snapshots of the past alone, after end_extent_page().
+    bool retiring(PageId page) const {
+        return resident(page) && info_[newest_[page.value]].state == State::kRetired;
+    }
     // Whether the page is in the pool with one version alone, which is published, and which a
     // finished checkpoint at `covered` has.
     bool settled(PageId page, Csn covered) const;
@@ -226,6 +234,7 @@ class Pool {
         std::uint64_t csn = 0;
         std::vector<std::uint32_t> frames;
         bool drops_table = false;
+        std::vector<std::uint32_t> ended;  // of extents that the batch freed: end_extent_page()
     };
 
     std::uint32_t take_frame(PageId page, State state);

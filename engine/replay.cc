@@ -115,6 +115,7 @@ Status Replay::checkpoint() {
         {replayed_csn_, replayed_.position, 0, replayed_.previous_crc, replayed_csn_});
     storage_.at_work = [] {};
     if (done) {
+        storage_.reclaim({}, Storage::kAll);  // frames of large values that came and went
         storage_.end_quarantine({}, Storage::kAll, [&] { return Csn{storage_.pool.visible()}; });
     }
     checkpoints_ns_ += storage_.clock.monotonic_ns() - began_ns;

@@ -264,7 +264,7 @@ void Space::free_run(ExtentRun run) {
     for (std::uint32_t i = 0; i < run.pages; ++i) {
         const PageId page{run.first + i};
         set_bit(meta.used, index + i, false);
-        if (pool_.resident(page)) pool_.keep_unwritten(page);
+        if (pool_.resident(page)) pool_.end_extent_page(page);
         quarantine_.push_back({page, pool_.open_csn()});
     }
 }

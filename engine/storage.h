@@ -88,7 +88,7 @@ class Storage {
 template <class NextCsn>
 std::size_t Storage::end_quarantine(const HeldSnapshots& held, std::size_t most, NextCsn csn) {
     const auto in_use = [this](PageId page) {
-        return loader.on_its_way(page) || pool.has_older(page);
+        return loader.on_its_way(page) || pool.has_older(page) || pool.retiring(page);
     };
     const auto pages = space.leaving_quarantine(held, checkpointer->covered(), most, in_use);
     if (pages.empty()) return 0;

@@ -304,6 +304,46 @@ TEST_F(LargeValue, ReplacedUnderASnapshotIsStillReadByIt) {
     }
 }
 
+// Values that came and went between two checkpoints kept their frames until the oldest snapshot
+// ended, though it was older than all of them.
+TEST_F(LargeValue, IsNotKeptInThePoolForASnapshotThatCannotSeeIt) {
+    SimStoreOptions options = large_store();
+    options.engine.max_snapshot_age_ns = 3'600'000'000'000;
+    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+    options.engine.log_segment_count = 16;
+    start(options);
+    constexpr std::size_t kLength = 400'000;  // 98 pages
+    ASSERT_EQ(put(1, row_of(1, {}, content(1, 9'000))), Error::kOk);
+    const Pool& pool = storage().pool;
+    const std::uint64_t checkpoints = storage().checkpointer->totals().finished;
+    {
+        Snapshot oldest(*store_, *view_, *client_, 0);
+        ASSERT_EQ(put(1, row_of(2, {}, content(2, kLength))), Error::kOk);
+        Snapshot second(*store_, *view_, *client_, 1);
+        const std::uint32_t before = pool.free_frames();
+        for (std::uint32_t n = 3; n < 25; ++n) {
+            ASSERT_EQ(put(1, row_of(n, {}, content(n, kLength))), Error::kOk);
+        }
+        for (int i = 0; i < 20; ++i) {
+            store_->clock.advance_ns(10'000'000);
+            store_->round();
+        }
+        ASSERT_EQ(storage().checkpointer->totals().finished, checkpoints);
+        EXPECT_GT(pool.free_frames() + 2 * 98 + 40, before);
+        EXPECT_GE(pool.retired(), 98u) << "counted as held";
+        pool.check_invariants();
+        EXPECT_EQ(read(oldest, 1), row_of(1, {}, content(1, 9'000)));
+        EXPECT_EQ(read(second, 1), row_of(2, {}, content(2, kLength)));
+        EXPECT_TRUE(oldest.valid());
+        EXPECT_TRUE(second.valid());
+    }
+    EXPECT_EQ(row(1), row_of(24, {}, content(24, kLength)));
+    settle();
+    EXPECT_EQ(storage().space.quarantined(), 0u);
+    pool.check_invariants();
+    EXPECT_EQ(store_->verify(), "");
+}
+
 TEST_F(LargeValue, LiesInNeighbouringFramesWhenThereAreSome) {
     start(large_store());
     ASSERT_EQ(put(1, row_of(1, {}, content(1, 300'000))), Error::kOk);
