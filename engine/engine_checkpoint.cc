@@ -62,6 +62,9 @@ void Engine::Core::start_checkpoint() {
                                   commit_->published_time_us(), end.previous_crc,
                                   commit_->durable()});
     pace_.begin(pace_fill(), checkpoint_began_ns_, options_.checkpoint_interval_ns);
+    if (storage_.space.lowered() == extents_lowered_) return;
+    extents_lowered_ = storage_.space.lowered();
+    ++expiries_;  // some of them may be dead by that
 }
 
 // Whether somebody waits for what the checkpoint sets free: a write, a read that finds no frame,

@@ -291,6 +291,7 @@ class Engine::Core {
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     ExtentSweep extent_sweep_;
     std::uint64_t expiries_ = 1;  // floors that moved and tables that went, and the start
+    std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool checkpoint_wanted_ = false;        // the next one is waited for

@@ -147,7 +147,7 @@ Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
         return Wait::kNone;
     }
     storage_.space.attach_copy(table->id, move.to().all_runs(),
-                               storage_.space.extent_newest(PageId{move.from().runs[0].first}));
+                               newest_of_row(table->schema, key, row.value));
     CHECK(table->tree.put(key, moved).ok());
     move.end(true);
     commit_->touch();

@@ -32,6 +32,7 @@
 #include <deque>
 #include <functional>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -248,6 +249,10 @@ class Space final : public Pages {
     }
     // Of the run of an extent that begins with this page.
     std::uint32_t extent_newest(PageId first) const { return newest_[first.value]; }
+    // Whether that is of a row which has a lower time by now: the next checkpoint says so.
+    bool extent_lowers(PageId first) const { return lower_.contains(first.value); }
+    // How many extents have got a lower time by a checkpoint so far.
+    std::uint64_t lowered() const { return lowered_; }
     // The checkpoint's new truth about one chunk and one page.
     void settle_chunk(std::uint32_t chunk, const std::uint64_t* used);
     void settle_page(PageId page, std::uint32_t crc, std::uint32_t newest);
@@ -263,6 +268,7 @@ class Space final : public Pages {
     void begin_checkpoint() {
         checkpoint_running_ = true;
         known_changed_ = pool_.begin_checkpoint();
+        lower_times();
     }
     void end_checkpoint() { checkpoint_running_ = false; }
 
@@ -309,6 +315,7 @@ class Space final : public Pages {
                                      std::uint32_t from_chunk);
     bool reserve_extent(const ExtentNeed& need, std::uint32_t runs_max);
     void set_run(TableId table, ExtentRun run, std::uint32_t newest);
+    void lower_times();
     void free_run(ExtentRun run);
     void add_chunk(std::uint32_t chunk);
     void resize_tables(std::uint32_t chunks);
@@ -340,6 +347,12 @@ class Space final : public Pages {
     std::vector<std::uint64_t> loaded_;   // bit per page: written by a bulk load, and not
                                           // known yet
     std::vector<std::uint32_t> newest_;   // per page: newest time in it, like crc_
+    struct Lower {
+        std::uint32_t newest = 0;
+        Csn csn;  // of the batch that said so
+    };
+    std::unordered_map<std::uint32_t, Lower> lower_;  // by first page of a run: stamp_extent()
+    std::uint64_t lowered_ = 0;
     std::vector<std::uint64_t> dropped_;  // bit per page: dropped, in quarantine
     std::vector<std::uint64_t> extent_;   // bit per page: is_extent()
     std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place

@@ -245,14 +245,32 @@ ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> 
     return reference;
 }
 
-// A greater time alone: metadata may say "newer than it is", which costs time, but never "older".
-// A checkpoint of an earlier batch may write what a later one, perhaps lost, said.
+// A greater time at once, for a checkpoint of an earlier batch may write what a later one, perhaps
+// lost, said: metadata may say "newer than it is", which costs time, but never "older". A lower
+// one, where the file can tell it from that, waits for a checkpoint that has its batch.
 void Space::stamp_extent(const ValueReference& reference, std::uint32_t newest) {
     for (const ExtentRun& run : reference.all_runs()) {
-        if (newest_[run.first] >= newest) continue;
-        newest_[run.first] = newest;
+        std::uint32_t& known = newest_[run.first];
+        lower_.erase(run.first);  // what an earlier batch said
+        if (known >> kExtentNewestShift > newest >> kExtentNewestShift) {
+            lower_[run.first] = {newest, pool_.open_csn()};
+        } else if (known >= newest) {
+            continue;
+        } else {
+            known = newest;
+        }
         writable(meta_page(chunk_of(first_page(run))));
     }
+}
+
+// A checkpoint of everything published begins.
+void Space::lower_times() {
+    lowered_ += std::erase_if(lower_, [this](const auto& entry) {
+        const auto& [first, lower] = entry;
+        if (lower.csn > Csn{pool_.visible()}) return false;
+        newest_[first] = lower.newest;
+        return true;
+    });
 }
 
 void Space::free_run(ExtentRun run) {
@@ -261,6 +279,7 @@ void Space::free_run(ExtentRun run) {
     CHECK(ExtentMap(meta).first_of_run(index));
     CHECK_OP(ExtentMap(meta).run_pages(index), ==, run.pages);
     ExtentMapEdit(meta).give_back(index);
+    lower_.erase(run.first);
     for (std::uint32_t i = 0; i < run.pages; ++i) {
         const PageId page{run.first + i};
         set_bit(meta.used, index + i, false);

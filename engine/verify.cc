@@ -199,7 +199,9 @@ class Verifier {
     bool expiring(TableId table, PageId first) const {
         const TableEntry* owner = storage_.catalog->find_with_pages(table);
         if (owner == nullptr || owner->dropped()) return true;
-        return floors_.at(table.value) > 0 && storage_.space.extent_newest(first) != kNewestUnknown;
+        const bool timed = storage_.space.extent_newest(first) != kNewestUnknown ||
+                           storage_.space.extent_lowers(first);
+        return floors_.at(table.value) > 0 && timed;
     }
 
     Storage& storage_;

@@ -90,9 +90,10 @@ class LargeValueRetention : public testing::Test {
             store_->run_until([] { return false; }, 12);
         }
     }
-    void put(std::uint32_t user, const Bytes& body) {
+    void put(std::uint32_t user, const Bytes& body) { put_at(user, now_us(), body); }
+    void put_at(std::uint32_t user, std::uint64_t at, const Bytes& body) {
         TransactionBytes bytes;
-        bytes.operation(OperationKind::kPut, table_, key_of(user), row_of(now_us(), body));
+        bytes.operation(OperationKind::kPut, table_, key_of(user), row_of(at, body));
         ASSERT_EQ(store_->commit(*client_, bytes).error, Error::kOk);
     }
     Error touch(std::uint32_t user) {
@@ -170,6 +171,32 @@ TEST_F(LargeValueRetention, TheTimeOfTheRowIsThatOfItsExtent) {
     EXPECT_EQ(body(1), Bytes{});
     pass(300);  // after a restart, times are known to some minutes
     EXPECT_EQ(runs(), 0u);
+    EXPECT_EQ(store_->verify(), "");
+}
+
+// An extent kept the greatest time that its row ever had: one beyond what metadata can say, for
+// good, so that it was not freed when the row had expired.
+TEST_F(LargeValueRetention, TimeThatGoesBackTakesTheExtentAlong) {
+    start();
+    put_at(1, ~std::uint64_t{0}, content(1, 50'000));
+    put_at(2, ~std::uint64_t{0}, content(2, 50'000));
+    put(3, content(3, 50'000));
+    pass(10);  // with a checkpoint, which says so
+    ASSERT_EQ(touch(1), Error::kOk);
+    ASSERT_EQ(touch(2), Error::kOk);
+    EXPECT_EQ(store_->verify(), "");
+    for (int i = 0; i < 6; ++i) {
+        pass(30);
+        ASSERT_EQ(touch(3), Error::kOk);  // a live row stays in the table
+        if (i == 0) restart();
+    }
+    EXPECT_EQ(body(1), Bytes{});
+    EXPECT_EQ(body(3), content(3, 50'000));
+    for (int i = 0; i < 10; ++i) {  // after a restart, times are known to some minutes
+        pass(30);
+        ASSERT_EQ(touch(3), Error::kOk);
+    }
+    EXPECT_EQ(runs(), 1u);
     EXPECT_EQ(store_->verify(), "");
 }
 

@@ -32,8 +32,8 @@ class Maker {
         operations.push_back(witness);
         return operations;
     }
-    // A time below this is of long ago, any other far ahead: no floor comes between them. No update
-    // makes the one of the other: an extent keeps the newest time that its row ever had.
+    // A time below this is of long ago, any other far ahead, beyond what metadata can say: no floor
+    // comes between them.
     static constexpr std::uint64_t kLongAgo = 1'000;
 
     // One row in each table; of id 0 one with a time of long ago.
@@ -152,6 +152,8 @@ class Maker {
         const Column& column = schema.columns()[operation.column];
         operation.content = filler(is_variable(column.type) ? pick(pick(8) == 0 ? 12'000 : 900)
                                                             : column.width_bytes);
+        if (operation.column == schema.time_column() && pick(2) == 0)
+            operation.content = long_ago();
         if (pick(40) == 0) operation.column = 0;  // a key column
         if (pick(40) == 0) operation.content.push_back(std::byte{'x'});
     }
