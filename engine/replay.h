@@ -110,6 +110,7 @@ class Replay {
     std::span<std::byte> value_in(const Next& next, const TableEntry& table);
     Status find_value(const Next& next, TableEntry& table, std::span<std::byte>& value);
     Status effect_of(const LogRecordView& record, Effect& effect);
+    Status bring_in_range(const LogRecordView& record, const Tree& tree);
     Status loaded_table(const LogRecordView& record);
     Status catalog_place(TableId table);
     Status table_effect(const LogRecordView& record, const TableEntry& table);

@@ -65,6 +65,11 @@ Status Storage::bring_in(PageId page) {
     while (loader.on_its_way(page)) {
         if (recovering) make_frames(8);
         loader.pump(0);
+        if (loader.loading() == 0 && pool.free_frames() == 0) {
+            return {Error::kTooLarge, "no frame for page " + std::to_string(page.value) + ": all " +
+                                          std::to_string(pool.frame_count()) +
+                                          " of the pool are in use; raise pool_bytes"};
+        }
         disk.poll(1'000'000);
         if (clock.monotonic_ns() > deadline) {
             return {Error::kIoError, "page " + std::to_string(page.value) + " of " +

@@ -53,9 +53,10 @@ class Storage {
     std::function<void()> at_work = [] {};
 
     // ---- waiting, for recovery and verify alone; never on the commit path ----
-    // Brings one page in.
+    // Brings one page in. kTooLarge: no frame is left, and nobody else is there to give one up.
     Status bring_in(PageId page);
     // Brings in whatever `attempt` (returning a TreeAccess) misses, until it needs nothing more.
+    // kTooLarge: that is more at once than the pool holds.
     template <class Attempt>
     Status complete(Attempt attempt);
     // A whole checkpoint.
@@ -102,7 +103,8 @@ std::size_t Storage::end_quarantine(const HeldSnapshots& held, std::size_t most,
 
 template <class Attempt>
 Status Storage::complete(Attempt attempt) {
-    for (;;) {
+    // When twice as many pages came as there are frames, each costs one that is needed as well.
+    for (std::uint64_t brought = 0; brought <= 2 * std::uint64_t{pool.frame_count()}; ++brought) {
         const TreeAccess access = attempt();
         if (access.corrupt) {
             return {Error::kCorruption, "page " + std::to_string(access.corrupt.value) +
@@ -111,6 +113,9 @@ Status Storage::complete(Attempt attempt) {
         if (!access.missing) return {};
         if (Status come = bring_in(access.missing); !come) return come;
     }
+    return {Error::kTooLarge, "more pages are needed at once than the " +
+                                  std::to_string(pool.frame_count()) +
+                                  " frames of the pool hold: raise pool_bytes"};
 }
 
 }  // namespace bidstore

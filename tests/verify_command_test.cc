@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "daemon/verify_command.h"
 #include "tests/real_store.h"
 
 namespace bidstore {
@@ -38,6 +39,42 @@ void flip(const RealDaemon& daemon, std::uint64_t offset) {
     const int byte = file.get();
     file.seekp(static_cast<std::streamoff>(offset));
     file.put(static_cast<char>(byte ^ 1));
+}
+
+// A record may need more pages at once than verify begins with: verify ended with a word on the
+// pool, though the daemon would have started.
+TEST(VerifyCommand, TakesAsMuchPoolAsReplayNeeds) {
+    const std::vector<std::string> settings{"pool_bytes=128MiB", "journal_bytes=64MiB",
+                                            "max_data_bytes=256MiB"};
+    RealDaemon daemon(settings);
+    ASSERT_TRUE(daemon.start());
+    {
+        Store store = attach(daemon);
+        const Table<Event> table = make_table<Event>(store);
+        const std::string text(1'500, 'x');
+        for (std::uint64_t at = 0; at < 8'000;) {  // 4,000 leaves: 16 MiB
+            Transaction rows;
+            for (int i = 0; i < 100; ++i, ++at) rows.put(table, {at, 1, 2, text});
+            need(store.commit(rows, soon()));
+        }
+    }
+    ASSERT_EQ(daemon.stop(), 0);
+    ASSERT_TRUE(daemon.start());
+    {
+        Store store = attach(daemon);
+        const Table<Event> table = need(store.open<Event>(soon()));
+        Transaction all;
+        all.erase_range(table, {}, {});
+        need(store.commit(all, soon()));
+    }
+    daemon.kill();
+    auto config = dev_config(daemon.directory(), settings);
+    ASSERT_TRUE(config.ok()) << config.failure().what;
+    EXPECT_EQ(run_verify(*config, 6u << 20), ExitCode::kClean);
+    config->pool_bytes = 6u << 20;  // what the daemon had was more
+    EXPECT_EQ(run_verify(*config, 6u << 20), ExitCode::kEnvironment);
+    ASSERT_TRUE(daemon.start());
+    ASSERT_EQ(daemon.stop(), 0);
 }
 
 TEST(VerifyCommand, SaysSoundOrWhatIsDamagedAndExitsByIt) {
