@@ -267,8 +267,8 @@ bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
     if (!load.last_chance()) load.set_last_chance(Csn{storage_.pool.visible()});
     const Csn oldest = storage_.space.oldest_quarantined();
     if (!oldest || oldest > load.last_chance()) return false;
-    if (load.last_chance() <= covered) return sweep_left_ > 0;  // they are just coming back
-    checkpoint_wanted_ = true;
+    // Covered already: they come back in a moment, or when the snapshots that hold them end.
+    checkpoint_wanted_ |= load.last_chance() > covered;
     return true;
 }
 

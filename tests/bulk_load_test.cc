@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/load_fixture.h"
+#include "tests/snapshot_reader.h"
 
 namespace bidstore {
 namespace {
@@ -150,7 +151,10 @@ TEST_F(BulkLoadTest, FindsOutAtTheEndThatTheTableIsNoLongerEmpty) {
     const TableId old = store_.create_table(*client_, schema);
     SimClient& other = store_.connect();
     LoadClient load(*client_, schema, rows);
-    ASSERT_TRUE(store_.run_until([&] { load.step(); return load.answered() > 2; }));
+    ASSERT_TRUE(store_.run_until([&] {
+        load.step();
+        return load.answered() > 2;
+    }));
     TransactionBytes put;
     put.operation(OperationKind::kPut, old, rows.begin()->first, rows.begin()->second);
     ASSERT_EQ(store_.commit(other, put).error, Error::kOk);
@@ -202,34 +206,64 @@ TEST_F(BulkLoadTest, HostileRowsAreRefused) {
     const std::vector<Case> cases{
         {"no rows", false, Error::kProtocol, [&] { return LoadBytes(LoadStep::kRows); }},
         {"a row cut short", false, Error::kProtocol,
-         [&] { auto b = good(false, 3); b.append("x", 1); return b; }},
+         [&] {
+             auto b = good(false, 3);
+             b.append("x", 1);
+             return b;
+         }},
         {"more rows than bytes", false, Error::kProtocol,
-         [&] { LoadBytes b(LoadStep::kRows, 7); b.row(false, of(false, 0).first,
-                                                       of(false, 0).second); return b; }},
+         [&] {
+             LoadBytes b(LoadStep::kRows, 7);
+             b.row(false, of(false, 0).first, of(false, 0).second);
+             return b;
+         }},
         {"the same key twice", false, Error::kInvalid,
-         [&] { auto b = good(false, 3); b.row(false, of(false, 2).first, of(false, 2).second);
-               return b; }},
+         [&] {
+             auto b = good(false, 3);
+             b.row(false, of(false, 2).first, of(false, 2).second);
+             return b;
+         }},
         {"a key below the one before", false, Error::kInvalid,
-         [&] { auto b = good(false, 300); b.row(false, of(false, 7).first, of(false, 7).second);
-               return b; }},
+         [&] {
+             auto b = good(false, 300);
+             b.row(false, of(false, 7).first, of(false, 7).second);
+             return b;
+         }},
         {"a length beyond the record", true, Error::kProtocol,
-         [&] { auto b = good(true, 3); const std::uint32_t length = 1u << 31;
-               b.append(&length, 4); b.append(of(true, 4).first.data(), 16);
-               LoadBytes all(LoadStep::kRows, 4); const auto bytes = b.bytes();
-               all.append(bytes.data() + sizeof(LoadRequest), bytes.size() - sizeof(LoadRequest));
-               return all; }},
+         [&] {
+             auto b = good(true, 3);
+             const std::uint32_t length = 1u << 31;
+             b.append(&length, 4);
+             b.append(of(true, 4).first.data(), 16);
+             LoadBytes all(LoadStep::kRows, 4);
+             const auto bytes = b.bytes();
+             all.append(bytes.data() + sizeof(LoadRequest), bytes.size() - sizeof(LoadRequest));
+             return all;
+         }},
         {"a value that is none", true, Error::kInvalid,
-         [&] { auto b = good(true, 3); b.row(true, of(true, 4).first,
-                                             std::vector<std::byte>(9, std::byte{255}));
-               return b; }},
+         [&] {
+             auto b = good(true, 3);
+             b.row(true, of(true, 4).first, std::vector<std::byte>(9, std::byte{255}));
+             return b;
+         }},
         {"zeros of the length of a page", true, Error::kInvalid,
-         [&] { auto b = good(true, 3); b.row(true, of(true, 4).first,
-                                             std::vector<std::byte>(kRowBytesMax, std::byte{0}));
-               return b; }},
+         [&] {
+             auto b = good(true, 3);
+             b.row(true, of(true, 4).first, std::vector<std::byte>(kRowBytesMax, std::byte{0}));
+             return b;
+         }},
         {"bytes behind the rows", true, Error::kProtocol,
-         [&] { auto b = good(true, 3); b.append("xyz", 3); return b; }},
+         [&] {
+             auto b = good(true, 3);
+             b.append("xyz", 3);
+             return b;
+         }},
         {"no bytes for a key", true, Error::kProtocol,
-         [&] { LoadBytes b(LoadStep::kRows, 1); b.append("12345", 5); return b; }},
+         [&] {
+             LoadBytes b(LoadStep::kRows, 1);
+             b.append("12345", 5);
+             return b;
+         }},
     };
     for (const Case& bad : cases) {
         SCOPED_TRACE(bad.what);
@@ -274,7 +308,10 @@ TEST_F(BulkLoadTest, ReservedPagesComeBackWhenTheClientDies) {
         SCOPED_TRACE(answered);
         SimClient& client = store_.connect();
         LoadClient load(client, schema, rows);
-        ASSERT_TRUE(store_.run_until([&] { load.step(); return load.answered() >= answered; }));
+        ASSERT_TRUE(store_.run_until([&] {
+            load.step();
+            return load.answered() >= answered;
+        }));
         store_.disconnect(client);
         expect_gone("t");
     }
@@ -349,7 +386,10 @@ TEST_F(BulkLoadTest, AStopInTheMiddleLeavesNothing) {
     const Schema schema = load_schema("t", false);
     const LoadRows rows = make_load_rows(schema, 9'000, 1);
     LoadClient load(*client_, schema, rows);
-    ASSERT_TRUE(store_.run_until([&] { load.step(); return load.answered() >= 60; }));
+    ASSERT_TRUE(store_.run_until([&] {
+        load.step();
+        return load.answered() >= 60;
+    }));
     ASSERT_TRUE(store_.stop());
     SimStore again(small_store(), store_.disk->clone(5), 4);
     ASSERT_TRUE(again.open().ok());
@@ -419,6 +459,47 @@ TEST_F(FullDisk, ALoadThatDoesNotFitLeavesRoomToTheWritersBesideIt) {
     EXPECT_LE(checkpoints(), full_at + 4);
     store_.disconnect(other);
     expect_gone("t");
+    EXPECT_EQ(store_.verify(), "");
+}
+
+// What a delete had freed was a snapshot's for some seconds more, and the load was refused.
+TEST_F(FullDisk, ALoadWaitsForThePagesThatASnapshotHolds) {
+    const Schema schema = load_schema("t", false);
+    const TableId table = store_.create_table(*client_, load_schema("u", false));
+    const LoadRows old = make_load_rows(schema, 8'000, 1);  // 572 pages
+    for (auto row = old.begin(); row != old.end();) {
+        TransactionBytes put;
+        for (int i = 0; i < 150 && row != old.end(); ++i, ++row) {
+            put.operation(OperationKind::kPut, table, row->first, row->second);
+        }
+        ASSERT_EQ(store_.commit(*client_, put).error, Error::kOk);
+    }
+    SimClient& reader = store_.connect(Rights::kReader);
+    auto descriptor = store_.pool->open_read_only();
+    ASSERT_TRUE(descriptor.ok());
+    const auto view = PoolView::map(std::move(*descriptor));
+    ASSERT_TRUE(view.ok());
+    const Snapshot snapshot(store_, *view, reader, 0);
+    for (int first = 0; first < 256; first += 16) {
+        std::vector<std::byte> from(16);
+        std::vector<std::byte> to(16, std::byte{255});
+        from[0] = static_cast<std::byte>(first);
+        to[0] = static_cast<std::byte>(first + 15);
+        TransactionBytes erase;
+        erase.operation(OperationKind::kDeleteRange, table, from, to);
+        ASSERT_EQ(store_.commit(*client_, erase).error, Error::kOk);
+    }
+    ASSERT_GT(space().quarantined(), 500u);
+    const LoadRows rows = make_load_rows(schema, 15'000, 2);  // 1,072 pages of 1,530
+    LoadClient load(store_.connect(), schema, rows);
+    std::uint64_t waited_ns = 0;
+    while (!load.step() && waited_ns < 10'000'000'000) {
+        store_.round();
+        store_.clock.advance_ns(100'000);
+        waited_ns += 100'000;
+    }
+    EXPECT_EQ(load.error(), Error::kOk);
+    EXPECT_FALSE(snapshot.valid());
     EXPECT_EQ(store_.verify(), "");
 }
 
