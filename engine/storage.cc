@@ -98,25 +98,25 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
 
 // False: there is no more to be had.
 bool Storage::grow(std::uint64_t pages, Status& grown) {
-    if (!space.any_punched()) {
-        const std::uint32_t chunks = space.growth_wanted(pages);
-        if (chunks == 0) return false;
-        // What the dead process had grown is there still. The rest comes without zeros: a
-        // checkpoint writes the pages that are used, and syncs the new size, before it refers to
-        // them.
-        grown = space.extend_file(chunks - space.growth().chunks());
-        return true;
+    if (space.any_punched()) {
+        if (!space.grow(pages)) return false;
+        const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
+        while (space.growth().running()) {
+            disk.poll(1'000'000);
+            if (clock.monotonic_ns() <= deadline) continue;
+            grown = {Error::kIoError,
+                     "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
+            return true;
+        }
+        space.take_growth(grown);
+        if (grown.error() != Error::kNoSpace) return true;
     }
-    if (!space.grow(pages)) return false;
-    const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
-    while (space.growth().running()) {
-        disk.poll(1'000'000);
-        if (clock.monotonic_ns() <= deadline) continue;
-        grown = {Error::kIoError,
-                 "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
-        return true;
-    }
-    space.take_growth(grown);
+    const std::uint32_t chunks = space.growth_wanted(pages);
+    if (chunks == 0) return !grown.ok();
+    // What the dead process had grown is there still, also on a file system that is full now. The
+    // rest comes without zeros: a checkpoint writes the pages that are used, and syncs the new
+    // size, before it refers to them.
+    grown = space.extend_file(chunks - space.growth().chunks());
     return true;
 }
 

@@ -339,6 +339,33 @@ TEST_F(CompactionValues, HolesAtTheEndAreCutWithIt) {
 }
 
 // A full file system is met when a hole is filled, and nowhere else.
+// A recovery tried no more than to fill the hole, and refused to start.
+TEST_F(CompactionValues, RecoveryOnAFullFileSystemTakesWhatWasGrownBefore) {
+    start();
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
+    late_table();
+    for (std::uint32_t id = 0; id < kValues; ++id) {
+        if (id % 5 != 2) erase(id);
+    }
+    settle();
+    CompactClient compaction(*client);
+    ASSERT_TRUE(compact(compaction));
+    ASSERT_TRUE(store->stop());
+    // The file got longer, the process died, and others took all that was left.
+    auto disk = store->disk->clone(7);
+    const std::uint64_t size_bytes = *disk->size_bytes(StoreFile::kData);
+    ASSERT_TRUE(disk->extend(StoreFile::kData, size_bytes, size_bytes + 2 * kChunkBytes).ok());
+    disk->set_capacity_bytes(0);
+    SimStore full(options_, std::move(disk), 3);
+    ASSERT_TRUE(full.open().ok());
+    Storage& storage = full.engine->core().storage();
+    ASSERT_GE(storage.space.punched_chunks(), 1u);
+    storage.pool.begin_batch(Csn{storage.pool.visible() + 1});
+    const auto wanted = static_cast<std::uint32_t>(storage.space.in_reach() + 100);
+    const Status secured = storage.secure_space(wanted);
+    EXPECT_TRUE(secured.ok()) << secured.failure().what;
+}
+
 TEST_F(CompactionValues, FullFileSystemIsSaidBeforeAHoleIsUsed) {
     start();
     for (std::uint32_t id = 0; id < kValues; ++id) put(id);
