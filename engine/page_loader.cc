@@ -95,12 +95,22 @@ bool PageLoader::pump(std::uint32_t reserve) {
     while (loading_ < kLoadsMax && pool_.free_frames() > reserve) {
         const PageId page = next();
         if (!page) break;
-        asked_[page.value] = false;
-        reading_[page.value] = true;
-        start(page);
+        begin(page);
         started = true;
     }
     return started;
+}
+
+void PageLoader::start_now(PageId page) {
+    if (!asked_[page.value] || loading_ == kLoadsMax || pool_.free_frames() == 0) return;
+    turn_ = kEngine;
+    begin(page);
+}
+
+void PageLoader::begin(PageId page) {
+    asked_[page.value] = false;
+    reading_[page.value] = true;
+    start(page);
 }
 
 // How many pages right behind this one wait next in its queue, in order.

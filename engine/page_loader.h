@@ -44,6 +44,8 @@ class PageLoader {
     void forget(std::uint64_t client_id);
     // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.
     bool pump(std::uint32_t reserve);
+    // Starts the read of a page that the engine asked for before all others, if any frame is free.
+    void start_now(PageId page);
     bool waits_for_frames() const { return queued_ > 0; }
     // Queued or being read.
     bool on_its_way(PageId page) const { return asked_[page.value] || reading_[page.value]; }
@@ -66,6 +68,7 @@ class PageLoader {
     static constexpr std::uint64_t kEngine = 0;  // no client's id
 
     PageId next();
+    void begin(PageId page);
     void start(PageId page);
     void on_read(Load& load);
     std::uint32_t followers(PageId page) const;

@@ -70,6 +70,7 @@ Status Replay::run(Engine::Recovery& found, WalStart& start) {
         drop_front();
     }
     close_pages();
+    storage_.reserved_frames = 0;
     LogBatch none;
     const Result<bool> more = reader.next(none);  // whether something durable is missing
     if (!more) return more.failure();
@@ -169,6 +170,7 @@ Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
 // That many frames are free now. What is on its way into others may be evicted when it is there.
 Status Replay::secure_frames(std::uint64_t frames) {
     const Pool& pool = storage_.pool;
+    storage_.reserved_frames = static_cast<std::uint32_t>(frames);
     if (pool.free_frames() >= frames) return {};
     const std::uint64_t deadline_ns = storage_.clock.monotonic_ns() + BlockingIo::kDeadlineNs;
     for (;;) {

@@ -63,8 +63,9 @@ Status Storage::bring_in(PageId page) {
     awaited_ = page;  // others may come, or fail, in the same poll
     awaited_failure_ = {};
     while (loader.on_its_way(page)) {
-        if (recovering) make_frames(8);
-        loader.pump(0);
+        if (recovering) make_frames(reserved_frames + 8);
+        loader.start_now(page);
+        loader.pump(reserved_frames);
         if (loader.loading() == 0 && pool.free_frames() == 0) {
             return {Error::kTooLarge, "no frame for page " + std::to_string(page.value) + ": all " +
                                           std::to_string(pool.frame_count()) +

@@ -49,6 +49,8 @@ class Storage {
 
     // No reader is there yet: pages may be evicted whenever a frame is wanted.
     bool recovering = true;
+    // Frames that bring_in() leaves free: somebody secured them for a change to come.
+    std::uint32_t reserved_frames = 0;
     // Called again and again while checkpoint() is at work.
     std::function<void()> at_work = [] {};
 

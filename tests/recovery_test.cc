@@ -250,6 +250,76 @@ TEST(Recovery, PagesOfRecordsAheadComeManyAtATime) {
     }
 }
 
+// Leaves without room, more of them than a pool of 4,096 frames holds, and a log that splits many
+// of them, and puts large values, in large batches.
+std::unique_ptr<SimDisk> full_leaves(SimStoreOptions options, Rows& expected) {
+    constexpr std::uint32_t kDense = 24'000;
+    SimStore store(options, std::make_unique<SimDisk>(), 1);
+    EXPECT_TRUE(store.open().ok());
+    SimClient* client = &store.connect();
+    const auto schema =
+        Schema::make("rows", {{"id", ColumnType::kU32, 0}, {"text", ColumnType::kText, 0}}, 1);
+    EXPECT_EQ(store.create_table(*client, *schema), kRows);
+    const auto put = [&](TransactionBytes& bytes, std::uint32_t id, std::size_t length) {
+        const std::string text(length, static_cast<char>('a' + id % 26));
+        RowBuilder row(*schema);
+        EXPECT_TRUE(row.set_bytes(1, std::as_bytes(std::span(text.data(), text.size()))).ok());
+        bytes.operation(OperationKind::kPut, kRows, key_of(id), *row.value());
+    };
+    for (std::uint32_t first = 0; first < kDense; first += 48) {
+        TransactionBytes bytes;
+        for (std::uint32_t i = 0; i < 48; ++i) put(bytes, 2 * (first + i), 1'300);
+        EXPECT_EQ(store.commit(*client, bytes).error, Error::kOk);
+    }
+    EXPECT_TRUE(store.stop());
+    options.engine.group_commit_interval_ns = 5'000'000;
+    options.engine.group_commit_bytes = options.engine.log_segment_bytes / 2;
+    SimStore again(options, store.disk->clone(2), 2);
+    EXPECT_TRUE(again.open().ok());
+    client = &again.connect(Rights::kAdmin, std::nullopt, 64, 16u << 20);
+    std::mt19937 random(6);
+    const auto odd = [&] { return static_cast<std::uint32_t>(random() % kDense * 2 + 1); };
+    for (std::uint32_t batch = 0; batch < 5; ++batch) {
+        std::vector<std::uint32_t> tokens;
+        for (std::uint32_t i = 0; i < 20; ++i) {
+            TransactionBytes bytes;
+            for (std::uint32_t row = 0; row < 48; ++row) put(bytes, odd(), 1'300);
+            if (i % 10 == 9) put(bytes, odd(), 1'000'000);
+            tokens.push_back(client->submit(bytes.bytes()).value());
+        }
+        for (const std::uint32_t token : tokens) {
+            std::optional<Answer> answer;
+            EXPECT_TRUE(
+                again.run_until([&] { return (answer = client->answer(token)).has_value(); }));
+            EXPECT_EQ(answer->error, Error::kOk);
+        }
+    }
+    expected = again.rows(kRows);
+    return again.disk->process_crash(3);
+}
+
+// Reads ahead took the frames that were secured for a record while it waited for a page of its own:
+// its large value was refused for a pool "too small".
+TEST(Recovery, ReadsAheadLeaveTheFramesThatARecordNeeds) {
+    SimStoreOptions roomy = recovery_store();
+    roomy.frames = 16'384;
+    roomy.engine.log_segment_bytes = 16u << 20;
+    roomy.engine.journal_bytes = 64u << 20;
+    Rows expected;
+    auto disk = full_leaves(roomy, expected);
+    SimStoreOptions options = roomy;
+    options.frames = 4'096;
+    SimStore store(options, disk->clone(4), 5);
+    store.disk->set_slowness(1'000);  // so many reads are under way that others wait
+    store.disk->serve_newest_first();
+    const Status opened = store.open();
+    ASSERT_TRUE(opened.ok()) << opened.failure().what;
+    ASSERT_TRUE(store.stop());
+    SimStore again(roomy, store.disk->clone(6), 7);
+    ASSERT_TRUE(again.open().ok());
+    EXPECT_EQ(again.rows(kRows), expected);
+}
+
 // Pages that changed stay in the pool until a checkpoint has them. What is read ahead must not wait
 // for their frames, and the checkpoint has to come before nothing else is left.
 TEST(Recovery, MoreChangedPagesThanThePoolHoldsCostCheckpointsInBetween) {

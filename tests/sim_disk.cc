@@ -164,7 +164,8 @@ int SimDisk::poll(std::uint64_t timeout_ns) {
         if (count > 0) count = least + random(count + 1 - least);
     }
     for (std::size_t i = 0; i < count; ++i) {
-        deliver(options_.reorder ? random(flights_.size()) : 0);
+        const std::size_t any = options_.reorder ? random(flights_.size()) : 0;
+        deliver(newest_first_ ? flights_.size() - 1 : any);
     }
     polling_ = false;
     return static_cast<int>(count);

@@ -112,6 +112,8 @@ class SimDisk final : public Disk {
     void mend();
     // Of so many polls that may come back with nothing, one brings something.
     void set_slowness(std::uint32_t polls) { slowness_ = polls; }
+    // From now on what was submitted first completes last.
+    void serve_newest_first() { newest_first_ = true; }
     void set_capacity_bytes(std::uint64_t bytes) { options_.capacity_bytes = bytes; }
 
     // ---- what the next process finds
@@ -238,6 +240,7 @@ class SimDisk final : public Disk {
     std::vector<BadRange> bad_ranges_;
     std::map<SectorPtr, SectorPtr> rotten_;  // what it was before
     std::uint32_t slowness_ = 1;
+    bool newest_first_ = false;
 };
 
 }  // namespace bidstore
