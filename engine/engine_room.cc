@@ -70,7 +70,7 @@ Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_byte
                                         std::span<const ExtentNeed> extents) {
     const std::uint64_t pages = room.fresh + reserve;
     const std::uint64_t new_chunks =
-        storage_.space.new_chunk_frames(pages) + chunks_of(extents, kLoadsMax);
+        storage_.space.new_chunk_frames(pages, chunks_of(extents, kLoadsMax));
     const std::uint64_t frames = frames_of(room) + new_chunks;
     // Pages of extents never need a place in the journal.
     const std::uint64_t known = frames_of(room) - room.fresh - room.extent_pages;

@@ -118,8 +118,26 @@ void Space::drop(PageId page) {
 
 bool Space::secure(std::uint32_t pages) {
     if (available_total_ < pages) reopen();
-    while (available_total_ < pages && chunk_count_ < growth_.chunks()) add_chunk(chunk_count_);
+    while (available_total_ < pages && ready_backed() > 0) add_chunk(chunk_count_);
     return available_total_ >= pages;
+}
+
+// Punched chunks that come before a backed one are taken into use with it.
+std::uint64_t Space::new_chunk_frames(std::uint64_t pages, std::uint64_t more_chunks) const {
+    const std::uint64_t missing = pages - std::min(pages, available_total_);
+    const std::uint64_t wanted = (missing > 0 ? grow_frames(missing) : 0) + more_chunks;
+    std::uint64_t backed = 0;
+    std::uint64_t before_last = 0;
+    std::uint64_t holes = 0;
+    for (std::uint32_t chunk = chunk_count_; chunk < growth_.chunks() && backed < wanted; ++chunk) {
+        if (punched(chunk)) {
+            ++holes;
+        } else {
+            ++backed;
+            before_last = holes;
+        }
+    }
+    return wanted + before_last;
 }
 
 // One eighth of the file, so that the number of growths stays small; 1 to kGrowChunksMax.
@@ -128,8 +146,7 @@ std::uint32_t Space::ahead_chunks(std::uint32_t chunks) {
 }
 
 std::uint64_t Space::in_reach() const {
-    const std::uint64_t ready = growth_.chunks() - chunk_count_ - ready_punched_;
-    return available_total_ + ready * (kChunkPages - 2);
+    return available_total_ + std::uint64_t{ready_backed()} * (kChunkPages - 2);
 }
 
 std::uint32_t Space::growth_wanted(std::uint64_t pages) const {

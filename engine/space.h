@@ -89,10 +89,8 @@ class Space final : public Pages {
     static constexpr std::uint32_t grow_frames(std::uint64_t pages) {
         return static_cast<std::uint32_t>(pages / (kChunkPages - 2) + 1);
     }
-    // Of these, how many secure(pages) would take now.
-    std::uint64_t new_chunk_frames(std::uint64_t pages) const {
-        return available_total_ >= pages ? 0 : grow_frames(pages - available_total_);
-    }
+    // Of these, how many secure(pages) would take now, with so many chunks more.
+    std::uint64_t new_chunk_frames(std::uint64_t pages, std::uint64_t more_chunks) const;
     // The most chunks: as many as the page map has entries for, and metadata pages, which stay in
     // the pool, may fill no more than half of it.
     std::uint32_t chunks_limit() const { return std::min(page_map_chunks(), pool_chunks()); }
@@ -286,6 +284,8 @@ class Space final : public Pages {
     static constexpr std::uint32_t kGrowChunksMax = 16;
 
     static std::uint32_t ahead_chunks(std::uint32_t chunks);
+    // Chunks that are ready, and have pages to give.
+    std::uint32_t ready_backed() const { return growth_.chunks() - chunk_count_ - ready_punched_; }
     // Its pages that are not fixed ones; these come first.
     static std::uint64_t first_usable_byte(std::uint32_t chunk) {
         return (chunk + std::uint64_t{1}) * kChunkBytes - hole_bytes(chunk);

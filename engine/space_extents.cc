@@ -131,7 +131,7 @@ bool Space::reserve_extents(std::span<const ExtentNeed> needs, std::uint32_t run
         // A new chunk has room for any value in one run.
         if (closed_count_ > 0) {
             reopen();
-        } else if (chunk_count_ < growth_.chunks()) {
+        } else if (ready_backed() > 0) {
             add_chunk(chunk_count_);
         } else {
             release_extents();

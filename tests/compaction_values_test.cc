@@ -366,6 +366,40 @@ TEST_F(CompactionValues, RecoveryOnAFullFileSystemTakesWhatWasGrownBefore) {
     EXPECT_TRUE(secured.ok()) << secured.failure().what;
 }
 
+// Holes that were retired, but not cut yet, were taken back into use: a frame each, and no page.
+TEST_F(CompactionValues, RetiredHolesAreLeftAloneByWhoWantsPages) {
+    start();
+    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
+    for (std::uint32_t id = 0; id < kValues; ++id) erase(id);
+    settle();
+    ASSERT_TRUE(store->stop());
+    SimStore again(options_, store->disk->clone(7), 3);
+    ASSERT_TRUE(again.open().ok());
+    Storage& storage = again.engine->core().storage();
+    Space& space = storage.space;
+    const std::uint32_t end = space.chunk_count();
+    ASSERT_GT(end, 4u);
+    const auto retire = [&] {
+        ASSERT_TRUE(space.retire_last_chunk(storage.checkpointer->covered()));
+        storage.evict({meta_page(space.chunk_count())}, Csn{storage.pool.visible()});
+        storage.reclaim({}, Storage::kAll);
+    };
+    for (const std::uint32_t chunk : {end - 3, end - 1}) {
+        ASSERT_TRUE(space.punch_chunk(chunk));
+        while (space.growth().running()) again.disk->poll(1'000'000);
+        Status punched;
+        ASSERT_TRUE(space.take_growth(punched));
+    }
+    for (int i = 0; i < 3; ++i) retire();  // one with its blocks between two holes
+    storage.pool.begin_batch(Csn{storage.pool.visible() + 1});
+    const auto one_chunk = static_cast<std::uint32_t>(space.available() + 1);
+    EXPECT_EQ(space.new_chunk_frames(one_chunk, 0), 2u);
+    EXPECT_TRUE(space.secure(one_chunk));
+    EXPECT_EQ(space.chunk_count(), end - 1);
+    EXPECT_FALSE(space.secure(static_cast<std::uint32_t>(space.in_reach() + 1)));
+    EXPECT_EQ(space.chunk_count(), end - 1);
+}
+
 TEST_F(CompactionValues, FullFileSystemIsSaidBeforeAHoleIsUsed) {
     start();
     for (std::uint32_t id = 0; id < kValues; ++id) put(id);
