@@ -67,7 +67,8 @@ PackedRow take_row(const Schema& schema, std::span<const std::byte>& rows);
 
 class RowsFile {
   public:
-    // Whether the file begins like one of binary rows. A file that cannot be read does not.
+    // Whether the file begins like one of binary rows. One that cannot be read does not, and a pipe
+    // neither: what was read of it to find out would be gone.
     static bool looks_like_one(const std::string& path);
     // kSchemaMismatch when it was made for other columns; kInvalid when it is cut short.
     static Result<RowsFile> open(const std::string& path, const Schema& schema);

@@ -13,7 +13,7 @@ struct LoadCommand {
     std::string table;
     std::vector<std::string> files;  // "-" is standard input (not for binary rows)
     std::string mapping;             // of JSON lines and CSV
-    std::string format;              // "rows", "json", "csv", or empty: by the file
+    std::string format;              // "rows", "json", "csv"; empty: by the file, or its name
     std::string errors = "stop";     // "stop", "skip", or a file
     bool create = false;             // the mapping describes the table, which need not be there
     bool sorted = false;             // keys rise through all files: nothing is sorted

@@ -200,6 +200,27 @@ TEST_F(LoadProcesses, APipeThatEndsEarlyLoadsNothing) {
     expect_nothing_loaded();
 }
 
+// To find out whether they were binary rows, the first bytes used to be taken from the pipe, and it
+// was opened twice: the first line was lost, or the second open hung.
+TEST_F(LoadProcesses, LinesFromAPipeAreAllLoadedWithoutAFormat) {
+    start();
+    const std::string pipe = work_.file("pipe");
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    const std::string mapping = write_file(
+        "lines.toml", "[[table]]\nname = \"lines\"\nmode = \"put\"\nkey = [\"k\"]\n"
+                      "columns = [{ name = \"k\", type = \"u64\", path = \"k\" }]\n");
+    writer_ = Process::fork([&] {
+        std::ofstream(pipe, std::ios::binary) << "{\"k\":1}\n{\"k\":2}\n{\"k\":3}\n";
+        return 0;
+    });
+    Process load = Process::run(command({"load", "lines", pipe, "--mapping", mapping, "--create",
+                                         "--errors", "skip", "--json"}),
+                                work_.file("load.log"));
+    EXPECT_EQ(load.wait().value_or(-1), 0) << read_whole_file(work_.file("load.log"));
+    EXPECT_EQ(tool({"count", "lines"}).output, "3\n");
+    EXPECT_EQ(writer_.wait().value_or(-1), 0);
+}
+
 TEST_F(LoadProcesses, AFullDiskRefusesTheLoadAndServesOn) {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root, to mount a small file system";
     // Log and journal of a --dev store, and what it begins with, leave some of it.
