@@ -203,6 +203,20 @@ Result<RawCopy> whole_row(const RawRow& row) {
     return copy;
 }
 
+void note_absent_pages(const RawRow& row, std::vector<PageId>& pages) {
+    const Schema& schema = row.table->schema;
+    if (!schema.has_variable()) return;
+    const PoolView& pool = row.reader->connection->pool();
+    RowView(schema, row.value).each_reference([&](std::uint32_t, const ValueReference& reference) {
+        for (const ExtentRun& run : reference.all_runs()) {
+            for (std::uint32_t i = 0; i < run.pages; ++i) {
+                const PageId page{run.first + i};
+                if (extent_page(pool, page).page == nullptr) pages.push_back(page);
+            }
+        }
+    });
+}
+
 RawCopy whole_or_fail(const RawRow& row) {
     auto whole = whole_row(row);
     if (whole.ok()) return std::move(*whole);

@@ -47,6 +47,9 @@ class LargeValue {
 Result<LargeValue> large_value(const RawRow& row, std::uint32_t column);
 // The row with all its values, whole, checked against their checksums; believe it after valid().
 Result<RawCopy> whole_row(const RawRow& row);
+// Appends those pages of the row's large values that are not in the pool, for who asks for them
+// together with others: nothing to believe, whole_row() looks again.
+void note_absent_pages(const RawRow& row, std::vector<PageId>& pages);
 
 // The same for calls that cannot return a failure: an empty view then, and the snapshot is no
 // longer valid; Snapshot::status() says why. The view lives as long as the snapshot.

@@ -95,9 +95,8 @@ class ManyRows {
             if (use.possible) left = by_directory(left, use.floor);
             if (!left.empty()) by_tree(left);
             if (copies_.empty()) continue;
-            Status copied;
-            for (std::size_t i = 0; i < some && copied.ok(); ++i)
-                copied = copy_row(index_of(from + i));
+            for (std::size_t i = 0; i < some; ++i) indexes[i] = index_of(from + i);
+            const Status copied = copy_rows(std::span(indexes).first(some));
             state_.rows_out = rows_out;  // the frames are in use no more, however many are to come
             if (!copied.ok()) return copied;
             if (!state_.valid()) return expired_failure();
@@ -135,6 +134,38 @@ class ManyRows {
         for (std::size_t i = 0; i < some.size(); ++i) some[i].key = key(indexes[i]);
         descend_many(*table_.shape, state_.root(table_), some, source_);
         for (std::size_t i = 0; i < some.size(); ++i) settle(some[i].landing, indexes[i]);
+    }
+
+    // The pages of large values are asked for rows ahead of the one that waits for its own, while
+    // so many may be under way.
+    Status copy_rows(std::span<const std::size_t> indexes) {
+        state_.rows_out = true;  // what was found stays, also while others are waited for
+        PageRequests values(state_, table_);
+        std::size_t asked = 0;
+        for (std::size_t at = 0; at < indexes.size(); ++at) {
+            while (asked < indexes.size() && (asked <= at || values.under_way() < pages_most_)) {
+                if (Status ask = ask_for_values(values, indexes[asked++]); !ask.ok()) return ask;
+            }
+            while (values.under_way() > 0 && lacks_values(indexes[at])) {
+                if (Status came = values.take(PageRequests::Want::kAny, came_); !came.ok())
+                    return came;
+            }
+            // What an answer said of a page is found out again for the row whose it is.
+            if (Status copied = copy_row(indexes[at]); !copied.ok()) return copied;
+        }
+        return {};
+    }
+
+    bool lacks_values(std::size_t i) {
+        value_pages_.clear();
+        if (rows_[i]) note_absent_pages(*rows_[i], value_pages_);
+        return !value_pages_.empty();
+    }
+
+    Status ask_for_values(PageRequests& values, std::size_t i) {
+        if (!lacks_values(i)) return {};
+        if (!state_.valid()) return expired_failure();
+        return values.ask(value_pages_, key(i));
     }
 
     Status copy_row(std::size_t i) {
@@ -249,6 +280,7 @@ class ManyRows {
     std::vector<PageId> missing_;     // to be asked for
     std::vector<Waiting> waiting_;    // keys, for pages asked for or about to be
     std::vector<PageId> came_;
+    std::vector<PageId> value_pages_;  // that one row lacks
     PageRequests requests_;
     std::optional<std::pair<Landing, PageLookup>> wrong_;
 };

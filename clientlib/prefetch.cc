@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
+#include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/search_many.h"
 
@@ -23,6 +25,45 @@ class MissingPages {
     std::size_t count_ = 0;
 };
 
+// Of one call: what comes for it takes the place of something.
+constexpr std::size_t kValuePagesMax = 1024;
+constexpr std::size_t kPoolShare = 16;
+
+// The large values of rows whose leaves are resident.
+class MissingValues {
+  public:
+    MissingValues(ReaderState& state, const TableInfo& table)
+        : state_(state),
+          table_(table),
+          room_(std::min<std::size_t>(
+              kValuePagesMax, state.connection->pool().header().frame_count / kPoolShare)) {}
+
+    void note(const Landing& landing, const std::byte* key) {
+        if (!table_.schema.has_variable() || pages_.size() >= room_) return;
+        const LeafView leaf(landing.bytes, table_.shape->leaf);
+        const int found = leaf.find(key);
+        if (found < 0) return;
+        const auto at = static_cast<std::uint32_t>(found);
+        if (!table_.schema.live(leaf.key(at), leaf.value(at), landing.floor)) return;
+        note_absent_pages(row_in(state_, table_, leaf, at), pages_);
+    }
+    void ask() {
+        room_ -= std::min(room_, pages_.size());
+        for (std::span<const PageId> rest = pages_; !rest.empty();) {
+            const auto some = rest.first(std::min<std::size_t>(rest.size(), kPagesPerRequest));
+            request_pages_ahead(state_, some);
+            rest = rest.subspan(some.size());
+        }
+        pages_.clear();
+    }
+
+  private:
+    ReaderState& state_;
+    const TableInfo& table_;
+    std::size_t room_;
+    std::vector<PageId> pages_;
+};
+
 }  // namespace
 
 Status RawTable::prefetch(const Snapshot& snapshot,
@@ -39,6 +80,7 @@ Status RawTable::prefetch(const Snapshot& snapshot,
     PageLookup last = PageLookup::kFound;
     PageSource source(state, last);
     std::array<Descent, kDescentsTogether> descents;
+    MissingValues values(state, *info_);
     while (!keys.empty()) {
         const auto some = keys.first(std::min(keys.size(), descents.size()));
         for (std::size_t i = 0; i < some.size(); ++i) descents[i].key = some[i].data();
@@ -47,11 +89,13 @@ Status RawTable::prefetch(const Snapshot& snapshot,
         MissingPages missing;
         for (std::size_t i = 0; i < some.size(); ++i) {
             const Landing& landing = descents[i].landing;
+            if (landing.state == Landed::kLeaf) values.note(landing, some[i].data());
             if (landing.state != Landed::kMissing || source(landing.page) != nullptr) continue;
             if (last == PageLookup::kAbsent) missing.note(landing.page);
         }
         if (!state.valid()) return expired_failure();
         if (!missing.all().empty()) request_pages_ahead(state, missing.all());
+        values.ask();
         keys = keys.subspan(some.size());
     }
     return {};

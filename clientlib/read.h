@@ -73,6 +73,8 @@ struct ScanOptions {
 //   if (auto status = cursor.status(); !status.ok()) forget everything;
 //
 // What was read is to be believed only after status() is ok, which looks at snapshot.valid().
+// Leaves are read ahead; large values are not, since whether they are wanted shows only when one is
+// looked at: multi_get() and prefetch() ask for those of many rows together.
 class RawCursor {
   public:
     RawCursor(RawCursor&&) noexcept;
@@ -134,14 +136,17 @@ class RawTable {
     Status peek_many(const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
                      std::span<std::optional<RawRow>> rows,
                      std::size_t pages_under_way = kPagesUnderWay) const;
-    // Copies of them.
+    // Copies of them, whole: of pages of large values as many again are under way, or those of one
+    // row.
     Result<std::vector<std::optional<RawCopy>>> multi_get(
         const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
         std::size_t pages_under_way = kPagesUnderWay) const;
     // Asks for the pages of these keys that are not in the pool, and waits for none of them: reads
     // of the keys that follow find them there or on their way. A hint, and no read: of a part of
     // the tree that is cold itself only the next level is asked for, and without room in the ring
-    // nothing. Waits only for the table's root, the first time.
+    // nothing. The large values of rows whose leaf is there are asked for, too: as they come, until
+    // it is 1,024 pages or a sixteenth of the pool. Waits only for the table's root, the first
+    // time.
     Status prefetch(const Snapshot& snapshot,
                     std::span<const std::span<const std::byte>> keys) const;
     RawCursor scan(const Snapshot& snapshot, std::span<const std::byte> lower,

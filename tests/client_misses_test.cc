@@ -254,6 +254,108 @@ TEST_F(ClientMisses, PrefetchAsksForWhatIsMissingOnceAndReadsFindItThere) {
     EXPECT_EQ(table.prefetch(now, keys).error(), Error::kInvalid);
 }
 
+// ---- large values -------------------------------------------------------------------------------
+
+constexpr std::uint32_t kValuePages = 16;
+
+class LargeMisses : public ClientMisses {
+  protected:
+    // Notes whose bodies are of 64 KiB, and on the disk alone.
+    void SetUp() override {
+        ClientMisses::SetUp();
+        const Schema schema = *Description<Note>::schema();
+        daemon_.put_page(kNotesRoot, kFirstCsn + 1, kNotes, [&](std::byte* page) {
+            LeafEdit edit(page, LeafLayout::of(schema), schema);
+            edit.init();
+            for (std::uint32_t i = 0; i < kNoteCount; ++i) insert(edit, schema, i);
+        });
+        daemon_.publish(kFirstCsn + 1);
+    }
+    static void insert(LeafEdit& edit, const Schema& schema, std::uint32_t i) {
+        const std::string value = body(i);
+        ValueReference reference;
+        reference.length_bytes = static_cast<std::uint32_t>(value.size());
+        reference.crc = crc32c(value.data(), value.size());
+        reference.run_count = 1;
+        reference.runs[0] = {first_page(i), kValuePages};
+        std::array<std::byte, kReferenceBytesMax> stored;
+        reference.store(stored.data());
+        const std::uint32_t size = i;
+        const ColumnContent contents[] = {{std::as_bytes(std::span("title", 5)), false},
+                                          {std::span(stored).first(reference.size_bytes()), true}};
+        std::vector<std::byte> row(row_value_bytes(schema, contents));
+        write_row_value(row.data(), schema, std::as_bytes(std::span(&size, 1)), contents);
+        edit.insert(i, Key<Note>::from(std::uint64_t{i}).span().data(), row);
+    }
+    static std::uint32_t first_page(std::uint32_t i) { return 500 + i * kValuePages; }
+    static std::string body(std::uint32_t i) {
+        return std::string(kValuePages * kPageBytes, static_cast<char>('a' + i));
+    }
+    void take_values_out() {
+        for (std::uint32_t i = 0; i < kNoteCount; ++i) {
+            const std::string value = body(i);
+            for (std::uint32_t page = 0; page < kValuePages; ++page) {
+                daemon_.versions().map(PageId{first_page(i) + page}, kNoFrame);
+                const std::lock_guard hold(disk_.lock);
+                std::memcpy(disk_.pages[first_page(i) + page].data(), value.data(), kPageBytes);
+            }
+        }
+    }
+    Table<Note> notes() {
+        Result<Table<Note>> table = store_->open<Note>(in(5s));
+        EXPECT_TRUE(table.ok()) << table.failure().what;
+        return std::move(*table);
+    }
+    std::vector<Key<Note>> keys() const {
+        std::vector<Key<Note>> all;
+        for (std::uint64_t i = 0; i < kNoteCount; ++i) all.push_back(Key<Note>::from(i));
+        return all;
+    }
+    static constexpr std::uint32_t kNoteCount = 16;
+};
+
+// They used to be fetched one value after another, with a wait for each.
+TEST_F(LargeMisses, MultiGetAsksForThoseOfManyRowsTogether) {
+    const Table<Note> table = notes();
+    const auto own = reader();
+    for (const std::size_t most : {1u, 20u, 64u}) {
+        SCOPED_TRACE(most);
+        take_values_out();
+        ASSERT_TRUE(table.peek(snapshot(*own), 0).ok());  // finds the root
+        daemon_.serve_rings(false);
+        const std::uint64_t before = own->pages_asked_for();
+        Snapshot late = snapshot(*own, in(50ms));
+        EXPECT_EQ(table.multi_get(late, keys(), most).error(), Error::kTimedOut);
+        const std::uint64_t values = (most + kValuePages - 1) / kValuePages;
+        EXPECT_EQ(own->pages_asked_for() - before, values * kValuePages);
+        late.end();
+        daemon_.serve_rings(true);
+        const Snapshot now = snapshot(*own);
+        const auto rows = table.multi_get(now, keys(), most);
+        ASSERT_TRUE(rows.ok()) << rows.failure().what;
+        for (std::uint32_t i = 0; i < kNoteCount; ++i) EXPECT_TRUE((*rows)[i]->body == body(i));
+        EXPECT_EQ(own->pages_asked_for() - before, kNoteCount * kValuePages);
+    }
+}
+
+TEST_F(LargeMisses, PrefetchAsksForThoseOfRowsWhoseLeafIsThere) {
+    const Table<Note> table = notes();
+    const auto own = reader();
+    take_values_out();
+    const Snapshot now = snapshot(*own);
+    ASSERT_TRUE(table.peek(now, 0).ok());  // finds the root
+    ASSERT_TRUE(table.prefetch(now, keys()).ok());
+    EXPECT_EQ(own->pages_asked_for(), kNoteCount * kValuePages);
+    // A request is looked at whole before the next one: one more, and the pages are there.
+    ASSERT_TRUE(request_pages(ReaderState::of(now), table.raw().info(),
+                              std::array{leaf_page(kItemsRoot, 1)}, nullptr)
+                    .ok());
+    const auto rows = table.multi_get(now, keys());
+    ASSERT_TRUE(rows.ok()) << rows.failure().what;
+    for (std::uint32_t i = 0; i < kNoteCount; ++i) EXPECT_TRUE((*rows)[i]->body == body(i));
+    EXPECT_EQ(own->pages_asked_for(), kNoteCount * kValuePages + 1);
+}
+
 TEST_F(ClientMisses, AScanReadsAhead) {
     const Table<Item> table = items();
     const auto own = reader();
