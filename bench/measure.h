@@ -47,10 +47,13 @@ class Random {
     std::uint64_t state_;
 };
 
+// Of an even number the mean of the two in the middle.
 inline double median(std::vector<double> values) {
     if (values.empty()) return 0;
     std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
+    const std::size_t middle = values.size() / 2;
+    if (values.size() % 2 == 1) return values[middle];
+    return (values[middle - 1] + values[middle]) / 2;
 }
 
 // The value below which `share` of the samples lie, in µs. Sorts them.
