@@ -52,6 +52,7 @@ namespace {
 
 constexpr std::uint64_t kRowBytes = 264;
 constexpr std::uint64_t kValueBytes = 64 << 10;
+constexpr std::chrono::microseconds kReadPause{100};  // some thousand gets a second
 
 struct Options {
     std::string mode;
@@ -128,7 +129,8 @@ struct Common {
 using Samples = std::array<std::vector<std::uint32_t>, kPhases>;
 
 template <class Step>
-void measure(Common& common, Samples& samples, Step step) {
+void measure(Common& common, Samples& samples, Step step,
+             std::chrono::microseconds pause = std::chrono::microseconds(0)) {
     for (;;) {
         const int phase = common.phase.load(std::memory_order_relaxed);
         if (phase == kStop) return;
@@ -136,6 +138,7 @@ void measure(Common& common, Samples& samples, Step step) {
         step();
         const auto taken = static_cast<std::uint32_t>(now_ns() - start);
         if (phase < kPhases) samples[static_cast<std::size_t>(phase)].push_back(taken);
+        if (pause.count() > 0) std::this_thread::sleep_for(pause);
     }
 }
 
@@ -156,12 +159,16 @@ void write_rows(Common& common, std::uint64_t seed, Samples& samples) {
 void read_rows(Common& common, Samples& samples) {
     Random random(99);
     bidstore::Reader reader = must(common.store.reader());
-    measure(common, samples, [&] {
-        const std::uint64_t id =
-            random.below(common.row_count / 400) * 400 + 300 + random.below(99);
-        const auto row = common.rows.get(reader, in(kPatience), id);
-        if (!row.ok()) fail(row.failure().what);
-    });
+    measure(
+        common, samples,
+        [&] {
+            const std::uint64_t id =
+                random.below(common.row_count / 400) * 400 + 300 + random.below(99);
+            const auto row = common.rows.get(reader, in(kPatience), id);
+            if (!row.ok()) fail(row.failure().what);
+            if (!row->has_value()) fail("row " + std::to_string(id) + " is lost");
+        },
+        kReadPause);
 }
 
 struct Compacted {
