@@ -1,6 +1,7 @@
 // `bidstore compact --online` against a real daemon: the file gets shorter on the file system.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <thread>
@@ -103,9 +104,15 @@ TEST(CompactTool, EndsAtItsDeadline) {
 }
 
 TEST(CompactTool, NeedsAnAdmin) {
-    RealDaemon daemon({"admins=[\"root-of-nobody\"]"});
-    const Finished ran = run_to_end(tool(daemon, {"compact"}));
-    EXPECT_EQ(ran.status, 2) << "without --online: " << ran.output;
+    const std::string caller = std::to_string(::geteuid());
+    RealDaemon daemon({"admins=[\"65534\"]", "writers=[\"" + caller + "\"]"});
+    ASSERT_TRUE(daemon.start());
+    const Finished offline = run_to_end(tool(daemon, {"compact"}));
+    EXPECT_EQ(offline.status, 2) << "without --online: " << offline.output;
+    const Finished ran = run_to_end(tool(daemon, {"compact", "--online"}));
+    EXPECT_EQ(ran.status, 4) << ran.output;
+    EXPECT_NE(ran.output.find("admins"), std::string::npos) << ran.output;
+    EXPECT_EQ(daemon.stop(), 0);
 }
 
 }  // namespace
