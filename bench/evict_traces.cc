@@ -373,6 +373,9 @@ Result<Trace> file_trace(const std::string& path) {
         const Result<bool> more = reader->next(line);
         if (!more.ok()) return more.failure();
         if (!*more) break;
+        // Blanks around the number, and the end of a line as other systems write it.
+        line.remove_prefix(std::min(line.find_first_not_of(" \t\r"), line.size()));
+        line = line.substr(0, line.find_last_not_of(" \t\r") + 1);
         if (line.empty()) continue;
         std::uint64_t page = 0;
         const auto parsed = std::from_chars(line.data(), line.data() + line.size(), page);
