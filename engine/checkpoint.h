@@ -16,6 +16,8 @@
 //               only now is the checkpoint finished: log and journal may be reused, frames evicted
 //
 // The checkpointer is a reader: csn() is a held snapshot from start() to the end, without a lease.
+// What it writes is in the pool, since changed pages are not evicted: there is nothing to read
+// ahead.
 //
 // All of it is done in small pieces: pump() does no more than it is told to, and says by progress()
 // how far the whole is, so that the engine can pace it (engine/checkpoint_pace.h) between commits.
