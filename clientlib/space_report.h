@@ -43,7 +43,7 @@ struct FileSpace {
     std::uint64_t longest_run = 0;        // pages
     std::uint64_t large_value_pages = 0;  // free ones in runs that take any large value whole
     std::map<std::uint32_t, ExtentSpace> extents;  // by table id, dropped tables included
-    std::uint64_t empty_chunks = 0;
+    std::uint64_t empty_chunks = 0;                // holes that a compaction made included
     std::uint64_t empty_at_end = 0;  // of these, without a chunk in use behind them
 };
 

@@ -81,8 +81,9 @@ void print_totals(const ToolOptions& options, const Totals& totals) {
                 grouped(totals.moved).c_str(), totals.seconds,
                 mib(totals.last.file_bytes).c_str());
     if (totals.last.stays && totals.in_time && totals.last.table.value > 2) {
-        std::printf("it ends with the root of table %u; free chunks before that are holes in it\n",
-                    totals.last.table.value);
+        std::printf(
+            "it ends with the root of table %u; free chunks before that, if any, are holes in it\n",
+            totals.last.table.value);
     }
 }
 

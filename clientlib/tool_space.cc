@@ -97,6 +97,12 @@ void print_file(const FileSpace& file, const ExtentSpace& left) {
                 grouped(file.large_value_pages).c_str());
     std::printf("empty      %s chunks, %s of them at the end\n", grouped(file.empty_chunks).c_str(),
                 grouped(file.empty_at_end).c_str());
+    // The file system knows, and a client does not see the file.
+    if (file.empty_chunks > file.empty_at_end) {
+        std::printf(
+            "           those that a compaction made holes of count here: du shows what the "
+            "file takes\n");
+    }
     if (left.pages > 0) {
         std::printf("leaving    %s pages of large values of tables that are dropped or loaded\n",
                     grouped(left.pages).c_str());
