@@ -312,6 +312,32 @@ class VerifyTimes : public VerifyTest {
     TableId timed_;
 };
 
+TEST_F(VerifyTimes, FlippedBitsAreFoundInLargeValuesAndLeavesOfRowsOfAnyLength) {
+    bring_in_all();
+    const PageId leaf_page = timed_leaf();
+    PageId first{1};
+    const std::uint32_t end = storage().space.chunk_count() * kChunkPages;
+    while (first.value < end && !storage().space.is_extent(first)) ++first.value;
+    ASSERT_LT(first.value, end);
+    SimDisk& disk = at_rest();
+    EXPECT_TRUE(verify(disk).empty());
+    const std::string name = "table " + std::to_string(timed_.value) + " (timed), ";
+    // The second half of a leaf has contents of rows, the first one ends and keys.
+    for (const std::uint64_t at : {100u, 3'000u}) {
+        auto damaged = disk.clone(1);
+        damaged->flip(StoreFile::kData, leaf_page.value * kPageBytes + at);
+        expect_one(*damaged, Damage::kData,
+                   {name + "page " + std::to_string(leaf_page.value), "CRC"});
+    }
+    // 9,000 bytes: two pages and a part.
+    for (std::uint32_t page = 0; page < 3; ++page) {
+        auto damaged = disk.clone(1);
+        damaged->flip(StoreFile::kData, (first.value + page) * kPageBytes + 500);
+        expect_one(*damaged, Damage::kData,
+                   {"key 00000007", "page " + std::to_string(first.value + page)});
+    }
+}
+
 // Retention would have dropped the leaf with its rows alive, and verify said that all was well.
 TEST_F(VerifyTimes, LeafThatItsChunkTakesForOlderIsFound) {
     bring_in_all();
