@@ -5,6 +5,7 @@
 #include <random>
 
 #include "engine/extent_map.h"
+#include "engine/verify_files.h"
 #include "shm/stats.h"
 #include "tests/sim.h"
 #include "tests/snapshot_reader.h"
@@ -114,6 +115,24 @@ class LargeValueRetention : public testing::Test {
     std::uint64_t counter(Counter counter) {
         return store_->pool->stats().counter[static_cast<std::uint32_t>(counter)].load();
     }
+    // What the verifier says of files that no daemon uses: in its pool is what recovery brought in.
+    std::string verify_at_rest(SimDisk& disk) {
+        PoolShape shape;
+        shape.frame_count = options_.frames;
+        shape.page_count = 64 * kChunkPages;
+        shape.slot_count = 4;
+        shape.instance_id = 1;
+        auto pool = PoolSegment::create(shape, HugePages::kOff, false);
+        CHECK(pool.ok());
+        EngineOptions options = options_.engine;
+        options.random = [] { return std::uint64_t{1}; };
+        std::string rules;
+        const auto report =
+            verify_files(disk, store_->clock, *pool, options,
+                         [&](const BrokenRule& rule) { rules.append(rule.what).append("\n"); });
+        EXPECT_TRUE(report.ok()) << report.failure().what;
+        return rules;
+    }
     std::uint32_t runs() {
         std::uint32_t count = 0;
         for (std::uint32_t chunk = 0; chunk < storage().space.chunk_count(); ++chunk) {
@@ -215,8 +234,8 @@ TEST_F(LargeValueRetention, DroppedTableTakesAllItsExtentsAlong) {
     EXPECT_EQ(store_->verify(), "");
 }
 
-// Right after a start extents that wait for their sweep were called leaked, because the floor was
-// taken for 0.
+// The verifier took the floor from a root in the pool, and 0 where it was not there: extents that
+// wait for their sweep were called leaked then.
 TEST_F(LargeValueRetention, ExtentsThatWaitForTheirSweepAreNotLeaked) {
     start();
     put(1, content(1, 20'000));
@@ -227,9 +246,9 @@ TEST_F(LargeValueRetention, ExtentsThatWaitForTheirSweepAreNotLeaked) {
     EXPECT_EQ(body(1), Bytes{});
     EXPECT_EQ(runs(), 1u);
     ASSERT_TRUE(store_->stop());
-    SimStore again(options_, store_->disk->power_loss(7), 1);
-    ASSERT_TRUE(again.open().ok());
-    EXPECT_EQ(again.verify(), "");
+    // Not opened for service, which moves the floor and so brings the root in.
+    const auto disk = store_->disk->power_loss(7);
+    EXPECT_EQ(verify_at_rest(*disk), "");
 }
 
 TEST_F(LargeValueRetention, FileStaysAtItsSizeHoweverMuchPassesThrough) {
