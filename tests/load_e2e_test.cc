@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "clientlib/load_rows.h"
 #include "clientlib/space_report.h"
@@ -219,6 +220,32 @@ TEST_F(LoadProcesses, LinesFromAPipeAreAllLoadedWithoutAFormat) {
     EXPECT_EQ(load.wait().value_or(-1), 0) << read_whole_file(work_.file("load.log"));
     EXPECT_EQ(tool({"count", "lines"}).output, "3\n");
     EXPECT_EQ(writer_.wait().value_or(-1), 0);
+}
+
+TEST_F(LoadProcesses, ProgressIsShownWithoutATerminalWhenAskedFor) {
+    start();
+    const std::string pipe = work_.file("pipe");
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    const std::string rows = rising(20'000);
+    for (const bool asked : {false, true}) {
+        SCOPED_TRACE(asked);
+        writer_ = Process::fork([&] {
+            std::ofstream out(pipe, std::ios::binary);
+            out.write(rows.data(), static_cast<std::streamsize>(rows.size() / 2)).flush();
+            std::this_thread::sleep_for(std::chrono::milliseconds(500));
+            out.write(rows.data() + rows.size() / 2,
+                      static_cast<std::streamsize>(rows.size() - rows.size() / 2));
+            return 0;
+        });
+        std::vector<std::string> words{"load", "t", pipe, "--format", "rows", "--sorted"};
+        if (asked) words.push_back("--progress");
+        const Finished ran = tool(words);
+        EXPECT_EQ(ran.status, 0) << ran.output;
+        EXPECT_EQ(ran.output.find(pipe + ": ") != std::string::npos, asked) << ran.output;
+        EXPECT_EQ(tool({"count", "t"}).output, "20000\n");
+        EXPECT_EQ(tool({"table", "drop", "t"}).status, 0);
+        make_table();
+    }
 }
 
 TEST_F(LoadProcesses, AFullDiskRefusesTheLoadAndServesOn) {
