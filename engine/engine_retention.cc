@@ -4,7 +4,9 @@
 //          strides and never falls. Readers, transactions and replay all go by the floor of their
 //          snapshot, never by a clock of their own. Without room for the record it moves later.
 //   drop   leaves that are wholly below it leave the tree, found by what metadata remembers: they
-//          are neither read nor written. Physical change: it rides in a batch, and is not logged.
+//          are neither read nor written, but for those so much older than their chunk's newest
+//          that the metadata do not tell (kNewestAgeUnknown): these are read, and decided about by
+//          the next walk. Physical change: it rides in a batch, and is not logged.
 //   sweep  extents of dead rows, and what is left of dropped tables' ones, are freed, found in the
 //          chunks' metadata, which say whose they are and how old. The rows need not be there any
 //          more.

@@ -338,6 +338,37 @@ TEST_F(RetentionTest, ExpiredPagesAreDroppedWithoutBeingRead) {
     EXPECT_EQ(store->verify(), "");
 }
 
+// In a chunk with leaves that are more than 194 days newer its metadata do not tell how old a leaf
+// is.
+TEST_F(RetentionTest, LeavesMuchOlderThanTheNewestOfTheirChunkAreReadAndDropped) {
+    constexpr std::uint64_t kDayUs = 86'400 * kSecondUs;
+    start();
+    const TableId table = make(by_user(), 300 * kDayUs);
+    const std::uint64_t old = now_us() - 290 * kDayUs;
+    const std::string text(300, 'x');
+    const std::uint64_t each = 200;
+    for (std::uint64_t user = 0; user < 2 * each; ++user) {
+        const std::uint64_t at = user < each ? old : now_us();
+        ASSERT_EQ(one(OperationKind::kPut, table, user_key(user), user_row(at, 1, text)),
+                  Error::kOk);
+    }
+    ASSERT_TRUE(store->stop());
+    open(store->disk->power_loss(7), 1);  // what is newest in a leaf is what the file says
+    pass(2);
+    const std::uint64_t reads = counter(Counter::kPageReads);
+    store->clock.set_wall_us(now_us() + 20 * kDayUs);
+    for (int hour = 0; hour < 40; ++hour) {
+        store->clock.advance_ns(3'600'000'000'000);
+        store->run_until([] { return false; }, 40);
+    }
+    const std::uint64_t expired = counter(Counter::kPagesExpired);
+    EXPECT_GE(expired, each * 300 / kPageBytes / 2);
+    EXPECT_GE(counter(Counter::kPageReads) - reads + 2, expired)
+        << "each was asked but for those that were in the pool";
+    EXPECT_EQ(store->rows(table).size(), each);
+    EXPECT_EQ(store->verify(), "");
+}
+
 // A snapshot from before goes on reading what was dropped, from the pool and from the file, until
 // its lease ends; pages are not used again before that.
 TEST_F(RetentionTest, SnapshotReadsItsRowsAfterTheyWereDropped) {
