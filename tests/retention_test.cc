@@ -369,6 +369,31 @@ TEST_F(RetentionTest, LeavesMuchOlderThanTheNewestOfTheirChunkAreReadAndDropped)
     EXPECT_EQ(store->verify(), "");
 }
 
+// However much expires at once: 64 leaves a millisecond, so that commits go on.
+TEST_F(RetentionTest, LeavesGoAtABoundedRate) {
+    start();
+    const TableId table = make(by_time());
+    put_now(table, 12'000);
+    const std::uint64_t leaves = 12'000 * 212 / kPageBytes;
+    pass(50);
+    const std::uint64_t before = counter(Counter::kPagesExpired);
+    ASSERT_EQ(before, 0u);
+    store->clock.advance_ns((kRetainUs - 49 * kSecondUs) * 1'000);
+    std::uint64_t seen = 0;
+    const std::uint64_t began_ns = store->clock.monotonic_ns();
+    while (seen < leaves && store->clock.monotonic_ns() - began_ns < 10'000'000'000) {
+        const std::uint64_t from_ns = store->clock.monotonic_ns();
+        store->run_until([] { return false; }, 1);
+        const std::uint64_t now = counter(Counter::kPagesExpired);
+        const std::uint64_t steps = (store->clock.monotonic_ns() - from_ns) / 1'000'000 + 1;
+        ASSERT_LE(now - seen, 64 * steps);
+        seen = now;
+        const std::uint64_t all_steps = (store->clock.monotonic_ns() - began_ns) / 1'000'000 + 1;
+        ASSERT_LE(seen, 64 * all_steps);
+    }
+    EXPECT_GE(seen, leaves);
+}
+
 // A snapshot from before goes on reading what was dropped, from the pool and from the file, until
 // its lease ends; pages are not used again before that.
 TEST_F(RetentionTest, SnapshotReadsItsRowsAfterTheyWereDropped) {
