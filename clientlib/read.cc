@@ -365,6 +365,7 @@ Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
     if (!found.ok()) return found.failure();
     if (!*found) {
         if (!(*state)->valid()) return expired_failure();
+        (*state)->renew();
         return std::optional<RawCopy>{};
     }
     const bool rows_out = (*state)->rows_out;

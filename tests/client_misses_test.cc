@@ -184,9 +184,22 @@ TEST_F(ClientMisses, GetsThatHitKeepNoFrame) {
         }
         EXPECT_FALSE(slot.behind());
     }
+    // Neither do gets that find no row, of either kind of table.
+    const Result<Table<Note>> notes = store_->open<Note>(in(5s));
+    ASSERT_TRUE(notes.ok());
+    ASSERT_TRUE(notes->get(now, 0).ok());  // finds the root
+    for (std::uint64_t csn = 103; csn < 105; ++csn) {
+        daemon_.publish(csn);
+        EXPECT_TRUE(slot.behind());
+        const Key<Note> absent = Key<Note>::from(std::uint64_t{1});
+        const bool there = csn % 2 == 0 ? notes->raw().get(now, absent.span())->has_value()
+                                        : table.get(now, 99, 0)->has_value();
+        EXPECT_FALSE(there);
+        EXPECT_FALSE(slot.behind()) << csn;
+    }
     // A row in its page is the caller's until the snapshot ends.
     ASSERT_TRUE(table.peek(now, 0, 0).ok());
-    daemon_.publish(103);
+    daemon_.publish(105);
     ASSERT_TRUE(table.get(now, 0, 0).ok());
     EXPECT_TRUE(slot.behind());
 }
