@@ -214,13 +214,16 @@ namespace {
 
 // A page on the way is missing: the leaf that the directory names is asked for with it, if that is
 // missing, too. One wait for the device, not one for each level. In a request of its own, since
-// that there is no such page (any more) says nothing of the tree.
-void read_leaf_ahead(ReaderState& state, DirectoryProbe& probe, PageId missing) {
+// that there is no such page (any more) says nothing of the tree. Returns the leaf if it was asked
+// for.
+PageId read_leaf_ahead(ReaderState& state, DirectoryProbe& probe, PageId missing) {
     const PoolView& pool = state.connection->pool();
     probe.look(state.directory(), pool);
     const PageId leaf = probe.leaf();
-    const bool asked = !leaf || leaf == missing || newest_hint(pool, leaf) != nullptr;
-    if (!asked) request_pages_ahead(state, {&leaf, 1});
+    const bool no_need = !leaf || leaf == missing || newest_hint(pool, leaf) != nullptr;
+    const std::uint64_t before = state.pages_asked_for;
+    if (!no_need) request_pages_ahead(state, {&leaf, 1});
+    return state.pages_asked_for > before ? leaf : PageId{};
 }
 
 Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std::byte* key,
@@ -229,6 +232,7 @@ Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std:
     PageLookup last = PageLookup::kFound;
     const PageSource source(state, last);
     Obstacle obstacle(state, table, key);
+    PageId ahead;
     for (;;) {
         Landing landing{Landed::kCorrupt, PageId{}, nullptr};
         if (const PageId root = state.root(table)) landing = descend(shape, root, key, source);
@@ -240,7 +244,11 @@ Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std:
             row = row_in(state, table, leaf, at);
             return table.schema.live(leaf.key(at), leaf.value(at), landing.floor);
         }
-        if (landing.state == Landed::kMissing) read_leaf_ahead(state, probe, landing.page);
+        if (landing.state == Landed::kMissing && last == PageLookup::kAbsent) {
+            // On its way already: waited for, and not counted again.
+            if (landing.page == ahead) --state.pages_asked_for;
+            ahead = read_leaf_ahead(state, probe, landing.page);
+        }
         if (Status cleared = obstacle.overcome(landing, last); !cleared.ok()) {
             return cleared.failure();
         }
