@@ -141,7 +141,7 @@ class ManyRows {
     Status copy_rows(std::span<const std::size_t> indexes) {
         state_.rows_out = true;  // what was found stays, also while others are waited for
         PageRequests values(state_, table_);
-        std::size_t asked = 0;
+        std::size_t asked = table_.schema.has_variable() ? 0 : indexes.size();
         for (std::size_t at = 0; at < indexes.size(); ++at) {
             while (asked < indexes.size() && (asked <= at || values.under_way() < pages_most_)) {
                 if (Status ask = ask_for_values(values, indexes[asked++]); !ask.ok()) return ask;
