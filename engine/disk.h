@@ -109,10 +109,11 @@ class Disk {
 
     // Memory that most requests will use as their buffer, known to the kernel from now on, so that
     // each of them costs less (io_uring: registered buffers; they count as locked memory). It
-    // outlives the disk. False: the kernel does not take it, or the disk knows no such thing, and
-    // all goes on as without. By the thread that calls everything else.
-    virtual bool register_memory([[maybe_unused]] std::byte* base,
-                                 [[maybe_unused]] std::uint64_t size_bytes) {
+    // outlives the disk. False: the disk knows no such thing. A failure says why the kernel does
+    // not take it, and the remedy; all goes on as without. By the thread that calls everything
+    // else.
+    virtual Result<bool> register_memory([[maybe_unused]] std::byte* base,
+                                         [[maybe_unused]] std::uint64_t size_bytes) {
         return false;
     }
 };

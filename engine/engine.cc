@@ -66,9 +66,9 @@ Status Engine::Core::open() {
     // Fewer steps for each page read, where locked memory may be as much as the pool.
     const std::uint64_t frame_bytes =
         pool_segment_.header().frame_count * std::uint64_t{kPageBytes};
-    if (disk_.register_memory(pool_segment_.frame(FrameId{0}), frame_bytes)) {
-        say(6, "pages are read into buffers that the kernel knows");
-    }
+    const auto known = disk_.register_memory(pool_segment_.frame(FrameId{0}), frame_bytes);
+    if (!known) say(5, "each page read costs more than it need: " + known.failure().what);
+    if (known && *known) say(6, "pages are read into buffers that the kernel knows");
     WalStart start;
     bidstore::Recovery recovery(storage_, options_);
     Result<Engine::Recovery> found = recovery.run(start);

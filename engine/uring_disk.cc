@@ -94,7 +94,7 @@ class UringDiskImpl final : public Disk {
         return files_.backed(file, offset_bytes, length_bytes);
     }
     std::string path(StoreFile file) const override { return files_.path(file); }
-    bool register_memory(std::byte* base, std::uint64_t size_bytes) override;
+    Result<bool> register_memory(std::byte* base, std::uint64_t size_bytes) override;
 
   private:
     void bind_to_thread();
@@ -247,7 +247,7 @@ int UringDiskImpl::end_cut() {
     return cut_result_;
 }
 
-bool UringDiskImpl::register_memory(std::byte* base, std::uint64_t size_bytes) {
+Result<bool> UringDiskImpl::register_memory(std::byte* base, std::uint64_t size_bytes) {
     CHECK_OP(memory_bytes_, ==, 0);
     bind_to_thread();
     if (size_bytes > kSliceBytes * kSlicesMax) return false;
@@ -255,9 +255,13 @@ bool UringDiskImpl::register_memory(std::byte* base, std::uint64_t size_bytes) {
     for (std::uint64_t at = 0; at < size_bytes; at += kSliceBytes) {
         slices.push_back({base + at, std::min(kSliceBytes, size_bytes - at)});
     }
-    // Refused where RLIMIT_MEMLOCK is too small for it.
     const auto count = static_cast<unsigned>(slices.size());
-    if (::io_uring_register_buffers(&ring_, slices.data(), count) != 0) return false;
+    if (const int error = ::io_uring_register_buffers(&ring_, slices.data(), count); error != 0) {
+        return {Error::kIoError,
+                "the kernel does not lock " + std::to_string(size_bytes) +
+                    " bytes of memory for io_uring (" + std::strerror(-error) +
+                    "): raise RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=) above the pool's size"};
+    }
     memory_ = base;
     memory_bytes_ = size_bytes;
     return true;

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -580,6 +581,33 @@ TEST_P(RealDisk, StoreHasOneOwner) {
 }
 
 // ---- files
+
+// It was refused without a word, and every page read cost more from then on.
+TEST(UringMemory, ThatMayNotBeLockedIsSaidWithTheRemedy) {
+    if (const Status usable = UringDisk::probe(); !usable) GTEST_SKIP() << usable.failure().what;
+    const TemporaryDirectory directory;
+    Result<FileSet> files = FileSet::open(directory.path(), FileSet::Options{});
+    ASSERT_TRUE(files.ok());
+    AlignedBuffer memory(16u << 20);
+    enum : int { kSaid, kOpen, kTaken, kSilent, kLimit };
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        // The limit is not for root.
+        const rlimit small{64u << 10, 64u << 10};
+        if (::setrlimit(RLIMIT_MEMLOCK, &small) != 0) ::_exit(kLimit);
+        if (::geteuid() == 0 && ::setuid(65'534) != 0) ::_exit(kLimit);
+        auto disk = UringDisk::open(std::move(*files), 16);
+        if (!disk.ok()) ::_exit(kOpen);
+        const auto known = (*disk)->register_memory(memory.data(), memory.size_bytes());
+        if (known.ok()) ::_exit(*known ? kTaken : kSilent);
+        ::_exit(known.failure().what.find("RLIMIT_MEMLOCK") != std::string::npos ? kSaid : kSilent);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), kSaid);
+}
 
 TEST(FileSet, MissingDirectoryIsNamed) {
     const Result<FileSet> files = FileSet::open("/nonexistent/store", {});
