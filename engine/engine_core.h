@@ -54,12 +54,18 @@ class Engine::Core {
         kRoom,  // for frames, log, journal or space, or for its turn while writers are slowed
         kCopy,  // for its own reads and writes: in want of nothing
     };
+    // Pages that are freed up to here may still be enough; then those up to another csn, and so on.
+    struct Chances {
+        Csn up_to;
+        std::uint32_t taken = 0;
+    };
     struct Parked {
         ClientRequest request;
         std::vector<std::byte> payload;
         Wait wait = Wait::kNone;
         PageId page;
         std::uint64_t taken_ns = 0;
+        Chances chances;
     };
 
     struct RetentionWalk {            // over a table's inner nodes
@@ -147,6 +153,7 @@ class Engine::Core {
     Wait secure(const Room& room, std::uint32_t log_bytes, Refused& refused,
                 std::uint64_t reserve = 0, std::span<const ExtentNeed> extents = {});
     Wait secure_space(std::uint64_t pages, std::span<const ExtentNeed> extents, Error& refusal);
+    bool freed_pages_may_do();
     std::string limit_reached() const;
     void serve_again();
     bool grow();
@@ -281,6 +288,7 @@ class Engine::Core {
     std::unordered_map<std::uint64_t, Session*> session_of_client_;
     std::vector<std::unique_ptr<Session>> sessions_;
     std::unordered_map<std::uint64_t, Parked> parked_;  // by client
+    Chances* chances_ = nullptr;  // of the request that is attempted
     std::vector<std::unique_ptr<BulkLoad>> loads_;
     std::uint32_t load_records_ = 0;  // taken in this round
     bool orphans_ = true;             // there may be hidden tables that nobody loads
@@ -302,6 +310,7 @@ class Engine::Core {
     std::uint32_t sweep_left_ = 0;  // looks at kept versions that the last checkpoint asks for
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;
+    std::uint64_t no_counting_before_ns_ = 0;  // of versions that clients hold
     std::uint64_t last_tick_ns_ = 0;
     std::uint64_t device_quiet_since_ns_ = 0;  // 0: it owes no answer, or gave one
     bool device_answered_ = false;             // since the last tick

@@ -29,8 +29,13 @@ void Engine::Core::handle(const ClientRequest& request) {
     if (request.kind == RecordKind::kPageRequest) return handle_page_request(request);
     const std::uint64_t taken_ns = clock_.monotonic_ns();
     PageId page;
+    Chances chances;
+    chances_ = &chances;
     const Wait wait = attempt(request, taken_ns, page);
-    if (wait != Wait::kNone) park(request, wait, page, taken_ns);
+    chances_ = nullptr;
+    if (wait == Wait::kNone) return;
+    park(request, wait, page, taken_ns);
+    parked_[request.from.client_id].chances = chances;
 }
 
 Engine::Core::Wait Engine::Core::attempt(const ClientRequest& request, std::uint64_t taken_ns,
@@ -101,7 +106,9 @@ bool Engine::Core::retry_parked() {
         } else if (parked.wait == Wait::kPage && failed != failed_pages.end()) {
             refuse(parked.request, *session_of(client_id), failed->second, 0);
         } else {
+            chances_ = &parked.chances;
             wait = attempt(parked.request, parked.taken_ns, page);
+            chances_ = nullptr;
         }
         if (wait != Wait::kNone) {
             park(parked.request, wait, page, parked.taken_ns);

@@ -16,6 +16,7 @@ constexpr std::uint64_t kEvictAgainNs = 5'000'000;     // while readers see what
 constexpr std::uint64_t kReclaimRetryNs = 50'000;
 constexpr std::uint64_t kEvictionRetryNs = 2'000'000;  // a search that found nothing is a long one
 constexpr std::uint32_t kTouchesPerRound = 512;
+constexpr std::uint32_t kChancesMost = 4;  // that a request in a full file has: checkpoints
 constexpr std::uint64_t kSmallWritePages = 16;  // new ones: a store that takes these is serving
 
 // Ahead of need.
@@ -128,12 +129,7 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
     const std::uint64_t wanted_before = wanted_pages_;
     wanted_pages_ = std::max({wanted_pages_, all_pages, scattered ? space.in_reach() + 1 : 0});
     if (!space.growth().idle() || grow()) return Wait::kRoom;
-    // Freed pages come back with a checkpoint: tried before "full" is said.
-    if (space.quarantined() > 0 && space.available() + space.quarantined() > all_pages &&
-        storage_.pool.visible() > storage_.checkpointer->covered().value) {
-        checkpoint_wanted_ = true;
-        commit_->touch();
-        commit_->hurry();
+    if (space.available() + space.quarantined() > all_pages && freed_pages_may_do()) {
         return Wait::kRoom;
     }
     if (scattered || space.in_reach() >= kReservePages + kSmallWritePages) {  // others find room
@@ -144,6 +140,27 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
     }
     refusal = Error::kNoSpace;
     return Wait::kNone;
+}
+
+// Freed pages come back with a checkpoint, when the snapshots that see them have ended: tried before
+// "full" is said, some times. Beside writers there is always something freed, and perhaps always
+// too little of it, or in too many pieces.
+bool Engine::Core::freed_pages_may_do() {
+    const Csn visible{storage_.pool.visible()};
+    const Csn oldest = storage_.space.oldest_quarantined();
+    Chances now;  // housekeeping begins anew each time
+    Chances& chances = chances_ != nullptr ? *chances_ : now;
+    if (!oldest || (oldest > chances.up_to && chances.taken == kChancesMost)) return false;
+    if (oldest > chances.up_to) {
+        chances.up_to = std::max(visible, storage_.pool.open_csn());
+        ++chances.taken;
+    }
+    checkpoint_wanted_ |= chances.up_to > storage_.checkpointer->covered();
+    if (chances.up_to > visible) {  // what the open batch freed counts, too
+        commit_->touch();
+        commit_->hurry();
+    }
+    return true;
 }
 
 std::string Engine::Core::limit_reached() const {

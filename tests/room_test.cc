@@ -7,8 +7,10 @@
 #include <array>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include <random>
 
+#include "tests/compaction_fixture.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -291,6 +293,44 @@ TEST_F(RoomTest, LargeValuesOfManyTablesTakeAsManyChunksAsWereSecured) {
     const std::uint32_t before = space.chunk_count();
     ASSERT_EQ(commit(bytes).error, Error::kOk);
     EXPECT_GE(space.chunk_count() - before, 3u);
+}
+
+// Pages enough are free, in too many pieces, and another client frees some all the time: that is
+// waited for once, and not for ever.
+TEST_F(RoomTest, LargeValueThatFindsNoPlaceInAFullFileIsRefusedBesideOthersThatFreePages) {
+    SimStoreOptions options = small_store();
+    options.pages = 6 * kChunkPages;
+    options.frames = 4'000;
+    options.engine.log_segment_bytes = 4u << 20;
+    options.engine.journal_bytes = 8u << 20;
+    start(options);
+    const TableId table = store->create_table(*client, value_schema());
+    const auto put = [&](std::uint32_t id, std::size_t length) {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kPut, table, row_key(id), wide_row(id, 0, length));
+        return commit(bytes).error;
+    };
+    std::uint32_t rows = 0;
+    while (put(rows, 8'000) == Error::kOk) ++rows;
+    ASSERT_GE(rows, 1'000u);
+    for (std::uint32_t id = 0; id < rows; id += 2) {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kDelete, table, row_key(id), {});
+        ASSERT_EQ(commit(bytes).error, Error::kOk);
+    }
+    settle(*store);
+    SimClient& wide = store->connect();
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kPut, table, row_key(rows), wide_row(rows, 0, 400'000));
+    const auto token = wide.submit(bytes.bytes());
+    ASSERT_TRUE(token.has_value());
+    std::optional<Answer> answer;
+    for (std::uint32_t i = 0; i < 300 && !answer; ++i) {
+        ASSERT_EQ(put(1, 8'000), Error::kOk) << i;  // frees as much as it takes
+        answer = wide.answer(*token);
+    }
+    ASSERT_TRUE(answer.has_value());
+    EXPECT_EQ(answer->error, Error::kNoSpace);
 }
 
 }  // namespace
