@@ -509,7 +509,8 @@ EngineOptions engine_options(const Config& config) {
     options.recovery_log_bytes = config.recovery_log_bytes;
     options.checkpoint_interval_ns = config.checkpoint_interval_ns;
     options.max_snapshot_age_ns = config.max_snapshot_age_ns;
-    options.max_held_bytes = config.max_held_bytes;
+    // In a small pool less: a client that holds all of it holds up all others.
+    options.max_held_bytes = std::min(config.max_held_bytes, config.pool_bytes / 4);
     options.pin_recent_us = config.pin_recent_ns / kMicrosecond;
     options.pin_recent_share = config.pin_recent_percent / 100.0;
     options.session_age_us = config.session_age_ns / kMicrosecond;
