@@ -162,7 +162,7 @@ class KeyDirectoryWriter {
 
     void add(const News& news) {
         waiting_[added_++ % kWaiting] = news;
-        if (added_ - fetched_ < kTogether) return;
+        if (added_ - fetched_ < kTogether && added_ - settled_ < kWaiting) return;
         fetch();
         while (added_ - settled_ > kTogether) write_next();
     }

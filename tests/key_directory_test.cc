@@ -108,6 +108,24 @@ TEST(KeyDirectory, AtASensibleFillNearlyAllKeysAreFound) {
     EXPECT_EQ(test.writer.entered(), found);
 }
 
+// A batch that ends brings the lines of what was told so far, and writes nothing of it.
+TEST(KeyDirectory, LosesNoNewsWhereverLinesAreFetched) {
+    for (std::uint64_t before = 0; before < 64; ++before) {
+        TestDirectory test(1024);
+        std::uint64_t key = 0;
+        const auto tell = [&](std::uint64_t count) {
+            for (const std::uint64_t end = key + count; key < end; ++key) {
+                test.enter(key, PageId{1});
+            }
+        };
+        tell(before);
+        test.writer.fetch();
+        tell(40);
+        test.writer.settle();
+        EXPECT_EQ(test.writer.entered(), before + 40) << before;
+    }
+}
+
 TEST(KeyDirectory, TooFewPlacesKeepTheNewestKeys) {
     TestDirectory test(2);
     for (std::uint64_t i = 0; i < 1000; ++i) {
