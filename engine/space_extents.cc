@@ -251,12 +251,14 @@ ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> 
 void Space::stamp_extent(const ValueReference& reference, std::uint32_t newest) {
     for (const ExtentRun& run : reference.all_runs()) {
         std::uint32_t& known = newest_[run.first];
-        lower_.erase(run.first);  // what an earlier batch said
         if (known >> kExtentNewestShift > newest >> kExtentNewestShift) {
-            lower_[run.first] = {newest, pool_.open_csn()};
-        } else if (known >= newest) {
-            continue;
+            // What an earlier batch said stays, or a batch after the other puts it off for ever.
+            const auto [lower, fresh] =
+                lower_.try_emplace(run.first, Lower{newest, pool_.open_csn()});
+            if (!fresh) lower->second.newest = std::max(lower->second.newest, newest);
         } else {
+            lower_.erase(run.first);
+            if (known >= newest) continue;
             known = newest;
         }
         writable(meta_page(chunk_of(first_page(run))));
