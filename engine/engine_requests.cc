@@ -9,6 +9,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kRequestsPerRound = 256;
+constexpr std::uint32_t kRequestsPerPoll = 16;
 
 }  // namespace
 
@@ -21,6 +22,8 @@ bool Engine::Core::take_requests() {
     while (taken < kRequestsPerRound && port_.take(request)) {
         ++taken;
         handle(request);
+        // A round of many requests is long: pages that were read meanwhile are waited for, too.
+        if (taken % kRequestsPerPoll == 0) poll_disk(0);
     }
     return taken > 0;
 }

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "engine/disk.h"
 
@@ -36,23 +37,47 @@ inline void prefetch_read(const DiskRequest& request) {
     prefetch_bytes(static_cast<const std::byte*>(request.buffer), request.length_bytes);
 }
 
-// At most so many completions run in one poll(). Devices answer in bursts, and a page takes
+// Requests whose completions have not run. Devices answer in bursts, and a page that was read takes
 // microseconds to check: whoever waits for the first of them goes on, and gives the device new
-// work, before the last was looked at.
-constexpr int kCompletionsTogether = 4;
+// work, before the last was looked at. So a poll() runs the completions of a few reads; of all else
+// it runs what there is.
+class DoneRequests {
+  public:
+    static constexpr int kReadsTogether = 4;
 
-// Runs some of what was reaped, which may submit again: how many.
-inline int complete_some(RequestQueue& done, std::uint32_t& in_flight) {
-    int run = 0;
-    for (; !done.empty() && run < kCompletionsTogether; ++run) {
-        DiskRequest& request = done.pop();
-        if (!done.empty()) prefetch_read(*done.first);
+    bool empty() const { return reads_.empty() && others_.empty(); }
+    void push(DiskRequest& request) {
+        (request.kind == DiskRequest::Kind::kRead ? reads_ : others_).push(request);
+    }
+    // Runs completions, which may submit again: how many.
+    int run(std::uint32_t& in_flight) {
+        int run = 0;
+        RequestQueue others;
+        std::swap(others, others_);
+        for (; !others.empty(); ++run) complete(others.pop(), in_flight);
+        for (int reads = 0; !reads_.empty() && reads < kReadsTogether; ++reads, ++run) {
+            DiskRequest& request = reads_.pop();
+            if (!reads_.empty()) prefetch_read(*reads_.first);
+            complete(request, in_flight);
+        }
+        return run;
+    }
+    // At the end of a disk: none of them is run.
+    void drop() {
+        while (!reads_.empty()) reads_.pop().in_flight = false;
+        while (!others_.empty()) others_.pop().in_flight = false;
+    }
+
+  private:
+    static void complete(DiskRequest& request, std::uint32_t& in_flight) {
         request.in_flight = false;
         --in_flight;
         request.completed(request, request.context);
     }
-    return run;
-}
+
+    RequestQueue reads_;
+    RequestQueue others_;
+};
 
 // For a caller that spins on poll(0). The kernel finishes a durable write in a worker thread of the
 // processor that the device interrupts; if that is ours, the worker waits until we give way, which

@@ -60,7 +60,7 @@ class ThreadDiskImpl final : public Disk {
     std::uint32_t in_flight_ = 0;  // the owner's count
     bool polling_ = false;
     SpinManners manners_;
-    RequestQueue reaped_;  // their completions have not run
+    DoneRequests reaped_;
 
     std::mutex mutex_;  // guards what follows
     std::condition_variable work_came_;
@@ -86,7 +86,7 @@ ThreadDiskImpl::~ThreadDiskImpl() {
     work_came_.notify_all();
     for (std::thread& thread : threads_) thread.join();  // they finish what they have begun
     while (!done_.empty()) done_.pop().in_flight = false;
-    while (!reaped_.empty()) reaped_.pop().in_flight = false;
+    reaped_.drop();
     ::close(news_);
 }
 
@@ -118,11 +118,11 @@ int ThreadDiskImpl::poll(std::uint64_t timeout_ns) {
 }
 
 int ThreadDiskImpl::run_completions() {
-    if (reaped_.empty()) {
+    {
         const std::lock_guard lock(mutex_);
-        std::swap(reaped_, done_);
+        while (!done_.empty()) reaped_.push(done_.pop());
     }
-    return complete_some(reaped_, in_flight_);
+    return reaped_.run(in_flight_);
 }
 
 void ThreadDiskImpl::wait(std::uint64_t timeout_ns) {

@@ -135,7 +135,7 @@ class UringDiskImpl final : public Disk {
     std::thread cutter_;
     int cut_news_ = -1;  // eventfd
     int cut_result_ = 0;
-    RequestQueue done_;  // their completions have not run
+    DoneRequests done_;
 };
 
 Status UringDiskImpl::start() {
@@ -159,7 +159,7 @@ UringDiskImpl::~UringDiskImpl() {
         reap();
         while (!waiting_.empty()) waiting_.pop().in_flight = false;  // rests of short transfers
     }
-    while (!done_.empty()) done_.pop().in_flight = false;
+    done_.drop();
     // The kernel takes its time to end a ring; the files, and with them the lock, go at once.
     if (files_registered_ && in_kernel_ == 0) ::io_uring_unregister_files(&ring_);
     if (memory_bytes_ > 0 && in_kernel_ == 0) ::io_uring_unregister_buffers(&ring_);
@@ -373,7 +373,7 @@ void UringDiskImpl::wait(std::uint64_t timeout_ns) {
 int UringDiskImpl::run_completions() {
     reap();
     start_waiting();
-    const int run = complete_some(done_, in_flight_);
+    const int run = done_.run(in_flight_);
     if (::io_uring_sq_ready(&ring_) > 0) flush();
     return run;
 }
