@@ -86,7 +86,7 @@ void BlockReader::keep_rest(TextBlock& block, std::size_t from) {
 
 Result<bool> BlockReader::next(TextBlock& block) {
     block.too_long = false;
-    const std::size_t least = rest_.size() + kBlockBytes + kLinePaddingBytes;
+    const std::size_t least = rest_.size() + kTextBlockBytes + kLinePaddingBytes;
     if (block.bytes.size() < least) block.bytes.resize(least);
     std::memcpy(block.bytes.data(), rest_.data(), rest_.size());
     block.size = rest_.size();
@@ -116,7 +116,7 @@ Result<bool> BlockReader::next(TextBlock& block) {
 Result<bool> BlockReader::pass_over(TextBlock& block, std::size_t lines) {
     block.size = lines;
     block.too_long = true;
-    std::string passed(kBlockBytes, '\0');
+    std::string passed(kTextBlockBytes, '\0');
     for (;;) {
         std::size_t got = 0;
         auto more = read_some(passed.data(), passed.size(), got);

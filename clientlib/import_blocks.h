@@ -2,7 +2,7 @@
 //
 // Who:    LineReader, or the threads of a load, one at a time.
 // Owns:   the descriptor. What is left of a record that a block's end cut goes into the next one.
-// Bounds: a block is kBlockBytes, or as much as its only record has; a line is at most
+// Bounds: a block is kTextBlockBytes, or as much as its only record has; a line is at most
 //         kLineBytesMax: a longer one is passed over and reported.
 // Copies: a record lies where it was read, with kLinePaddingBytes behind it that may be read (and
 //         mean nothing), for parsers that load more than they look at.
@@ -21,7 +21,7 @@ namespace bidstore {
 inline constexpr std::size_t kLineBytesMax = 16u << 20;
 inline constexpr std::size_t kLinePaddingBytes = 64;
 // So that text and rows of a block stay in a core's cache from reading to sending.
-inline constexpr std::size_t kBlockBytes = 256u << 10;
+inline constexpr std::size_t kTextBlockBytes = 256u << 10;
 
 struct TextBlock {
     std::vector<char> bytes;  // room for more than the text

@@ -103,7 +103,8 @@ class BlockLine {
     explicit BlockLine(const LineLoad& load)
         : load_(load), lines_before_(load.source.lines_read()) {}
 
-    void work(BlockMapper& mapper) {
+    // Without memory the process ends: others wait for this thread's turn.
+    void work(BlockMapper& mapper) noexcept {
         TextBlock text;
         MappedBlock block;
         while (take(text, block)) {

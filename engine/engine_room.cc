@@ -142,9 +142,9 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
     return Wait::kNone;
 }
 
-// Freed pages come back with a checkpoint, when the snapshots that see them have ended: tried before
-// "full" is said, some times. Beside writers there is always something freed, and perhaps always
-// too little of it, or in too many pieces.
+// Freed pages come back with a checkpoint, when the snapshots that see them have ended: tried
+// before "full" is said, some times. Beside writers there is always something freed, and perhaps
+// always too little of it, or in too many pieces.
 bool Engine::Core::freed_pages_may_do() {
     const Csn visible{storage_.pool.visible()};
     const Csn oldest = storage_.space.oldest_quarantined();

@@ -278,7 +278,8 @@ class LargeMisses : public ClientMisses {
         ClientMisses::SetUp();
         const Schema schema = *Description<Note>::schema();
         daemon_.put_page(kNotesRoot, kFirstCsn + 1, kNotes, [&](std::byte* page) {
-            LeafEdit edit(page, LeafLayout::of(schema), schema);
+            const LeafLayout layout = LeafLayout::of(schema);
+            LeafEdit edit(page, layout, schema);
             edit.init();
             for (std::uint32_t i = 0; i < kNoteCount; ++i) insert(edit, schema, i);
         });

@@ -203,7 +203,7 @@ TEST_F(CompactionTest, SmallStepsComeToTheEnd) {
 
 TEST_F(CompactionTest, DenseLeavesAreNotReadToFindThatOut) {
     start(compaction_store(4'000));
-    put_rows(*store, *client, table, 0, 4'000, rows);  // in the order of their keys: leaves are full
+    put_rows(*store, *client, table, 0, 4'000, rows);  // in the order of keys: full leaves
     settle();
     ASSERT_GE(pages_of(table), 400u);
     ASSERT_TRUE(store->stop());

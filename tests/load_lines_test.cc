@@ -151,9 +151,9 @@ TEST_P(LoadLines, MayBeLongerThanABlock) {
 }
 
 TEST_P(LoadLines, ThatAreTooLongArePassedOverAndCounted) {
-    const std::string text = lines_of(1, 5) + std::string(kLineBytesMax + kBlockBytes * 2, 'x') +
-                             "\n" + lines_of(7, kLines) + std::string(kLineBytesMax + 1, 'y') +
-                             "\n";
+    const std::string first(kLineBytesMax + kTextBlockBytes * 2, 'x');
+    const std::string second(kLineBytesMax + 1, 'y');
+    const std::string text = lines_of(1, 5) + first + "\n" + lines_of(7, kLines) + second + "\n";
     const Status status = load(write_file("log", text), work_.file("refused"));
     ASSERT_TRUE(status.ok()) << status.failure().what;
     expect_rows(kLines, {6});
