@@ -39,7 +39,7 @@ class FuzzInput {
     T take() {
         T value{};
         const auto bytes = take_bytes(sizeof value);
-        std::memcpy(&value, bytes.data(), bytes.size());
+        std::ranges::copy(bytes, std::as_writable_bytes(std::span(&value, 1)).begin());
         return value;
     }
     std::span<const std::byte> take_bytes(std::size_t most) {

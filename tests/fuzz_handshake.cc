@@ -60,7 +60,8 @@ class Daemon {
         turn();
         const std::uint32_t welcomed = server_->client_count();
         Hello whole{};
-        std::memcpy(&whole, hello.data(), std::min(hello.size(), sizeof whole));
+        const auto known = hello.first(std::min(hello.size(), sizeof whole));
+        std::ranges::copy(known, std::as_writable_bytes(std::span(&whole, 1)).begin());
         const bool right = hello.size() == sizeof whole && whole.magic == kHelloMagic &&
                            whole.abi_version == kAbiVersion &&
                            whole.fingerprint == kLayoutFingerprint && whole.rights >= 1 &&
