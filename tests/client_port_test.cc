@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "shm/stats.h"
+#include "tests/planted_record.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -36,27 +37,10 @@ Bytes row_of(std::int64_t n) {
     return row;
 }
 
-template <class T>
-Bytes bytes_of(const T& value) {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    return {bytes.begin(), bytes.end()};
-}
-
 Bytes joined(Bytes first, const Bytes& second) {
     first.insert(first.end(), second.begin(), second.end());
     return first;
 }
-
-// A record as a client might write it that does not use RingProducer.
-struct Record {
-    std::uint32_t length_bytes = 0;  // 0: as the payload needs
-    RecordKind kind = RecordKind::kTransaction;
-    std::uint32_t call_slot = 0;
-    std::uint32_t call_generation = 1;
-    std::uint64_t write_number = 1;
-    std::uint64_t decided_below = 0;
-    Bytes payload;
-};
 
 class ClientPortTest : public ::testing::Test {
   protected:
@@ -72,24 +56,13 @@ class ClientPortTest : public ::testing::Test {
     }
 
     // Puts the record where the engine reads next.
-    void plant(SimClient& client, const Record& record) {
+    void plant(SimClient& client, const PlantedRecord& record) {
         const std::uint64_t claim = client.segment().ring_control().claim.load();
         const auto position = static_cast<std::uint32_t>(claim);
         const std::uint32_t units = client.segment().ring_bytes() / kRingUnitBytes;
         std::byte* at = client.segment().ring() + std::size_t{position % units} * kRingUnitBytes;
-        const auto put = [at](std::size_t offset, const auto& value) {
-            std::memcpy(at + offset, &value, sizeof value);
-        };
-        put(offsetof(RecordHeader, kind), record.kind);
-        put(offsetof(RecordHeader, call_slot), record.call_slot);
-        put(offsetof(RecordHeader, call_generation), record.call_generation);
-        put(offsetof(RecordHeader, write_number), record.write_number);
-        put(offsetof(RecordHeader, decided_below), record.decided_below);
-        std::copy(record.payload.begin(), record.payload.end(), at + sizeof(RecordHeader));
-        const auto needed =
-            static_cast<std::uint32_t>(sizeof(RecordHeader) + record.payload.size());
-        put(offsetof(RecordHeader, length_bytes),
-            record.length_bytes != 0 ? record.length_bytes : needed);
+        record.write_to(at);
+        const std::size_t needed = sizeof(RecordHeader) + record.payload.size();
         client.segment().ring_control().claim.store((claim & ~std::uint64_t{0xffffffff}) |
                                                     (position + ring_units(needed)));
     }
@@ -114,7 +87,7 @@ class ClientPortTest : public ::testing::Test {
         ASSERT_EQ(answer.result_count, 1u);
         EXPECT_EQ(answer.result[0], ++sum_);
     }
-    Answer answer_of(SimClient& client, const Record& record) {
+    Answer answer_of(SimClient& client, const PlantedRecord& record) {
         plant(client, record);
         const CallSlot& slot = client.segment().calls()[record.call_slot];
         EXPECT_TRUE(
@@ -143,7 +116,7 @@ TEST_F(ClientPortTest, ImpossibleLengthsCutTheClientOff) {
     for (const std::uint32_t length :
          {1u, 31u, ring_record_bytes_max(ring) + 1, ring, ring + 64, 0x7fffffffu, ~0u}) {
         SimClient& bad = store->connect();
-        Record record;
+        PlantedRecord record;
         record.length_bytes = length;
         record.payload = put_transaction(1, 1);
         plant(bad, record);
@@ -157,7 +130,7 @@ TEST_F(ClientPortTest, RecordBeyondTheRingsEndCutsTheClientOff) {
     SimClient& bad = store->connect();
     const std::uint32_t units = bad.segment().ring_bytes() / kRingUnitBytes;
     // Page requests up to the last unit but one; then a record of three units.
-    Record small;
+    PlantedRecord small;
     small.kind = RecordKind::kPageRequest;
     small.payload = bytes_of(std::array<std::uint32_t, 2>{1, 0});
     for (std::uint32_t i = 0; i < units - 2; ++i) {
@@ -167,7 +140,7 @@ TEST_F(ClientPortTest, RecordBeyondTheRingsEndCutsTheClientOff) {
     }
     store->run_until([] { return false; }, 200);
     ASSERT_FALSE(cut_off(bad));
-    Record record;
+    PlantedRecord record;
     record.length_bytes = 3 * kRingUnitBytes;
     plant(bad, record);
     expect_cut_off(bad, "beyond the end");
@@ -176,7 +149,7 @@ TEST_F(ClientPortTest, RecordBeyondTheRingsEndCutsTheClientOff) {
 TEST_F(ClientPortTest, UnknownKindsAndMisplacedPaddingCutTheClientOff) {
     for (const std::uint16_t kind : std::array<std::uint16_t, 5>{0, 1, 5, 77, 0xffff}) {
         SimClient& bad = store->connect();
-        Record record;
+        PlantedRecord record;
         record.kind = static_cast<RecordKind>(kind);
         plant(bad, record);
         expect_cut_off(bad, "kind " + std::to_string(kind));
@@ -186,7 +159,7 @@ TEST_F(ClientPortTest, UnknownKindsAndMisplacedPaddingCutTheClientOff) {
 TEST_F(ClientPortTest, CallSlotsOutOfRangeCutTheClientOff) {
     for (const std::uint32_t slot : {64u, 65u, 0x01000000u, ~0u}) {
         SimClient& bad = store->connect();
-        Record record;
+        PlantedRecord record;
         record.call_slot = slot;
         record.payload = put_transaction(1, 1);
         plant(bad, record);
@@ -200,7 +173,7 @@ TEST_F(ClientPortTest, MalformedPageRequestsCutTheClientOff) {
         {0, 0}, {65, 65}, {~0u, 64}, {3, 1}, {64, 63}};
     for (const auto& [count, ids] : cases) {
         SimClient& bad = store->connect();
-        Record record;
+        PlantedRecord record;
         record.kind = RecordKind::kPageRequest;
         record.payload = bytes_of(count);
         record.payload.resize(4 + 4 * ids);
@@ -209,7 +182,7 @@ TEST_F(ClientPortTest, MalformedPageRequestsCutTheClientOff) {
     }
     for (const std::size_t length : {0u, 1u, 3u}) {
         SimClient& bad = store->connect();
-        Record record;
+        PlantedRecord record;
         record.kind = RecordKind::kPageRequest;
         record.payload.resize(length);
         plant(bad, record);
@@ -219,7 +192,7 @@ TEST_F(ClientPortTest, MalformedPageRequestsCutTheClientOff) {
 
 TEST_F(ClientPortTest, PagesThatAreNotThereAreRefused) {
     SimClient& client = store->connect(Rights::kReader);
-    Record record;
+    PlantedRecord record;
     record.kind = RecordKind::kPageRequest;
     const std::uint32_t limit = store->pool->header().page_count;
     for (const std::uint32_t page : {0u, 1u, 400u, limit - 1, limit, 0x80000000u, ~0u}) {
@@ -239,7 +212,7 @@ TEST_F(ClientPortTest, WriteNumbersThatAreZeroOrSkipCutTheClientOff) {
         {0, 0}, {2, 0}, {2, 1}, {~0ull, 0}, {1ull << 32, 5}, {0, ~0ull}};
     for (const auto& [number, decided] : cases) {
         SimClient& bad = store->connect(Rights::kWriter);
-        Record record;
+        PlantedRecord record;
         record.write_number = number;
         record.decided_below = decided;
         record.payload = put_transaction(99, 1);
@@ -251,7 +224,7 @@ TEST_F(ClientPortTest, WriteNumbersThatAreZeroOrSkipCutTheClientOff) {
 
 TEST_F(ClientPortTest, RepeatedWriteNumberIsAnsweredAndNotAppliedAgain) {
     SimClient& client = store->connect(Rights::kWriter);
-    Record record;
+    PlantedRecord record;
     record.payload = put_transaction(5, 1);
     EXPECT_EQ(answer_of(client, record).error, Error::kOk);
     const auto before = store->rows(table);
@@ -275,7 +248,7 @@ TEST_F(ClientPortTest, RepeatedWriteNumberIsAnsweredAndNotAppliedAgain) {
 
 TEST_F(ClientPortTest, ClientThatCallsEverythingDecidedHarmsItselfAlone) {
     SimClient& client = store->connect(Rights::kWriter);
-    Record record;
+    PlantedRecord record;
     record.decided_below = ~0ull;
     for (const std::uint64_t number : {5ull, 6ull, 1ull << 40, 3ull, ~0ull - 1}) {
         record.write_number = number;
@@ -396,7 +369,7 @@ TEST_F(ClientPortTest, MalformedTransactionsAreRefusedAndChangeNothing) {
     };
     SimClient& client = store->connect(Rights::kAdmin);
     const auto before = store->rows(table);
-    Record record;
+    PlantedRecord record;
     for (const Refusal& refusal : refusals) {
         record.payload = refusal.payload;
         const Answer answer = answer_of(client, record);
@@ -464,7 +437,7 @@ TEST_F(ClientPortTest, DamagedTransactionsAreAppliedWholeOrRefused) {
     AddBody add{};
     add.column = 1;
     add.delta = 3;
-    Record record;
+    PlantedRecord record;
     std::mt19937_64 random(11);
     for (int round = 0; round < 1500; ++round) {
         TransactionBytes bytes;
@@ -504,7 +477,7 @@ TEST_F(ClientPortTest, NonsenseInEveryFieldOfTheSegmentHarmsNobodyElse) {
         std::byte* const end = segment.base() + segment.header().segment_bytes;
         for (int step = 0; step < 40 && !HasFailure(); ++step) {
             if (!cut_off(bad) && step % 3 == 0) {
-                Record record;
+                PlantedRecord record;
                 record.write_number = static_cast<std::uint64_t>(step) / 3 + 1;
                 record.payload = put_transaction(1000 + random() % 5, 1);
                 if (step < 20) plant(bad, record);

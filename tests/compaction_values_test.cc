@@ -74,6 +74,17 @@ class CompactionValues : public ::testing::Test {
         }
         settle();
     }
+    // A file that ends with a table's root, and chunks before that which gave their blocks back.
+    void make_holes() {
+        for (std::uint32_t id = 0; id < kValues; ++id) put(id);
+        late_table();
+        for (std::uint32_t id = 0; id < kValues; ++id) {
+            if (id % 5 != 2) erase(id);
+        }
+        settle();
+        CompactClient compaction(*client);
+        ASSERT_TRUE(compact(compaction));
+    }
     TableId late_table() {
         auto schema = Schema::make("late", {{"id", ColumnType::kU32, 0}}, 1);
         CHECK(schema.ok());
@@ -253,11 +264,11 @@ TEST_F(CompactionValues, RefusedReadOrWriteOfACopyIsNoDamage) {
         if (!store->engine->fence_reason().empty() || compaction.error() == Error::kOk) continue;
         ++refused;
         EXPECT_EQ(compaction.error(), Error::kIoError);
-        const auto told = std::count_if(
-            store->log_lines.begin(), store->log_lines.end(), [](const std::string& line) {
-                return line.find("errno 5") != std::string::npos &&
-                       line.find(" at ") != std::string::npos;
-            });
+        const auto told = std::count_if(store->log_lines.begin(), store->log_lines.end(),
+                                        [](const std::string& line) {
+                                            return line.find("errno 5") != std::string::npos &&
+                                                   line.find(" at ") != std::string::npos;
+                                        });
         EXPECT_GE(told, 1);
         settle();  // a read that failed is remembered for a moment
         CompactClient again(*client);
@@ -338,18 +349,10 @@ TEST_F(CompactionValues, HolesAtTheEndAreCutWithIt) {
     expect_sound();
 }
 
-// A full file system is met when a hole is filled, and nowhere else.
 // A recovery tried no more than to fill the hole, and refused to start.
 TEST_F(CompactionValues, RecoveryOnAFullFileSystemTakesWhatWasGrownBefore) {
     start();
-    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
-    late_table();
-    for (std::uint32_t id = 0; id < kValues; ++id) {
-        if (id % 5 != 2) erase(id);
-    }
-    settle();
-    CompactClient compaction(*client);
-    ASSERT_TRUE(compact(compaction));
+    make_holes();
     ASSERT_TRUE(store->stop());
     // The file got longer, the process died, and others took all that was left.
     auto disk = store->disk->clone(7);
@@ -400,16 +403,10 @@ TEST_F(CompactionValues, RetiredHolesAreLeftAloneByWhoWantsPages) {
     EXPECT_EQ(space.chunk_count(), end - 1);
 }
 
+// A full file system is met when a hole is filled, and nowhere else.
 TEST_F(CompactionValues, FullFileSystemIsSaidBeforeAHoleIsUsed) {
     start();
-    for (std::uint32_t id = 0; id < kValues; ++id) put(id);
-    late_table();
-    for (std::uint32_t id = 0; id < kValues; ++id) {
-        if (id % 5 != 2) erase(id);
-    }
-    settle();
-    CompactClient compaction(*client);
-    ASSERT_TRUE(compact(compaction));
+    make_holes();
     ASSERT_GE(space().punched_chunks(), 2u);
     store->disk->set_capacity_bytes(0);
     Error refused = Error::kOk;

@@ -16,12 +16,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-template <class T>
-std::vector<std::byte> bytes_of(const T& value) {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    return {bytes.begin(), bytes.end()};
-}
-
 }  // namespace
 
 // ---- lives --------------------------------------------------------------------------------------
@@ -136,7 +130,7 @@ HostileClient::Bytes HostileClient::good_transaction() {
     for (std::uint64_t i = 0; i <= any(4); ++i) {
         Bytes key(8);
         const std::uint64_t id = any(64);
-        for (unsigned at = 0; at < 8; ++at) key[7 - at] = static_cast<std::byte>(id >> 8 * at);
+        encode_key_integer(key.data(), id, 8, false);
         AddBody add{};
         add.column = 1;
         add.delta = 1;
@@ -198,19 +192,7 @@ void HostileClient::plant(const Record& record) {
         position_ += to_end - 1;
     }
     std::byte* at = segment_->ring() + std::size_t{position_ % units()} * kRingUnitBytes;
-    const auto put = [at](std::size_t offset, const auto& value) {
-        std::memcpy(at + offset, &value, sizeof value);
-    };
-    put(offsetof(RecordHeader, kind), record.kind);
-    put(offsetof(RecordHeader, call_slot), record.call_slot);
-    put(offsetof(RecordHeader, call_generation), record.call_generation);
-    put(offsetof(RecordHeader, write_number), record.write_number);
-    put(offsetof(RecordHeader, decided_below), record.decided_below);
-    std::copy(record.payload.begin(), record.payload.end(), at + sizeof(RecordHeader));
-    const auto length = static_cast<std::uint32_t>(sizeof(RecordHeader) + record.payload.size());
-    void* word = at;
-    std::atomic_ref<std::uint32_t>(*static_cast<std::uint32_t*>(word))
-        .store(record.length_bytes != 0 ? record.length_bytes : length, std::memory_order_release);
+    record.write_to(at);
     position_ += needed;
     ring();
 }

@@ -3,8 +3,8 @@
 //
 // Who:    a process of its own, forked by the test; it may be of another user than the others.
 // Order:  what a life does follows from seed and number of the life alone; when it happens does
-// not. Bounds: a life ends within some hundreds of milliseconds, unless the daemon keeps it
-// waiting.
+//         not.
+// Bounds: a life ends within some hundreds of milliseconds, unless the daemon keeps it waiting.
 //
 // Rights are no harm: who may write may write every table. It keeps off the tables of the honest
 // clients, so that what they read is their own, to the byte.
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "shm/message.h"
+#include "tests/planted_record.h"
 #include "tests/processes.h"
 
 namespace bidstore {
@@ -45,15 +46,7 @@ class HostileClient {
 
   private:
     using Bytes = std::vector<std::byte>;
-    struct Record {
-        RecordKind kind = RecordKind::kTransaction;
-        std::uint32_t length_bytes = 0;  // 0: what the payload takes
-        std::uint32_t call_slot = 0;
-        std::uint32_t call_generation = 1;
-        std::uint64_t write_number = 0;
-        std::uint64_t decided_below = 0;
-        Bytes payload;
-    };
+    using Record = PlantedRecord;
     struct Harm {
         const char* name;
         std::string (HostileClient::*inflict)();

@@ -15,12 +15,6 @@
 namespace bidstore {
 namespace {
 
-template <class T>
-std::vector<std::byte> bytes_of(const T& value) {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    return {bytes.begin(), bytes.end()};
-}
-
 void send_bytes(const Descriptor& socket, std::span<const std::byte> bytes) {
     ::send(socket.number(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }

@@ -6,20 +6,19 @@
 // what the hostile ones of seed N do. A failure names the seed, and what was done last.
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <map>
-#include <new>
 #include <random>
 #include <sstream>
 #include <thread>
 
 #include "tests/hostile_client.h"
 #include "tests/real_store.h"
+#include "tests/shared_memory.h"
 
 namespace bidstore {
 
@@ -61,24 +60,6 @@ struct Shared {
     std::atomic<bool> harm{false};
     std::atomic<bool> stop{false};
     std::atomic<std::uint64_t> lives[kHostileProcesses]{};
-};
-
-class SharedMemory {
-  public:
-    SharedMemory()
-        : memory_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
-                         MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
-        if (memory_ == MAP_FAILED) throw std::bad_alloc();
-        shared_ = new (memory_) Shared;
-    }
-    ~SharedMemory() { ::munmap(memory_, sizeof(Shared)); }
-    SharedMemory(const SharedMemory&) = delete;
-    SharedMemory& operator=(const SharedMemory&) = delete;
-    Shared* operator->() const { return shared_; }
-
-  private:
-    void* memory_;
-    Shared* shared_ = nullptr;
 };
 
 // Moves amounts between rows of its own, so that their sum stays 0 in every snapshot, remembers
@@ -267,7 +248,7 @@ class Hostile : public testing::Test {
     std::string beside_;
     std::uint64_t seed_;
     testing::ScopedTrace trace_;
-    SharedMemory shared_;
+    SharedMemory<Shared> shared_;
     RealDaemon daemon_;
     HostileTarget target_;
     std::optional<Store> store_;

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,11 +16,11 @@
 #include <cstring>
 #include <deque>
 #include <map>
-#include <new>
 #include <random>
 #include <thread>
 
 #include "tests/real_store.h"
+#include "tests/shared_memory.h"
 
 namespace bidstore {
 namespace {
@@ -43,25 +42,6 @@ struct Shared {
     std::atomic<std::uint64_t> allowed{~std::uint64_t{0}};  // writes of all writers, about
     std::atomic<std::uint64_t> acknowledged{0};
     std::atomic<std::uint64_t> looks{0};
-};
-
-class SharedMemory {
-  public:
-    SharedMemory()
-        : memory_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
-                         MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
-        if (memory_ == MAP_FAILED) throw std::bad_alloc();
-        shared_ = new (memory_) Shared;
-    }
-    ~SharedMemory() { ::munmap(memory_, sizeof(Shared)); }
-    SharedMemory(const SharedMemory&) = delete;
-    SharedMemory& operator=(const SharedMemory&) = delete;
-    Shared* operator->() const { return shared_; }
-    Shared& operator*() const { return *shared_; }
-
-  private:
-    void* memory_;
-    Shared* shared_ = nullptr;
 };
 
 // The numbers of the writes that were acknowledged to one writer, kept outside of the store. Each
@@ -261,7 +241,7 @@ class Kill : public testing::Test {
     std::mt19937_64 random_;
     testing::ScopedTrace trace_;
     WorkDirectory directory_;
-    SharedMemory shared_;
+    SharedMemory<Shared> shared_;
     RealDaemon daemon_;
     std::optional<Store> store_;
 };
@@ -394,7 +374,7 @@ TEST_F(Kill, ClientsKilledWhileTheyWriteAndReadLeaveNothingBehind) {
     {
         Undisturbed undisturbed(*store_);
         for (int round = 0; round < kills_wanted(); ++round) {
-            SharedMemory nobody_stops;
+            SharedMemory<Shared> nobody_stops;
             Process writer = Process::fork([&] {
                 return writer_process(daemon_.socket(), *nobody_stops, journals(),
                                       static_cast<std::uint32_t>(100 + 2 * round));

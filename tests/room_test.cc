@@ -296,7 +296,7 @@ TEST_F(RoomTest, LargeValuesOfManyTablesTakeAsManyChunksAsWereSecured) {
 }
 
 // Pages enough are free, in too many pieces, and another client frees some all the time: that is
-// waited for once, and not for ever.
+// waited for some times, and not for ever.
 TEST_F(RoomTest, LargeValueThatFindsNoPlaceInAFullFileIsRefusedBesideOthersThatFreePages) {
     SimStoreOptions options = small_store();
     options.pages = 6 * kChunkPages;

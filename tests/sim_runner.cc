@@ -1,13 +1,13 @@
 #include "tests/sim_runner.h"
 
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <new>
+
+#include "tests/shared_memory.h"
 
 namespace bidstore {
 namespace {
@@ -24,24 +24,7 @@ struct Shared {
     char finding[2048];
 };
 
-class SharedPage {
-  public:
-    SharedPage()
-        : place_(::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                        -1, 0)) {
-        CHECK(place_ != MAP_FAILED);
-        new (place_) Shared{};
-    }
-    ~SharedPage() { ::munmap(place_, sizeof(Shared)); }
-    SharedPage(const SharedPage&) = delete;
-    SharedPage& operator=(const SharedPage&) = delete;
-    Shared* operator->() { return static_cast<Shared*>(place_); }
-
-  private:
-    void* place_;
-};
-
-void run_seed(SharedPage& shared, std::uint64_t seed, std::uint64_t steps) {
+void run_seed(SharedMemory<Shared>& shared, std::uint64_t seed, std::uint64_t steps) {
     shared->seed = seed;
     shared->step = 0;
     SimWorld world(seed);
@@ -54,7 +37,7 @@ void run_seed(SharedPage& shared, std::uint64_t seed, std::uint64_t steps) {
 }
 
 // True when it failed; the page says how.
-bool in_child(SharedPage& shared, bool quiet, const auto& work) {
+bool in_child(SharedMemory<Shared>& shared, bool quiet, const auto& work) {
     std::fflush(nullptr);
     const pid_t child = ::fork();
     CHECK(child >= 0);
@@ -75,7 +58,7 @@ bool in_child(SharedPage& shared, bool quiet, const auto& work) {
 }
 
 bool fails(std::uint64_t seed, std::uint64_t steps, std::string& finding) {
-    SharedPage shared;
+    SharedMemory<Shared> shared;
     const bool failed = in_child(shared, true, [&] {
         ::alarm(kHangSeconds);
         run_seed(shared, seed, steps);
@@ -95,7 +78,7 @@ void shrink(SimResult& result) {
     }
 }
 
-void run_seeds(SharedPage& shared, const SimPlan& plan) {
+void run_seeds(SharedMemory<Shared>& shared, const SimPlan& plan) {
     const Clock::time_point began = Clock::now();
     Clock::time_point told = began;
     const std::uint64_t first = plan.first_seed + shared->seeds;
@@ -121,7 +104,7 @@ void run_seeds(SharedPage& shared, const SimPlan& plan) {
 }  // namespace
 
 SimResult run_simulation(const SimPlan& plan) {
-    SharedPage shared;
+    SharedMemory<Shared> shared;
     SimResult result;
     result.failed = in_child(shared, false, [&] { run_seeds(shared, plan); });
     result.seeds = shared->seeds;
