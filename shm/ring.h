@@ -271,6 +271,9 @@ class RingConsumer {
         return behind ? position_ : ahead_;
     }
     static HeaderCopy copy_header(const std::byte* unit);
+    static bool says_nothing(RecordKind kind) {
+        return kind == RecordKind::kPadding || kind == RecordKind::kAborted;
+    }
     // Copies the header that stands there, of any kind.
     TakeResult look_at(std::uint32_t position, TakenRecord& record, std::uint32_t& length_bytes);
     void copy_payload(std::uint32_t position, std::uint32_t length_bytes,
@@ -352,8 +355,7 @@ inline TakeResult RingConsumer::take(std::span<std::byte> buffer, TakenRecord& r
         std::uint32_t length_bytes = 0;
         const TakeResult result = look_at(position_, record, length_bytes);
         if (result != TakeResult::kRecord) return result;
-        const bool skipped =
-            record.kind == RecordKind::kPadding || record.kind == RecordKind::kAborted;
+        const bool skipped = says_nothing(record.kind);
         if (!skipped) copy_payload(position_, length_bytes, buffer, record);
         consume(length_bytes);
         if (!skipped) return TakeResult::kRecord;
@@ -376,10 +378,8 @@ inline TakeResult RingConsumer::take_page_request(std::span<std::byte> buffer,
         if (result != TakeResult::kRecord) return result;
         ahead_ += ring_units(length_bytes);
         const bool wanted = record.kind == RecordKind::kPageRequest;
-        const bool skipped =
-            record.kind == RecordKind::kPadding || record.kind == RecordKind::kAborted;
         if (wanted) copy_payload(at, length_bytes, buffer, record);
-        if (at == position_ && (wanted || skipped)) {
+        if (at == position_ && (wanted || says_nothing(record.kind))) {
             consume(length_bytes);  // nothing waits before it: its place is free again
         } else if (wanted) {
             const auto taken = RecordKind::kAborted;

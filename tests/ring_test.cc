@@ -165,8 +165,7 @@ TEST(Ring, PageRequestsGoOnForeverWhileTheWriteBeforeThemWaits) {
     TestRing ring;
     ASSERT_TRUE(ring.put(RecordKind::kTransaction, 100, 1));
     ASSERT_EQ(ring.take(), TakeResult::kRecord);  // taken, and it waits: the ring is paused
-    const std::uint32_t units = static_cast<std::uint32_t>(ring.buffer.size() * 2 / kRingUnitBytes);
-    for (std::uint32_t i = 0; i < 4 * units; ++i) {
+    for (std::uint32_t i = 0; i < 4 * kUnits; ++i) {
         ASSERT_TRUE(ring.put(RecordKind::kPageRequest, 10, 2)) << i;
         ASSERT_EQ(ring.consumer.take_page_request(ring.buffer, ring.taken), TakeResult::kRecord);
         ring.consumer.publish_head();
