@@ -89,8 +89,8 @@ class Connection {
         return wait_slice(std::array{awaited(call)}, deadline);
     }
     // Waits awake for a moment, for an answer to a page request. False: there is none.
-    bool linger(std::span<const AwaitedCall> calls) {
-        return linger_.for_answer(segment_.ring_control(), calls);
+    bool linger(std::span<const AwaitedCall> calls, Deadline deadline) {
+        return linger_.for_answer(segment_.ring_control(), calls, to_ns(deadline));
     }
 
     // Puts a record into the ring and rings. False: no room.

@@ -98,7 +98,7 @@ Status PageRequests::wait(Want want) {
     }
     if (any_answered(awaited_)) return {};
     const Rest rest(state_);
-    if (connection_.linger(awaited_)) return {};
+    if (connection_.linger(awaited_, state_.deadline)) return {};
     while (!connection_.wait_slice(awaited_, state_.deadline)) {
         if (Status there = still_there(); !there.ok()) return there;
         if (Clock::now() >= state_.deadline) return too_late(asked_.front().pages.front());

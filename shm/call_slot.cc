@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <ctime>
@@ -74,13 +75,15 @@ bool wait_for_answer(RingControl& control, std::span<const AwaitedCall> calls,
     }
 }
 
-bool Linger::for_answer(const RingControl& control, std::span<const AwaitedCall> calls) {
+bool Linger::for_answer(const RingControl& control, std::span<const AwaitedCall> calls,
+                        std::uint64_t deadline_ns) {
     if (any_answered(calls)) return true;
     if (control.waiters.load(std::memory_order_relaxed) != 0) return false;
     if (taken_.test_and_set(std::memory_order_acquire)) return false;
     const bool brief = brief_ > 0;
     const std::uint64_t awake_ns = brief ? kBriefNsMax : kAwakeNsMax;
-    const bool answered = spin_for_answer(control, calls, now_ns() + awake_ns);
+    const std::uint64_t until_ns = std::min(now_ns() + awake_ns, deadline_ns);
+    const bool answered = spin_for_answer(control, calls, until_ns);
     if (brief) {
         --brief_;
     } else {

@@ -90,8 +90,10 @@ class Linger {
     static constexpr std::uint64_t kAwakeNsMax = 1'000'000;
     static constexpr std::uint64_t kBriefNsMax = 40'000;
 
-    // True: one of the answers is there. False: sleep for it (wait_for_answer).
-    bool for_answer(const RingControl& control, std::span<const AwaitedCall> calls);
+    // True: one of the answers is there. False: sleep for it (wait_for_answer), or the deadline
+    // (CLOCK_MONOTONIC, ns) passed.
+    bool for_answer(const RingControl& control, std::span<const AwaitedCall> calls,
+                    std::uint64_t deadline_ns = kNoDeadline);
 
   private:
     static constexpr std::uint32_t kBriefMax = 64;

@@ -75,6 +75,18 @@ TEST(CallSlot, ALoneCallerLingersForItsAnswer) {
     EXPECT_TRUE(seen);
 }
 
+TEST(CallSlot, NobodyLingersBeyondTheDeadline) {
+    TestCalls calls;
+    for (int again = 0; again < 20; ++again) {
+        Linger linger;
+        const std::uint64_t begin = after_ns(0);
+        EXPECT_FALSE(linger.for_answer(calls.control, calls.awaited(3, 1), begin));
+        // A machine may put us aside, but not twenty times.
+        if (after_ns(0) - begin < Linger::kAwakeNsMax) return;
+    }
+    FAIL();
+}
+
 TEST(CallSlot, NobodyLingersWhileOthersSleep) {
     TestCalls calls;
     Linger linger;
