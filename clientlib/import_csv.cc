@@ -66,7 +66,9 @@ Result<bool> CsvSource::read_record() {
         if (!*more) return {Error::kInvalid, "a quoted field is not closed before the file ends"};
         record_ = joined_.empty() ? line : joined_.append(line);
         const std::string_view whole = without_carriage_return(record_);
-        const CsvScan scan = scan_csv(whole, fields_, unescaped_);
+        // Nothing but a quote closes a field that is open.
+        const bool still_open = !joined_.empty() && line.find('"') == std::string_view::npos;
+        const CsvScan scan = still_open ? CsvScan::kOpen : scan_csv(whole, fields_, unescaped_);
         if (scan != CsvScan::kOpen) record_ = whole;
         if (scan == CsvScan::kComplete) return true;
         if (scan == CsvScan::kStray) {
@@ -125,10 +127,6 @@ Status CsvSource::find(std::uint32_t path, FieldForm, Field& field) {
     return {};
 }
 
-}  // namespace
-
-namespace {
-
 // A field in quotes, of which the first is in front of `at`; goes behind the last one. False: there
 // is none.
 bool scan_quoted(std::string_view text, std::size_t& at, std::string_view& field,
@@ -177,15 +175,18 @@ std::size_t whole_csv_records(std::string_view text) {
     std::vector<std::string_view> fields;
     std::string unescaped;
     std::size_t whole = 0;
-    for (std::size_t end = text.find('\n'); end != std::string_view::npos;
-         end = text.find('\n', end + 1)) {
+    for (std::size_t from = 0;;) {
+        const std::size_t end = text.find('\n', from);
+        if (end == std::string_view::npos) return whole;
+        from = end + 1;
         const std::string_view record = text.substr(whole, end - whole);
         const bool open =
             record.size() <= kRecordBytesMax &&
             scan_csv(without_carriage_return(record), fields, unescaped) == CsvScan::kOpen;
-        if (!open) whole = end + 1;
+        // Nothing but a quote closes it, or that it is too long.
+        if (open) from = std::min(text.find('"', from), whole + kRecordBytesMax + 1);
+        if (!open) whole = from;
     }
-    return whole;
 }
 
 Result<std::unique_ptr<RecordSource>> make_csv_source(LineReader lines, const std::string& name) {

@@ -291,6 +291,21 @@ TEST(Json, StopsAtTheFirstBadLineAndKeepsWhatWasBefore) {
     EXPECT_TRUE(outcome.finished);
 }
 
+// A forgotten quote among lines without any: each line was once looked at from the quote on.
+TEST(Csv, RecordIsWholeWhenAQuoteClosesItOrItIsTooLong) {
+    std::string text = "a,b\n\"open";
+    const std::size_t first = 4;
+    while (text.size() < 500'000) text += "\n0123456789";
+    EXPECT_EQ(whole_csv_records(text + "\n"), first);
+    const std::string closed = text + "\nend\",7\n";
+    EXPECT_EQ(whole_csv_records(closed), closed.size());
+    EXPECT_EQ(whole_csv_records(closed + "\"next\n"), closed.size());
+    while (text.size() < first + (1u << 20)) text += "\n0123456789";
+    text += "\n";
+    EXPECT_EQ(whole_csv_records(text), text.size()) << "longer than a record may be";
+    EXPECT_EQ(whole_csv_records(text + "c\n\"open\n"), text.size() + 2);
+}
+
 TEST(Csv, QuotesHoldCommasLineEndsAndQuotes) {
     std::vector<std::string_view> fields;
     std::string room;
