@@ -117,7 +117,7 @@ Tree::SparseLeaves Tree::find_sparse(const std::byte* from, std::uint32_t looks)
         return found;
     }
     // Pairs are looked at one after the other; samples may be all that is ever read of this node.
-    for (std::uint32_t i = found.index; pairs > 0 && i < node.count(); ++i) {
+    for (std::uint32_t i = found.index; pairs > 0 && found.missing && i < node.count(); ++i) {
         if (found.ahead_count == SparseLeaves::kAheadMost) break;
         if (newest(node.child(i)) == nullptr) found.ahead[found.ahead_count++] = node.child(i);
     }

@@ -233,6 +233,7 @@ void Engine::Core::tick() {
     const std::uint64_t held_max = options_.max_held_bytes / kPageBytes;
     const bool all_looked_at = sweep_left_ == 0;
     if (versions_of_readers() > held_max && all_looked_at && now_ns >= no_counting_before_ns_) {
+        const std::uint64_t began_ns = clock_.monotonic_ns();
         if (port_.revoke_greediest(storage_.pool, held_max)) {
             sweep_left_ = storage_.pool.kept();
             say(4,
@@ -241,7 +242,7 @@ void Engine::Core::tick() {
         }
         // With very many clients within their budgets this is most of a tick.
         const std::uint64_t after_ns = clock_.monotonic_ns();
-        no_counting_before_ns_ = after_ns + 8 * (after_ns - now_ns);
+        no_counting_before_ns_ = after_ns + 8 * (after_ns - began_ns);
     }
     std::erase_if(sessions_, [&](const auto& session) {
         if (session->in_open_batch) return false;

@@ -159,7 +159,7 @@ class Engine::Core {
     bool grow();
     std::uint64_t frames_of(const Room& room) const;
     std::uint64_t frames_at_most() const;
-    void park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
+    Parked& park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);
     void on_loaded(PageId page, Error error, const std::string& message, bool news);
     Error bring_in(PageId page);

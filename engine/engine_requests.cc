@@ -37,8 +37,7 @@ void Engine::Core::handle(const ClientRequest& request) {
     const Wait wait = attempt(request, taken_ns, page);
     chances_ = nullptr;
     if (wait == Wait::kNone) return;
-    park(request, wait, page, taken_ns);
-    parked_[request.from.client_id].chances = chances;
+    park(request, wait, page, taken_ns).chances = chances;
 }
 
 Engine::Core::Wait Engine::Core::attempt(const ClientRequest& request, std::uint64_t taken_ns,
@@ -48,8 +47,8 @@ Engine::Core::Wait Engine::Core::attempt(const ClientRequest& request, std::uint
     return handle_transaction(request, taken_ns, page);
 }
 
-void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
-                        std::uint64_t taken_ns) {
+Engine::Core::Parked& Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
+                                         std::uint64_t taken_ns) {
     Parked& parked = parked_[request.from.client_id];
     // A request that is parked again already lies here.
     if (parked.payload.data() != request.payload.data()) {
@@ -61,9 +60,9 @@ void Engine::Core::park(const ClientRequest& request, Wait wait, PageId page,
     parked.page = page;
     parked.taken_ns = taken_ns;
     port_.pause(request.from.client_id, true);
-    if (wait != Wait::kPage) return;
-    const Error error = bring_in(page);
+    const Error error = wait == Wait::kPage ? bring_in(page) : Error::kOk;
     if (error != Error::kOk) failed_pages_[page.value] = error;
+    return parked;
 }
 
 // Asks for a page of a tree. kOk: it is there, or on its way.
