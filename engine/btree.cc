@@ -11,6 +11,8 @@ namespace {
 
 using Key = std::array<std::byte, kKeyBytesMax>;
 
+constexpr std::size_t kAimBytes = 192;  // of an inner node: header and samples
+
 void note(TreeAccess& access, const Landing& landing) {
     if (landing.state == Landed::kMissing) access.missing = landing.page;
     if (landing.state == Landed::kCorrupt) access.corrupt = landing.page;
@@ -119,7 +121,7 @@ void Tree::leaves_for(std::span<const std::byte* const> keys, std::span<Ahead> f
         for (std::size_t i = 0; i < keys.size(); ++i) {
             if (nodes[i] == nullptr) continue;
             const InnerView node(nodes[i], shape_.inner);
-            if (node.count() == 0) {
+            if (tree_level(nodes[i], shape_.table) != level || node.count() == 0) {
                 nodes[i] = nullptr;
             } else {
                 blocks[i] = node.aim(keys[i]);
@@ -136,8 +138,8 @@ void Tree::leaves_for(std::span<const std::byte* const> keys, std::span<Ahead> f
             nodes[i] = newest(child);
             if (nodes[i] == nullptr) {
                 found[i].missing = child;
-            } else if (tree_level(nodes[i], shape_.table) != level - 1) {
-                nodes[i] = nullptr;
+            } else {
+                prefetch_bytes(nodes[i], kAimBytes);
             }
         }
     }

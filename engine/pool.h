@@ -180,6 +180,7 @@ class Pool {
     void touched(PageId page);
     Eviction& eviction() { return eviction_; }
     KeyDirectoryWriter& directory() { return directory_; }
+    const KeyDirectoryWriter& directory() const { return directory_; }
 
     // ---- changed pages ----
     // Whether the page changed since the last checkpoint began; unpublished changes count.

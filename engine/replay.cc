@@ -186,13 +186,11 @@ Status Replay::secure_frames(std::uint64_t frames) {
     return {Error::kTooLarge, kPoolTooSmall};
 }
 
-// A record's table; most are of the table of the record before.
+// A record's table; most are of one of a few.
 TableEntry* Replay::table_of(TableId id) {
-    if (last_table_ == nullptr || last_id_ != id) {
-        last_table_ = storage_.catalog->find(id);
-        last_id_ = id;
-    }
-    return last_table_;
+    Known& known = known_[id.value % known_.size()];
+    if (known.table == nullptr || known.id != id) known = {id, storage_.catalog->find(id)};
+    return known.table;
 }
 
 std::uint64_t Replay::extent_pages_of(const LogRecordView& record) {
@@ -252,7 +250,7 @@ Status Replay::replay_record(const Next& next) {
             if (!status || done) return status;
         }
     } else {
-        last_table_ = nullptr;  // it may be made or dropped
+        known_ = {};  // it may be made or dropped
     }
     arena_.reset();
     if (Status free = secure_frames(kFramesPerBatch + extent_pages_of(record)); !free) return free;
@@ -280,7 +278,7 @@ Status Replay::replay_record(const Next& next) {
             return secured;
     }
     apply_effect(effect, *storage_.catalog);
-    if (!of_row) last_table_ = nullptr;
+    if (!of_row) known_ = {};
     return {};
 }
 

@@ -20,6 +20,7 @@
 //         The files still hold checkpoint and log then.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -54,7 +55,7 @@ class Replay {
     struct Next {
         LogRecordView record;
         // Where its row is: the leaf that the look ahead found, 0 when nobody looked it up, and the
-        // row in there, if it was there yet.
+        // row in there, if it was there yet: at first what the key directory thinks.
         PageId leaf;
         int row = kRowUnknown;
     };
@@ -65,6 +66,11 @@ class Replay {
         Status fault;                // of the record behind them
         std::uint32_t wanted = 0;    // pages that it had read
         bool erases_ranges = false;  // a record of which may change very many pages
+    };
+    // What table_of() found, by the id's lower bits.
+    struct Known {
+        TableId id;
+        TableEntry* table = nullptr;
     };
     // A place in ahead_, and the number of its record.
     struct Place {
@@ -79,6 +85,9 @@ class Replay {
     void look_at(Ahead& ahead);
     void decode(Ahead& ahead);
     void find_leaves(Ahead& ahead, std::vector<PageId>& missing);
+    void look_up(std::vector<Next*>& records) const;
+    void descend(const Tree& tree, std::span<Next* const> records, Ahead& ahead,
+                 std::vector<PageId>& missing);
     const Tree* tree_ahead(const LogRecordView& record);
     bool come(const std::vector<PageId>& pages);
     void want(PageId page, Ahead& ahead);
@@ -125,13 +134,13 @@ class Replay {
     LogPoint replayed_;  // behind the last batch that was replayed whole
     Csn replayed_csn_;
     std::deque<Ahead> ahead_;
+    std::vector<Next*> unknown_;  // of find_leaves()
     std::uint64_t replayed_records_ = 0;
     Place fetched_;  // up to here the leaves of records are in the processor's cache, or on the way
     Place found_;    // and up to here, before that, their rows
     std::uint64_t ahead_wanted_ = 0;  // pages, of all of them
     bool log_ended_ = false;
-    TableId last_id_;  // of table_of(), and what it found
-    TableEntry* last_table_ = nullptr;
+    std::array<Known, 8> known_{};
     std::uint64_t checkpoints_ = 0;
     std::uint64_t checkpoints_ns_ = 0;
 };

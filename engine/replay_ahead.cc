@@ -61,35 +61,70 @@ void Replay::decode(Ahead& ahead) {
     }
 }
 
-// Of those records that have none yet.
+// Of those records that have none yet. The key directory knows most leaves that are in the pool;
+// the trees are asked for the others.
 void Replay::find_leaves(Ahead& ahead, std::vector<PageId>& missing) {
-    std::array<const std::byte*, Tree::kKeysTogether> keys;
-    std::array<Next*, Tree::kKeysTogether> of;
-    std::array<Tree::Ahead, Tree::kKeysTogether> found;
-    const Tree* tree = nullptr;  // of all of them
-    std::size_t count = 0;
-    const auto find = [&] {
-        if (count == 0) return;
-        tree->leaves_for({keys.data(), count}, {found.data(), count});
-        for (std::size_t i = 0; i < count; ++i) {
-            of[i]->leaf = found[i].leaf;
-            if (found[i].leaf) want(found[i].leaf, ahead);
-            if (!found[i].missing) continue;
-            want(found[i].missing, ahead);
-            if (missing.empty() || missing.back() != found[i].missing)
-                missing.push_back(found[i].missing);
-        }
-        count = 0;
-    };
+    unknown_.clear();
     for (Next& next : ahead.records) {
-        const Tree* const own = next.leaf ? nullptr : tree_ahead(next.record);
-        if (own == nullptr) continue;
-        if (own != tree || count == keys.size()) find();
-        tree = own;
-        keys[count] = next.record.key.data();
-        of[count++] = &next;
+        if (!next.leaf && tree_ahead(next.record) != nullptr) unknown_.push_back(&next);
     }
-    find();
+    look_up(unknown_);
+    for (std::span<Next* const> rest = unknown_; !rest.empty();) {
+        const Tree& tree = *tree_ahead(rest.front()->record);
+        std::size_t count = 1;
+        while (count < std::min<std::size_t>(rest.size(), Tree::kKeysTogether) &&
+               rest[count]->record.table == rest.front()->record.table) {
+            ++count;
+        }
+        // In a small tree a look ahead costs more than it saves.
+        const bool small = storage_.pool.resident(tree.root()) && tree.depth() < 3;
+        if (!small) descend(tree, rest.first(count), ahead, missing);
+        rest = rest.subspan(count);
+    }
+}
+
+// In the key directory: those that it does not know are left. What it says of a row is what
+// value_in() checks: an entry that is old costs a way down the tree, then.
+void Replay::look_up(std::vector<Next*>& records) const {
+    const Pool& pool = storage_.pool;
+    const KeyDirectory directory = pool.directory().written();
+    std::array<DirectoryPlace, kTogether> places;
+    std::size_t left = 0;
+    for (std::size_t done = 0; done < records.size(); done += kTogether) {
+        const std::size_t count = std::min<std::size_t>(kTogether, records.size() - done);
+        for (std::size_t i = 0; i < count; ++i) {
+            const LogRecordView& record = records[done + i]->record;
+            places[i] = directory.aim(record.table, record.key.data(), record.key.size());
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            Next& next = *records[done + i];
+            const RowHint hint = directory.find(places[i]);
+            if (hint.leaf && pool.resident(hint.leaf)) {
+                next.leaf = hint.leaf;
+                next.row = static_cast<int>(hint.row);
+            } else {
+                records[left++] = &next;
+            }
+        }
+    }
+    records.resize(left);
+}
+
+// Records of one table.
+void Replay::descend(const Tree& tree, std::span<Next* const> records, Ahead& ahead,
+                     std::vector<PageId>& missing) {
+    std::array<const std::byte*, Tree::kKeysTogether> keys;
+    std::array<Tree::Ahead, Tree::kKeysTogether> found;
+    for (std::size_t i = 0; i < records.size(); ++i) keys[i] = records[i]->record.key.data();
+    tree.leaves_for({keys.data(), records.size()}, {found.data(), records.size()});
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        records[i]->leaf = found[i].leaf;
+        if (found[i].leaf) want(found[i].leaf, ahead);
+        if (!found[i].missing) continue;
+        want(found[i].missing, ahead);
+        if (missing.empty() || missing.back() != found[i].missing)
+            missing.push_back(found[i].missing);
+    }
 }
 
 // False: they are not all there. Reads under way are waited for, frames are not: whoever replays
@@ -109,19 +144,12 @@ bool Replay::come(const std::vector<PageId>& pages) {
     return true;
 }
 
-// Where the record's row belongs. nullptr: the tree is so small that a look ahead costs more than
-// it saves, or the record is of no row.
+// Where the record's row belongs; nullptr: it is of no row of a user's table.
 const Tree* Replay::tree_ahead(const LogRecordView& record) {
-    if (!of_row(record)) {
-        last_table_ = nullptr;
-        return nullptr;
-    }
+    if (!of_row(record)) return nullptr;
     TableEntry* const table = table_of(record.table);
     if (table == nullptr || table->system()) return nullptr;
-    if (record.key.size() != table->schema.key_bytes()) return nullptr;
-    const Tree& tree = table->tree;
-    const bool small = storage_.pool.resident(tree.root()) && tree.depth() < 3;
-    return small ? nullptr : &tree;
+    return record.key.size() == table->schema.key_bytes() ? &table->tree : nullptr;
 }
 
 void Replay::want(PageId page, Ahead& ahead) {
@@ -176,7 +204,9 @@ void Replay::find_row(Next& next) {
     const std::byte* const bytes = leaf_of(next, *table);
     if (bytes == nullptr) return;
     const LeafView rows(bytes, table->tree.shape().leaf);
-    const int row = rows.find(next.record.key.data());
+    const std::byte* const key = next.record.key.data();
+    const int row =
+        next.row < 0 ? rows.find(key) : rows.find_near(key, static_cast<std::uint32_t>(next.row));
     next.row = row < 0 ? kNoRow : row;
     if (row < 0) return;
     const auto value = rows.value(static_cast<std::uint32_t>(row));

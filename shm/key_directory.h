@@ -145,6 +145,9 @@ class KeyDirectoryWriter {
         while (settled_ != added_) write_next();
     }
 
+    // What is written so far, as readers see it.
+    KeyDirectory written() const { return {buckets_, bucket_count_}; }
+
     std::uint64_t bucket_count() const { return bucket_count_; }
     std::uint64_t entered() const { return entered_; }      // entries in use
     std::uint64_t displaced() const { return displaced_; }  // for want of room, so far
