@@ -81,9 +81,10 @@ Status Recovery::read_files(RecoveryTimes& times) {
     ChunkDirectory directory;
     if (Status read = read_superblock(superblock); !read) return read;
     if (Status fit = check_sizes(superblock); !fit) return fit;
-    if (Status mended = mend_copies(superblock); !mended) return mended;
+    if (Status written = write_copies(superblock); !written) return written;
     times.files_ns = lap();
     if (Status applied = apply_journal(superblock); !applied) return applied;
+    if (Status closed = close_journal(superblock); !closed) return closed;
     times.journal_ns = lap();
     const Status read = read_chunks(superblock, directory);
     times.metadata_ns = lap();
@@ -158,8 +159,9 @@ Status Recovery::read_superblock(Superblock& superblock) {
     return {Error::kNotBidstore, path + " is not a bidstore data file; name another directory"};
 }
 
-// A next write of one copy could tear; the other must then be this one, not an older one.
-Status Recovery::mend_copies(const Superblock& chosen) {
+// Copies that are not this one, one after the other. A next write of one copy could tear; the other
+// must then be this one, not an older one.
+Status Recovery::write_copies(const Superblock& chosen) {
     AlignedBuffer buffer(kBlockBytes);
     for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
         const std::uint64_t offset = copy * std::uint64_t{kBlockBytes};
@@ -264,6 +266,17 @@ Status Recovery::apply_journal(const Superblock& superblock) {
         }
     }
     return io_.sync(StoreFile::kData);
+}
+
+// A checkpoint in replay writes over the journal: by then no superblock may need it any more.
+// Until both copies are durable it is as it was, and can be put in place again.
+Status Recovery::close_journal(Superblock& superblock) {
+    if (superblock.journal_pages == 0) return {};
+    superblock.journal_pages = 0;
+    superblock.journal_list_crc = 0;
+    ++superblock.sequence;
+    seal_superblock(superblock);
+    return write_copies(superblock);
 }
 
 // ---- step 4: directory, metadata, system tables ----
@@ -392,8 +405,6 @@ Status Recovery::format() {
 
 Status Recovery::begin_new_life(WalStart& start, Csn newest) {
     Superblock& superblock = storage_.superblock;
-    superblock.journal_pages = 0;
-    superblock.journal_list_crc = 0;
     superblock.epoch += 1;
     superblock.salt = random();
     superblock.durable_csn = std::max(superblock.durable_csn, newest.value);

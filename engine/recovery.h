@@ -3,12 +3,12 @@
 //
 //   1 sync all files; the valid superblock of highest sequence; make the other copy equal
 //   2 file sizes against the superblock
-//   3 a journal that the superblock names goes to its places
+//   3 a journal that the superblock names goes to its places; superblock: no journal
 //   4 chunk directory, metadata, system tables, each against the CRC above it
 //   5 the log from the superblock's position, batch by batch (engine/log_reader.h)
 //   6 replay: effects, in the log's order; checkpoints in between when pages fill up
 //     (engine/replay.h)
-//   7 superblock: no journal, new epoch and salt; only now serve and write
+//   7 superblock: new epoch and salt; only now serve and write
 //
 // Who:    the engine thread, before it serves.
 // Errors: kCorruption names file, offset or page, and csn; kIoError, kNoSpace, kNotBidstore,
@@ -37,11 +37,12 @@ class Recovery {
   private:
     Status read_files(RecoveryTimes& times);
     Status read_superblock(Superblock& superblock);
-    Status mend_copies(const Superblock& chosen);
+    Status write_copies(const Superblock& chosen);
     Result<bool> is_new();
     Status format();
     Status check_sizes(const Superblock& superblock);
     Status apply_journal(const Superblock& superblock);
+    Status close_journal(Superblock& superblock);
     Status read_chunks(const Superblock& superblock, ChunkDirectory& directory);
     Status read_directory(const Superblock& superblock, ChunkDirectory& directory);
     Status load_system_tables();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -399,6 +400,90 @@ TEST(Recovery, CutOffWhileItReadsAheadItCanBeDoneAgain) {
         const Status opened = store.open();
         ASSERT_TRUE(opened.ok()) << opened.failure().what;
         ASSERT_EQ(store.rows(kRows), expected);
+    }
+}
+
+// ---- a checkpoint in between, behind one that a crash cut off ----
+
+constexpr std::uint32_t kFewRows = 900;
+
+// A row in each leaf.
+Error change_leaves(SimStore& store, SimClient& client, std::uint32_t first, char content) {
+    TransactionBytes bytes;
+    const std::vector<std::byte> value(rows_schema().fixed_bytes(),
+                                       static_cast<std::byte>(content));
+    for (std::uint32_t id = first; id < kFewRows; id += 12) {
+        bytes.operation(OperationKind::kPut, kRows, key_of(id), value);
+    }
+    return store.commit(client, bytes).error;
+}
+
+// A crash when the superblock names the journal, with much in the log behind that checkpoint.
+std::unique_ptr<SimDisk> named_journal(Rows& expected) {
+    SimStoreOptions options = recovery_store();
+    options.engine.checkpoint_slice = 1;
+    SimStore store(options, std::make_unique<SimDisk>(), 1);
+    EXPECT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    EXPECT_EQ(store.create_table(client, rows_schema()), kRows);
+    const auto checkpoint_is_at = [&](std::uint32_t step) {
+        return store.run_until(
+            [&] { return store.engine->core().storage().checkpointer->recipe_step() == step; });
+    };
+    for (std::uint32_t first = 0; first < 12; ++first) {
+        EXPECT_EQ(change_leaves(store, client, first, 1), Error::kOk);
+    }
+    store.clock.advance_ns(options.engine.checkpoint_interval_ns);
+    EXPECT_TRUE(checkpoint_is_at(1));
+    EXPECT_TRUE(checkpoint_is_at(0));
+    EXPECT_EQ(change_leaves(store, client, 0, 2), Error::kOk);
+    store.clock.advance_ns(options.engine.checkpoint_interval_ns);
+    EXPECT_TRUE(checkpoint_is_at(1));
+    for (std::uint32_t first = 1; first < 6; ++first) {
+        EXPECT_EQ(change_leaves(store, client, first, 3), Error::kOk);
+    }
+    EXPECT_TRUE(checkpoint_is_at(4));
+    expected = store.rows(kRows);
+    return store.disk->power_loss(3);
+}
+
+// It wrote over the journal that the superblock still named. After a second crash, or an error, the
+// store had neither that journal nor one of its own, and no start came through.
+TEST(Recovery, CheckpointInBetweenOverwritesNoJournalThatIsNamed) {
+    Rows expected;
+    auto disk = named_journal(expected);
+    SimStoreOptions options = recovery_store();
+    options.frames = 150;
+    options.pages = 4 * kChunkPages;
+    std::set<std::uint64_t> cuts;  // before, and in the middle of, what is not just a read
+    {
+        SimStore whole(options, disk->clone(1), 5);
+        whole.disk->observe([&](std::uint64_t step, SimStep kind) {
+            const DiskRequest* request = whole.disk->submitting();
+            if (kind != SimStep::kSubmitWrite && kind != SimStep::kSubmitSync) return;
+            const bool image = kind == SimStep::kSubmitWrite && request->file == StoreFile::kData &&
+                               request->offset_bytes >= kSuperblockCopies * kPageBytes;
+            if (!image || step % 4 == 0) cuts.insert({step, step + 1});
+        });
+        const Status opened = whole.open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        ASSERT_GT(whole.engine->recovery().checkpoints, 0u);
+        whole.disk->observe({});
+        ASSERT_EQ(whole.rows(kRows), expected);
+    }
+    ASSERT_GT(cuts.size(), 50u);
+    for (const std::uint64_t step : cuts) {
+        SCOPED_TRACE("crash at step " + std::to_string(step));
+        SimStore cut(options, disk->clone(1), 5);
+        cut.disk->crash_at(step);
+        ASSERT_FALSE(cut.open().ok());
+        for (const bool power : {false, true}) {
+            SimStore store(options,
+                           power ? cut.disk->power_loss(step) : cut.disk->process_crash(step), 7);
+            const Status opened = store.open();
+            ASSERT_TRUE(opened.ok()) << opened.failure().what;
+            ASSERT_EQ(store.rows(kRows), expected);
+        }
     }
 }
 
