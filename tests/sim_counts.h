@@ -43,6 +43,7 @@ enum class SimCount : std::uint8_t {
     kPowerLosses,
     kProcessDeaths,
     kRecoveryCrashes,
+    kReplayCheckpoints,  // of these
     kRefusedStarts,
     // ---- disk ----
     kWritesFailed,
@@ -96,6 +97,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "power losses",
     "process deaths",
     "crashes of recoveries",
+    "recoveries with a checkpoint in between, before they crashed",
     "starts refused for damage",
     "writes and syncs failed",
     "reads failed",

@@ -196,24 +196,44 @@ void SimWorld::restart(End end) {
 std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
     faults_.let_read();
     for (int attempt = 0;; ++attempt) {
-        const bool cut_off = faults_.crashes() && attempt < kRecoveryCrashesMax && pick(3) == 0;
-        if (cut_off) disk->crash_at(1 + pick(60));
-        auto life = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
+        const bool may_crash = faults_.crashes() && attempt < kRecoveryCrashesMax;
+        const bool cut_off = may_crash && pick(attempt == 0 ? 3 : 2) == 0;
+        SimStoreOptions options = options_;
+        if (cut_off) plan_cut(*disk, options);
+        auto life = std::make_unique<SimLife>(options, std::move(disk), random_(), clock_);
         ++counts_[SimCount::kLives];
-        if (life->status().ok() && !life->store.disk->crashed()) {
-            life->store.disk->crash_at(0);
-            return life;
-        }
-        if (!life->store.disk->crashed()) {
+        const Error error = life->status().error();
+        const bool too_small = error == Error::kTooLarge || error == Error::kInvalid;
+        const bool crashed = life->store.disk->crashed();
+        if (!life->status().ok() && !crashed && !(cut_off && too_small)) {
             findings_.report("the store does not open: " + life->status().failure().what);
             return life;
         }
+        if (!cut_off) return life;
+        life->store.disk->crash_now();
         ++counts_[SimCount::kRecoveryCrashes];
         clock_ = life->store.clock;
         disk = pick(2) == 0 ? life->store.disk->power_loss(random_())
                             : life->store.disk->process_crash(random_());
         life->store.engine.reset();
     }
+}
+
+// A recovery that ends too soon: somewhere, or in a pool so small that replay has to make
+// checkpoints in between, or finds it too small; most often in the middle of such a one.
+void SimWorld::plan_cut(SimDisk& disk, SimStoreOptions& options) {
+    disk.crash_at(1 + pick(pick(2) == 0 ? 60 : 1'000));
+    if (pick(4) == 0) return;
+    options.frames = static_cast<std::uint32_t>(20 + pick(60));
+    disk.crash_at(0);
+    const std::uint64_t behind = 1 + pick(pick(2) == 0 ? 40 : 300);
+    disk.observe([this, behind, &disk, begun = false](std::uint64_t step, SimStep kind) mutable {
+        if (kind != SimStep::kSubmitWrite || begun) return;
+        if (disk.submitting()->file != StoreFile::kJournal) return;
+        begun = true;
+        ++counts_[SimCount::kReplayCheckpoints];
+        disk.crash_at(step + behind);
+    });
 }
 
 // The oracle learns what is left, and everybody comes back.

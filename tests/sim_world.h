@@ -46,6 +46,7 @@ class SimWorld {
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
     std::unique_ptr<SimLife> recover(std::unique_ptr<SimDisk> disk);
+    void plan_cut(SimDisk& disk, SimStoreOptions& options);
     void adopt();
     void look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches);
     void look_at_damage(SimLife& life);
