@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "engine/page/schema.h"
 #include "engine/page/search.h"
@@ -67,7 +68,8 @@ struct LeafDrop : TreeAccess {
     std::uint32_t leaves = 0;  // that left the tree
     bool kept = false;         // a leaf of this node is not wholly dead
     bool end = false;          // no node behind this one
-    PageId ask;                // a leaf of this node of which only the page itself knows its times
+    // Leaves of this node, some, of which only the page itself knows its times.
+    std::vector<PageId> ask;
     std::array<std::byte, kKeyBytesMax> next{};  // lower bound of the next node
 };
 
@@ -157,7 +159,7 @@ class Tree {
     // Whether the inner nodes above the first leaf are resident, as drop_first_leaves() wants them.
     TreeAccess first_leaves() const { return path_above_leaves(nullptr); }
     // Takes the first leaves out, whatever they hold: `limit` at most, and of one inner node. `ask`
-    // is the node that comes next, unless it is resident. end: the root is the only page left.
+    // has the node that comes next, unless it is resident. end: the root is the only page left.
     LeafDrop drop_first_leaves(std::uint32_t limit);
 
     // ---- compaction ----

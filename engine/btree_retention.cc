@@ -11,6 +11,8 @@ namespace bidstore {
 
 namespace {
 
+constexpr std::size_t kAskedMost = 16;  // of a node: they are read at once
+
 std::uint32_t time_shift(const Schema& schema) {
     const bool nanoseconds = schema.time_unit() == TimeUnit::kNanoseconds;
     return nanoseconds ? kTimeShiftNanoseconds : kTimeShiftMicroseconds;
@@ -135,7 +137,8 @@ LeafDrop Tree::drop_leaves(const std::byte* from, std::uint32_t limit) {
             drop.kept = true;
             const PageId child = node.child(i);
             const bool unknown = pages_->newest_known(child) == kNewestUnknown;
-            if (!drop.ask && unknown && newest(child) == nullptr) drop.ask = child;
+            const bool more = drop.ask.size() < kAskedMost;
+            if (more && unknown && newest(child) == nullptr) drop.ask.push_back(child);
         }
     }
     drop.leaves = static_cast<std::uint32_t>(dead.size());
@@ -171,7 +174,9 @@ LeafDrop Tree::drop_first_leaves(std::uint32_t limit) {
     const InnerView node = inner(step.page);
     if (path.depth > 1) {
         const InnerView above = inner(path.step[path.depth - 2].page);
-        if (above.count() > 1 && newest(above.child(1)) == nullptr) drop.ask = above.child(1);
+        if (above.count() > 1 && newest(above.child(1)) == nullptr) {
+            drop.ask.push_back(above.child(1));
+        }
     }
     drop.leaves = std::min(limit, node.count());
     for (std::uint32_t i = 0; i < drop.leaves; ++i) pages_->drop(node.child(i));

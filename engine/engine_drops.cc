@@ -55,7 +55,7 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);
     if (wait != Wait::kNone || refused.error != Error::kOk) return Drop::kWaits;
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
-    if (drop.ask) storage_.loader.want(drop.ask);
+    for (const PageId next : drop.ask) storage_.loader.want(next);
     if (drop.end) {
         storage_.catalog->finish_drop(table);
         ++expiries_;

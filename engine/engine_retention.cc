@@ -5,8 +5,8 @@
 //          snapshot, never by a clock of their own. Without room for the record it moves later.
 //   drop   leaves that are wholly below it leave the tree, found by what metadata remembers: they
 //          are neither read nor written, but for those so much older than their chunk's newest
-//          that the metadata do not tell (kNewestAgeUnknown): these are read, and decided about by
-//          the next walk. Physical change: it rides in a batch, and is not logged.
+//          that the metadata do not tell (kNewestAgeUnknown): these are read once, and decided
+//          about by a later walk. Physical change: it rides in a batch, and is not logged.
 //   sweep  extents of dead rows, and what is left of dropped tables' ones, are freed, found in the
 //          chunks' metadata, which say whose they are and how old. The rows need not be there any
 //          more.
@@ -143,7 +143,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
         storage_.loader.want(drop.missing);
         return false;
     }
-    if (drop.ask) storage_.loader.want(drop.ask);  // decided about by the next walk
+    for (const PageId leaf : drop.ask) storage_.loader.want(leaf);  // the next walk decides
     if (drop.leaves > 0) commit_->touch();
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);

@@ -450,6 +450,11 @@ std::uint32_t Space::newest_in(const std::byte* page) {
         std::min<std::uint64_t>(header.time_max >> header.time_shift, kNewestUnknown));
 }
 
+void Space::learn_newest(PageId page) {
+    if (!known(page) || bit(extent_, page) || newest_[page.value] != kNewestUnknown) return;
+    newest_[page.value] = newest_in(pool_.newest_of(page));
+}
+
 void Space::encode_newest(const std::uint32_t* newest, ChunkMeta& meta) {
     const ExtentMap extents(meta);
     meta.newest = 0;

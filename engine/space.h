@@ -76,6 +76,10 @@ class Space final : public Pages {
         const bool told = known(page) || bit(loaded_, page);
         return told ? newest_[page.value] : kNewestUnknown;
     }
+    // The page came from the file as the last checkpoint has it. What its metadata are too narrow
+    // to say of its times is known from now on, also when it is evicted. Not while replay makes
+    // checkpoints: what these write must not depend on which pages it had read.
+    void learn_newest(PageId page);
     ValueReference allocate_extent(TableId table, std::span<const std::byte> value,
                                    std::uint32_t newest) override;
     void stamp_extent(const ValueReference& reference, std::uint32_t newest) override;

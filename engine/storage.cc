@@ -22,6 +22,7 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
              [this](PageId page, Error error, const std::string& message, bool news) {
                  if (page == awaited_ && error != Error::kOk) awaited_failure_ = {error, message};
                  if (error == Error::kOk) enter_rows(page);
+                 if (error == Error::kOk && !recovering) space.learn_newest(page);
                  loaded_(page, error, message, news);
              }),
       loaded_(std::move(loaded)) {}
