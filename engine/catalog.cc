@@ -137,6 +137,7 @@ void Catalog::create(TableId id, const Schema& schema, std::uint32_t flags,
 void Catalog::set_retention(TableId id, std::uint64_t retain_us) {
     TableEntry& table = *tables_.at(id.value);
     table.retain_us = retain_us;
+    table.settled = false;
     put_row(table, table.tree.root());
 }
 

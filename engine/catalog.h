@@ -24,12 +24,16 @@ struct TableEntry {
     Schema schema;
     std::uint32_t flags = 0;
     std::uint64_t retain_us = 0;  // 0: rows are kept for ever
+    // Its floor stands, if it has one, and nothing in the tree is below it: there is nothing to do
+    // for retention (engine/engine_retention.cc).
+    bool settled;
     Tree tree;
     TableEntry(Pages& pages, TableId table, Schema table_schema, std::uint32_t table_flags,
                PageId root)
         : id(table),
           schema(std::move(table_schema)),
           flags(table_flags),
+          settled(schema.time_column() == kNoTimeColumn),
           tree(pages, schema, table, root) {}
     bool dropped() const { return flags & kDroppedTableFlag; }
     bool system() const { return flags & kSystemTableFlag; }

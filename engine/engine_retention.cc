@@ -11,10 +11,14 @@
 //          chunks' metadata, which say whose they are and how old. The rows need not be there any
 //          more.
 //
+// A table that has a retention no more has its floor still, and what is below it goes as before;
+// then nothing of the table is looked at any more.
+//
 // Where the key begins with the time, dead leaves are the first ones, and a step looks no further
 // than the first that is not dead. For any other key the inner nodes are walked through, again and
 // again, at a pace that follows from the retention.
 #include <algorithm>
+#include <utility>
 
 #include "engine/engine_core.h"
 
@@ -23,10 +27,11 @@ namespace {
 
 constexpr std::uint64_t kStrideUsMin = 1'000;
 constexpr std::uint64_t kStrideUsMax = 1'000'000;
-constexpr std::uint64_t kStrides = 256;       // of the floor, in a short retention
-constexpr std::uint32_t kLeavesPerStep = 64;  // in a batch
-constexpr std::uint64_t kStepNs = 1'000'000;  // the least time between two steps
-constexpr std::uint64_t kWalks = 32;          // over a whole table, per retention
+constexpr std::uint64_t kStrides = 256;            // of the floor, in a short retention
+constexpr std::uint32_t kLeavesPerStep = 64;       // in a batch
+constexpr std::uint64_t kStepNs = 1'000'000;       // the least time between two steps
+constexpr std::uint64_t kWalks = 32;               // over a whole table, per retention
+constexpr std::uint64_t kAgainNs = 1'000'000'000;  // from the first leaf on, when it was read
 constexpr std::uint64_t kWalkPauseNsMax = 3'600'000'000'000;
 constexpr std::uint32_t kChunksLookedAt = 256;  // in a step over the chunks
 constexpr std::uint32_t kChunksSwept = 16;      // of them, those that have extents
@@ -48,7 +53,7 @@ bool Engine::Core::retain() {
     if (stopping_) return false;
     bool worked = false;
     for (TableEntry* table : storage_.catalog->all()) {
-        if (table->retain_us == 0 || table->hidden()) continue;
+        if (table->settled || table->hidden()) continue;
         worked |= move_floor(*table);
         worked |= drop_expired(*table);
     }
@@ -124,19 +129,21 @@ Status Engine::Core::move_floors_before_service() {
 
 // One inner node of the table, or none when it is not time for that.
 bool Engine::Core::drop_expired(TableEntry& table) {
-    RetentionWalk& walk = retention_walks_[table.id.value];
-    const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (now_ns < walk.next_ns) return false;
     const PagesInUse looked_at(storage_.pool);
     if (storage_.pool.newest(table.tree.root()) == nullptr) return false;  // move_floor() wants it
-    if (table.tree.floor() == 0 || (walk.from.empty() && table.tree.floor() == walk.done_floor)) {
+    const std::uint64_t floor = table.tree.floor();
+    RetentionWalk* const begun = floor == 0 ? nullptr : &retention_walks_[table.id.value];
+    if (begun == nullptr || (begun->from.empty() && floor == begun->done_floor)) {
+        table.settled = table.retain_us == 0;
         return false;
     }
+    RetentionWalk& walk = *begun;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (now_ns < walk.next_ns) return false;
     Refused refused;
     const Room room{table.tree.frames_needed(), 0, kLeavesPerStep + table.tree.depth()};
     const Wait wait = secure(room, 0, refused);
     if (wait != Wait::kNone || refused.error != Error::kOk) return false;
-    const std::uint64_t floor = table.tree.floor();
     const LeafDrop drop =
         table.tree.drop_leaves(walk.from.empty() ? nullptr : walk.from.data(), kLeavesPerStep);
     if (drop.missing) {
@@ -144,6 +151,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
         return false;
     }
     for (const PageId leaf : drop.ask) storage_.loader.want(leaf);  // the next walk decides
+    walk.asked |= !drop.ask.empty();
     if (drop.leaves > 0) commit_->touch();
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
@@ -155,9 +163,12 @@ bool Engine::Core::drop_expired(TableEntry& table) {
         return drop.leaves > 0;
     }
     walk.from.clear();
-    walk.done_floor = floor;
+    const bool again = std::exchange(walk.asked, false);
+    walk.done_floor = again ? 0 : floor;
+    if (again) walk.next_ns = now_ns + kAgainNs;
     if (!key_begins_with_time(table.schema) || drop.corrupt) {
-        walk.next_ns = now_ns + std::min(table.retain_us * 1000 / kWalks, kWalkPauseNsMax);
+        const std::uint64_t retain_us = table.retain_us == 0 ? kRetainMaxUs : table.retain_us;
+        walk.next_ns = now_ns + std::min(retain_us * 1000 / kWalks, kWalkPauseNsMax);
     }
     return drop.leaves > 0;
 }
@@ -169,7 +180,12 @@ bool Engine::Core::drop_expired(TableEntry& table) {
 bool Engine::Core::dead_extent(TableId table, std::uint32_t newest) {
     const TableEntry* owner = storage_.catalog->find_with_pages(table);
     if (owner == nullptr) return true;
-    if (storage_.pool.newest(owner->tree.root()) == nullptr) return false;
+    if (storage_.pool.newest(owner->tree.root()) == nullptr) {
+        if (owner->settled && !retention_walks_.contains(table.value)) return false;  // no floor
+        storage_.loader.want(owner->tree.root());
+        ++expiries_;  // decided about by the next sweep
+        return false;
+    }
     return owner->tree.empty() || newest_below(owner->schema, newest, owner->tree.floor());
 }
 

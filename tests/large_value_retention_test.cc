@@ -174,6 +174,33 @@ TEST_F(LargeValueRetention, ExpiredOnesGoUnreadAndLiveOnesStay) {
     EXPECT_EQ(store_->verify(), "");
 }
 
+// A table without a retention was not looked at: what was dead when it was taken away stayed in the
+// file for good.
+TEST_F(LargeValueRetention, WhatIsDeadGoesAlsoWhenTheRetentionIsTakenAway) {
+    start();
+    for (std::uint32_t user = 0; user < 30; ++user) put(user, content(user, 20'000));
+    for (std::uint32_t user = 30; user < 400; ++user) put(user, content(user, 500));
+    pass(4);
+    ASSERT_EQ(runs(), 30u);
+    store_->clock.advance_ns(600 * kSecondUs * 1'000);
+    const std::uint64_t floors = counter(Counter::kFloorsMoved);
+    ASSERT_TRUE(store_->run_until([&] { return counter(Counter::kFloorsMoved) > floors; }));
+    const TableAttributes none{};
+    TransactionBytes off;
+    off.operation(OperationKind::kSetTable, table_, {}, std::as_bytes(std::span(&none, 1)));
+    ASSERT_EQ(store_->commit(*client_, off).error, Error::kOk);
+    // Floor and attribute are in the log, and of what was dropped since nothing is in the file.
+    open(store_->disk->power_loss(7));
+    pass(40);
+    EXPECT_EQ(runs(), 0u);
+    EXPECT_TRUE(storage().catalog->find(table_)->tree.empty());
+    EXPECT_GT(counter(Counter::kPagesExpired), 30u * 5 + 370 * 500 / kPageBytes);
+    EXPECT_EQ(store_->rows(table_).size(), 0u);
+    put(1'000, content(1, 20'000));
+    EXPECT_EQ(body(1'000), content(1, 20'000));
+    EXPECT_EQ(store_->verify(), "");
+}
+
 TEST_F(LargeValueRetention, TheTimeOfTheRowIsThatOfItsExtent) {
     start();
     put(1, content(1, 50'000));
