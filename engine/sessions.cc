@@ -25,15 +25,14 @@ Refusal unpacked(const StoredRefusal& stored, std::uint64_t row_number) {
 }  // namespace
 
 Session::Verdict Session::judge(std::uint64_t number, std::uint64_t decided_below) {
+    // Nothing is added to a number that may be the greatest there is: decided_ must never fall.
     if (number == 0) return Verdict::kGap;
     // What the client has the answer to, it will not send again: also where the refusal of the
     // newest number was lost in a crash.
-    if (decided_below > decided_ + 1 && number > decided_ + 1) {
-        decided_ = std::min(decided_below, number) - 1;
-    }
+    if (decided_below != 0) decided_ = std::max(decided_, std::min(decided_below, number) - 1);
     while (!refused_.empty() && refused_.front().number < decided_below) refused_.pop_front();
-    if (number > decided_ + 1) return Verdict::kGap;
-    if (number == decided_ + 1) {
+    if (number - 1 > decided_) return Verdict::kGap;
+    if (number - 1 == decided_) {
         const bool old =
             !refused_.empty() && number - refused_.front().number >= kUndecidedWritesMax;
         return old ? Verdict::kTooFar : Verdict::kNew;

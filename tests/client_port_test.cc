@@ -264,6 +264,39 @@ TEST_F(ClientPortTest, ClientThatCallsEverythingDecidedHarmsItselfAlone) {
     EXPECT_EQ(again.rows(table), store->rows(table));
 }
 
+// The greatest number and one more was 0, and all numbers were new again: each refusal was
+// remembered, until there were more of them than a session can have, and the daemon ended itself. A
+// client needed no right but to read.
+TEST_F(ClientPortTest, GreatestWriteNumberIsTheLastOfItsSession) {
+    SimClient& client = store->connect(Rights::kReader);
+    PlantedRecord record;
+    for (std::uint32_t i = 0; i <= kUndecidedWritesMax; ++i) {
+        record.write_number = record.decided_below = i % 2 == 0 ? ~0ull : 5;
+        const Error error = answer_of(client, record).error;
+        ASSERT_EQ(error, i % 2 == 0 ? Error::kProtocol : Error::kOk) << i;
+        ++record.call_generation;
+    }
+    EXPECT_FALSE(cut_off(client));
+    expect_work_goes_on();
+}
+
+TEST_F(ClientPortTest, RefusalsOfTheGreatestNumberStayBehindWhatIsApplied) {
+    SimClient& client = store->connect(Rights::kWriter);
+    PlantedRecord record;
+    record.write_number = record.decided_below = ~0ull;
+    EXPECT_EQ(answer_of(client, record).error, Error::kProtocol);
+    record.write_number = record.decided_below = 5;
+    ++record.call_generation;
+    EXPECT_EQ(answer_of(client, record).error, Error::kOk);  // decided long ago
+    record.write_number = record.decided_below = ~0ull;
+    record.payload = put_transaction(1, 1);
+    ++record.call_generation;
+    EXPECT_EQ(answer_of(client, record).error, Error::kProtocol);  // as it was decided
+    EXPECT_TRUE(store->rows(table).empty());
+    EXPECT_FALSE(cut_off(client));
+    expect_work_goes_on();
+}
+
 struct Refusal {
     const char* what;
     Bytes payload;
