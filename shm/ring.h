@@ -287,7 +287,7 @@ class RingConsumer {
     // Our own: the one in the segment is for the producers to read, and anyone's to overwrite.
     std::uint32_t position_;
     std::uint32_t ahead_;  // page requests before it are taken; see ahead()
-    std::uint32_t published_;
+    std::uint32_t published_;  // the head that producers were told
     const char* hostile_reason_ = nullptr;
 };
 
@@ -314,6 +314,11 @@ inline const char* RingConsumer::fault(std::uint32_t position, std::uint32_t len
     if (length_bytes < sizeof(RecordHeader)) return "record shorter than its header";
     if (length_bytes > record_bytes_max()) return "record longer than half the ring";
     if (length_bytes > to_end) return "record beyond the end of the ring";
+    // Producers claim no further. One that fills again what was consumed, before it was given back,
+    // would have one look go on for as long as it does.
+    if (position + ring_units(length_bytes) - published_ > ring_size) {
+        return "more records at a time than the ring holds";
+    }
     switch (kind) {
         case RecordKind::kPadding:
             return length_bytes == to_end ? nullptr : "padding that does not end with the ring";

@@ -409,6 +409,34 @@ TEST(Ring, SkippingIsBoundedPerTake) {
     EXPECT_GT(consumer.position(), 0u);
 }
 
+// Two records of half a ring that stand there again as soon as they were skipped kept the engine
+// at one ring: skips were bounded by their number, each of them 2 MiB of lines to zero.
+TEST(Ring, NoMoreThanTheRingHoldsIsTakenBeforeTheHeadMoves) {
+    for (const bool ahead : {false, true}) {
+        TestRing ring;
+        const auto look = [&] {
+            return ahead ? ring.consumer.take_page_request(ring.buffer, ring.taken) : ring.take();
+        };
+        const auto fill = [&] {
+            for (const std::uint32_t unit : {0u, kUnits / 2}) {
+                ring.header_at(unit).kind = RecordKind::kAborted;
+                ring.header_at(unit).length_bytes.store(kSmallRing / 2);
+            }
+        };
+        for (std::uint32_t lap = 1; lap <= 3; ++lap) {
+            fill();
+            EXPECT_EQ(look(), TakeResult::kEmpty);
+            EXPECT_EQ(ring.consumer.position(), lap * kUnits);
+            ring.consumer.publish_head();
+        }
+        fill();
+        EXPECT_EQ(look(), TakeResult::kEmpty);
+        fill();
+        EXPECT_EQ(look(), TakeResult::kHostile) << ahead;
+        EXPECT_EQ(ring.consumer.position(), 4 * kUnits);
+    }
+}
+
 TEST(Ring, ConsumerKeepsItsOwnHead) {
     TestRing ring;
     ASSERT_TRUE(ring.put(RecordKind::kTransaction, 8, 1));
