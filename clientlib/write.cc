@@ -98,6 +98,10 @@ std::string_view too_large(OperationKind kind) {
             return "the ranges of this transaction have more than 200000 rows: erase smaller ones";
         case OperationKind::kCreateTable:
             return "the schema does not fit a row of the catalog: fewer columns, or shorter names";
+        case OperationKind::kUpdate:
+        case OperationKind::kAdd:
+            return "the rows that this transaction changes have more than 16 MiB, each counted as "
+                   "often as it is changed: split it";
         default:
             return "too large: split the transaction";
     }

@@ -14,6 +14,11 @@ namespace {
 // More rows in the ranges of one transaction take too long for one round of the engine.
 constexpr std::uint64_t kRangeRowsMax = 200'000;
 
+// Each change of a row keeps it whole until the transaction is applied. So much is enough for as
+// many changes of rows of one page as a transaction has.
+constexpr std::size_t kChangedBytesMax = 16u << 20;
+static_assert(kChangedBytesMax >= 2 * std::size_t{kOperationsMax} * kPageBytes);
+
 template <class T>
 T load(const std::byte* from) {
     T value;
@@ -47,9 +52,13 @@ std::byte* Arena::take(std::size_t size_bytes) {
         ++block_;
         used_ = 0;
     }
-    if (block_ == blocks_.size()) blocks_.emplace_back(std::max(kBlockBytes, size_bytes));
+    if (block_ == blocks_.size()) {
+        blocks_.emplace_back(std::max(kBlockBytes, size_bytes));
+        held_bytes_ += blocks_.back().size();
+    }
     std::byte* place = blocks_[block_].data() + used_;
     used_ += size_bytes;
+    taken_bytes_ += size_bytes;
     return place;
 }
 
@@ -59,9 +68,15 @@ std::span<const std::byte> Arena::copy(std::span<const std::byte> bytes) {
     return {to, bytes.size()};
 }
 
+// Blocks are passed over where they are too small for what is taken: who chooses the sizes would
+// have ever more of them.
 void Arena::reset() {
     block_ = 0;
     used_ = 0;
+    taken_bytes_ = 0;
+    if (held_bytes_ <= kKeptBytes) return;
+    blocks_.clear();
+    held_bytes_ = 0;
 }
 
 // ---- rows ----
@@ -163,6 +178,7 @@ Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights ri
     operation_ = 0;
     operation_count_ = 0;
     if (payload.size() < sizeof(TransactionHeader)) return refuse(Error::kProtocol);
+    if (payload.size() > kTransactionBytesMax) return refuse(Error::kTooLarge);
     const auto header = load<TransactionHeader>(payload.data());
     durability_ = header.durability;
     operation_count_ = header.operation_count;
@@ -186,6 +202,7 @@ Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights ri
             return refuse(Error::kDenied);
         }
         if (const State state = run(operation); state != State::kReady) return state;
+        if (arena_.taken_bytes() > kChangedBytesMax) return refuse(Error::kTooLarge);
     }
     if (results_.size() > kCallResults) return refuse(Error::kTooLarge);
     return State::kReady;

@@ -471,6 +471,48 @@ TEST_F(LargeValue, TooLargeForThePoolIsRefusedAndNothingChanges) {
     EXPECT_EQ(store_->verify(), "");
 }
 
+// Each change of a row of 500 KB keeps a whole row until the end, where the room for all of them is
+// asked for: a thousand small ones made GBs of a request of one.
+TEST_F(LargeValue, ChangedTooOftenInOneTransactionIsRefusedAtTheChangeThatIsTooMuch) {
+    start(large_store());
+    client_ = &store_->connect(Rights::kAdmin, std::nullopt, 64, 4u << 20);
+    AddBody one{};
+    one.column = kCount;
+    one.delta = 1;
+    TransactionBytes bytes;
+    bytes.operation(OperationKind::kPut, documents_, key_of(1), row_of(1, {}, content(1, 500'000)));
+    for (int i = 0; i < 500; ++i) {
+        bytes.columns(OperationKind::kUpdate, documents_, key_of(1), kTitle, content(2, 8));
+        bytes.add(documents_, key_of(1), one);
+    }
+    const Answer answer = store_->commit(*client_, bytes);
+    EXPECT_EQ(answer.error, Error::kTooLarge);
+    EXPECT_EQ(answer.failed_operation, (16u << 20) / 500'000 + 1);
+    EXPECT_TRUE(store_->rows(documents_).empty());
+}
+
+TEST_F(LargeValue, TransactionLongerThanTheLimitIsRefusedWhateverTheRingCarries) {
+    start(large_store());
+    client_ = &store_->connect(Rights::kAdmin, std::nullopt, 64, 4u << 20);
+    TransactionBytes bytes;
+    for (int i = 0; i < 3; ++i) {
+        bytes.operation(OperationKind::kPut, documents_, key_of(1),
+                        row_of(1, {}, content(1, 400'000)));
+    }
+    EXPECT_EQ(store_->commit(*client_, bytes).error, Error::kTooLarge);
+    EXPECT_TRUE(store_->rows(documents_).empty());
+}
+
+TEST(Arena, KeepsFewMebibytesWhateverSizesAreTaken) {
+    Arena arena;
+    for (std::size_t bytes = 300u << 10; bytes < 310u << 10; bytes += 1u << 10) {
+        for (int i = 0; i < 20; ++i) arena.take(bytes);
+        EXPECT_GT(arena.taken_bytes(), 5u << 20);
+        arena.reset();
+        EXPECT_LE(arena.held_bytes(), Arena::kKeptBytes);
+    }
+}
+
 TEST_F(LargeValue, HasOneWholeFormAndNoOther) {
     const Schema schema = document_schema();
     const Bytes narrow = row_of(1, content(1, 100), content(2, 3'000));
