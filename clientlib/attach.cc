@@ -338,7 +338,9 @@ bool Connection::answered(const Call& call) {
     return is_answered(segment_.calls()[call.slot], call.generation);
 }
 
-Answer Connection::answer(const Call& call) { return read_answer(segment_.calls()[call.slot]); }
+Answer Connection::answer(const Call& call) {
+    return read_answer(segment_.calls()[call.slot], call.generation);
+}
 
 bool Connection::wait_slice(std::span<const AwaitedCall> calls, Deadline deadline) {
     const Deadline until = std::min<Deadline>(deadline, Clock::now() + kWaitSlice);

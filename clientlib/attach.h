@@ -77,6 +77,7 @@ class Connection {
     void forget_call(const Call& call);
 
     bool answered(const Call& call);
+    // Of a call that was answered. kUnknownOutcome: it went with the connection.
     Answer answer(const Call& call);
     // For those that wait for one of several calls.
     AwaitedCall awaited(const Call& call) {

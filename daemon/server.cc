@@ -482,6 +482,8 @@ void Server::release(Connection& connection) {
     if (connection.state == State::kServing) stats_.set(Counter::kClients, --serving_count_);
     if (connection.doorbell) clients_.remove_doorbell(connection.doorbell.number());
     if (connection.block) block_taken_[*connection.block] = false;
+    // It was brought in on the daemon's account, and the client may keep it.
+    if (connection.segment) connection.segment->give_back();
     connections_.erase(connection.id);
 }
 

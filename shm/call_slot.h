@@ -123,6 +123,19 @@ inline Answer read_answer(const CallSlot& slot) {
     return answer;
 }
 
+// The same for a client, whose daemon takes a segment's memory back when it has let go of it: what
+// turns to zeros while it is copied is no answer, and its outcome is not known.
+static_assert(kPageBytes % sizeof(CallSlot) == 0);  // all of a slot goes at one time
+inline Answer read_answer(const CallSlot& slot, std::uint32_t generation) {
+    const Answer answer = read_answer(slot);
+    // Acquire: the generation is loaded behind all that was copied.
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (is_answered(slot, generation)) return answer;
+    Answer gone;
+    gone.error = Error::kUnknownOutcome;
+    return gone;
+}
+
 // ---- engine ----
 
 // The answers of one round to one client. Engine thread only.

@@ -576,4 +576,21 @@ void ClientSegment::announce(std::uint64_t last_number) {
     header().magic.store(kClientMagic, std::memory_order_release);
 }
 
+void ClientSegment::give_back() {
+    const auto offset_of = [this](const void* part) {
+        return static_cast<std::uint64_t>(static_cast<const std::byte*>(part) - base_);
+    };
+    const auto punch = [this](std::uint64_t from, std::uint64_t to) {
+        if (from >= to) return;
+        // Seals do not forbid it. Where it fails, all stays until the client lets go of it.
+        (void)fallocate(memfd_.number(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        static_cast<off_t>(from), static_cast<off_t>(to - from));
+    };
+    // An honest client that has not noticed the end yet claims a place once more: by numbers that
+    // stay.
+    const std::uint64_t control = offset_of(ring_control_) / kPageBytes * kPageBytes;
+    punch(align_up(sizeof(ClientHeader), kPageBytes), control);
+    punch(offset_of(ring_), region_->get_size());
+}
+
 }  // namespace bidstore

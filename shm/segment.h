@@ -167,6 +167,10 @@ class ClientSegment {
     CallSlot* calls() { return calls_; }
     // Writes last_number and the magic: the client may map it from now on.
     void announce(std::uint64_t last_number);
+    // Gives its memory back to the host, but for the pages of header and ring control. A client may
+    // keep descriptor or mapping for as long as it likes; it finds zeros there, and what it writes
+    // is of its own account. The engine has let go of it.
+    void give_back();
 
   private:
     ClientSegment() = default;

@@ -55,6 +55,19 @@ TEST(CallSlot, AnswerOfAnotherGenerationIsNotOurs) {
     EXPECT_FALSE(calls.wait(3, 2, after_ns(1'000'000)));
 }
 
+// Its memory may go between the look and the copy; zeros would read as "ok".
+TEST(CallSlot, AnswerThatGoesWithTheSegmentIsNone) {
+    TestCalls calls;
+    CallSlot& slot = calls.slots[3];
+    const std::int64_t results[] = {5};
+    calls.answers.give(calls.slots.data(), 3, 1, Error::kBelowFloor, 99, 4, results);
+    EXPECT_EQ(read_answer(slot, 1).error, Error::kBelowFloor);
+    ASSERT_TRUE(is_answered(slot, 1));
+    slot.error = slot.failed_operation = slot.result_count = 0;
+    slot.answered_generation.store(0);
+    EXPECT_EQ(read_answer(slot, 1).error, Error::kUnknownOutcome);
+}
+
 TEST(CallSlot, ALoneCallerLingersForItsAnswer) {
     TestCalls calls;
     Linger linger;

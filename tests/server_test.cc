@@ -254,6 +254,34 @@ TEST_F(ServerTest, GivesEachClientItsOwnSlotsAndTakesThemBackAfterDetach) {
     EXPECT_EQ(engine_->seen().back().segment.first_slot, 0u);
 }
 
+// A client that kept the descriptor of its segment, and came again, and again, left what the daemon
+// had brought in each time: the host's memory, on the daemon's account.
+TEST_F(ServerTest, KeptSegmentsHoldNoMemoryOfTheDaemons) {
+    options_.slots_per_client = 64;
+    start();
+    std::vector<ClientSegment> kept;
+    for (int life = 0; life < 3; ++life) {
+        RawClient client(options_.socket);
+        Answer answer = handshake(client, good_hello());
+        ASSERT_EQ(answer.descriptors.size(), 3u);
+        auto segment = ClientSegment::map(std::move(answer.descriptors[1]));
+        ASSERT_TRUE(segment.ok());
+        kept.push_back(std::move(*segment));
+        client.hang_up();
+        ASSERT_TRUE(run_until([&] { return server_->connection_count() == 0; }));
+    }
+    for (ClientSegment& segment : kept) {
+        struct stat status {};
+        ASSERT_EQ(fstat(segment.descriptor(), &status), 0);
+        EXPECT_GT(status.st_size, 4 << 20);
+        EXPECT_LE(status.st_blocks * 512, 3 * kPageBytes);
+        // Who it was, and where it is in its ring, an honest client still finds.
+        EXPECT_EQ(segment.header().last_number, 41u);
+        EXPECT_EQ(segment.ring_control().claim.load() >> 32, 41u);
+        EXPECT_EQ(segment.ring()[0], std::byte{0});
+    }
+}
+
 TEST_F(ServerTest, DoorbellOfAClientWakesTheEngine) {
     start();
     RawClient client(options_.socket);
