@@ -148,6 +148,8 @@ const std::vector<Setting>& settings() {
         number_setting<&Config::max_held_bytes>("max_held_bytes", Kind::kSize, kMiB, kTiB),
         number_setting<&Config::session_age_ns>("session_age", Kind::kTime, kSecond, 3'650 * kDay),
         number_setting<&Config::max_clients>("max_clients", Kind::kCount, 1, 4096),
+        number_setting<&Config::max_clients_per_user>("max_clients_per_user", Kind::kCount, 0,
+                                                      4096),
         number_setting<&Config::slots_per_client>("slots_per_client", Kind::kCount, 1, 4096),
         number_setting<&Config::call_slots_per_client>("call_slots_per_client", Kind::kCount, 32,
                                                        65'536),

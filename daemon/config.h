@@ -56,6 +56,7 @@ struct Config {
     std::uint32_t pin_recent_percent = 50;
     std::uint64_t session_age_ns = 7ull * 86'400'000'000'000;
     std::uint32_t max_clients = 64;
+    std::uint32_t max_clients_per_user = 0;
     std::uint32_t slots_per_client = 128;
     std::uint32_t call_slots_per_client = 512;
     std::uint64_t ring_bytes = 4ull << 20;

@@ -24,10 +24,18 @@ namespace {
 constexpr std::uint64_t kListenerTag = 0;
 constexpr std::uint64_t kEngineTag = 1;
 constexpr std::uint64_t kFirstConnection = 2;
-// Connections in their handshake besides the clients: more are not accepted until some are done.
+// Connections in their handshake besides the clients. Where these are all taken, one that has said
+// nothing for a while makes place for the next: clients say hello as soon as they are connected.
 constexpr std::size_t kHandshakesMax = 64;
-constexpr std::uint64_t kAcceptPauseNs = 100'000'000;
+constexpr std::uint64_t kHelloGraceNs = 20'000'000;
+constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
+constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
+// What the user database says of a user is asked for no more often than this.
+constexpr std::uint64_t kGrantKeptNs = 1'000'000'000;
+constexpr std::size_t kGrantsKeptMax = 1024;
 constexpr std::size_t kWelcomeDescriptors = 3;
+// One in so many places is kept for admins.
+constexpr std::uint32_t kAdminPart = 16;
 
 std::uint64_t now_ns() {
     timespec now{};
@@ -140,6 +148,7 @@ ServerOptions server_options(const Config& config) {
     return {.socket = config.socket,
             .socket_mode = config.socket_mode,
             .max_clients = config.max_clients,
+            .max_clients_per_user = config.max_clients_per_user,
             .slots_per_client = config.slots_per_client,
             .call_slots_per_client = config.call_slots_per_client,
             .ring_bytes = static_cast<std::uint32_t>(config.ring_bytes),
@@ -213,7 +222,7 @@ void Server::stop_accepting() {
 // ---- the loop -----------------------------------------------------------------------------------
 
 void Server::run_once(std::uint64_t wait_ns_max) {
-    std::uint64_t wait_ns = accept_pending_ ? std::min(wait_ns_max, kAcceptPauseNs) : wait_ns_max;
+    std::uint64_t wait_ns = accept_pending_ ? std::min(wait_ns_max, accept_pause_ns_) : wait_ns_max;
     const std::uint64_t begin_ns = now_ns();
     for (const auto& [id, connection] : connections_) {
         if (connection->state != State::kHello && connection->state != State::kAttaching) continue;
@@ -241,7 +250,10 @@ void Server::run_once(std::uint64_t wait_ns_max) {
 // waits for a later round.
 void Server::accept_all() {
     if (now_ns() < accept_again_ns_) return;
-    while (listener_ && connections_.size() < options_.max_clients + kHandshakesMax) {
+    for (std::uint32_t accepts = 0; listener_ && accepts < kAcceptsPerRound; ++accepts) {
+        const bool full = connections_.size() >= options_.max_clients + kHandshakesMax;
+        accept_pause_ns_ = full ? kHelloGraceNs : 0;
+        if (full && !make_place()) return;
         Descriptor accepted(
             accept4(listener_.number(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!accepted) {
@@ -250,6 +262,7 @@ void Server::accept_all() {
             if (!accept_pending_) return;
             log_line(kLogWarning, "a connection waits: " + error_text() +
                                       " (more open files may be allowed by LimitNOFILE)");
+            accept_pause_ns_ = kAcceptPauseNs;
             accept_again_ns_ = now_ns() + kAcceptPauseNs;
             return;
         }
@@ -266,6 +279,30 @@ void Server::accept_all() {
         connection->socket = std::move(accepted);
         connections_.emplace(connection->id, std::move(connection));
     }
+}
+
+// Ends the oldest silent connection of the user that has most of them. False: none is silent for
+// long enough.
+bool Server::make_place() {
+    std::unordered_map<uid_t, std::size_t> silent;
+    for (const auto& [id, connection] : connections_) {
+        if (connection->state == State::kHello) ++silent[connection->user];
+    }
+    Connection* chosen = nullptr;
+    for (const auto& [id, connection] : connections_) {
+        if (connection->state != State::kHello) continue;
+        if (chosen != nullptr) {
+            const std::size_t its = silent[connection->user];
+            const std::size_t most = silent[chosen->user];
+            if (its < most || (its == most && connection->id > chosen->id)) continue;
+        }
+        chosen = connection.get();
+    }
+    if (chosen == nullptr) return false;
+    const std::uint64_t begin_ns = chosen->deadline_ns - options_.handshake_timeout_ns;
+    if (now_ns() - begin_ns < kHelloGraceNs) return false;
+    refuse(*chosen, {Error::kTimedOut, "no hello came, and others wait for its place"});
+    return true;
 }
 
 void Server::on_readable(Connection& connection) {
@@ -307,7 +344,21 @@ void Server::close_late_handshakes(std::uint64_t now) {
 
 // ---- handshake ----------------------------------------------------------------------------------
 
-Status Server::check_hello(Connection& connection, const Hello& hello) const {
+// By the user database, which may be slow, and is asked on the thread that feeds the watchdog.
+std::optional<Rights> Server::granted_to(const Connection& connection) {
+    const std::uint64_t now = now_ns();
+    const std::uint64_t who = std::uint64_t{connection.user} << 32 | connection.group;
+    const auto found = grants_.find(who);
+    if (found != grants_.end() && now - found->second.since_ns < kGrantKeptNs) {
+        return found->second.rights;
+    }
+    if (grants_.size() >= kGrantsKeptMax) grants_.clear();
+    const auto rights = rules_.granted(connection.user, connection.group);
+    grants_[who] = {rights, now};
+    return rights;
+}
+
+Status Server::check_hello(Connection& connection, const Hello& hello) {
     if (hello.magic != kHelloMagic) {
         return {Error::kProtocol, "hello begins with " + hex(hello.magic) + ", not " +
                                       hex(kHelloMagic) + ": this is not a bidstore program"};
@@ -328,14 +379,38 @@ Status Server::check_hello(Connection& connection, const Hello& hello) const {
                                      " asked for: 1 (reader), 2 (writer) and 3 (admin) exist"};
     }
     const auto asked = static_cast<Rights>(hello.rights);
-    const auto granted = rules_.granted(connection.user, connection.group);
+    const auto granted = granted_to(connection);
     if (!granted || *granted < asked) {
         return {Error::kDenied, "user " + std::to_string(connection.user) + " may not be " +
                                     rights_name(asked) + ": add it to \"" + rights_name(asked) +
                                     "s\" in the daemon's config"};
     }
     connection.rights = asked;
-    return {};
+    return check_places(connection, *granted);
+}
+
+// No user has all places, and only those who may administer the last ones.
+Status Server::check_places(const Connection& connection, Rights granted) const {
+    std::uint32_t taken = 0;
+    std::uint32_t own = 0;
+    for (const auto& [id, other] : connections_) {
+        if (!other->block) continue;
+        ++taken;
+        own += other->user == connection.user;
+    }
+    if (granted == Rights::kAdmin) return {};
+    if (options_.max_clients_per_user != 0 && own >= options_.max_clients_per_user) {
+        return {Error::kTooManyClients,
+                "max_clients_per_user = " + std::to_string(options_.max_clients_per_user) +
+                    " of user " + std::to_string(connection.user) +
+                    " are connected: raise it in the daemon's config"};
+    }
+    const std::uint32_t kept = options_.max_clients / kAdminPart;
+    if (kept == 0 || taken < options_.max_clients - kept) return {};
+    return {Error::kTooManyClients, "max_clients = " + std::to_string(options_.max_clients) +
+                                        ", less the " + std::to_string(kept) +
+                                        " that are kept for admins, are connected: raise it in "
+                                        "the daemon's config"};
 }
 
 void Server::on_hello(Connection& connection, const Hello& hello) {

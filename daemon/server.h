@@ -36,6 +36,7 @@ struct ServerOptions {
     std::string socket;
     std::uint32_t socket_mode = 0666;
     std::uint32_t max_clients = 64;
+    std::uint32_t max_clients_per_user = 0;  // admins have no limit; 0: none for others, either
     std::uint32_t slots_per_client = 128;
     std::uint32_t call_slots_per_client = 512;
     std::uint32_t ring_bytes = 4u << 20;
@@ -87,10 +88,13 @@ class Server {
     Status watch(int descriptor, std::uint64_t tag);
 
     void accept_all();
+    bool make_place();
     void on_readable(Connection& connection);
     void on_hello(Connection& connection, const Hello& hello);
     // kOk, or why the Hello is refused.
-    Status check_hello(Connection& connection, const Hello& hello) const;
+    Status check_hello(Connection& connection, const Hello& hello);
+    Status check_places(const Connection& connection, Rights granted) const;
+    std::optional<Rights> granted_to(const Connection& connection);
     Status prepare(Connection& connection);
     void send_attach(Connection& connection);
     void on_engine_events();
@@ -114,7 +118,13 @@ class Server {
     Descriptor listener_;
     std::uint64_t next_id_;
     bool accept_pending_ = false;        // connections may wait to be accepted
+    std::uint64_t accept_pause_ns_ = 0;  // then so long at most
     std::uint64_t accept_again_ns_ = 0;  // after the host ran out of descriptors
+    struct Grant {
+        std::optional<Rights> rights;
+        std::uint64_t since_ns = 0;
+    };
+    std::unordered_map<std::uint64_t, Grant> grants_;  // by user and group
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::vector<bool> block_taken_;
     std::uint32_t serving_count_ = 0;

@@ -87,6 +87,7 @@ TEST_F(ConfigTest, ExampleHasEverySettingAtItsDefault) {
     EXPECT_EQ(example->engine_cpu, defaults->engine_cpu);
     EXPECT_EQ(example->disk, defaults->disk);
     EXPECT_EQ(example->max_clients, defaults->max_clients);
+    EXPECT_EQ(example->max_clients_per_user, defaults->max_clients_per_user);
     EXPECT_EQ(example->slots_per_client, defaults->slots_per_client);
     EXPECT_EQ(example->call_slots_per_client, defaults->call_slots_per_client);
     EXPECT_EQ(example->ring_bytes, defaults->ring_bytes);

@@ -381,6 +381,57 @@ TEST_F(ServerTest, RefusesMoreClientsThanTheLimit) {
     EXPECT_NE(std::string(answer.welcome.message).find("max_clients = 3"), std::string::npos);
 }
 
+TEST_F(ServerTest, KeepsPlacesForAdminsAndForOtherUsers) {
+    config_.admins = {};
+    config_.writers = {std::to_string(geteuid())};
+    options_.max_clients = 16;
+    options_.max_clients_per_user = 0;
+    start();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    const auto next = [&] {
+        clients.push_back(std::make_unique<RawClient>(options_.socket));
+        return handshake(*clients.back(), good_hello());
+    };
+    for (int i = 0; i < 15; ++i) ASSERT_EQ(next().error(), Error::kOk) << i;
+    const Answer last = next();
+    EXPECT_EQ(last.error(), Error::kTooManyClients);
+    EXPECT_NE(std::string(last.welcome.message).find("kept for admins"), std::string::npos);
+    clients.clear();
+    engine_.reset();
+    server_.reset();
+    options_.max_clients_per_user = 2;
+    start();
+    for (int i = 0; i < 2; ++i) ASSERT_EQ(next().error(), Error::kOk) << i;
+    const Answer third = next();
+    EXPECT_EQ(third.error(), Error::kTooManyClients);
+    EXPECT_NE(std::string(third.welcome.message).find("max_clients_per_user = 2"),
+              std::string::npos);
+    clients.clear();
+    engine_.reset();
+    server_.reset();
+    config_.admins = {std::to_string(geteuid())};
+    start();
+    for (int i = 0; i < 16; ++i) ASSERT_EQ(next().error(), Error::kOk) << i;
+    EXPECT_EQ(next().error(), Error::kTooManyClients);
+}
+
+// Connections that said nothing, of a user without any rights, had all places of the handshake for
+// as long as it may take, and again, and again.
+TEST_F(ServerTest, SilentConnectionsMakePlaceForOneThatSpeaks) {
+    options_.handshake_timeout_ns = 60'000'000'000;
+    start();
+    std::vector<std::unique_ptr<RawClient>> silent;
+    for (int i = 0; i < 200; ++i) {
+        silent.push_back(std::make_unique<RawClient>(options_.socket));
+        ASSERT_TRUE(silent.back()->connected);
+    }
+    RawClient client(options_.socket);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kOk);
+    EXPECT_LT(server_->connection_count(), 100u);
+    ASSERT_TRUE(silent.front()->readable());
+    EXPECT_EQ(silent.front()->receive().error(), Error::kTimedOut);
+}
+
 TEST_F(ServerTest, ClosesAConnectionThatSaysNothing) {
     options_.handshake_timeout_ns = 30'000'000;
     start();
