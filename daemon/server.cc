@@ -14,7 +14,6 @@
 #include <cstring>
 #include <utility>
 
-#include "daemon/log.h"
 #include "shm/doorbell.h"
 
 namespace bidstore {
@@ -314,8 +313,7 @@ void Server::on_readable(Connection& connection) {
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return close(connection);
     if (connection.state != State::kHello) {
-        log_line(kLogWarning, "client " + std::to_string(connection.process) +
-                                  " cut off: it sent bytes after its handshake");
+        warn(connection, "client", "cut off: it sent bytes after its handshake");
         stats_.add(Counter::kClientsDropped);
         return close(connection);
     }
@@ -487,9 +485,7 @@ void Server::on_engine_events() {
                 release(connection);
                 break;
             case ClientEvent::Kind::kCutOff:
-                log_line(kLogWarning, "client " + std::to_string(connection.process) + " (user " +
-                                          std::to_string(connection.user) +
-                                          ") cut off: " + event.reason);
+                warn(connection, "client", "cut off: " + event.reason);
                 if (event.why == CutOff::kHostile) stats_.add(Counter::kClientsDropped);
                 close(connection);
                 break;
@@ -512,8 +508,7 @@ void Server::on_attached(Connection& connection, const ClientEvent& event) {
     stats_.set(Counter::kClients, ++serving_count_);
     Status status = welcome(connection);
     if (status) return;
-    log_line(kLogWarning, "client " + std::to_string(connection.process) +
-                              " not welcomed: " + status.failure().what);
+    warn(connection, "client", "not welcomed: " + status.failure().what);
     close(connection);
 }
 
@@ -531,11 +526,16 @@ Status Server::welcome(Connection& connection) {
 
 // ---- ends ---------------------------------------------------------------------------------------
 
+void Server::warn(const Connection& connection, const char* who, const std::string& what) {
+    log_.warn(connection.user,
+              std::string(who) + " " + std::to_string(connection.process) + " (user " +
+                  std::to_string(connection.user) + ") " + what,
+              now_ns());
+}
+
 void Server::refuse(Connection& connection, const Failure& failure) {
     stats_.add(Counter::kClientsRefused);
-    log_line(kLogWarning, "connection of process " + std::to_string(connection.process) +
-                              " (user " + std::to_string(connection.user) +
-                              ") refused: " + failure.what);
+    warn(connection, "connection of process", "refused: " + failure.what);
     send_welcome(connection.socket.number(),
                  make_welcome(failure.code, connection.session, failure.what), {});
     close(connection);

@@ -27,6 +27,7 @@
 
 #include "daemon/access.h"
 #include "daemon/host_clients.h"
+#include "daemon/log.h"
 #include "shm/segment.h"
 #include "shm/stats.h"
 
@@ -101,6 +102,7 @@ class Server {
     void on_attached(Connection& connection, const ClientEvent& event);
     Status welcome(Connection& connection);
 
+    void warn(const Connection& connection, const char* who, const std::string& what);
     void refuse(Connection& connection, const Failure& failure);
     // Ends a connection in whatever state it is.
     void close(Connection& connection);
@@ -114,6 +116,7 @@ class Server {
     PoolSegment& pool_;
     HostClients& clients_;
     StatsWriter stats_;
+    PeerLog log_;
     Descriptor events_;  // epoll
     Descriptor listener_;
     std::uint64_t next_id_;
