@@ -328,6 +328,11 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
     const auto known = std::find_if(sessions_.begin(), sessions_.end(), [&](const auto& other) {
         return other->id() == command.session;
     });
+    // One that has applied nothing yet has no row.
+    if (known != sessions_.end() && (*known)->uid() != command.uid) {
+        clients_.attached(command.client_id, Error::kDenied, 0);
+        return true;
+    }
     Session* owner = known != sessions_.end() ? known->get() : session.get();
     if (owner == session.get()) {
         if (row.found) owner->load(key.data(), row.value);

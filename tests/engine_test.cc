@@ -549,5 +549,20 @@ TEST_F(EngineTest, SessionBelongsToItsUser) {
     EXPECT_TRUE(store->clients.cut_off_clients.empty());
 }
 
+// It has no row before something was applied.
+TEST_F(EngineTest, SessionOfOneThatJustLeftBelongsToItsUser) {
+    start();
+    SessionId session;
+    session.bytes[3] = 9;
+    store->disconnect(store->connect(Rights::kWriter, session));
+    SimClient thief(1000, 200, session, Rights::kWriter);
+    ClientCommand command = thief.attach_command();
+    command.uid = 4711;
+    store->clients.commands.push_back(command);
+    ASSERT_TRUE(
+        store->run_until([&] { return store->clients.attach_answers.contains(thief.id()); }));
+    EXPECT_EQ(store->clients.attach_answers.at(thief.id()).first, Error::kDenied);
+}
+
 }  // namespace
 }  // namespace bidstore
