@@ -85,7 +85,7 @@ Result<std::unique_ptr<Disk>> open_disk(DiskKind kind, FileSet files) {
 class Service {
   public:
     explicit Service(const Config& config) : config_(config) {}
-    Status start();
+    Status start(const DiskOver& over);
     ExitCode run();
 
   private:
@@ -117,7 +117,7 @@ class Service {
     std::uint64_t next_watchdog_ns_ = 0;
 };
 
-Status Service::start() {
+Status Service::start(const DiskOver& over) {
     raise_descriptor_limit();
     auto signals = catch_stop_signals();
     if (!signals) return signals.failure();
@@ -131,7 +131,7 @@ Status Service::start() {
     if (!files) return files.failure();
     auto disk = open_disk(config_.disk, std::move(*files));
     if (!disk) return disk.failure();
-    disk_ = std::move(*disk);
+    disk_ = over ? over(std::move(*disk)) : std::move(*disk);
 
     PoolShape shape = pool_shape(config_);
     shape.instance_id = random_instance();
@@ -303,9 +303,9 @@ ExitCode exit_code_of(Error error) {
     }
 }
 
-ExitCode run_service(const Config& config) {
+ExitCode run_service(const Config& config, const DiskOver& over) {
     Service service(config);
-    if (Status status = service.start(); !status) {
+    if (Status status = service.start(over); !status) {
         log_line(kLogError, status.failure().what);
         return exit_code_of(status.error());
     }

@@ -6,7 +6,11 @@
 // Who: main, once.
 #pragma once
 
+#include <functional>
+#include <memory>
+
 #include "daemon/config.h"
+#include "engine/disk.h"
 
 namespace bidstore {
 
@@ -19,8 +23,12 @@ enum class ExitCode : int {
     kSpaceLost = 4,    // --verify: damage that no row is concerned by
 };
 
+// What stands between the engine and the disk of its files; that of a test, which ends the process
+// at an operation of its choice.
+using DiskOver = std::function<std::unique_ptr<Disk>(std::unique_ptr<Disk>)>;
+
 // Runs the daemon in the calling thread, plus one for the engine. Errors are logged.
-ExitCode run_service(const Config& config);
+ExitCode run_service(const Config& config, const DiskOver& over = {});
 
 // How a failure at start is answered for.
 ExitCode exit_code_of(Error error);

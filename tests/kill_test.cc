@@ -1,7 +1,7 @@
-// SIGKILL and SIGSTOP at any moment, of the daemon and of its clients: nothing acknowledged is
-// lost, every write counts once, and the others go on.
+// SIGKILL and SIGSTOP of clients at any moment: nothing acknowledged is lost, every write counts
+// once, and the others go on. (Of the daemon: kill_campaign_test.cc.)
 //
-// BIDSTORE_KILLS=N kills N times instead of 8. Moments are random; the seed is part of a failure.
+// Moments are random; the seed is part of a failure.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -29,17 +28,12 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kShared = 1'000'000;  // id of the counter that all writers add to
-constexpr std::uint32_t kInFlight = 4;        // of a writer's writes: one waits, the rest fly
-
-int kills_wanted() {
-    const char* text = std::getenv("BIDSTORE_KILLS");
-    return text != nullptr ? std::max(1, std::atoi(text)) : 8;
-}
+constexpr int kKills = 8;
+constexpr std::uint32_t kInFlight = 4;  // of a writer's writes: one waits, the rest fly
 
 // Seen by the test and by what it forked.
 struct Shared {
     std::atomic<bool> stop{false};
-    std::atomic<std::uint64_t> allowed{~std::uint64_t{0}};  // writes of all writers, about
     std::atomic<std::uint64_t> acknowledged{0};
     std::atomic<std::uint64_t> looks{0};
 };
@@ -93,10 +87,6 @@ std::string write_on(Store& store, Shared& shared, const std::string& journal_pa
         return "";
     };
     for (std::uint64_t number = 0; !shared.stop; ++number) {
-        while (shared.acknowledged >= shared.allowed && !shared.stop) {
-            if (std::string why = settle(0); !why.empty()) return why;
-            std::this_thread::sleep_for(1ms);
-        }
         const Transaction write = numbered_write(counters, events, writer, number);
         auto pending = store.submit(write, soon());
         if (!pending.ok()) return pending.failure().what;
@@ -125,86 +115,6 @@ int writer_process(const std::string& socket, Shared& shared, const std::string&
     }
     return failures[0].empty() && failures[1].empty() ? 0 : 1;
 }
-
-// What is in the store against what was acknowledged before the snapshot was taken.
-class Audit {
-  public:
-    Audit(Store& store, std::string journals, std::uint32_t writers)
-        : store_(store),
-          reader_(need(store.reader())),
-          counters_(need(store.open<Counted>(soon()))),
-          events_(need(store.open<Event>(soon()))),
-          journals_(std::move(journals)),
-          writers_(writers) {}
-
-    // complete: the writers are done, so there is nothing but what was acknowledged.
-    void run(bool complete) {
-        std::vector<std::vector<std::uint64_t>> acknowledged;
-        for (std::uint32_t writer = 0; writer < writers_; ++writer) {
-            acknowledged.push_back(AckJournal::read(journals_ + std::to_string(writer)));
-        }
-        // Readers go on reading the pool of a daemon that was killed until they notice, a little
-        // later; asked for statistics, the store looks at once.
-        need(store_.stats(soon()));
-        const auto seen = need(
-            read_once(reader_, soon(), [&](const Snapshot& snapshot) { return look(snapshot); }));
-        std::uint64_t sum = 0;
-        for (std::uint32_t writer = 0; writer < writers_; ++writer) {
-            SCOPED_TRACE("writer " + std::to_string(writer));
-            check(seen.numbers[writer], acknowledged[writer], complete);
-            EXPECT_EQ(seen.counters[writer], seen.numbers[writer].size());
-            sum += seen.numbers[writer].size();
-        }
-        EXPECT_EQ(seen.shared, sum);
-    }
-
-  private:
-    struct Seen {
-        std::vector<std::vector<std::uint64_t>> numbers;  // of the rows, per writer
-        std::vector<std::uint64_t> counters;
-        std::uint64_t shared = 0;
-    };
-
-    Result<Seen> look(const Snapshot& snapshot) const {
-        Seen seen;
-        seen.numbers.resize(writers_);
-        auto cursor = events_.scan(snapshot);
-        while (cursor.next()) {
-            const auto row = cursor.copy();
-            if (!row.ok()) return row.failure();
-            EXPECT_EQ(row->text.size(), 6 + std::to_string(row->time).size() + row->time % 200);
-            seen.numbers.at(row->source).push_back(row->time);
-        }
-        if (Status status = cursor.status(); !status.ok()) return status.failure();
-        for (std::uint64_t writer = 0; writer < writers_; ++writer) {
-            const auto row = counters_.get(snapshot, writer);
-            if (!row.ok()) return row.failure();
-            seen.counters.push_back(*row ? static_cast<std::uint64_t>((*row)->amount) : 0);
-        }
-        const auto row = counters_.get(snapshot, kShared);
-        if (!row.ok()) return row.failure();
-        seen.shared = *row ? static_cast<std::uint64_t>((*row)->amount) : 0;
-        return seen;
-    }
-
-    // Rows come in the order of their numbers, and a writer's writes are applied in order: what is
-    // there is 0 to some number without a gap.
-    static void check(const std::vector<std::uint64_t>& rows,
-                      const std::vector<std::uint64_t>& acknowledged, bool complete) {
-        for (std::uint64_t i = 0; i < rows.size(); ++i) ASSERT_EQ(rows[i], i);
-        for (const std::uint64_t number : acknowledged) {
-            ASSERT_LT(number, rows.size()) << "an acknowledged write is lost";
-        }
-        EXPECT_TRUE(!complete || rows.size() == acknowledged.size());
-    }
-
-    Store& store_;
-    Reader reader_;
-    Table<Counted> counters_;
-    Table<Event> events_;
-    std::string journals_;
-    std::uint32_t writers_;
-};
 
 class Kill : public testing::Test {
   protected:
@@ -245,60 +155,6 @@ class Kill : public testing::Test {
     RealDaemon daemon_;
     std::optional<Store> store_;
 };
-
-// ---- the daemon is killed -----------------------------------------------------------------------
-
-TEST_F(Kill, DaemonLosesNothingAcknowledgedAndCountsEveryWriteOnce) {
-    // The audit reads all that there is under one snapshot, and what it has read stays in the pool.
-    constexpr std::uint64_t kWritesPerKill = 4000;
-    const int pool_mib = std::min(4096, 32 + 2 * kills_wanted());
-    begin({"checkpoint_interval=100ms", "pool_bytes=" + std::to_string(pool_mib) + "MiB"});
-    std::vector<Process> writers;
-    for (std::uint32_t first : {0u, 2u}) {
-        writers.push_back(Process::fork(
-            [&] { return writer_process(daemon_.socket(), *shared_, journals(), first); }));
-    }
-    Audit audit(*store_, journals(), 4);
-    for (int kill = 0; kill < kills_wanted(); ++kill) {
-        SCOPED_TRACE("kill " + std::to_string(kill));
-        // The writers go on by themselves, or this never comes.
-        const std::uint64_t before = shared_->acknowledged;
-        shared_->allowed = before + kWritesPerKill;
-        ASSERT_TRUE(eventually([&] { return shared_->acknowledged > before; }));
-        std::this_thread::sleep_for(some_time(1, 400));
-        daemon_.kill();
-        ASSERT_TRUE(daemon_.start());
-        audit.run(false);
-        if (HasFatalFailure()) return;
-    }
-    shared_->stop = true;
-    for (Process& writer : writers) EXPECT_EQ(writer.wait(), 0);
-    audit.run(true);
-    EXPECT_GT(shared_->acknowledged, 100u);
-    EXPECT_EQ(daemon_.stop(), 0);
-    ASSERT_TRUE(daemon_.start());
-    audit.run(true);
-    expect_rest();
-}
-
-TEST_F(Kill, DaemonKilledDuringItsRecoveryRecoversAllTheSame) {
-    begin({"checkpoint_interval=1h"});
-    Process writer =
-        Process::fork([&] { return writer_process(daemon_.socket(), *shared_, journals(), 0); });
-    ASSERT_TRUE(eventually([&] { return shared_->acknowledged > 500; }));
-    daemon_.kill();
-    for (int kill = 0; kill < 10; ++kill) {
-        Process again = Process::run(daemon_.command(), directory_.file("log"));
-        std::this_thread::sleep_for(some_time(0, 60));
-        again.kill();
-    }
-    ASSERT_TRUE(daemon_.start());
-    Audit audit(*store_, journals(), 2);
-    audit.run(false);
-    shared_->stop = true;
-    EXPECT_EQ(writer.wait(), 0);
-    audit.run(true);
-}
 
 // ---- clients are killed -------------------------------------------------------------------------
 
@@ -373,7 +229,7 @@ TEST_F(Kill, ClientsKilledWhileTheyWriteAndReadLeaveNothingBehind) {
     begin({"max_clients=6"});
     {
         Undisturbed undisturbed(*store_);
-        for (int round = 0; round < kills_wanted(); ++round) {
+        for (int round = 0; round < kKills; ++round) {
             SharedMemory<Shared> nobody_stops;
             Process writer = Process::fork([&] {
                 return writer_process(daemon_.socket(), *nobody_stops, journals(),

@@ -257,7 +257,7 @@ RealDaemon::RealDaemon(std::string directory, std::vector<std::string> settings)
 
 // Small, so that starting takes little; what a test wants otherwise comes after and wins.
 std::vector<std::string> RealDaemon::command() const {
-    std::vector<std::string> words = {BIDSTORE_BINARY_DIR "/bidstored", "--dev", directory_};
+    std::vector<std::string> words = {program_, "--dev", directory_};
     std::vector<std::string> all = {"pool_bytes=32MiB", "max_data_bytes=1GiB",
                                     "log_segment_bytes=1MiB"};
     all.insert(all.end(), settings_.begin(), settings_.end());
@@ -275,11 +275,15 @@ void RealDaemon::spawn() {
 }
 
 bool RealDaemon::start() {
-    spawn();
-    const bool heard = eventually([&] { return logged("serving on ") || !process_.running(); });
-    if (heard && process_.running()) return true;
+    if (start_or_end()) return true;
     ADD_FAILURE() << "the daemon does not serve; it says:\n" << log();
     return false;
+}
+
+bool RealDaemon::start_or_end() {
+    spawn();
+    const bool heard = eventually([&] { return logged("serving on ") || !process_.running(); });
+    return heard && process_.running();
 }
 
 ExitStatus RealDaemon::start_and_fail() {

@@ -109,8 +109,12 @@ class RealDaemon {
 
     // True once it serves; otherwise it is a failure of the test, with the log.
     bool start();
+    // The same where it may end before it serves: false then.
+    bool start_or_end();
     // Starts it where it is expected to refuse: how it ended.
     ExitStatus start_and_fail();
+    // How it ended by itself; nothing when it goes on until the end of this time.
+    std::optional<ExitStatus> wait(std::chrono::milliseconds end) { return process_.wait(end); }
     void kill() { process_.kill(); }
     // SIGTERM; how it ended.
     ExitStatus stop();
@@ -118,7 +122,10 @@ class RealDaemon {
     void pause() const;
     void resume() const;
 
+    // The newest of two values wins, from the next start on.
     void set(const std::string& setting) { settings_.push_back(setting); }
+    // Another program than bidstored, which takes the same arguments: of build/tests.
+    void run_as(const std::string& program) { program_ = BIDSTORE_BUILD_DIR "/tests/" + program; }
     bool running() { return process_.running(); }
     pid_t pid() const { return process_.pid(); }
     const std::string& directory() const { return directory_; }
@@ -134,6 +141,7 @@ class RealDaemon {
     WorkDirectory own_;
     std::string directory_;
     std::vector<std::string> settings_;
+    std::string program_ = BIDSTORE_BINARY_DIR "/bidstored";
     Process process_;
     std::size_t log_begin_ = 0;
 };

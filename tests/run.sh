@@ -16,6 +16,9 @@
 #                                           seed, else the clock does, and it is printed
 #   bash tests/run.sh --hostile SECONDS     clients that mean harm beside honest ones, with a daemon
 #                                           under the address sanitizer; SEED=N repeats one
+#   bash tests/run.sh --kills [N]           kills the daemon N times in a row under load, 1000 if
+#                                           not said, and holds what is left against notes kept
+#                                           outside of it; SEED=N repeats the choices of one
 #   bash tests/run.sh --fuzz [SECONDS]      each fuzz target (tests/fuzz_*.cc) for so many seconds,
 #                                           12 unless said; what it finds stays in build/fuzz/found
 #   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
@@ -129,6 +132,17 @@ run_hostile() {  # SECONDS
     fi
 }
 
+run_kills() {  # N
+    configure build/debug Debug none
+    build build/debug --target kill_campaign_test
+    if BIDSTORE_KILLS="$1" ${SEED:+env BIDSTORE_KILL_SEED="$SEED"} \
+        build/debug/tests/kill_campaign_test </dev/null; then
+        passed_total=1
+    else
+        failed_total=1
+    fi
+}
+
 stage_thread() {
     launcher=("${fixed_layout[@]}")
     configure build/thread Debug thread -DBIDSTORE_BENCH=OFF
@@ -211,6 +225,7 @@ run_simulation() {  # HOURS
 mode=default
 hours=0
 seconds=0
+kills=0
 select=()
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -229,6 +244,13 @@ while [[ $# -gt 0 ]]; do
             seconds=12
             if [[ "${2:-}" =~ ^[0-9]+$ ]]; then
                 seconds="$2"
+                shift
+            fi ;;
+        --kills)
+            mode=kills
+            kills=1000
+            if [[ "${2:-}" =~ ^[1-9][0-9]*$ ]]; then
+                kills="$2"
                 shift
             fi ;;
         --hostile)
@@ -264,6 +286,7 @@ case "$mode" in
     thread) stage_thread ;;
     sim) run_simulation "$hours" ;;
     hostile) run_hostile "$seconds" ;;
+    kills) run_kills "$kills" ;;
     fuzz) run_fuzz "$seconds" ;;
     default)
         stage_plain Debug build/debug

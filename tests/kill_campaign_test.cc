@@ -1,0 +1,503 @@
+// The daemon is killed many times in a row, under load: at random moments, and at every operation
+// on its files (FailpointDisk), those of its recoveries included. After each kill the next life's
+// content is held against notes that were kept outside of the store (kill_oracle.h).
+//
+// BIDSTORE_KILLS=N kills N times instead of 30, BIDSTORE_KILL_SEED=N repeats the choices of a
+// failure: what is killed where, and when. What the processes have done by then is not repeated.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "clientlib/compact.h"
+#include "clientlib/load.h"
+#include "tests/failpoint_disk.h"
+#include "tests/kill_oracle.h"
+#include "tests/shared_memory.h"
+
+namespace bidstore {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::size_t kInFlight = 4;  // of a writer's writes
+constexpr std::uint32_t kWritersPerProcess = 2;
+constexpr std::uint64_t kMiB = 1u << 20;
+constexpr std::uint64_t kRecoveryLogBytes = 4 * kMiB;
+
+std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
+    const char* text = std::getenv(name);
+    return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+// ---- processes ----------------------------------------------------------------------------------
+
+// Writes until told to stop; every write must be answered as it ought to be. Says what was not.
+class CampaignWriter {
+  public:
+    CampaignWriter(Store& store, KillNotes& notes, std::uint32_t writer)
+        : store_(store), notes_(notes), mine_(notes.writers[writer]), writer_(writer) {}
+
+    std::string run() {
+        const KillTables tables(store_);
+        for (std::uint64_t number = 0; !notes_.stop; ++number) {
+            if (number % 16 == 9) {
+                send(refused_write(tables, writer_), Error::kPrecondition);
+            }
+            if (number % 8 == 5) send_relaxed(tables, number / 8 + 1);
+            mine_.submitted = number + 1;
+            send(numbered_write(tables, writer_, number), Error::kOk, number + 1);
+            settle(kInFlight);
+            if (!wrong_.empty()) return wrong_;
+        }
+        settle(0);
+        return wrong_;
+    }
+
+  private:
+    struct Flying {
+        Pending pending;
+        Error expected = Error::kOk;
+        std::uint64_t acknowledges = 0;  // numbers below it; 0: none
+    };
+
+    void send(const Transaction& write, Error expected, std::uint64_t acknowledges = 0,
+              Durability durability = Durability::kDurable) {
+        auto pending = store_.submit(write, soon(), durability);
+        if (!pending.ok()) return fail("submit", pending.failure());
+        flying_.push_back({std::move(*pending), expected, acknowledges});
+    }
+    // Its answer says nothing of what a crash leaves.
+    void send_relaxed(const KillTables& tables, std::uint64_t number) {
+        mine_.relaxed = number;
+        Transaction write;
+        write.put(tables.counted, {.id = kRelaxedIds + writer_,
+                                   .amount = static_cast<std::int64_t>(number),
+                                   .round = number});
+        send(write, Error::kOk, 0, Durability::kRelaxed);
+    }
+    void settle(std::size_t left) {
+        while (flying_.size() > left && wrong_.empty()) {
+            Flying& oldest = flying_.front();
+            const auto result = oldest.pending.wait(soon());
+            if (result.error() != oldest.expected) {
+                if (result.ok())
+                    wrong_ = "a write that had to be refused was not";
+                else
+                    fail("wait", result.failure());
+                return;
+            }
+            if (oldest.expected != Error::kOk) ++notes_.refused;
+            if (oldest.acknowledges != 0) mine_.acknowledged = oldest.acknowledges;
+            flying_.pop_front();
+        }
+    }
+    void fail(const char* what, const Failure& failure) {
+        wrong_ =
+            std::string(what) + ": " + std::string(error_name(failure.code)) + ": " + failure.what;
+    }
+
+    Store& store_;
+    KillNotes& notes_;
+    KillNotes::Writer& mine_;
+    std::uint32_t writer_;
+    std::deque<Flying> flying_;
+    std::string wrong_;
+};
+
+int writer_process(const AttachOptions& options, KillNotes& notes, std::uint32_t first) {
+    Store store = need(Store::attach(options, soon()));
+    std::array<std::string, kWritersPerProcess> wrong;
+    std::vector<std::thread> threads;
+    for (std::uint32_t i = 0; i < kWritersPerProcess; ++i) {
+        threads.emplace_back([&, i] { wrong[i] = CampaignWriter(store, notes, first + i).run(); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const std::string& text : wrong) {
+        if (!text.empty()) ::dprintf(2, "a writer gives up: %s\n", text.c_str());
+    }
+    return wrong[0].empty() && wrong[1].empty() ? 0 : 1;
+}
+
+// What moves between accounts is never seen half.
+int reader_process(const AttachOptions& options, KillNotes& notes) {
+    Store store = need(Store::attach(options, soon()));
+    Reader reader = need(store.reader());
+    const auto counted = need(store.open<Counted>(soon()));
+    while (!notes.stop) {
+        const auto sum = read_once(reader, soon(), [&](const Snapshot& snapshot) {
+            std::int64_t all = 0;
+            auto cursor = counted.scan(snapshot, counted.prefix(kAccountIds), {});
+            while (cursor.next()) all += cursor.row().get<&Counted::amount>();
+            return cursor.status().ok() ? Result<std::int64_t>(all) : cursor.status().failure();
+        });
+        if (!sum.ok()) {
+            ::dprintf(2, "a reader gives up: %s\n", sum.failure().what.c_str());
+            return 1;
+        }
+        if (*sum != 0) return 2;
+        ++notes.looks;
+    }
+    return 0;
+}
+
+// Loads a table, drops it, gives its space back, and lets rows grow old, again and again.
+class Keeper {
+  public:
+    Keeper(AttachOptions options, KillNotes& notes)
+        : options_(std::move(options)),
+          notes_(notes),
+          store_(need(Store::attach(options_, soon()))) {}
+
+    int run() {
+        const auto aging = need(store_.open<Aging>(soon()));
+        for (std::uint64_t generation = 1; !notes_.stop; ++generation) {
+            notes_.load_begun = generation;
+            if (load(generation)) notes_.load_done = generation;
+            age(aging);
+            notes_.drop_begun = generation;
+            if (!drop()) return 1;
+            notes_.drop_done = generation;
+            compact();
+        }
+        return 0;
+    }
+
+  private:
+    bool load(std::uint64_t generation) {
+        auto load = TableLoad::begin(options_, need(Description<Loaded>::schema()), soon());
+        if (!load.ok()) return false;
+        for (std::uint64_t id = 0; id < kLoadedRows; ++id) {
+            const EncodedRow<Loaded> row(
+                {.id = id, .generation = generation, .pad = loaded_pad(generation, id)});
+            if (!load->add(row.key(), row.value(), soon()).ok()) return false;
+        }
+        return load->finish(soon()).ok();
+    }
+    void age(const Table<Aging>& aging) {
+        const auto now_us =
+            static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
+                                           std::chrono::system_clock::now().time_since_epoch())
+                                           .count());
+        for (std::uint64_t i = 0; i < 5; ++i) {
+            Transaction rows;
+            for (std::uint64_t time = now_us + 20 * i; time < now_us + 20 * i + 20; ++time) {
+                const std::string text = aging_text(time);
+                rows.put(aging, {.time = time, .text = text});
+            }
+            need(store_.commit(rows, soon()));
+        }
+    }
+    bool drop() {
+        for (;;) {
+            // A daemon that died is noticed first: its catalog is that of before the load's end.
+            need(store_.stats(soon()));
+            const Status status = store_.drop_table("loaded", soon());
+            if (status.ok() || status.error() == Error::kNoSuchTable) return true;
+            if (status.error() == Error::kDisconnected) continue;
+            ::dprintf(2, "the keeper gives up: %s\n", status.failure().what.c_str());
+            return false;
+        }
+    }
+    void compact() {
+        auto compaction = Compaction::begin(options_, soon());
+        for (int i = 0; compaction.ok() && i < 30; ++i) {
+            const auto step = compaction->step(64, soon());
+            if (!step.ok() || step->state == CompactState::kDone) break;
+            if (step->state == CompactState::kWaiting) std::this_thread::sleep_for(3ms);
+        }
+        ++notes_.compactions;
+    }
+
+    AttachOptions options_;
+    KillNotes& notes_;
+    Store store_;
+};
+
+// ---- the campaign -------------------------------------------------------------------------------
+
+struct Chance {
+    DiskStep step;
+    std::uint64_t most;  // operations of a life in which it is looked for
+};
+// The first ones of a life belong to its recovery.
+constexpr Chance kChances[] = {
+    {DiskStep::kAny, 40},        {DiskStep::kAny, 400},
+    {DiskStep::kLogWrite, 300},  {DiskStep::kLogRead, 6},
+    {DiskStep::kLogSync, 2},     {DiskStep::kJournalWrite, 30},
+    {DiskStep::kJournalSync, 6}, {DiskStep::kSuperblockWrite, 12},
+    {DiskStep::kPageWrite, 60},  {DiskStep::kPageRead, 20},
+    {DiskStep::kDataSync, 14},   {DiskStep::kGrow, 2},
+    {DiskStep::kPunch, 2},       {DiskStep::kCut, 2},
+};
+
+class KillCampaign : public testing::Test {
+  protected:
+    KillCampaign()
+        : seed_(number_from("BIDSTORE_KILL_SEED", std::random_device{}())),
+          kills_wanted_(number_from("BIDSTORE_KILLS", 30)),
+          random_(seed_),
+          trace_(__FILE__, __LINE__, "BIDSTORE_KILL_SEED=" + std::to_string(seed_)) {
+        std::printf("%llu kills, BIDSTORE_KILL_SEED=%llu\n",
+                    static_cast<unsigned long long>(kills_wanted_),
+                    static_cast<unsigned long long>(seed_));
+        daemon_.run_as("failpoint_daemon");
+        for (const char* setting : {"pool_bytes=16MiB", "log_segment_bytes=1MiB",
+                                    "log_segment_count=12", "recovery_log_bytes=4MiB"}) {
+            daemon_.set(setting);
+        }
+    }
+    void TearDown() override {
+        if (HasFailure()) std::printf("the daemon says:\n%s\n", daemon_.log().c_str());
+    }
+
+    std::uint64_t any(std::uint64_t below) { return random_() % below; }
+    bool one_in(std::uint64_t of) { return any(of) == 0; }
+    AttachOptions options(Rights rights) const {
+        return {.socket = daemon_.socket(), .rights = rights, .wait_for_daemon = true};
+    }
+    Failpoint some_failpoint() {
+        const Chance& chance = kChances[any(std::size(kChances))];
+        return {chance.step, 1 + any(chance.most),
+                static_cast<DiskMoment>(any(kDiskMomentNames.size()))};
+    }
+    void set_failpoint(const Failpoint& failpoint) const {
+        std::ofstream(daemon_.directory() + "/failpoint") << failpoint.text() << '\n';
+    }
+
+    // One life that ends at a failpoint or, where that does not come, at a moment of ours.
+    void live_to_failpoint(const Failpoint& failpoint) {
+        SCOPED_TRACE("killed at " + failpoint.text());
+        set_failpoint(failpoint);
+        const bool served = daemon_.start_or_end();
+        const auto status = daemon_.wait(served ? 600ms : 0ms);
+        if (status) {
+            ASSERT_EQ(*status, 128 + SIGKILL) << "it ended by itself";
+            ++reached_[failpoint.step][static_cast<std::size_t>(failpoint.moment)];
+            in_recovery_ += !served;
+        } else {
+            daemon_.kill();
+        }
+        std::filesystem::remove(daemon_.directory() + "/failpoint");
+        ++kills_;
+    }
+    // What the next lives are told.
+    void choose_settings() {
+        const char* const intervals[] = {"20ms", "200ms", "1h"};
+        daemon_.set(std::string("checkpoint_interval=") + intervals[any(3)]);
+        daemon_.set(one_in(3) ? "disk=threads" : "disk=auto");
+    }
+    void verify_files() {
+        std::vector<std::string> command = daemon_.command();
+        command[0] = BIDSTORE_BINARY_DIR "/bidstored";
+        command.push_back("--verify");
+        const Finished verified = run_to_end(command);
+        ASSERT_EQ(verified.status, 0) << verified.output;
+    }
+
+    void start_writers(std::size_t place) {
+        const std::uint32_t first = writers_;
+        writers_ += kWritersPerProcess;
+        ASSERT_LE(writers_, kWritersMax);
+        first_writers_[place] = first;
+        processes_[place] = Process::fork(
+            [this, first] { return writer_process(options(Rights::kWriter), *notes_, first); });
+    }
+    // Others come in the place of those that were killed. What these had sent is in or never will
+    // be, since the daemon that they sent it to is gone, too, and the audit saw what is left.
+    void replace_killed(KillAudit& audit) {
+        if (!killed_place_) return;
+        const std::uint32_t first = first_writers_[*killed_place_];
+        for (std::uint32_t i = 0; i < kWritersPerProcess; ++i) audit.bury(first + i);
+        start_writers(*killed_place_);
+        killed_place_.reset();
+        ++writers_killed_;
+    }
+    std::uint64_t acknowledged() const {
+        std::uint64_t sum = 0;
+        for (std::uint32_t i = 0; i < writers_; ++i) sum += notes_->writers[i].acknowledged;
+        return sum;
+    }
+    void make_store();
+    void expect_recovery_within_bounds();
+    void live_under_audit(KillAudit& audit);
+    void expect_rest();
+    void report() const;
+
+    std::uint64_t seed_;
+    std::uint64_t kills_wanted_;
+    std::mt19937_64 random_;
+    testing::ScopedTrace trace_;
+    SharedMemory<KillNotes> notes_;
+    RealDaemon daemon_;
+    std::optional<Store> store_;
+    std::array<Process, 2> processes_;
+    std::array<std::uint32_t, 2> first_writers_{};
+    std::optional<std::size_t> killed_place_;  // of processes_
+    std::uint32_t writers_ = 0;
+
+    std::uint64_t kills_ = 0;
+    std::uint64_t in_recovery_ = 0;
+    std::uint64_t audits_ = 0;
+    std::uint64_t verified_ = 0;
+    std::uint64_t writers_killed_ = 0;
+    std::uint64_t longest_recovery_ns_ = 0;
+    std::uint64_t longest_log_bytes_ = 0;
+    std::map<DiskStep, std::array<std::uint64_t, kDiskMomentNames.size()>> reached_;
+};
+
+// Files that are being made may be left half made, too.
+void KillCampaign::make_store() {
+    for (int i = 0; i < 3; ++i) {
+        live_to_failpoint({one_in(2) ? DiskStep::kAny : DiskStep::kResize, 1 + any(8),
+                           static_cast<DiskMoment>(any(kDiskMomentNames.size()))});
+    }
+    if (!daemon_.start()) throw std::runtime_error("no daemon");
+    store_.emplace(attach(daemon_));
+    make_table<Counted>(*store_);
+    make_table<Event>(*store_);
+    need(store_->create_table<Aging>(soon(), {500'000, 0}));
+}
+
+void KillCampaign::expect_recovery_within_bounds() {
+    const Stats stats = need(store_->stats(soon()));
+    const auto of = [&](Counter which) { return stats.counter[static_cast<std::size_t>(which)]; };
+    EXPECT_LE(of(Counter::kRecoveryLogBytes), kRecoveryLogBytes);
+    longest_log_bytes_ = std::max(longest_log_bytes_, of(Counter::kRecoveryLogBytes));
+    longest_recovery_ns_ = std::max(longest_recovery_ns_, of(Counter::kRecoveryNs));
+}
+
+// One life without a failpoint: everything is looked at while all go on, then it is killed.
+void KillCampaign::live_under_audit(KillAudit& audit) {
+    ASSERT_TRUE(daemon_.start());
+    expect_recovery_within_bounds();
+    audit.run(writers_, false);
+    ++audits_;
+    const std::uint64_t before = acknowledged();
+    ASSERT_TRUE(eventually([&] { return acknowledged() > before; })) << "the writers stand still";
+    replace_killed(audit);
+    std::this_thread::sleep_for(std::chrono::milliseconds(any(150)));
+    const std::size_t place = any(processes_.size());
+    if (one_in(6)) {
+        processes_[place].kill();
+        killed_place_ = place;
+        std::this_thread::sleep_for(std::chrono::milliseconds(any(10)));
+    }
+    const bool stopped = one_in(4);
+    const Process& process = processes_[killed_place_ ? 1 - place : place];
+    if (stopped) process.signal(SIGSTOP);
+    daemon_.kill();
+    ++kills_;
+    if (one_in(8)) {
+        verify_files();
+        ++verified_;
+    }
+    if (stopped) process.signal(SIGCONT);
+}
+
+// Nobody is left but us, so nothing is held, and every frame is free or has the newest version of
+// a page.
+void KillCampaign::expect_rest() {
+    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 1; }));
+    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }));
+    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kParkedTransactions) == 0; }));
+    EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
+    RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+    ASSERT_EQ(greeting.descriptors.size(), 3u);
+    const PoolView pool = need(PoolView::map(std::move(greeting.descriptors[0])));
+    std::uint64_t resident = 0;
+    const auto all_accounted_for = [&] {
+        resident = 0;
+        for (std::uint32_t page = 0; page < pool.page_count(); ++page) {
+            resident += (pool.page_map()[page].load() & kFrameMask) != kNoFrame;
+        }
+        return counter_value(pool.stats(), Counter::kFreeFrames) + resident ==
+               counter_value(pool.stats(), Counter::kFrames);
+    };
+    EXPECT_TRUE(eventually(all_accounted_for))
+        << counter_value(pool.stats(), Counter::kFreeFrames) << " free, " << resident << " of "
+        << counter_value(pool.stats(), Counter::kFrames) << " with a page";
+}
+
+void KillCampaign::report() const {
+    const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
+    std::printf(
+        "%llu kills of the daemon, %llu of them in a recovery, %llu of clients; %llu audits, "
+        "%llu times the files verified\n",
+        number(kills_), number(in_recovery_), number(writers_killed_), number(audits_),
+        number(verified_));
+    std::printf(
+        "%llu writes acknowledged, %llu refused, %llu loads, %llu compactions, %llu looks; "
+        "recovery: %.1f MiB of log, %.0f ms at most\n",
+        number(acknowledged()), number(notes_->refused), number(notes_->load_done),
+        number(notes_->compactions), number(notes_->looks),
+        static_cast<double>(longest_log_bytes_) / kMiB,
+        static_cast<double>(longest_recovery_ns_) / 1e6);
+    for (const auto& [step, moments] : reached_) {
+        std::printf("  %-14s", std::string(kDiskStepNames[static_cast<std::size_t>(step)]).c_str());
+        for (std::size_t i = 0; i < moments.size(); ++i) {
+            std::printf(" %s %llu", std::string(kDiskMomentNames[i]).c_str(), number(moments[i]));
+        }
+        std::printf("\n");
+    }
+    std::fflush(stdout);
+}
+
+TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
+    make_store();
+    for (std::size_t place = 0; place < processes_.size(); ++place) start_writers(place);
+    Process reader =
+        Process::fork([&] { return reader_process(options(Rights::kReader), *notes_); });
+    Process keeper = Process::fork([&] { return Keeper(options(Rights::kAdmin), *notes_).run(); });
+    KillAudit audit(*store_, *notes_);
+    ASSERT_TRUE(eventually([&] { return acknowledged() > 100; }));
+    daemon_.kill();
+    ++kills_;
+    for (std::uint64_t shown = 0; kills_ < kills_wanted_;) {
+        SCOPED_TRACE("kill " + std::to_string(kills_));
+        choose_settings();
+        do {
+            live_to_failpoint(some_failpoint());
+        } while (one_in(3) && !HasFatalFailure());
+        if (HasFatalFailure()) return;
+        live_under_audit(audit);
+        ASSERT_FALSE(HasFailure());
+        ASSERT_TRUE(reader.running() && keeper.running());
+        if (kills_ - shown >= 50) {
+            shown = kills_;
+            report();
+        }
+    }
+    ASSERT_TRUE(daemon_.start());
+    audit.run(writers_, false);
+    replace_killed(audit);
+    notes_->stop = true;
+    for (Process& process : processes_) EXPECT_EQ(process.wait(), 0);
+    EXPECT_EQ(reader.wait(), 0);
+    EXPECT_EQ(keeper.wait(), 0);
+    audit.run(writers_, true);
+    expect_rest();
+    EXPECT_EQ(daemon_.stop(), 0);
+    verify_files();
+    ASSERT_TRUE(daemon_.start());
+    audit.run(writers_, true);
+    report();
+    EXPECT_GE(store_->reconnects(), audits_);
+    EXPECT_TRUE(kills_wanted_ < 30 || reached_.size() > 3) << "hardly a failpoint was reached";
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,255 @@
+#include "tests/kill_oracle.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint32_t kRangeSlots = 8;
+
+std::uint64_t mix(std::uint64_t value) {
+    value = (value ^ value >> 31) * 0x9e3779b97f4a7c15;
+    return (value ^ value >> 29) * 0xbf58476d1ce4e5b9 >> 3;
+}
+std::uint64_t hash_of(std::uint32_t writer, std::uint64_t number) {
+    return mix(mix(writer + 1) + number);
+}
+
+std::uint64_t place_of(std::uint32_t writer, std::uint32_t slot) {
+    return std::uint64_t{writer} * kSlots + slot;
+}
+
+// What a write does; the counter of its writer rises in any case.
+struct Deed {
+    bool put = false;
+    bool move = false;
+    bool erase = false;
+    bool erase_range = false;
+    std::uint32_t slot = 0;        // of the row that is put
+    std::uint32_t erase_slot = 0;  // or the first of the range
+    std::uint32_t from = 0;
+    std::uint32_t to = 0;
+    std::int64_t amount = 0;
+};
+
+Deed deed_of(std::uint32_t writer, std::uint64_t number) {
+    const std::uint64_t hash = hash_of(writer, number);
+    const std::uint64_t kind = hash % 8;  // 0: a single operation, the counter's
+    Deed deed;
+    deed.put = kind >= 3;
+    deed.move = kind == 1 || kind >= 6;
+    deed.erase = kind == 2 || kind == 7;
+    deed.erase_range = kind == 5;
+    deed.slot = static_cast<std::uint32_t>(number % kSlots);
+    deed.erase_slot = static_cast<std::uint32_t>((hash >> 8) % (kSlots - kRangeSlots));
+    deed.from = static_cast<std::uint32_t>((hash >> 16) % kAccounts);
+    deed.to = static_cast<std::uint32_t>((hash >> 24) % kAccounts);
+    deed.amount = static_cast<std::int64_t>((hash >> 32) % 1000);
+    return deed;
+}
+
+}  // namespace
+
+std::string row_text(std::uint32_t writer, std::uint64_t number) {
+    const std::uint64_t hash = hash_of(writer, number);
+    const std::uint64_t length = hash / 8 % 16 == 0 ? 4200 + hash % 14'000 : hash % 400;
+    const std::string token = std::to_string(writer) + "/" + std::to_string(number) + " ";
+    std::string text;
+    while (text.size() < length) text += token;
+    text.resize(length);
+    return text;
+}
+
+Bytes<100> loaded_pad(std::uint64_t generation, std::uint64_t id) {
+    Bytes<100> pad;
+    pad.data.fill(static_cast<std::uint8_t>(mix(generation * kLoadedRows + id)));
+    return pad;
+}
+
+std::string aging_text(std::uint64_t time) {
+    return std::string(1000 + time % 500, static_cast<char>('a' + time % 26));
+}
+
+Transaction numbered_write(const KillTables& tables, std::uint32_t writer, std::uint64_t number) {
+    const Deed deed = deed_of(writer, number);
+    const Table<Counted>& counted = tables.counted;
+    const Table<Event>& events = tables.events;
+    Transaction write;
+    if (deed.erase) {
+        write.erase(events, events.key(place_of(writer, deed.erase_slot), 0u), true);
+    }
+    if (deed.erase_range) {
+        const std::uint64_t first = place_of(writer, deed.erase_slot);
+        write.erase_range(events, events.prefix(first), events.prefix(first + kRangeSlots));
+    }
+    if (deed.put) {
+        const std::string text = row_text(writer, number);
+        write.put(events, {.time = place_of(writer, deed.slot),
+                           .source = 0,
+                           .kind = static_cast<std::uint32_t>(number),
+                           .text = text});
+    }
+    if (deed.move) {
+        const AddOptions create{.create = true};
+        write.add<&Counted::amount>(counted, counted.key(kAccountIds + deed.from), -deed.amount,
+                                    create);
+        write.add<&Counted::amount>(counted, counted.key(kAccountIds + deed.to), deed.amount,
+                                    create);
+    }
+    write.add<&Counted::amount>(counted, counted.key(writer), 1, {.create = true});
+    return write;
+}
+
+Transaction refused_write(const KillTables& tables, std::uint32_t writer) {
+    Transaction write;
+    write.put(tables.events, {.time = place_of(writer, 0), .source = 1, .kind = 0, .text = "no"});
+    write.require_absent(tables.counted, tables.counted.key(writer));
+    return write;
+}
+
+void WriterModel::advance_to(std::uint64_t count) {
+    for (; count_ < count; ++count_) {
+        const Deed deed = deed_of(writer_, count_);
+        if (deed.erase) rows_.erase(deed.erase_slot);
+        if (deed.erase_range) {
+            rows_.erase(rows_.lower_bound(deed.erase_slot),
+                        rows_.lower_bound(deed.erase_slot + kRangeSlots));
+        }
+        if (deed.put) rows_[deed.slot] = count_;
+        if (deed.move) {
+            moved_[deed.from] -= deed.amount;
+            moved_[deed.to] += deed.amount;
+        }
+    }
+}
+
+// ---- audit --------------------------------------------------------------------------------------
+
+void KillAudit::run(std::uint32_t writers, bool complete) {
+    while (models_.size() < writers) {
+        models_.emplace_back(static_cast<std::uint32_t>(models_.size()));
+        buried_.push_back(false);
+    }
+    std::vector<std::uint64_t> acknowledged;
+    for (std::uint32_t writer = 0; writer < writers; ++writer) {
+        acknowledged.push_back(notes_.writers[writer].acknowledged);
+    }
+    // Readers go on reading the pool of a daemon that was killed until they notice, a little later;
+    // asked for statistics, the store looks at once.
+    need(store_.stats(soon()));
+    const Seen seen = need(read_once(
+        reader_, soon(), [&](const Snapshot& snapshot) { return look(snapshot, writers); }));
+    for (std::uint32_t writer = 0; writer < writers; ++writer) {
+        const std::uint64_t count = seen.counts[writer];
+        EXPECT_GE(count, acknowledged[writer]) << "writer " << writer << ": acknowledged and lost";
+        EXPECT_LE(count, notes_.writers[writer].submitted) << "writer " << writer << ": twice";
+        EXPECT_GE(count, models_[writer].count()) << "writer " << writer << ": seen and lost";
+        EXPECT_LE(seen.relaxed[writer], notes_.writers[writer].relaxed) << writer;
+        if (buried_[writer]) {
+            EXPECT_EQ(count, models_[writer].count()) << writer << " is dead";
+        }
+    }
+    compare(seen, complete);
+    check_loaded();
+    check_aging();
+}
+
+Result<KillAudit::Seen> KillAudit::look(const Snapshot& snapshot, std::uint32_t writers) const {
+    Seen seen;
+    seen.counts.resize(writers);
+    seen.relaxed.resize(writers);
+    auto counted = tables_.counted.scan(snapshot);
+    while (counted.next()) {
+        const auto row = counted.copy();
+        if (!row.ok()) return row.failure();
+        if (row->id >= kAccountIds) {
+            seen.accounts.at(row->id - kAccountIds) = row->amount;
+        } else if (row->id >= kRelaxedIds) {
+            EXPECT_EQ(static_cast<std::uint64_t>(row->amount), row->round);
+            seen.relaxed.at(row->id - kRelaxedIds) = row->round;
+        } else {
+            seen.counts.at(row->id) = static_cast<std::uint64_t>(row->amount);
+        }
+    }
+    if (Status status = counted.status(); !status.ok()) return status.failure();
+    auto events = tables_.events.scan(snapshot);
+    while (events.next()) {
+        const auto row = events.copy();
+        if (!row.ok()) return row.failure();
+        EXPECT_EQ(row->source, 0u) << "a refused write was applied";
+        const auto writer = static_cast<std::uint32_t>(row->time / kSlots);
+        EXPECT_EQ(row->text, row_text(writer, row->kind)) << "writer " << writer;
+        seen.rows[row->time] = row->kind;
+    }
+    if (Status status = events.status(); !status.ok()) return status.failure();
+    return seen;
+}
+
+void KillAudit::compare(const Seen& seen, bool complete) {
+    std::map<std::uint64_t, std::uint64_t> rows;
+    std::array<std::int64_t, kAccounts> accounts{};
+    for (std::uint32_t writer = 0; writer < models_.size(); ++writer) {
+        WriterModel& model = models_[writer];
+        model.advance_to(seen.counts[writer]);
+        for (const auto& [slot, number] : model.rows()) rows[place_of(writer, slot)] = number;
+        for (std::uint32_t i = 0; i < kAccounts; ++i) accounts[i] += model.moved()[i];
+        if (complete && !buried_[writer]) {
+            EXPECT_EQ(seen.counts[writer], notes_.writers[writer].acknowledged) << writer;
+        }
+    }
+    EXPECT_EQ(seen.accounts, accounts) << "a transaction is half there";
+    EXPECT_EQ(seen.rows.size(), rows.size());
+    EXPECT_TRUE(seen.rows == rows) << "a transaction is half there";
+}
+
+void KillAudit::bury(std::uint32_t writer) {
+    const Table<Event>& events = tables_.events;
+    Transaction erase;
+    erase.erase_range(events, events.prefix(place_of(writer, 0)),
+                      events.prefix(place_of(writer + 1, 0)));
+    need(store_.commit(erase, soon()));
+    models_[writer].forget_rows();
+    buried_[writer] = true;
+}
+
+// All rows of one generation, or no table.
+void KillAudit::check_loaded() {
+    const std::uint64_t done = notes_.load_done;
+    const std::uint64_t dropped = notes_.drop_done;
+    std::optional<std::uint64_t> generation;
+    const auto table = store_.open<Loaded>(soon());
+    if (table.ok()) {
+        const auto rows = read_once(reader_, soon(), [&](const Snapshot& snapshot) {
+            return rows_between<Loaded>(snapshot, *table, {}, {});
+        });
+        if (!rows.ok()) {
+            EXPECT_EQ(rows.error(), Error::kNoSuchTable) << rows.failure().what;
+        } else {
+            EXPECT_EQ(rows->size(), kLoadedRows) << "half of a load";
+            if (!rows->empty()) generation = rows->front().generation;
+            for (const Loaded& row : *rows) {
+                EXPECT_EQ(row.generation, *generation);
+                EXPECT_EQ(row.pad, loaded_pad(row.generation, row.id));
+            }
+        }
+    } else {
+        EXPECT_EQ(table.error(), Error::kNoSuchTable) << table.failure().what;
+    }
+    if (generation) {
+        EXPECT_GT(*generation, dropped) << "it was dropped";
+        EXPECT_LE(*generation, notes_.load_begun);
+    } else {
+        EXPECT_LE(done, notes_.drop_begun) << "a load that was done is lost";
+    }
+}
+
+void KillAudit::check_aging() {
+    const auto table = need(store_.open<Aging>(soon()));
+    const auto rows = need(read_once(reader_, soon(), [&](const Snapshot& snapshot) {
+        return rows_between<Aging>(snapshot, table, {}, {});
+    }));
+    for (const auto& row : rows) EXPECT_EQ(row.text, aging_text(row.time));
+}
+
+}  // namespace bidstore

@@ -1,0 +1,142 @@
+// What the store must hold, kept outside of it: in memory that the test shares with the processes
+// that write.
+//
+// Every write of a writer has a number and follows from both alone, and a writer's writes are
+// applied in the order of their numbers. So what a store holds follows from how many writes of each
+// writer are in it, which a counter of that writer says; all else has to fit.
+//
+// Who:    writers note what they do in KillNotes; the test alone compares.
+// Bounds: a writer has kSlots rows, whatever it has written.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tests/real_store.h"
+
+namespace bidstore {
+
+// Rows that a load brings, all of one generation.
+struct Loaded {
+    std::uint64_t id = 0;
+    std::uint64_t generation = 0;
+    Bytes<100> pad{};
+};
+
+// Rows that die of age soon.
+struct Aging {
+    std::uint64_t time = 0;
+    std::string_view text;
+};
+
+template <>
+struct Describe<Loaded> {
+    static constexpr auto table = bidstore::table<Loaded>(
+        "loaded", keys(column<&Loaded::id>("id")),
+        values(column<&Loaded::generation>("generation"), column<&Loaded::pad>("pad")));
+};
+
+template <>
+struct Describe<Aging> {
+    static constexpr auto table =
+        bidstore::table<Aging>("aging", keys(column<&Aging::time>("time", timestamp)),
+                               values(column<&Aging::text>("text")), time_column("time"));
+};
+
+inline constexpr std::uint32_t kSlots = 64;
+inline constexpr std::uint32_t kAccounts = 16;
+inline constexpr std::uint32_t kWritersMax = 4096;
+inline constexpr std::uint64_t kLoadedRows = 3000;
+// Ids in "counted": a writer's own counter has the writer's number.
+inline constexpr std::uint64_t kRelaxedIds = 1'000'000;  // a writer's row of relaxed writes
+inline constexpr std::uint64_t kAccountIds = 2'000'000;
+
+// Each note of a beginning is made before, each of an end after.
+struct KillNotes {
+    struct Writer {
+        std::atomic<std::uint64_t> submitted{0};     // numbers below it were, perhaps
+        std::atomic<std::uint64_t> acknowledged{0};  // numbers below it were
+        std::atomic<std::uint64_t> relaxed{0};       // numbers up to it were submitted, perhaps
+    };
+    std::array<Writer, kWritersMax> writers;
+    std::atomic<std::uint64_t> load_begun{0};  // generations
+    std::atomic<std::uint64_t> load_done{0};
+    std::atomic<std::uint64_t> drop_begun{0};
+    std::atomic<std::uint64_t> drop_done{0};
+    std::atomic<std::uint64_t> refused{0};
+    std::atomic<std::uint64_t> compactions{0};
+    std::atomic<std::uint64_t> looks{0};
+    std::atomic<bool> stop{false};
+};
+
+struct KillTables {
+    explicit KillTables(Store& store)
+        : counted(need(store.open<Counted>(soon()))), events(need(store.open<Event>(soon()))) {}
+    Table<Counted> counted;
+    Table<Event> events;
+};
+
+// The write with that number.
+Transaction numbered_write(const KillTables& tables, std::uint32_t writer, std::uint64_t number);
+// One that has to be refused, as long as the writer's first write is in; it would leave a row that
+// is nobody's.
+Transaction refused_write(const KillTables& tables, std::uint32_t writer);
+// The text of a row, from a few bytes to some pages.
+std::string row_text(std::uint32_t writer, std::uint64_t number);
+Bytes<100> loaded_pad(std::uint64_t generation, std::uint64_t id);
+std::string aging_text(std::uint64_t time);
+
+// What the writes 0 to count of one writer leave.
+class WriterModel {
+  public:
+    explicit WriterModel(std::uint32_t writer) : writer_(writer) {}
+    void advance_to(std::uint64_t count);
+    void forget_rows() { rows_.clear(); }
+
+    std::uint64_t count() const { return count_; }
+    const std::map<std::uint32_t, std::uint64_t>& rows() const { return rows_; }  // number by slot
+    const std::array<std::int64_t, kAccounts>& moved() const { return moved_; }
+
+  private:
+    std::uint32_t writer_;
+    std::uint64_t count_ = 0;
+    std::map<std::uint32_t, std::uint64_t> rows_;
+    std::array<std::int64_t, kAccounts> moved_{};
+};
+
+// Compares a store with the notes; what does not fit is a failure of the test.
+class KillAudit {
+  public:
+    KillAudit(Store& store, KillNotes& notes)
+        : store_(store), notes_(notes), reader_(need(store.reader())), tables_(store) {}
+
+    // complete: nobody writes, and everything submitted was acknowledged.
+    void run(std::uint32_t writers, bool complete);
+    // The writer is dead, and was audited since: its rows go, and nothing else of it changes.
+    void bury(std::uint32_t writer);
+
+  private:
+    struct Seen {
+        std::vector<std::uint64_t> counts;
+        std::vector<std::uint64_t> relaxed;
+        std::array<std::int64_t, kAccounts> accounts{};
+        std::map<std::uint64_t, std::uint64_t> rows;  // number by place
+    };
+    Result<Seen> look(const Snapshot& snapshot, std::uint32_t writers) const;
+    void compare(const Seen& seen, bool complete);
+    void check_loaded();
+    void check_aging();
+
+    Store& store_;
+    KillNotes& notes_;
+    Reader reader_;
+    KillTables tables_;
+    std::vector<WriterModel> models_;
+    std::vector<bool> buried_;
+};
+
+}  // namespace bidstore
