@@ -261,7 +261,8 @@ class KillCampaign : public testing::Test {
         }
     }
     void TearDown() override {
-        if (HasFailure()) std::printf("the daemon says:\n%s\n", daemon_.log().c_str());
+        if (!HasFailure()) return;
+        std::printf("the daemon says:\n%s\n%s", daemon_.log().c_str(), daemon_.threads().c_str());
     }
 
     std::uint64_t any(std::uint64_t below) { return random_() % below; }
@@ -415,21 +416,7 @@ void KillCampaign::expect_rest() {
     EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }));
     EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kParkedTransactions) == 0; }));
     EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
-    RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
-    ASSERT_EQ(greeting.descriptors.size(), 3u);
-    const PoolView pool = need(PoolView::map(std::move(greeting.descriptors[0])));
-    std::uint64_t resident = 0;
-    const auto all_accounted_for = [&] {
-        resident = 0;
-        for (std::uint32_t page = 0; page < pool.page_count(); ++page) {
-            resident += (pool.page_map()[page].load() & kFrameMask) != kNoFrame;
-        }
-        return counter_value(pool.stats(), Counter::kFreeFrames) + resident ==
-               counter_value(pool.stats(), Counter::kFrames);
-    };
-    EXPECT_TRUE(eventually(all_accounted_for))
-        << counter_value(pool.stats(), Counter::kFreeFrames) << " free, " << resident << " of "
-        << counter_value(pool.stats(), Counter::kFrames) << " with a page";
+    EXPECT_TRUE(every_frame_is_accounted_for(daemon_));
 }
 
 void KillCampaign::report() const {

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,12 +19,12 @@
 
 #include "tests/real_store.h"
 #include "tests/shared_memory.h"
+#include "tests/undisturbed.h"
 
 namespace bidstore {
 namespace {
 
 using namespace std::chrono_literals;
-using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kShared = 1'000'000;  // id of the counter that all writers add to
 constexpr int kKills = 8;
@@ -158,8 +157,6 @@ class Kill : public testing::Test {
 
 // ---- clients are killed -------------------------------------------------------------------------
 
-constexpr std::uint64_t kRows = 40;
-
 // Sees all of one round in all rows, or nothing; a snapshot that expired does not count.
 int read_on(const std::string& socket, Shared& shared) {
     Store store = need(Store::attach({.socket = socket}, soon()));
@@ -168,8 +165,8 @@ int read_on(const std::string& socket, Shared& shared) {
     while (!shared.stop) {
         auto snapshot = reader.snapshot(soon());
         if (!snapshot.ok()) return 2;
-        const auto rows =
-            rows_between<Counted>(*snapshot, counters, counters.prefix(0u), counters.prefix(kRows));
+        const auto rows = rows_between<Counted>(*snapshot, counters, counters.prefix(0u),
+                                                counters.prefix(kRoundRows));
         if (!rows.ok() && rows.error() == Error::kSnapshotExpired) continue;
         if (!rows.ok()) return 3;
         if (!snapshot->valid()) continue;
@@ -181,48 +178,6 @@ int read_on(const std::string& socket, Shared& shared) {
     }
     return 0;
 }
-
-// All rows of one round, in one transaction.
-Transaction write_round(const Table<Counted>& counters, std::uint64_t round) {
-    Transaction transaction;
-    for (std::uint64_t id = 0; id < kRows; ++id) {
-        transaction.put(
-            counters, {.id = id, .amount = static_cast<std::int64_t>(id + round), .round = round});
-    }
-    return transaction;
-}
-
-// A writer of rounds in this process: the one who must not be disturbed.
-class Undisturbed {
-  public:
-    explicit Undisturbed(Store& store)
-        : store_(store), counters_(need(store.open<Counted>(soon()))) {
-        thread_ = std::thread([this] {
-            while (!stop_) {
-                const auto began = Clock::now();
-                const auto result = store_.commit(write_round(counters_, rounds_ + 1), soon());
-                EXPECT_TRUE(is_ok(result));
-                slowest_ = std::max(slowest_, Clock::now() - began);
-                ++rounds_;
-            }
-        });
-    }
-    ~Undisturbed() { end(); }
-    void end() {
-        stop_ = true;
-        if (thread_.joinable()) thread_.join();
-        EXPECT_LT(slowest_, 10s) << "others were held up";
-    }
-    std::uint64_t rounds() const { return rounds_; }
-
-  private:
-    Store& store_;
-    Table<Counted> counters_;
-    std::atomic<bool> stop_{false};
-    std::atomic<std::uint64_t> rounds_{0};
-    Clock::duration slowest_{0};
-    std::thread thread_;
-};
 
 TEST_F(Kill, ClientsKilledWhileTheyWriteAndReadLeaveNothingBehind) {
     // Fewer places than clients that are killed: one that did not come back would be missed.
@@ -269,11 +224,6 @@ TEST_F(Kill, ClientsKilledWhileTheyWriteAndReadLeaveNothingBehind) {
 
 // ---- clients are stopped ------------------------------------------------------------------------
 
-void wait_until_stopped(const Process& process) {
-    siginfo_t info{};
-    EXPECT_EQ(::waitid(P_PID, static_cast<id_t>(process.pid()), &info, WSTOPPED), 0);
-}
-
 // Takes a snapshot, stops with it in hand, and says what it got afterwards.
 int hold_while_stopped(const std::string& socket) {
     Store store = need(Store::attach({.socket = socket}, soon()));
@@ -302,7 +252,7 @@ TEST_F(Kill, SnapshotOfAStoppedReaderExpiresAndHoldsNothing) {
     need(store_->commit(write_round(counters, 1), soon()));
     Undisturbed undisturbed(*store_);
     Process reader = Process::fork([&] { return hold_while_stopped(daemon_.socket()); });
-    wait_until_stopped(reader);
+    ASSERT_TRUE(reader.wait_until_stopped());
     EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kRevokedSnapshots) >= 1; }));
     const std::uint64_t rounds = undisturbed.rounds();
     EXPECT_TRUE(eventually([&] { return undisturbed.rounds() > rounds + 5; }));

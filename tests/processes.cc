@@ -19,6 +19,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -213,6 +214,13 @@ void Process::signal(int number) const {
     EXPECT_EQ(::kill(pid_, number), 0) << std::strerror(errno);
 }
 
+bool Process::wait_until_stopped() const {
+    siginfo_t info{};
+    const int seen = WSTOPPED | WEXITED | WNOWAIT;
+    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, seen) != 0) return false;
+    return info.si_code == CLD_STOPPED;
+}
+
 void Process::kill() {
     if (pid_ < 0) return;
     ::kill(pid_, SIGKILL);
@@ -304,8 +312,7 @@ ExitStatus RealDaemon::stop() {
 
 void RealDaemon::pause() const {
     process_.signal(SIGSTOP);
-    siginfo_t info{};
-    ::waitid(P_PID, static_cast<id_t>(pid()), &info, WSTOPPED);
+    process_.wait_until_stopped();
 }
 
 void RealDaemon::resume() const { process_.signal(SIGCONT); }
@@ -313,6 +320,22 @@ void RealDaemon::resume() const { process_.signal(SIGCONT); }
 std::string RealDaemon::log() const {
     const std::string all = read_whole_file(own_.file("daemon.log"));
     return all.substr(std::min(log_begin_, all.size()));
+}
+
+std::string RealDaemon::threads() const {
+    std::string lines;
+    std::error_code gone;
+    const std::string tasks = "/proc/" + std::to_string(pid()) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks, gone)) {
+        std::string stat = read_whole_file(task.path().string() + "/stat");
+        stat.erase(0, stat.rfind(')') + 1);
+        std::istringstream words(stat);
+        const std::vector<std::string> fields(std::istream_iterator<std::string>(words), {});
+        if (fields.size() < 13) continue;
+        lines += "thread " + task.path().filename().string() + ": " + fields[0] + ", user " +
+                 fields[11] + ", system " + fields[12] + "\n";
+    }
+    return lines;
 }
 
 // ---- handshakes by hand -------------------------------------------------------------------------

@@ -78,6 +78,8 @@ class Process {
     pid_t pid() const { return pid_; }
     bool running();
     void signal(int number) const;
+    // Until it stands still after a SIGSTOP, its own or ours. False: it ended.
+    bool wait_until_stopped() const;
     // SIGKILL, and gone when it returns; nothing when it is gone already.
     void kill();
     std::optional<ExitStatus> wait(
@@ -135,6 +137,9 @@ class RealDaemon {
     std::string log() const;
     bool logged(const std::string& text) const { return log().find(text) != std::string::npos; }
     std::vector<std::string> command() const;
+    // A line for each thread: its state (R: it runs or would like to), and the hundredths of a
+    // second that it has run. Tells one that hangs from one that the host does not let run.
+    std::string threads() const;
 
   private:
     void spawn();

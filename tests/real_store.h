@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "clientlib/bidstore.h"
 #include "shm/stats.h"
@@ -77,6 +79,28 @@ Table<T> make_table(Store& store) {
 
 inline std::uint64_t counter(Store& store, Counter which) {
     return need(store.stats(soon())).counter[static_cast<std::size_t>(which)];
+}
+
+// Whether each frame of the pool is free or has the newest version of a page, soon at least; where
+// somebody holds versions, it is not.
+inline testing::AssertionResult every_frame_is_accounted_for(const RealDaemon& daemon) {
+    RawGreeting greeting = greet(daemon.socket(), good_hello(Rights::kReader));
+    if (greeting.descriptors.size() != 3) return testing::AssertionFailure() << "not let in";
+    const PoolView pool = need(PoolView::map(std::move(greeting.descriptors[0])));
+    const std::uint64_t all = counter_value(pool.stats(), Counter::kFrames);
+    std::uint64_t free = 0;
+    std::uint64_t resident = 0;
+    const auto accounted_for = [&] {
+        free = counter_value(pool.stats(), Counter::kFreeFrames);
+        resident = 0;
+        for (std::uint32_t page = 0; page < pool.page_count(); ++page) {
+            resident += (pool.page_map()[page].load() & kFrameMask) != kNoFrame;
+        }
+        return free + resident == all;
+    };
+    if (eventually(accounted_for, std::chrono::seconds(10))) return testing::AssertionSuccess();
+    return testing::AssertionFailure()
+           << "of " << all << " frames " << free << " are free and " << resident << " have a page";
 }
 
 // The rows between two bounds, in order, under one snapshot; without bounds, all.
