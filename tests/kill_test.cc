@@ -1,5 +1,6 @@
 // SIGKILL and SIGSTOP of clients at any moment: nothing acknowledged is lost, every write counts
-// once, and the others go on. (Of the daemon: kill_campaign_test.cc.)
+// once, and the others go on. (Of the daemon: kill_campaign_test.cc; inside chosen phases:
+// client_phase_test.cc; of readers: stopped_reader_test.cc.)
 //
 // Moments are random; the seed is part of a failure.
 
@@ -8,7 +9,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
@@ -223,72 +223,6 @@ TEST_F(Kill, ClientsKilledWhileTheyWriteAndReadLeaveNothingBehind) {
 }
 
 // ---- clients are stopped ------------------------------------------------------------------------
-
-// Takes a snapshot, stops with it in hand, and says what it got afterwards.
-int hold_while_stopped(const std::string& socket) {
-    Store store = need(Store::attach({.socket = socket}, soon()));
-    Reader reader = need(store.reader());
-    const auto counters = need(store.open<Counted>(soon()));
-    {
-        Snapshot snapshot = need(reader.snapshot(soon()));
-        const auto row = counters.peek(snapshot, 0u);
-        if (!row.ok() || !*row || !snapshot.valid()) return 2;
-        ::raise(SIGSTOP);
-        if (snapshot.valid()) return 3;
-        if (counters.get(snapshot, 0u).error() != Error::kSnapshotExpired) return 4;
-        if (rows_between<Counted>(snapshot, counters, {}, {}).error() != Error::kSnapshotExpired) {
-            return 5;
-        }
-        if (counters.count(snapshot).error() != Error::kSnapshotExpired) return 6;
-    }
-    // The next one is as good as any.
-    const auto row = counters.get(reader, soon(), 0u);
-    return row.ok() && *row ? 0 : 7;
-}
-
-TEST_F(Kill, SnapshotOfAStoppedReaderExpiresAndHoldsNothing) {
-    begin({"max_snapshot_age=200ms"});
-    const auto counters = need(store_->open<Counted>(soon()));
-    need(store_->commit(write_round(counters, 1), soon()));
-    Undisturbed undisturbed(*store_);
-    Process reader = Process::fork([&] { return hold_while_stopped(daemon_.socket()); });
-    ASSERT_TRUE(reader.wait_until_stopped());
-    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kRevokedSnapshots) >= 1; }));
-    const std::uint64_t rounds = undisturbed.rounds();
-    EXPECT_TRUE(eventually([&] { return undisturbed.rounds() > rounds + 5; }));
-    undisturbed.end();
-    // It is still stopped, and nothing is kept for it any more.
-    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }));
-    reader.signal(SIGCONT);
-    EXPECT_EQ(reader.wait(), 0);
-    expect_rest();
-}
-
-TEST_F(Kill, ReadersStoppedAnywhereNeverSeeWrongBytes) {
-    begin({"max_snapshot_age=60ms"});
-    const auto counters = need(store_->open<Counted>(soon()));
-    need(store_->commit(write_round(counters, 0), soon()));
-    Undisturbed undisturbed(*store_);
-    std::vector<Process> readers;
-    for (int i = 0; i < 2; ++i) {
-        readers.push_back(Process::fork([&] { return read_on(daemon_.socket(), *shared_); }));
-    }
-    ASSERT_TRUE(eventually([&] { return shared_->looks > 20; }));
-    for (int i = 0; i < 30; ++i) {
-        Process& reader = readers[random_() % readers.size()];
-        reader.signal(SIGSTOP);
-        std::this_thread::sleep_for(i % 3 == 0 ? some_time(100, 200) : some_time(0, 10));
-        reader.signal(SIGCONT);
-        std::this_thread::sleep_for(some_time(0, 10));
-    }
-    const std::uint64_t looks = shared_->looks;
-    EXPECT_TRUE(eventually([&] { return shared_->looks > looks + 20; }));
-    shared_->stop = true;
-    for (Process& reader : readers) EXPECT_EQ(reader.wait(), 0);
-    undisturbed.end();
-    EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
-    expect_rest();
-}
 
 TEST_F(Kill, StoppedWriterHoldsUpNobodyAndGoesOn) {
     begin({});
