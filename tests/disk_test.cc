@@ -27,6 +27,7 @@
 #include "engine/request_queue.h"
 #include "engine/thread_disk.h"
 #include "engine/uring_disk.h"
+#include "tests/failpoint_disk.h"
 #include "tests/sim_disk.h"
 
 namespace bidstore {
@@ -82,7 +83,7 @@ bool same(const AlignedBuffer& left, const AlignedBuffer& right) {
     return std::memcmp(left.data(), right.data(), left.size_bytes()) == 0;
 }
 
-enum class Half { kUring, kUringBuffered, kThreads, kSimulated };
+enum class Half { kUring, kUringBuffered, kThreads, kSimulated, kFailpoint };
 
 std::string half_name(const testing::TestParamInfo<Half>& half) {
     switch (half.param) {
@@ -94,6 +95,8 @@ std::string half_name(const testing::TestParamInfo<Half>& half) {
             return "Threads";
         case Half::kSimulated:
             return "Simulated";
+        case Half::kFailpoint:
+            return "Failpoint";
     }
     return "";
 }
@@ -120,10 +123,13 @@ class DiskContract : public testing::TestWithParam<Half> {
         options.direct = GetParam() != Half::kUringBuffered;
         Result<FileSet> files = FileSet::open(directory_.path(), options);
         CHECK(files.ok());
-        Result<std::unique_ptr<Disk>> disk = GetParam() == Half::kThreads
-                                                 ? ThreadDisk::open(std::move(*files))
-                                                 : UringDisk::open(std::move(*files), 16);
+        const bool threads = GetParam() == Half::kThreads || GetParam() == Half::kFailpoint;
+        Result<std::unique_ptr<Disk>> disk =
+            threads ? ThreadDisk::open(std::move(*files)) : UringDisk::open(std::move(*files), 16);
         CHECK(disk.ok());
+        if (GetParam() == Half::kFailpoint) {
+            return std::make_unique<FailpointDisk>(std::move(*disk), directory_.path());
+        }
         return std::move(*disk);
     }
 
@@ -461,7 +467,7 @@ TEST_P(DiskContract, WakeDescriptorEndsTheSleepAsLongAsItIsReadable) {
 
 INSTANTIATE_TEST_SUITE_P(All, DiskContract,
                          testing::Values(Half::kUring, Half::kUringBuffered, Half::kThreads,
-                                         Half::kSimulated),
+                                         Half::kSimulated, Half::kFailpoint),
                          half_name);
 
 // ---- the real disks alone

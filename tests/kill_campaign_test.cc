@@ -150,6 +150,7 @@ int reader_process(const AttachOptions& options, KillNotes& notes) {
         }
         if (*sum != 0) return 2;
         ++notes.looks;
+        std::this_thread::sleep_for(1ms);  // the processor is for those that are killed
     }
     return 0;
 }
@@ -284,6 +285,7 @@ class KillCampaign : public testing::Test {
         SCOPED_TRACE("killed at " + failpoint.text());
         set_failpoint(failpoint);
         const bool served = daemon_.start_or_end();
+        ASSERT_TRUE(served || !daemon_.running()) << "it neither serves nor ends";
         const auto status = daemon_.wait(served ? 600ms : 0ms);
         if (status) {
             ASSERT_EQ(*status, 128 + SIGKILL) << "it ended by itself";
@@ -390,7 +392,8 @@ void KillCampaign::live_under_audit(KillAudit& audit) {
     const std::uint64_t before = acknowledged();
     ASSERT_TRUE(eventually([&] { return acknowledged() > before; })) << "the writers stand still";
     replace_killed(audit);
-    std::this_thread::sleep_for(std::chrono::milliseconds(any(150)));
+    // Now and then for so long that the log would be longer than a recovery may be.
+    std::this_thread::sleep_for(std::chrono::milliseconds(any(150) + (one_in(8) ? 1500 : 0)));
     const std::size_t place = any(processes_.size());
     if (one_in(6)) {
         processes_[place].kill();
