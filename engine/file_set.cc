@@ -1,13 +1,18 @@
 #include "engine/file_set.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <ctime>
+#include <fstream>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -68,21 +73,60 @@ bool FileSet::try_lock(StoreFile file) const {
 }
 
 Status FileSet::lock(const Options& options) const {
-    constexpr std::uint64_t kPauseMs = 5;
     for (const StoreFile file : {StoreFile::kData, StoreFile::kLog, StoreFile::kJournal}) {
-        for (std::uint64_t waited_ms = 0; !try_lock(file); waited_ms += kPauseMs) {
-            if (errno != EWOULDBLOCK) return failure(file, "locking", errno);
-            if (waited_ms >= options.lock_wait_ms) {
+        if (const Status locked = lock(file, options); !locked) return locked;
+    }
+    return {};
+}
+
+Status FileSet::lock(StoreFile file, const Options& options) const {
+    constexpr std::uint64_t kPauseMs = 5;
+    bool said = false;
+    for (std::uint64_t waited_ms = 0; !try_lock(file); waited_ms += kPauseMs) {
+        if (errno != EWOULDBLOCK) return failure(file, "locking", errno);
+        if (waited_ms >= options.lock_wait_ms) {
+            const pid_t owner = dead_owner(file);
+            if (owner == 0 && try_lock(file)) break;
+            if (owner == 0) {
                 return {Error::kLocked, path(file) +
                                             " is in use by another daemon: stop that "
                                             "one, or give this one another data "
                                             "directory"};
             }
-            const timespec pause{0, kPauseMs * 1'000'000};
-            ::nanosleep(&pause, nullptr);
+            const std::string held = path(file) + " is locked by what process " +
+                                     std::to_string(owner) +
+                                     ", which ended, had asked the device for: ";
+            if (waited_ms >= options.dead_lock_wait_ms) {
+                return {Error::kLocked, held + "it does not complete; look at the device"};
+            }
+            if (!said && options.log) options.log(4, held + "waits for it");
+            said = true;
         }
+        const timespec pause{0, kPauseMs * 1'000'000};
+        ::nanosleep(&pause, nullptr);
     }
     return {};
+}
+
+// The process that locked the file, if it is known and gone; else 0.
+pid_t FileSet::dead_owner(StoreFile file) const {
+    struct stat found {};
+    if (::fstat(descriptor(file), &found) != 0) return 0;
+    char device[32];
+    std::snprintf(device, sizeof device, "%02x:%02x:", ::major(found.st_dev),
+                  ::minor(found.st_dev));
+    const std::string place = device + std::to_string(found.st_ino);
+    // "3: FLOCK  ADVISORY  WRITE 10752 fe:00:1116289 0 EOF"
+    std::ifstream locks("/proc/locks");
+    std::string number, kind, advisory, access, where, rest;
+    pid_t owner = 0;
+    while (locks >> number >> kind >> advisory >> access >> owner >> where) {
+        std::getline(locks, rest);
+        if (kind == "FLOCK" && where == place) {
+            return owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH ? owner : 0;
+        }
+    }
+    return 0;
 }
 
 FileSet::FileSet(FileSet&& other) noexcept

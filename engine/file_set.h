@@ -3,10 +3,12 @@
 // Who:    the real disks own one; nobody else touches its descriptors.
 // Lock:   an exclusive flock on each file, held while the FileSet lives, so that two daemons never
 //         write one store. It ends with the process, however that ends, but not before the kernel
-//         is done with the writes that the process left behind: open() waits a little for that.
+//         is done with what the process left under way: open() waits for that.
 // Direct: O_DIRECT, which keeps the kernel's page cache out. A file system that refuses it is
 //         used buffered, and the operator is told; durable writes are synced either way.
 #pragma once
+
+#include <sys/types.h>
 
 #include <array>
 #include <cstdint>
@@ -27,6 +29,9 @@ class FileSet {
         bool direct = true;  // false: buffered, without a word about it
         OperatorLog log;     // may be empty
         std::uint64_t lock_wait_ms = 2000;
+        // The same where the owner is a process that ended: the kernel keeps its lock until what it
+        // had under way is done, which takes as long as the device does.
+        std::uint64_t dead_lock_wait_ms = 30'000;
     };
 
     // Opens the files, made empty where they are missing (the directory must exist). kLocked names
@@ -55,7 +60,9 @@ class FileSet {
     FileSet() = default;
     Status open_files(const Options& options);
     Status lock(const Options& options) const;
+    Status lock(StoreFile file, const Options& options) const;
     bool try_lock(StoreFile file) const;
+    pid_t dead_owner(StoreFile file) const;
     Status sync_directory() const;
     Status failure(StoreFile file, const char* operation, int number) const;
     Status fill_with_zeros(StoreFile file, std::uint64_t from, std::uint64_t to) const;

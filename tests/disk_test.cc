@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -28,6 +29,8 @@
 #include "engine/thread_disk.h"
 #include "engine/uring_disk.h"
 #include "tests/failpoint_disk.h"
+#include "tests/processes.h"
+#include "tests/shared_memory.h"
 #include "tests/sim_disk.h"
 
 namespace bidstore {
@@ -593,6 +596,44 @@ TEST_P(RealDisk, StoreHasOneOwner) {
 }
 
 // ---- files
+
+// A daemon that was killed keeps its locks for as long as the kernel completes what it had under
+// way. On a busy device that took longer than the daemon after it waited, which then said that
+// another one runs, and ended.
+TEST(Files, LockOfAProcessThatEndedIsWaitedFor) {
+    std::error_code unknown;
+    if (std::filesystem::read_symlink("/proc/self/ns/pid", unknown) != "pid:[4026531836]") {
+        GTEST_SKIP() << "in a pid namespace the kernel does not name processes that ended";
+    }
+    const TemporaryDirectory directory;
+    SharedMemory<std::atomic<bool>> release;
+    // What holds its files open beyond its end is a copy of it here.
+    Process owner = Process::fork([&] {
+        const Result<FileSet> files = FileSet::open(directory.path(), FileSet::Options{});
+        if (!files.ok()) return 1;
+        if (::fork() == 0) {
+            eventually([&] { return release->load(); });
+            ::_exit(0);
+        }
+        return 0;
+    });
+    ASSERT_EQ(owner.wait(), 0);
+    FileSet::Options options;
+    options.lock_wait_ms = 0;
+    options.dead_lock_wait_ms = 0;
+    const Result<FileSet> impatient = FileSet::open(directory.path(), options);
+    ASSERT_EQ(impatient.error(), Error::kLocked);
+    EXPECT_NE(impatient.failure().what.find("which ended"), std::string::npos)
+        << impatient.failure().what;
+    std::string said;
+    options.dead_lock_wait_ms = 30'000;
+    options.log = [&](int, const std::string& line) {
+        said += line;
+        *release = true;
+    };
+    EXPECT_TRUE(FileSet::open(directory.path(), options).ok());
+    EXPECT_NE(said.find("waits for it"), std::string::npos) << said;
+}
 
 // It was refused without a word, and every page read cost more from then on.
 TEST(UringMemory, ThatMayNotBeLockedIsSaidWithTheRemedy) {
