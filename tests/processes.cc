@@ -276,6 +276,12 @@ std::vector<std::string> RealDaemon::command() const {
     return words;
 }
 
+void RealDaemon::set(const std::string& setting) {
+    const std::string key = setting.substr(0, setting.find('=') + 1);
+    std::erase_if(settings_, [&](const std::string& other) { return other.starts_with(key); });
+    settings_.push_back(setting);
+}
+
 void RealDaemon::spawn() {
     process_.kill();
     log_begin_ += log().size();

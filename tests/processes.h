@@ -124,8 +124,8 @@ class RealDaemon {
     void pause() const;
     void resume() const;
 
-    // The newest of two values wins, from the next start on.
-    void set(const std::string& setting) { settings_.push_back(setting); }
+    // From the next start on, in place of an earlier value.
+    void set(const std::string& setting);
     // Another program than bidstored, which takes the same arguments: of build/tests.
     void run_as(const std::string& program) { program_ = BIDSTORE_BUILD_DIR "/tests/" + program; }
     bool running() { return process_.running(); }
