@@ -27,7 +27,9 @@ Result<TreeAccess> Catalog::load() {
     const TreeAccess access = catalog().tree.visit_range(
         nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
             const std::uint32_t id = column_u32(kCatalogTableId, key, value);
-            if (id == kCatalogTable.value) return true;
+            last_id_ = std::max(last_id_, id);
+            const PageId root{column_u32(kCatalogRoot, key, value)};
+            if (id == kCatalogTable.value || !root) return true;
             Result<Schema> schema =
                 Schema::decode(column_bytes(catalog_schema(), kCatalogSchema, key, value));
             if (!schema) {
@@ -35,9 +37,8 @@ Result<TreeAccess> Catalog::load() {
                                                    ": " + schema.failure().what};
                 return false;
             }
-            tables_[id] = std::make_unique<TableEntry>(
-                pages_, TableId{id}, std::move(*schema), column_u32(kCatalogFlags, key, value),
-                PageId{column_u32(kCatalogRoot, key, value)});
+            tables_[id] = std::make_unique<TableEntry>(pages_, TableId{id}, std::move(*schema),
+                                                       column_u32(kCatalogFlags, key, value), root);
             tables_[id]->retain_us = column_integer(catalog_schema(), kCatalogRetain, key, value);
             return true;
         });
@@ -56,7 +57,7 @@ TableEntry* Catalog::find(TableId id) {
 
 TableEntry* Catalog::find_with_pages(TableId id) {
     const auto found = tables_.find(id.value);
-    return found == tables_.end() || !found->second->tree.root() ? nullptr : found->second.get();
+    return found == tables_.end() ? nullptr : found->second.get();
 }
 
 TableEntry* Catalog::find(std::string_view name) {
@@ -66,9 +67,7 @@ TableEntry* Catalog::find(std::string_view name) {
     return nullptr;
 }
 
-TableId Catalog::next_id() const {
-    return TableId{std::max(tables_.rbegin()->first + 1, kFirstUserTable.value)};
-}
+TableId Catalog::next_id() const { return TableId{std::max(last_id_ + 1, kFirstUserTable.value)}; }
 
 std::vector<TableEntry*> Catalog::all() {
     std::vector<TableEntry*> tables;
@@ -81,7 +80,7 @@ std::vector<TableEntry*> Catalog::all() {
 std::vector<TableEntry*> Catalog::dropping() {
     std::vector<TableEntry*> tables;
     for (const auto& [id, table] : tables_) {
-        if (table->dropped() && table->tree.root()) tables.push_back(table.get());
+        if (table->dropped()) tables.push_back(table.get());
     }
     return tables;
 }
@@ -129,6 +128,7 @@ void Catalog::create(TableId id, const Schema& schema, std::uint32_t flags,
                      std::uint64_t retain_us) {
     const PageId root = pages_.allocate(PageType::kLeaf, id, catalog().tree.root());
     Tree::init_root(pages_.writable(root), schema);
+    last_id_ = std::max(last_id_, id.value);
     tables_[id.value] = std::make_unique<TableEntry>(pages_, id, schema, flags, root);
     tables_[id.value]->retain_us = retain_us;
     put_row(*tables_[id.value], root);
@@ -157,7 +157,7 @@ void Catalog::show(TableId id) {
 void Catalog::finish_drop(TableEntry& table) {
     pages_.free(table.tree.root());
     put_row(table, PageId{});
-    table.tree = Tree(pages_, table.schema, table.id, PageId{});
+    tables_.erase(table.id.value);
 }
 
 }  // namespace bidstore

@@ -1,8 +1,9 @@
 // The catalog: which tables there are. The truth is the catalog table in the file; this is its
-// image in the engine's memory, changed in the same breath.
+// image in the engine's memory, changed in the same breath: of the tables that have pages, so that
+// what goes through all of them does not go through all that ever were.
 //
 // Who:    the engine thread alone.
-// Ids:    a table id is never used again: the row of a dropped table stays, marked.
+// Ids:    a table id is never used again: the row of a dropped table stays, marked, in the file.
 #pragma once
 
 #include <cstdint>
@@ -51,6 +52,7 @@ class Catalog {
     TableEntry* find(std::string_view name);  // hidden ones not
     // Dropped ones with pages left, too.
     TableEntry* find_with_pages(TableId id);
+    std::size_t tables_with_pages() const { return tables_.size(); }
     TableEntry& catalog() { return *tables_.at(kCatalogTable.value); }
     TableEntry& sessions() { return *tables_.at(kSessionsTable.value); }
     Pages& pages() { return pages_; }
@@ -64,7 +66,7 @@ class Catalog {
     void drop(TableId id);
     // The hidden table is loaded: everybody's from now on.
     void show(TableId id);
-    // The dropped table's tree is empty: frees its root.
+    // The dropped table's tree is empty: frees its root. There is no entry of it any more.
     void finish_drop(TableEntry& table);
 
   private:
@@ -72,6 +74,7 @@ class Catalog {
 
     Pages& pages_;
     std::map<std::uint32_t, std::unique_ptr<TableEntry>> tables_;
+    std::uint32_t last_id_ = kSessionsTable.value;  // the greatest that any table ever had
 };
 
 // As many bytes as the catalog's row of a table with this schema may have.

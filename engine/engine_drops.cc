@@ -57,6 +57,7 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
     for (const PageId next : drop.ask) storage_.loader.want(next);
     if (drop.end) {
+        retention_walks_.erase(table.id.value);
         storage_.catalog->finish_drop(table);
         ++expiries_;
     }

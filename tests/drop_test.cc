@@ -83,6 +83,28 @@ TEST_F(DropTest, LeavesAreNotReadAndAllPagesComeBack) {
     EXPECT_EQ(store_.verify(), "");
 }
 
+// Dropped tables stayed in memory for ever, and each round went through them.
+TEST_F(DropTest, TablesThatAreGoneAreNotGoneThroughAndTheirIdsNotUsedAgain) {
+    const auto catalog = [&]() -> Catalog& { return *store_.engine->core().storage().catalog; };
+    const std::size_t before = catalog().tables_with_pages();
+    TableId last = table_;
+    for (std::uint32_t i = 0; i < 20; ++i) {
+        const TableId made = store_.create_table(*client_, load_schema("u", false));
+        EXPECT_GT(made, last);
+        last = made;
+        ASSERT_EQ(store_.commit(*client_, drop_of(made)).error, Error::kOk);
+    }
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_EQ(catalog().tables_with_pages(), before);
+    EXPECT_EQ(catalog().find(last), nullptr);
+    ASSERT_TRUE(store_.stop());
+    SimStore again(drop_store(), store_.disk->clone(4), 5);
+    ASSERT_TRUE(again.open().ok());
+    EXPECT_EQ(again.engine->core().storage().catalog->tables_with_pages(), before);
+    EXPECT_GT(again.create_table(again.connect(), load_schema("u", false)), last);
+    EXPECT_EQ(again.verify(), "");
+}
+
 TEST_F(DropTest, RowsThatChangedMeanwhileGoAsWell) {
     SimClient& other = store_.connect();
     std::uint32_t row_number = 0;
