@@ -136,7 +136,8 @@ Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
     housekeeping_room_.reset();
     housekeeping_room_.put(table->tree, key, moved.size(), row);
     Room runs;
-    runs.value_runs = move.from().run_count + move.to().run_count;
+    // Those of the row's other extents, too: a change of the row may stamp them (stamp_extent).
+    runs.value_runs = value_runs(table->schema, row.value) + move.to().run_count;
     housekeeping_room_.add(runs);
     Refused refused;
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);

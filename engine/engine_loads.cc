@@ -218,7 +218,8 @@ bool Engine::Core::advance(BulkLoad& load) {
                 load.covered();
                 return true;
             }
-            checkpoint_wanted_ = storage_.pool.visible() >= load.attached().value;
+            // Not cleared: others may wait for one, too.
+            checkpoint_wanted_ |= storage_.pool.visible() >= load.attached().value;
             return false;
         case BulkLoad::State::kShow:
             return show_load(load);
