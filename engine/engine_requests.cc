@@ -151,6 +151,11 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
         case Session::Verdict::kNew:
             break;
     }
+    // Before it takes a turn of those who may write.
+    if (request.rights < Rights::kWriter) {
+        refuse(request, *session, Error::kDenied, 0);
+        return Wait::kNone;
+    }
     if (!let_in()) return Wait::kRoom;
     const PagesInUse looked_at(storage_.pool);  // making room must not evict what was looked at
     switch (transaction_->evaluate(request.payload, request.rights)) {

@@ -273,7 +273,7 @@ TEST_F(ClientPortTest, GreatestWriteNumberIsTheLastOfItsSession) {
     for (std::uint32_t i = 0; i <= kUndecidedWritesMax; ++i) {
         record.write_number = record.decided_below = i % 2 == 0 ? ~0ull : 5;
         const Error error = answer_of(client, record).error;
-        ASSERT_EQ(error, i % 2 == 0 ? Error::kProtocol : Error::kOk) << i;
+        ASSERT_EQ(error, i % 2 == 0 ? Error::kDenied : Error::kOk) << i;
         ++record.call_generation;
     }
     EXPECT_FALSE(cut_off(client));
@@ -462,6 +462,19 @@ TEST_F(ClientPortTest, RightsAreThoseOfTheConnection) {
     store->run_until([&] { return (answer = reader.answer(*token)).has_value(); });
     ASSERT_TRUE(answer.has_value());
     EXPECT_EQ(answer->error, Error::kOk);
+}
+
+// Their transactions were evaluated, each in the turn of a writer, and refused then.
+TEST_F(ClientPortTest, TransactionsOfReadersAreNotLookedAt) {
+    SimClient& reader = store->connect(Rights::kReader);
+    PlantedRecord record;
+    for (const std::size_t bytes : {0u, 7u, 5'000u}) {
+        record.payload.assign(bytes, std::byte{0xff});
+        EXPECT_EQ(answer_of(reader, record).error, Error::kDenied);
+        ++record.write_number;
+        ++record.call_generation;
+    }
+    EXPECT_FALSE(cut_off(reader));
 }
 
 // One bit or byte of a good transaction at a time.
