@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <climits>
 #include <cstring>
 
 #include "shm/doorbell.h"
@@ -65,8 +64,9 @@ void HostClients::cut_off(std::uint64_t client_id, CutOff why, std::string_view 
           .reason = std::string(reason)});
 }
 
-void HostClients::wake(std::atomic<std::uint32_t>& word, std::uint32_t bits) {
-    syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, INT_MAX, nullptr, nullptr, bits);
+void HostClients::wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
+                       std::uint32_t waiters_max) {
+    syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, waiters_max, nullptr, nullptr, bits);
 }
 
 void HostClients::drain_doorbell() {

@@ -144,7 +144,10 @@ void ClientPort::flush() {
     for (const auto& client : clients_) {
         client->ring->publish_head();
         const std::uint32_t bits = client->answers.finish(*client->control);
-        if (bits != 0) seam_.wake(client->control->answered, bits);
+        // Threads with a call in each slot, and as many that wait for one; more look again by
+        // themselves.
+        const std::uint32_t sleepers_max = 2 * client->segment.call_slot_count;
+        if (bits != 0) seam_.wake(client->control->answered, bits, sleepers_max);
     }
 }
 

@@ -8,6 +8,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -15,8 +18,15 @@
 #include <mutex>
 #include <thread>
 
+#include "shm/call_slot.h"
+
 namespace bidstore {
 namespace {
+
+std::uint64_t now_ns() {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return static_cast<std::uint64_t>(std::chrono::nanoseconds{now}.count());
+}
 
 // Answers attach and detach from a thread of its own, as the engine does, and keeps what it saw.
 class EngineStandIn {
@@ -75,7 +85,7 @@ Hello good_hello() {
 }
 
 // What a client got back.
-struct Answer {
+struct Greeting {
     bool arrived = false;
     Welcome welcome{};
     std::vector<Descriptor> descriptors;
@@ -103,8 +113,8 @@ class RawClient {
         pollfd entry{.fd = socket_.number(), .events = POLLIN, .revents = 0};
         return poll(&entry, 1, 0) == 1;
     }
-    Answer receive() {
-        Answer answer;
+    Greeting receive() {
+        Greeting answer;
         iovec part{.iov_base = &answer.welcome, .iov_len = sizeof answer.welcome};
         alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 8)];
         msghdr message{};
@@ -182,11 +192,11 @@ class ServerTest : public testing::Test {
         }
         return condition();
     }
-    Answer answer_to(RawClient& client) {
+    Greeting answer_to(RawClient& client) {
         EXPECT_TRUE(run_until([&] { return client.readable(); }));
         return client.receive();
     }
-    Answer handshake(RawClient& client, const Hello& hello) {
+    Greeting handshake(RawClient& client, const Hello& hello) {
         client.send(hello);
         return answer_to(client);
     }
@@ -208,7 +218,7 @@ class ServerTest : public testing::Test {
 TEST_F(ServerTest, WelcomesClientWithThreeDescriptors) {
     start();
     RawClient client(options_.socket);
-    Answer answer = handshake(client, good_hello());
+    Greeting answer = handshake(client, good_hello());
     ASSERT_TRUE(answer.arrived);
     EXPECT_EQ(answer.error(), Error::kOk) << answer.welcome.message;
     ASSERT_EQ(answer.descriptors.size(), 3u);
@@ -225,11 +235,11 @@ TEST_F(ServerTest, WelcomesClientWithThreeDescriptors) {
 TEST_F(ServerTest, MakesASessionForAClientWithoutOneAndKeepsTheOneItIsGiven) {
     start();
     RawClient fresh(options_.socket);
-    const Answer made = handshake(fresh, good_hello());
+    const Greeting made = handshake(fresh, good_hello());
     Hello hello = good_hello();
     hello.session_id[3] = 9;
     RawClient returning(options_.socket);
-    const Answer kept = handshake(returning, hello);
+    const Greeting kept = handshake(returning, hello);
     const SessionId none;
     EXPECT_NE(std::memcmp(made.welcome.session_id, none.bytes, 16), 0);
     EXPECT_EQ(std::memcmp(kept.welcome.session_id, hello.session_id, 16), 0);
@@ -262,7 +272,7 @@ TEST_F(ServerTest, KeptSegmentsHoldNoMemoryOfTheDaemons) {
     std::vector<ClientSegment> kept;
     for (int life = 0; life < 3; ++life) {
         RawClient client(options_.socket);
-        Answer answer = handshake(client, good_hello());
+        Greeting answer = handshake(client, good_hello());
         ASSERT_EQ(answer.descriptors.size(), 3u);
         auto segment = ClientSegment::map(std::move(answer.descriptors[1]));
         ASSERT_TRUE(segment.ok());
@@ -285,7 +295,7 @@ TEST_F(ServerTest, KeptSegmentsHoldNoMemoryOfTheDaemons) {
 TEST_F(ServerTest, DoorbellOfAClientWakesTheEngine) {
     start();
     RawClient client(options_.socket);
-    Answer answer = handshake(client, good_hello());
+    Greeting answer = handshake(client, good_hello());
     ASSERT_EQ(answer.descriptors.size(), 3u);
     engine_.reset();  // nobody else empties the bell now
     clients_->drain_doorbell();
@@ -299,11 +309,35 @@ TEST_F(ServerTest, DoorbellOfAClientWakesTheEngine) {
     engine_ = std::make_unique<EngineStandIn>(*clients_);
 }
 
+// A hostile client's process, and its children, may have any number of threads asleep there.
+TEST_F(ServerTest, WakesNoMoreThanItWasAskedFor) {
+    start();
+    std::vector<CallSlot> calls(32);
+    RingControl control{};
+    std::vector<std::thread> sleepers;
+    std::array<bool, 6> woken{};
+    const std::uint64_t deadline_ns = now_ns() + 300'000'000;
+    for (bool& was_woken : woken) {
+        sleepers.emplace_back([&] {
+            const AwaitedCall call{calls.data(), 0, 1};
+            const std::uint32_t before = control.answered.load();
+            wait_for_answer(control, {&call, 1}, deadline_ns);
+            was_woken = before == 0 && now_ns() < deadline_ns;
+        });
+    }
+    while (control.waiters.load() < woken.size()) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    calls[0].answered_generation.store(1);
+    clients_->wake(control.answered, ~0u, 2);
+    for (std::thread& thread : sleepers) thread.join();
+    EXPECT_EQ(std::count(woken.begin(), woken.end(), true), 2);
+}
+
 TEST_F(ServerTest, RefusesEachWrongFieldOfTheHelloWithItsOwnError) {
     start();
     const auto refused = [&](const Hello& hello, Error error, const std::string& words) {
         RawClient client(options_.socket);
-        const Answer answer = handshake(client, hello);
+        const Greeting answer = handshake(client, hello);
         EXPECT_TRUE(answer.arrived);
         EXPECT_EQ(answer.error(), error);
         EXPECT_TRUE(answer.descriptors.empty());
@@ -330,7 +364,7 @@ TEST_F(ServerTest, RefusesAHelloOfTheWrongSize) {
     start();
     RawClient client(options_.socket);
     client.send_bytes("hello", 5);
-    const Answer answer = answer_to(client);
+    const Greeting answer = answer_to(client);
     EXPECT_EQ(answer.error(), Error::kProtocol);
     EXPECT_NE(std::string(answer.welcome.message).find("5 bytes"), std::string::npos);
 }
@@ -340,7 +374,7 @@ TEST_F(ServerTest, GrantsNoMoreThanTheListsSay) {
     config_.readers = {std::to_string(geteuid())};
     start();
     RawClient writer(options_.socket);
-    const Answer denied = handshake(writer, good_hello());
+    const Greeting denied = handshake(writer, good_hello());
     EXPECT_EQ(denied.error(), Error::kDenied);
     EXPECT_NE(std::string(denied.welcome.message).find("\"writers\""), std::string::npos);
     Hello hello = good_hello();
@@ -376,7 +410,7 @@ TEST_F(ServerTest, RefusesMoreClientsThanTheLimit) {
         EXPECT_EQ(handshake(*clients.back(), good_hello()).error(), Error::kOk);
     }
     RawClient one_too_many(options_.socket);
-    const Answer answer = handshake(one_too_many, good_hello());
+    const Greeting answer = handshake(one_too_many, good_hello());
     EXPECT_EQ(answer.error(), Error::kTooManyClients);
     EXPECT_NE(std::string(answer.welcome.message).find("max_clients = 3"), std::string::npos);
 }
@@ -393,7 +427,7 @@ TEST_F(ServerTest, KeepsPlacesForAdminsAndForOtherUsers) {
         return handshake(*clients.back(), good_hello());
     };
     for (int i = 0; i < 15; ++i) ASSERT_EQ(next().error(), Error::kOk) << i;
-    const Answer last = next();
+    const Greeting last = next();
     EXPECT_EQ(last.error(), Error::kTooManyClients);
     EXPECT_NE(std::string(last.welcome.message).find("kept for admins"), std::string::npos);
     clients.clear();
@@ -402,7 +436,7 @@ TEST_F(ServerTest, KeepsPlacesForAdminsAndForOtherUsers) {
     options_.max_clients_per_user = 2;
     start();
     for (int i = 0; i < 2; ++i) ASSERT_EQ(next().error(), Error::kOk) << i;
-    const Answer third = next();
+    const Greeting third = next();
     EXPECT_EQ(third.error(), Error::kTooManyClients);
     EXPECT_NE(std::string(third.welcome.message).find("max_clients_per_user = 2"),
               std::string::npos);
@@ -436,7 +470,7 @@ TEST_F(ServerTest, ClosesAConnectionThatSaysNothing) {
     options_.handshake_timeout_ns = 30'000'000;
     start();
     RawClient client(options_.socket);
-    const Answer answer = answer_to(client);
+    const Greeting answer = answer_to(client);
     EXPECT_EQ(answer.error(), Error::kTimedOut);
 }
 

@@ -42,7 +42,7 @@ class SimClients final : public Clients {
         cut_off_clients[client_id] = std::string(reason);
         hostile_clients += why == CutOff::kHostile;
     }
-    void wake(std::atomic<std::uint32_t>&, std::uint32_t) override { ++wakes; }
+    void wake(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t) override { ++wakes; }
     void drain_doorbell() override {}
 
     std::deque<ClientCommand> commands;
