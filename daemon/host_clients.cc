@@ -69,9 +69,11 @@ void HostClients::wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
     syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, waiters_max, nullptr, nullptr, bits);
 }
 
+// With clients that ring faster than this sees it, it would not end. What is left rings again.
 void HostClients::drain_doorbell() {
     epoll_event events[64];
-    while (epoll_wait(doorbells_.number(), events, 64, 0) == 64) {
+    for (int turns = 0; turns < 8; ++turns) {
+        if (epoll_wait(doorbells_.number(), events, 64, 0) < 64) return;
     }
 }
 

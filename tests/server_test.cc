@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "shm/call_slot.h"
+#include "shm/doorbell.h"
 
 namespace bidstore {
 namespace {
@@ -307,6 +308,24 @@ TEST_F(ServerTest, DoorbellOfAClientWakesTheEngine) {
     clients_->drain_doorbell();
     EXPECT_EQ(poll(&bell, 1, 0), 0);
     engine_ = std::make_unique<EngineStandIn>(*clients_);
+}
+
+TEST_F(ServerTest, EmptiesDoorbellsForABoundedTimeAndIsWokenByTheRest) {
+    auto clients = HostClients::create();
+    ASSERT_TRUE(clients.ok());
+    std::vector<Descriptor> bells;
+    for (int i = 0; i < 600; ++i) {
+        auto bell = make_doorbell();
+        ASSERT_TRUE(bell.ok());
+        ASSERT_TRUE((*clients)->add_doorbell(bell->number()).ok());
+        ring_doorbell(bell->number());
+        bells.push_back(std::move(*bell));
+    }
+    pollfd awake{.fd = (*clients)->wake_descriptor(), .events = POLLIN, .revents = 0};
+    (*clients)->drain_doorbell();
+    EXPECT_EQ(poll(&awake, 1, 0), 1);
+    (*clients)->drain_doorbell();
+    EXPECT_EQ(poll(&awake, 1, 0), 0);
 }
 
 // A hostile client's process, and its children, may have any number of threads asleep there.
