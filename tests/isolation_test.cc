@@ -6,11 +6,13 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -80,6 +82,26 @@ void try_to_change(Attempts& attempts, int descriptor) {
     attempts.must_fail("writing", ::pwrite(descriptor, "x", 1, 0) == 1);
 }
 
+// The kernel writes past the protection of a mapping for who writes into its own memory by file or
+// by process_vm_writev (as a debugger does), if the mapping could be made writable at all.
+void try_to_force(Attempts& attempts, void* memory) {
+    ::prctl(PR_SET_DUMPABLE, 1);  // lost with the change of user; its own memory is closed else
+    const Descriptor own(::open("/proc/self/mem", O_RDWR | O_CLOEXEC));
+    char byte = 0;
+    const void* at = memory;
+    const auto place = static_cast<off_t>(std::bit_cast<std::uintptr_t>(at));
+    if (::pread(own.number(), &byte, 1, place) != 1) {
+        return attempts.must_fail("reading its own memory, which is allowed", true);
+    }
+    errno = 0;
+    attempts.must_fail("forcing a write", ::pwrite(own.number(), &byte, 1, place) == 1);
+    iovec ours{&byte, 1};
+    iovec theirs{memory, 1};
+    errno = 0;
+    attempts.must_fail("writing its own memory from outside",
+                       ::process_vm_writev(::getpid(), &ours, 1, &theirs, 1, 0) == 1);
+}
+
 // By mappings: new ones, and ones that were made to be read.
 void try_to_map(Attempts& attempts, int descriptor, off_t offset = 0) {
     attempts.must_fail("mapping writable", maps(descriptor, PROT_READ | PROT_WRITE, offset));
@@ -92,6 +114,7 @@ void try_to_map(Attempts& attempts, int descriptor, off_t offset = 0) {
     errno = 0;
     attempts.must_fail("punching through its mapping",
                        ::madvise(memory, kPageBytes, MADV_REMOVE) == 0);
+    try_to_force(attempts, memory);
     ::munmap(memory, kPageBytes);
 }
 
@@ -187,7 +210,7 @@ TEST_F(Isolation, ClientOfAnotherUserCannotWriteThePoolByAnyWay) {
         const std::string path = "/proc/self/fd/" + std::to_string(pool);
         const Descriptor again(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
         if (again) try_to_map(attempts, again.number());
-        return attempts.verdict(18);
+        return attempts.verdict(20);
     });
     EXPECT_EQ(hostile.wait(), 0);
     expect_unharmed();
