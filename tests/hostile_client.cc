@@ -32,6 +32,8 @@ const std::vector<HostileClient::Harm>& HostileClient::harms() {
         {"ask for any page", &Self::ask_for_any_page},
         {"flood", &Self::flood},
         {"ring without end", &Self::ring_without_end},
+        {"give up without end", &Self::give_up_without_end},
+        {"number backwards", &Self::number_backwards},
         {"punch holes", &Self::punch_holes},
         {"talk garbage", &Self::talk_garbage},
         {"pass descriptors", &Self::pass_descriptors},
@@ -197,15 +199,17 @@ void HostileClient::plant(const Record& record) {
     ring();
 }
 
+bool HostileClient::dropped() const {
+    pollfd hangup{greeting_.socket.number(), POLLRDHUP, 0};
+    return ::poll(&hangup, 1, 0) > 0;
+}
+
 std::optional<Error> HostileClient::ask(Record record) {
     record.call_generation = ++generation_;
     if (record.kind == RecordKind::kTransaction) record.write_number = ++write_number_;
     plant(record);
     const CallSlot& slot = segment_->calls()[record.call_slot];
-    const auto over = [&] {
-        pollfd hangup{greeting_.socket.number(), POLLRDHUP, 0};
-        return is_answered(slot, record.call_generation) || ::poll(&hangup, 1, 0) > 0;
-    };
+    const auto over = [&] { return is_answered(slot, record.call_generation) || dropped(); };
     eventually(over, 5s);
     if (!is_answered(slot, record.call_generation)) return std::nullopt;
     return read_answer(slot).error;

@@ -64,6 +64,8 @@ class HostileClient {
     std::string ask_for_any_page();
     std::string flood();
     std::string ring_without_end();
+    std::string give_up_without_end();
+    std::string number_backwards();
     std::string punch_holes();
     // On the socket.
     std::string talk_garbage();
@@ -88,6 +90,7 @@ class HostileClient {
     void ring() const;
     void pause(std::uint32_t most_us);
     // The error it was answered with; nothing when it was cut off, or after some seconds.
+    bool dropped() const;  // by the daemon
     std::optional<Error> ask(Record record);
     std::string must_be_denied(const char* what, Record record);
 

@@ -241,6 +241,36 @@ std::string HostileClient::ring_without_end() {
     return "";
 }
 
+// Given-up records of half the ring, again as soon as they are zeroed.
+std::string HostileClient::give_up_without_end() {
+    if (!connect(Rights::kReader)) return "";
+    Record record;
+    record.kind = RecordKind::kAborted;
+    record.length_bytes = segment_->ring_bytes() / 2;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(50 + any(200));
+    while (std::chrono::steady_clock::now() < end && !dropped()) {
+        for (const std::uint32_t unit : {0u, units() / 2}) {
+            record.write_to(segment_->ring() + std::size_t{unit} * kRingUnitBytes);
+        }
+        ring();
+    }
+    return "";
+}
+
+// The greatest number and a small one in turns, all of them called decided.
+std::string HostileClient::number_backwards() {
+    if (!connect(any(2) == 0 ? Rights::kReader : Rights::kWriter)) return "";
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(50 + any(200));
+    for (int i = 0; std::chrono::steady_clock::now() < end; ++i) {
+        Record record;
+        record.decided_below = i % 2 == 0 ? ~std::uint64_t{0} : 1 + any(8);
+        write_number_ = record.decided_below - 1;
+        if (any(8) == 0) record.payload = good_transaction();
+        if (!ask(record)) return "";
+    }
+    return "";
+}
+
 std::string HostileClient::punch_holes() {
     if (!connect(Rights::kWriter)) return "";
     const auto size = static_cast<off_t>(segment_->header().segment_bytes);
