@@ -464,6 +464,9 @@ TEST_F(StoppedReader, CostsTheOthersNoMoreThanItsBudget) {
             need(store_->commit(write, soon()));
             std::this_thread::sleep_for(pause);
             most = std::max(most, count_of(Counter::kHeldVersions));
+            EXPECT_TRUE(eventually([&] {
+                return count_of(Counter::kHeldVersions) <= kBudgetPages;
+            })) << "it is over its budget, and keeps its snapshot";
         }
     };
     overwrite(1, 0ms);
@@ -476,8 +479,8 @@ TEST_F(StoppedReader, CostsTheOthersNoMoreThanItsBudget) {
         return snapshot.valid() ? 1 : 0;
     });
     ASSERT_TRUE(reader.wait_until_stopped());
-    // The engine looks every hundredth of a second. What is written meanwhile comes on top: some
-    // transactions of six pages each.
+    // The engine counts every hundredth of a second, and ends a snapshot some of these later. What
+    // is written before the count shows comes on top: some transactions of six pages each.
     most = 0;
     overwrite(2, 12ms);
     EXPECT_GT(most, kBudgetPages / 2) << "it held nothing";
