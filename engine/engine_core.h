@@ -71,6 +71,7 @@ class Engine::Core {
     struct RetentionWalk {            // over a table's inner nodes
         std::vector<std::byte> from;  // where it goes on; empty: at the beginning
         std::uint64_t next_ns = 0;
+        std::uint64_t floor = 0;       // where it began: what it looked at first was held to that
         bool asked = false;            // it has leaves that the next walk decides about
         std::uint64_t done_floor = 0;  // of the last whole walk, when it decided about all leaves
     };

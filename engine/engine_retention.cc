@@ -144,6 +144,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     const Room room{table.tree.frames_needed(), 0, kLeavesPerStep + table.tree.depth()};
     const Wait wait = secure(room, 0, refused);
     if (wait != Wait::kNone || refused.error != Error::kOk) return false;
+    if (walk.from.empty()) walk.floor = floor;
     const LeafDrop drop =
         table.tree.drop_leaves(walk.from.empty() ? nullptr : walk.from.data(), kLeavesPerStep);
     if (drop.missing) {
@@ -155,7 +156,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     if (drop.leaves > 0) commit_->touch();
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
-    walk.next_ns = now_ns + kStepNs;
+    walk.next_ns = now_ns + kStepNs * std::max<std::uint64_t>(1, drop.ask.size());
     if (drop.leaves == kLeavesPerStep) return true;  // perhaps more of the same node
     const bool over = drop.corrupt || drop.end || (key_begins_with_time(table.schema) && drop.kept);
     if (!over) {
@@ -164,7 +165,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     }
     walk.from.clear();
     const bool again = std::exchange(walk.asked, false);
-    walk.done_floor = again ? 0 : floor;
+    walk.done_floor = again || drop.corrupt ? 0 : walk.floor;
     if (again) walk.next_ns = now_ns + kAgainNs;
     if (!key_begins_with_time(table.schema) || drop.corrupt) {
         const std::uint64_t retain_us = table.retain_us == 0 ? kRetainMaxUs : table.retain_us;
