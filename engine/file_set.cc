@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <ctime>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -73,16 +74,18 @@ bool FileSet::try_lock(StoreFile file) const {
 }
 
 Status FileSet::lock(const Options& options) const {
+    std::uint64_t waited_ms = 0;
     for (const StoreFile file : {StoreFile::kData, StoreFile::kLog, StoreFile::kJournal}) {
-        if (const Status locked = lock(file, options); !locked) return locked;
+        if (const Status locked = lock(file, options, waited_ms); !locked) return locked;
     }
     return {};
 }
 
-Status FileSet::lock(StoreFile file, const Options& options) const {
+// `waited_ms` counts for all files together.
+Status FileSet::lock(StoreFile file, const Options& options, std::uint64_t& waited_ms) const {
     constexpr std::uint64_t kPauseMs = 5;
     bool said = false;
-    for (std::uint64_t waited_ms = 0; !try_lock(file); waited_ms += kPauseMs) {
+    for (; !try_lock(file); waited_ms += kPauseMs) {
         if (errno != EWOULDBLOCK) return failure(file, "locking", errno);
         if (waited_ms >= options.lock_wait_ms) {
             const pid_t owner = dead_owner(file);
@@ -116,15 +119,15 @@ pid_t FileSet::dead_owner(StoreFile file) const {
     std::snprintf(device, sizeof device, "%02x:%02x:", ::major(found.st_dev),
                   ::minor(found.st_dev));
     const std::string place = device + std::to_string(found.st_ino);
-    // "3: FLOCK  ADVISORY  WRITE 10752 fe:00:1116289 0 EOF"
+    // "3: FLOCK  ADVISORY  WRITE 10752 fe:00:1116289 0 EOF"; who waits for a lock has "->" more.
     std::ifstream locks("/proc/locks");
-    std::string number, kind, advisory, access, where, rest;
-    pid_t owner = 0;
-    while (locks >> number >> kind >> advisory >> access >> owner >> where) {
-        std::getline(locks, rest);
-        if (kind == "FLOCK" && where == place) {
-            return owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH ? owner : 0;
-        }
+    for (std::string line; std::getline(locks, line);) {
+        std::istringstream words(line);
+        std::string number, kind, advisory, access, where;
+        pid_t owner = 0;
+        if (!(words >> number >> kind >> advisory >> access >> owner >> where)) continue;
+        if (kind != "FLOCK" || where != place) continue;
+        return owner > 0 && ::kill(owner, 0) != 0 && errno == ESRCH ? owner : 0;
     }
     return 0;
 }

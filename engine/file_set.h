@@ -60,7 +60,7 @@ class FileSet {
     FileSet() = default;
     Status open_files(const Options& options);
     Status lock(const Options& options) const;
-    Status lock(StoreFile file, const Options& options) const;
+    Status lock(StoreFile file, const Options& options, std::uint64_t& waited_ms) const;
     bool try_lock(StoreFile file) const;
     pid_t dead_owner(StoreFile file) const;
     Status sync_directory() const;
