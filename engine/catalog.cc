@@ -47,6 +47,9 @@ Result<TreeAccess> Catalog::load() {
         return {Error::kCorruption, "catalog: page " + std::to_string(access.corrupt.value) +
                                         " is not the page that its parent names"};
     }
+    if (access.ok() && !tables_.contains(kSessionsTable.value)) {
+        return {Error::kCorruption, "catalog: it has no table of sessions"};
+    }
     return access;
 }
 
