@@ -11,6 +11,8 @@
 namespace bidstore {
 namespace {
 
+constexpr int kErrorPatienceMs = 1000;
+
 std::string prefix_of(int level, bool terminal) {
     if (!terminal) return "<" + std::to_string(level) + ">";
     if (level <= kLogError) return "error: ";
@@ -36,7 +38,9 @@ void log_line(int level, std::string_view text) {
     static std::uint64_t lost = 0;
     const std::lock_guard lock(mutex);
     pollfd log{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-    if (poll(&log, 1, 0) != 1 || (log.revents & POLLOUT) == 0) {
+    // What is wrong with the daemon itself is worth a wait: often it is the last that it says.
+    const int patience_ms = level <= kLogError ? kErrorPatienceMs : 0;
+    if (poll(&log, 1, patience_ms) != 1 || (log.revents & POLLOUT) == 0) {
         ++lost;
         return;
     }

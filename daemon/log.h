@@ -2,8 +2,7 @@
 //
 // Who:    any thread; a line is one write, so lines of two threads do not mix.
 // Crash:  a reader of the log that stands still holds nobody up: lines that find no room in its
-// pipe
-//         are counted and left out.
+//         pipe are counted and left out, errors after a second.
 // Bounds: a line has kLogLineBytesMax bytes; what is longer is cut off.
 #pragma once
 
