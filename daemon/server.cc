@@ -394,7 +394,7 @@ Status Server::check_places(const Connection& connection, Rights granted) const 
     for (const auto& [id, other] : connections_) {
         if (!other->block) continue;
         ++taken;
-        own += other->user == connection.user;
+        own += other->user == connection.user && other->state != State::kDetaching;
     }
     if (granted == Rights::kAdmin) return {};
     if (options_.max_clients_per_user != 0 && own >= options_.max_clients_per_user) {
