@@ -188,6 +188,10 @@ Failure TableLoad::failure(Error error, std::uint64_t row) const {
             return {Error::kPrecondition,
                     who + at + " is not above the one before, or is not of this table; rows that "
                                "are not in order are loaded without --sorted"};
+        case Error::kTimedOut:
+            return {error, who + "no rows came for ten minutes, while writers or a compaction "
+                                 "waited for the room that the load keeps: nothing was loaded; "
+                                 "load from a file, or when rows come without a pause"};
         case Error::kTooLarge:
             return {error, who + "all rows touch more chunks than pool_bytes and journal_bytes "
                                  "have room for: raise them"};

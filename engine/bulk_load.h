@@ -57,6 +57,10 @@ class BulkLoad {
     const std::string& name() const { return name_; }
     const LoadBuilder& builder() const { return builder_; }
 
+    // When its client sent something the last time.
+    void heard(std::uint64_t now_ns) { heard_ns_ = now_ns; }
+    std::uint64_t heard_ns() const { return heard_ns_; }
+
     // ---- kRows ----
     // Whether take() may be called: there are buffers for one record more.
     bool ready() const;
@@ -135,6 +139,7 @@ class BulkLoad {
     LoadWriter writer_;
     LoadBuilder builder_;
     State state_ = State::kRows;
+    std::uint64_t heard_ns_ = 0;
     LoadProgress progress_;  // in the record that take() did not get to the end of
     Buffer* filling_ = nullptr;
     std::deque<Buffer*> full_;     // oldest first: placed in this order

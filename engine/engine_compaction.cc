@@ -101,7 +101,7 @@ void Engine::Core::end_compaction() {
 CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page) {
     Space& space = storage_.space;
     // A load takes whole chunks where it finds them: one thing after the other.
-    if (!space.growth().idle() || !loads_.empty()) return CompactState::kWaiting;
+    if (!space.growth().idle() || loading()) return CompactState::kWaiting;
     note_growth();
     if (!compaction_.sparse.empty()) {
         wait = merge_leaves(pages, page);
@@ -327,7 +327,7 @@ CompactState Engine::Core::give_back() {
 // step that waits for a moment between two would never find one.
 void Engine::Core::give_back_in_pause() {
     if (!std::exchange(compaction_.waits_for_pause, false)) return;
-    if (storage_.space.growth().idle() && loads_.empty()) give_back();
+    if (storage_.space.growth().idle() && !loading()) give_back();
 }
 
 // The checkpoint on disk still has chunks that were retired.

@@ -183,6 +183,8 @@ class Engine::Core {
     Replaced replaced_by(const Schema& schema);
     PageId add_catalog_row(TableId id, std::uint32_t row_bytes);
     bool pump_loads();
+    bool is_in_the_way(const BulkLoad& load) const;
+    bool loading() const;
     bool advance(BulkLoad& load);
     bool find_pages(BulkLoad& load);
     bool waits_for_freed_pages(BulkLoad& load);

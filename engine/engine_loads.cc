@@ -13,6 +13,7 @@ constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wa
 constexpr std::uint32_t kExtendChunksMax = 64;
 constexpr std::uint32_t kChunksBeside = 64;           // versions that attaching needs besides
 constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
+constexpr std::uint64_t kSilentNs = 600'000'000'000;  // of a load that others wait for
 
 bool is_empty(const std::byte* root) {
     const PageHeader& header = page_header(root);
@@ -101,6 +102,7 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
     const LoadIdentity identity{id, storage_.pool.file_uuid(), storage_.checkpointer->covered()};
     loads_.push_back(std::make_unique<BulkLoad>(request.from, *schema, identity, storage_.space,
                                                 disk_));
+    loads_.back()->heard(clock_.monotonic_ns());
     commit_->answer_later(request.from, Error::kOk, kNoOperation);
     return Wait::kNone;
 }
@@ -145,6 +147,7 @@ Engine::Core::Wait Engine::Core::load_rows(const ClientRequest& request,
         port_.answer(request.from, Error::kInvalid);
         return Wait::kNone;
     }
+    load->heard(clock_.monotonic_ns());
     if (!load->ready()) return Wait::kRoom;
     std::uint32_t bad_row = 0;
     const Error error = load->take(body, rows, bad_row);
@@ -187,6 +190,7 @@ bool Engine::Core::pump_loads() {
         if (stopping_ && load->state() != BulkLoad::State::kFailed) {
             fail_load(*load, Error::kStopping);
         }
+        if (is_in_the_way(*load)) fail_load(*load, Error::kTimedOut);
         worked |= load->pump();
         if (!load->fatal().empty()) fence(load->fatal());
         if (const std::string trouble = load->take_trouble(); !trouble.empty()) say(3, trouble);
@@ -207,6 +211,21 @@ bool Engine::Core::pump_loads() {
         return over && load->quiet();
     });
     return worked | drop_orphans();
+}
+
+// A loader that is stopped, or waits for its own input, keeps what it reserved: from writers that
+// find no room, and from a compaction, which waits for the end of all loads.
+bool Engine::Core::is_in_the_way(const BulkLoad& load) const {
+    const bool waited_for = mode_ == EngineMode::kReadOnly || compaction_.client_id != 0;
+    return waited_for && load.state() == BulkLoad::State::kRows && load.ready() &&
+           clock_.monotonic_ns() - load.heard_ns() > kSilentNs;
+}
+
+// Some load keeps pages. One that failed gave them back; its client has not heard of it yet.
+bool Engine::Core::loading() const {
+    return std::any_of(loads_.begin(), loads_.end(), [](const auto& load) {
+        return load->state() != BulkLoad::State::kFailed || !load->quiet();
+    });
 }
 
 bool Engine::Core::advance(BulkLoad& load) {

@@ -3,6 +3,7 @@
 
 #include "engine/engine_core.h"
 #include "tests/compaction_fixture.h"
+#include "tests/load_fixture.h"
 #include "tests/snapshot_reader.h"
 
 namespace bidstore {
@@ -404,6 +405,43 @@ TEST_F(CompactionTest, IsForAdminsAndSensibleSteps) {
         ASSERT_TRUE(store->run_until([&] { return invalid.advance(); }));
         EXPECT_EQ(invalid.error(), Error::kInvalid);
     }
+}
+
+// It would wait for the load's end for ever.
+TEST_F(CompactionTest, ALoadThatSaysNothingForTenMinutesIsNotWaitedForAnyLonger) {
+    start();
+    fill();
+    SimClient& loader = store->connect();
+    const Schema schema = load_schema("t", false);
+    const LoadRows sent = make_load_rows(schema, 40, 1);
+    const auto step = [&](const LoadBytes& bytes) {
+        const auto token = loader.submit_load(bytes.bytes());
+        std::optional<Answer> answer;
+        store->run_until([&] { return token && (answer = loader.answer(*token)).has_value(); });
+        return answer.has_value() ? answer->error : Error::kBusy;
+    };
+    auto row = sent.begin();
+    const auto one_row = [&] {
+        LoadBytes rows_step(LoadStep::kRows);
+        rows_step.row(false, row->first, row->second);
+        ++row;
+        return step(rows_step);
+    };
+    ASSERT_EQ(step(LoadBytes::begin(schema)), Error::kOk);
+    const std::uint64_t kMinuteNs = 60'000'000'000;
+    store->clock.advance_ns(60 * kMinuteNs);  // nobody waits for it
+    ASSERT_EQ(one_row(), Error::kOk);
+    CompactClient compaction(*client);
+    for (int i = 0; i < 3; ++i) {  // it may be slow
+        EXPECT_FALSE(compact(compaction, 200));
+        store->clock.advance_ns(9 * kMinuteNs);
+        ASSERT_EQ(one_row(), Error::kOk);
+    }
+    store->clock.advance_ns(11 * kMinuteNs);
+    EXPECT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    EXPECT_EQ(one_row(), Error::kTimedOut);
+    expect_sound();
 }
 
 TEST_F(CompactionTest, DamagedPageStopsItByName) {
