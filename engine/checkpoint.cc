@@ -11,10 +11,6 @@
 namespace bidstore {
 namespace {
 
-std::uint64_t header_blocks(std::uint64_t images) {
-    return (sizeof(JournalHeader) + images * sizeof(JournalEntry) + kBlockBytes - 1) / kBlockBytes;
-}
-
 // What the smaller steps cost, in units of work.
 constexpr std::uint32_t kPagesPerUnit = 4;      // of images found
 constexpr std::uint32_t kWordsPerUnit = 512;    // of the pool's list of changed pages
@@ -44,7 +40,7 @@ Checkpointer::Checkpointer(Pool& pool, Space& space, Disk& disk, Superblock& sup
       directory_(std::move(directory)),
       log_start_(superblock.log_position),
       covered_{superblock.checkpoint_csn},
-      list_(header_blocks(journal_capacity()) * kBlockBytes) {
+      list_(journal_header_blocks(journal_capacity()) * kBlockBytes) {
     direct_.reserve(pool.frame_count());
     journaled_.reserve(journal_capacity());
     for (std::uint32_t i = 0; i < kTransfers; ++i) {
@@ -55,8 +51,9 @@ Checkpointer::Checkpointer(Pool& pool, Space& space, Disk& disk, Superblock& sup
 
 std::uint64_t Checkpointer::journal_capacity() const {
     std::uint64_t images = superblock_.journal_bytes / kPageBytes;
-    while (images > 0 && header_blocks(images) + images > superblock_.journal_bytes / kPageBytes) {
-        images -= std::min<std::uint64_t>(images, header_blocks(images));
+    while (images > 0 &&
+           journal_header_blocks(images) + images > superblock_.journal_bytes / kPageBytes) {
+        images -= std::min<std::uint64_t>(images, journal_header_blocks(images));
     }
     return images;
 }
@@ -230,7 +227,7 @@ bool Checkpointer::step() {
             return spend(1) && make_list();
         case Phase::kJournalHeader:
             if (in_flight_ > 0) return false;
-            if (cursor_ < header_blocks(journaled_.size())) return submit_list();
+            if (cursor_ < journal_header_blocks(journaled_.size())) return submit_list();
             enter(Phase::kJournalSync);
             submit_sync(StoreFile::kJournal);
             return true;
@@ -300,7 +297,7 @@ bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, boo
     request.file = file;
     request.buffer = transfer->buffer.data();
     request.length_bytes = count * static_cast<std::uint32_t>(kPageBytes);
-    const std::uint64_t journal_block = header_blocks(journal_images_) + first;
+    const std::uint64_t journal_block = journal_header_blocks(journal_images_) + first;
     request.offset_bytes = (in_place ? images[first].page : journal_block) * kPageBytes;
     request.context = this;
     request.completed = [](DiskRequest& done, void* context) {
@@ -443,7 +440,7 @@ bool Checkpointer::make_list() {
 
 void Checkpointer::end_list() {
     enter(Phase::kJournalHeader);
-    const std::uint64_t bytes = header_blocks(journaled_.size()) * kBlockBytes;
+    const std::uint64_t bytes = journal_header_blocks(journaled_.size()) * kBlockBytes;
     const std::size_t used = sizeof(JournalHeader) + journaled_.size() * sizeof(JournalEntry);
     std::memset(list_.data() + used, 0, bytes - used);
     JournalHeader header{};
@@ -456,7 +453,7 @@ void Checkpointer::end_list() {
 // Header and list, a piece of some blocks at a time: as a whole they can be more than the disk
 // takes in one request.
 bool Checkpointer::submit_list() {
-    const std::uint64_t left = header_blocks(journaled_.size()) - cursor_;
+    const std::uint64_t left = journal_header_blocks(journaled_.size()) - cursor_;
     const std::uint64_t blocks = std::min<std::uint64_t>(left, kListBlocks);
     single_ = DiskRequest{};
     single_.kind = DiskRequest::Kind::kWrite;

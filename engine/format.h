@@ -151,6 +151,11 @@ struct JournalEntry {
 };
 static_assert(sizeof(JournalEntry) == 8);
 
+// Blocks that header and list of so many images take.
+constexpr std::uint64_t journal_header_blocks(std::uint64_t images) {
+    return (sizeof(JournalHeader) + images * sizeof(JournalEntry) + kBlockBytes - 1) / kBlockBytes;
+}
+
 // ---- log ----
 
 inline constexpr std::uint64_t kBatchMagic = 0x3148435441424942;  // "BIBATCH1"

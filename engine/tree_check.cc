@@ -92,24 +92,11 @@ bool Checker::check_inner(PageId page, const std::byte* source, int level, const
     const std::byte* bytes = copy.data();
     const InnerView node(bytes, shape_.inner);
     const std::uint32_t count = page_header(bytes).count;
-    if (count == 0) return broken(page, "an inner node has no children");
-    if (count > shape_.inner.capacity) return broken(page, "an inner node has too many children");
-    std::vector<Key> keys(count);
-    for (std::uint32_t i = 0; i < count; ++i) {
-        node.copy_key(i, keys[i].data());
-        std::uint64_t sample = 0;
-        std::memcpy(&sample, bytes + kSamplesOffset + 8 * (i / kHeadsPerSample), sizeof sample);
-        if (i % kHeadsPerSample == 0 && sample != node.head(i)) {
-            return broken(page, "a sample is not the head it stands for");
-        }
-        if (i > 1 && compare(keys[i - 1].data(), keys[i].data()) >= 0) {
-            return broken(page, "keys of an inner node do not rise");
-        }
-        if (i > 0 && ((lo != nullptr && compare(keys[i].data(), lo) <= 0) ||
-                      (hi != nullptr && compare(keys[i].data(), hi) >= 0))) {
-            return broken(page, "a key of an inner node is outside its fences");
-        }
+    if (const char* fault = inner_node_fault(bytes, shape_.inner, lo, hi)) {
+        return broken(page, fault);
     }
+    std::vector<Key> keys(count);
+    for (std::uint32_t i = 0; i < count; ++i) node.copy_key(i, keys[i].data());
     for (std::uint32_t i = 0; i < count; ++i) {
         const std::byte* child_lo = i == 0 ? lo : keys[i].data();
         const std::byte* child_hi = i + 1 == count ? hi : keys[i + 1].data();
@@ -203,6 +190,34 @@ bool Checker::check_times(PageId page, const LeafView& rows) {
 }
 
 }  // namespace
+
+const char* inner_node_fault(const std::byte* page, const InnerLayout& layout, const std::byte* lo,
+                             const std::byte* hi) {
+    const InnerView node(page, layout);
+    const std::uint32_t count = page_header(page).count;
+    if (count == 0) return "an inner node has no children";
+    if (count > layout.capacity) return "an inner node has too many children";
+    const std::uint32_t key_bytes = layout.key_bytes;
+    Key before;
+    Key key;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        node.copy_key(i, key.data());
+        std::uint64_t sample = 0;
+        std::memcpy(&sample, page + kSamplesOffset + 8 * (i / kHeadsPerSample), sizeof sample);
+        if (i % kHeadsPerSample == 0 && sample != node.head(i)) {
+            return "a sample is not the head it stands for";
+        }
+        if (i > 1 && compare_keys(before.data(), key.data(), key_bytes) >= 0) {
+            return "keys of an inner node do not rise";
+        }
+        if (i > 0 && ((lo != nullptr && compare_keys(key.data(), lo, key_bytes) <= 0) ||
+                      (hi != nullptr && compare_keys(key.data(), hi, key_bytes) >= 0))) {
+            return "a key of an inner node is outside its fences";
+        }
+        before = key;
+    }
+    return nullptr;
+}
 
 TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const std::function<const std::byte*(PageId)>& source,

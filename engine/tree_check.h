@@ -51,4 +51,9 @@ TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const std::function<void(PageId)>& visit = nullptr,
                       const ValueCheck& values = nullptr);
 
+// What is wrong inside an inner node whose keys are at or above lo and below hi (nullptr: no
+// bound), or nullptr.
+const char* inner_node_fault(const std::byte* page, const InnerLayout& layout, const std::byte* lo,
+                             const std::byte* hi);
+
 }  // namespace bidstore

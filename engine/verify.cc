@@ -13,16 +13,6 @@
 namespace bidstore {
 namespace {
 
-std::string hex(const std::byte* bytes, std::size_t count) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    std::string text;
-    for (std::size_t i = 0; i < count; ++i) {
-        text += kDigits[std::to_integer<unsigned>(bytes[i]) >> 4];
-        text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
-    }
-    return text;
-}
-
 class Verifier {
   public:
     Verifier(Storage& storage, const RuleSink& sink, const VerifyProgress& progress)
@@ -156,7 +146,7 @@ class Verifier {
         }
         if (fault.empty() && crc != reference.crc) fault = "its checksum is not the row's";
         if (fault.empty()) return {};
-        return "large value of key " + hex(key, table.schema.key_bytes()) + ": " + fault;
+        return "large value of key " + hex_of(key, table.schema.key_bytes()) + ": " + fault;
     }
 
     void claim(PageId id, TableId table) {
@@ -206,7 +196,7 @@ class Verifier {
 
     Storage& storage_;
     BlockingIo io_;
-    std::vector<std::uint32_t> owner_;  // per page: the table that it belongs to
+    std::vector<std::uint32_t> owner_;               // per page: the table that it belongs to
     std::map<std::uint32_t, std::uint64_t> floors_;  // by table id
     AlignedBuffer copy_{kPageBytes};
     static constexpr const char* kLeaked = " is allocated, but nothing refers to it";
@@ -218,6 +208,16 @@ class Verifier {
 };
 
 }  // namespace
+
+std::string hex_of(const std::byte* bytes, std::size_t count) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string text;
+    for (std::size_t i = 0; i < count; ++i) {
+        text += kDigits[std::to_integer<unsigned>(bytes[i]) >> 4];
+        text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
+    }
+    return text;
+}
 
 VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
                             const VerifyProgress& progress) {

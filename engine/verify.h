@@ -8,6 +8,7 @@
 //        over files at rest (engine/verify_files.h).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -40,6 +41,9 @@ struct VerifyTotals {
 
 VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
                             const VerifyProgress& progress = nullptr);
+
+// Bytes of a key, as messages show them.
+std::string hex_of(const std::byte* bytes, std::size_t count);
 
 // An empty string when all rules hold; else the first one that does not.
 std::string verify_storage(Storage& storage);
