@@ -65,7 +65,8 @@ Result<Engine::Recovery> Recovery::run(WalStart& start) {
     storage_.pool.change_in_place(true);
     if (Status loaded = load_system_tables(); !loaded) return loaded.failure();
     found.times.metadata_ns += lap();
-    Replay replay(storage_, [this](const auto& state) { tell(state); });
+    Replay replay(
+        storage_, [this](const auto& state) { tell(state); }, left_out_);
     if (Status replayed = replay.run(found, start); !replayed) return replayed.failure();
     lap();
     if (Status begun = begin_new_life(start, replay.newest_csn()); !begun) return begun.failure();

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 
 #include "engine/blocking_io.h"
 #include "engine/engine.h"
@@ -34,14 +35,21 @@ class Recovery {
     // Formats new files or recovers what is there. Fills in the start of the log's next life.
     Result<Engine::Recovery> run(WalStart& start);
 
+    // ---- for engine/rebuild.h ----
+    // Before run(): what of the log contradicts the trees, or comes behind a batch that is damaged,
+    // is left out, and told. So are batches that were called durable.
+    using LeftOut = std::function<void(const std::string& what)>;
+    void leave_out(LeftOut left_out) { left_out_ = std::move(left_out); }
+    // Steps 1 to 3 by themselves.
+    Status read_superblock(Superblock& superblock);
+    Status check_sizes(const Superblock& superblock);
+    Status apply_journal(const Superblock& superblock);
+
   private:
     Status read_files(RecoveryTimes& times);
-    Status read_superblock(Superblock& superblock);
     Status write_copies(const Superblock& chosen);
     Result<bool> is_new();
     Status format();
-    Status check_sizes(const Superblock& superblock);
-    Status apply_journal(const Superblock& superblock);
     Status close_journal(Superblock& superblock);
     Status read_chunks(const Superblock& superblock, ChunkDirectory& directory);
     Status read_directory(const Superblock& superblock, ChunkDirectory& directory);
@@ -54,6 +62,7 @@ class Recovery {
 
     Storage& storage_;
     const EngineOptions& options_;
+    LeftOut left_out_;
     BlockingIo io_;
     std::uint64_t told_ns_ = 0;  // when tell() last did
     std::uint64_t lap_ns_ = 0;   // when lap() was last asked

@@ -41,8 +41,8 @@ std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " Mi
 
 }  // namespace
 
-Replay::Replay(Storage& storage, Progress progress)
-    : storage_(storage), progress_(std::move(progress)) {}
+Replay::Replay(Storage& storage, Progress progress, LeftOut left_out)
+    : storage_(storage), progress_(std::move(progress)), left_out_(std::move(left_out)) {}
 
 Status Replay::run(Engine::Recovery& found, WalStart& start) {
     const Superblock& superblock = storage_.superblock;
@@ -58,6 +58,23 @@ Status Replay::run(Engine::Recovery& found, WalStart& start) {
         });
     };
     LogReader reader(storage_.disk, storage_.clock, log_read_start(superblock), looked_through);
+    if (Status replayed = replay_all(reader, found); !replayed) return replayed;
+    RecoveryTimes& times = found.times;
+    times.read_ns = reader.waited_ns();
+    times.rest_ns = reader.rest_ns();
+    times.checkpoints_ns = checkpoints_ns_;
+    times.replay_ns = storage_.clock.monotonic_ns() - began_ns - times.read_ns - times.rest_ns -
+                      times.checkpoints_ns;
+    found.checkpoints = checkpoints_;
+    found.recovered_csn = replayed_csn_.value;
+    found.clean = found.batches == 0;
+    start.end = reader.end();
+    start.newest_csn = Csn{reader.newest_csn().value + kCsnGap};
+    start.newest_time_us = std::max(reader.newest_time_us(), superblock.newest_time_us);
+    return {};
+}
+
+Status Replay::replay_all(LogReader& reader, Engine::Recovery& found) {
     for (;;) {
         if (Status looked = look_ahead(reader); !looked) return looked;
         if (ahead_.empty()) break;
@@ -73,20 +90,15 @@ Status Replay::run(Engine::Recovery& found, WalStart& start) {
     storage_.reserved_frames = 0;
     LogBatch none;
     const Result<bool> more = reader.next(none);  // whether something durable is missing
-    if (!more) return more.failure();
+    if (!more) return left_out(more.failure(), "the log ends there");
     CHECK(!*more);
-    RecoveryTimes& times = found.times;
-    times.read_ns = reader.waited_ns();
-    times.rest_ns = reader.rest_ns();
-    times.checkpoints_ns = checkpoints_ns_;
-    times.replay_ns = storage_.clock.monotonic_ns() - began_ns - times.read_ns - times.rest_ns -
-                      times.checkpoints_ns;
-    found.checkpoints = checkpoints_;
-    found.recovered_csn = replayed_csn_.value;
-    found.clean = found.batches == 0;
-    start.end = reader.end();
-    start.newest_csn = Csn{reader.newest_csn().value + kCsnGap};
-    start.newest_time_us = std::max(reader.newest_time_us(), superblock.newest_time_us);
+    return {};
+}
+
+// Whether that is an error: not of a damaged log that is to be used as far as it goes.
+Status Replay::left_out(const Status& fault, const std::string& what) {
+    if (fault || fault.error() != Error::kCorruption || !left_out_) return fault;
+    left_out_(fault.failure().what + ": " + what);
     return {};
 }
 
@@ -220,6 +232,7 @@ Status Replay::replay_batch(const Ahead& ahead) {
         std::min<std::uint64_t>(extent_pages_of(ahead), storage_.pool.frame_count() / 4);
     if (Status room = make_room(frames, extent_pages); !room) return room;
     open_pages(batch.csn);
+    replaying_ = batch.csn;
     for (const Next& next : ahead.records) {
         fetch_near();
         if (Status applied = replay_record(next); !applied) {
@@ -230,7 +243,8 @@ Status Replay::replay_batch(const Ahead& ahead) {
         }
         ++replayed_records_;
     }
-    if (!ahead.fault) return ahead.fault;
+    if (Status whole = left_out(ahead.fault, "its other records are left out"); !whole)
+        return whole;
     replayed_ = batch.end;
     replayed_csn_ = batch.csn;
     return {};
@@ -265,7 +279,12 @@ Status Replay::replay_record(const Next& next) {
     effect.table_id = record.table;
     effect.key = record.key;
     effect.body = record.body;
-    if (Status made = effect_of(record, effect); !made) return made;
+    if (Status made = effect_of(record, effect); !made) {
+        // A rebuild's floor may be above the one that is logged.
+        if (record.type == RecordType::kMoveFloor && left_out_) return {};
+        return left_out(made, "record of table " + std::to_string(record.table.value) +
+                                  " with csn " + std::to_string(replaying_.value) + " is left out");
+    }
     std::vector<ExtentNeed> extents;
     if (effect.table != nullptr && !effect.value.empty()) {
         append_extents(effect.table->schema, effect.table->id, effect.value, extents);

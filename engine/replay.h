@@ -42,7 +42,12 @@ class Replay {
     // Hears now and then what is being done.
     using Progress = std::function<void(const std::function<std::string()>& state)>;
 
-    Replay(Storage& storage, Progress progress);
+    // Hears what of a damaged log is left out.
+    using LeftOut = std::function<void(const std::string& what)>;
+
+    // Without `left_out` a damaged log, and a record that contradicts the trees, are kCorruption;
+    // with it the log ends before the damage, and the record has no effect.
+    Replay(Storage& storage, Progress progress, LeftOut left_out = nullptr);
 
     // All of the log. Fills in what was found, and where the log's next life starts.
     Status run(Engine::Recovery& found, WalStart& start);
@@ -99,7 +104,9 @@ class Replay {
     void drop_front();
 
     // ---- batches ----
+    Status replay_all(LogReader& reader, Engine::Recovery& found);
     Status replay_batch(const Ahead& ahead);
+    Status left_out(const Status& fault, const std::string& what);
     void open_pages(Csn csn);
     void close_pages();
     Status checkpoint();
@@ -130,9 +137,11 @@ class Replay {
 
     Storage& storage_;
     const Progress progress_;
+    const LeftOut left_out_;
     Arena arena_;
     LogPoint replayed_;  // behind the last batch that was replayed whole
     Csn replayed_csn_;
+    Csn replaying_;  // the batch that is
     std::deque<Ahead> ahead_;
     std::vector<Next*> unknown_;  // of find_leaves()
     std::uint64_t replayed_records_ = 0;
