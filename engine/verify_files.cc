@@ -11,10 +11,8 @@
 #include "engine/wal.h"
 
 namespace bidstore {
-namespace {
 
-// Recovery mends a copy from the other one without a word. Returns whether any of them is valid.
-bool check_copies(Disk& disk, Clock& clock, FilesReport& report, const RuleSink& sink) {
+bool check_superblocks(Disk& disk, Clock& clock, const RuleSink& sink) {
     BlockingIo io(disk, clock);
     AlignedBuffer buffer(kBlockBytes);
     bool valid[kSuperblockCopies] = {};
@@ -27,7 +25,6 @@ bool check_copies(Disk& disk, Clock& clock, FilesReport& report, const RuleSink&
     }
     for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
         if (valid[copy] || !valid[1 - copy]) continue;
-        ++report.totals.broken_space;
         sink({Damage::kSpace, disk.path(StoreFile::kData) + ": superblock copy " +
                                   std::to_string(copy) +
                                   " is damaged; the other one is good, and the next start of the "
@@ -36,13 +33,14 @@ bool check_copies(Disk& disk, Clock& clock, FilesReport& report, const RuleSink&
     return valid[0] || valid[1];
 }
 
-}  // namespace
-
 Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
                                  const EngineOptions& options, const RuleSink& sink,
                                  const VerifyProgress& progress) {
     FilesReport report;
-    const bool superblock = check_copies(disk, clock, report, sink);
+    const bool superblock = check_superblocks(disk, clock, [&](const BrokenRule& rule) {
+        ++report.totals.broken_space;
+        sink(rule);
+    });
     DryDisk dry(disk);
     StatsWriter stats(pool.stats());
     Storage storage(dry, clock, pool, stats, [](PageId, Error, const std::string&, bool) {});

@@ -24,6 +24,10 @@ struct FilesReport {
     std::uint64_t batches = 0;  // of the log, behind the checkpoint
 };
 
+// Whether a superblock copy is valid; tells of one that is not while the other is: recovery mends
+// it without a word.
+bool check_superblocks(Disk& disk, Clock& clock, const RuleSink& sink);
+
 // `options`: random and log are used, and the sizes of a journal and log, should a file be blank.
 Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
                                  const EngineOptions& options, const RuleSink& sink,

@@ -1,0 +1,159 @@
+#include "engine/rebuild.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "engine/rebuild_journal.h"
+#include "engine/rebuild_plan.h"
+#include "engine/recovery.h"
+#include "engine/storage.h"
+
+namespace bidstore {
+namespace {
+
+using Kind = RebuildNote::Kind;
+
+class Rebuild {
+  public:
+    Rebuild(Disk& disk, Clock& clock, PoolSegment& pool, const EngineOptions& options,
+            const RebuildSink& sink)
+        : disk_(disk),
+          clock_(clock),
+          sink_(sink),
+          stats_(pool.stats()),
+          storage_(disk, clock, pool, stats_, [](PageId, Error, const std::string&, bool) {}),
+          recovery_(storage_, options),
+          journal_(disk, clock, recovery_) {}
+    // Of a recovery that ended early, reads ahead may be under way into what is about to go.
+    ~Rebuild() {
+        while (disk_.in_flight() > 0) disk_.poll(1'000'000);
+    }
+    Rebuild(const Rebuild&) = delete;
+    Rebuild& operator=(const Rebuild&) = delete;
+
+    Status run(const VerifyProgress& progress);
+    void verify(const RuleSink& broken, const VerifyProgress& progress) {
+        report_.verified.totals = verify_storage(storage_, broken, progress);
+    }
+    const RebuildReport& report() const { return report_; }
+
+  private:
+    void tell(RebuildNote note);
+    Status files();
+    Status size_files(const Superblock& superblock);
+    Status pages(const VerifyProgress& progress);
+    Status log();
+    Status checkpoint(const Engine::Recovery& found, const WalStart& start);
+
+    Disk& disk_;
+    Clock& clock_;
+    const RebuildSink& sink_;
+    StatsWriter stats_;
+    Storage storage_;
+    Recovery recovery_;
+    RebuildJournal journal_;
+    Superblock superblock_{};
+    RebuildReport report_;
+};
+
+void Rebuild::tell(RebuildNote note) {
+    if (note.kind == Kind::kRestored || note.kind == Kind::kFreed) ++report_.restored;
+    if (note.kind == Kind::kUnproven) ++report_.unproven;
+    if (note.kind == Kind::kLost || note.kind == Kind::kPerhaps) ++report_.lost;
+    sink_(note);
+}
+
+Status Rebuild::run(const VerifyProgress& progress) {
+    if (Status begun = files(); !begun) return begun;
+    if (Status rebuilt = pages(progress); !rebuilt) return rebuilt;
+    return log();
+}
+
+// Step 1.
+Status Rebuild::files() {
+    check_superblocks(disk_, clock_, [&](const BrokenRule& rule) {
+        tell({Kind::kRestored, rule.what, "both are written anew", {}, {}});
+    });
+    if (Status read = recovery_.read_superblock(superblock_); !read) return read;
+    if (Status sized = size_files(superblock_); !sized) return sized;
+    if (Status fit = recovery_.check_sizes(superblock_); !fit) return fit;
+    return journal_.put_in_place(superblock_, [&](const std::string& what) {
+        tell({Kind::kRestored,
+              disk_.path(StoreFile::kJournal) + ": " + what,
+              "the others are put in their places",
+              {},
+              {}});
+    });
+}
+
+// What a file has lost of its end reads as zeros, which are nobody's pages and no batch.
+Status Rebuild::size_files(const Superblock& superblock) {
+    const std::pair<StoreFile, std::uint64_t> sizes[] = {
+        {StoreFile::kData, superblock.chunk_count * kChunkBytes},
+        {StoreFile::kLog, superblock.log_segment_bytes * superblock.log_segment_count},
+        {StoreFile::kJournal, superblock.journal_bytes}};
+    for (const auto& [file, bytes] : sizes) {
+        const auto size = disk_.size_bytes(file);
+        if (!size) return size.failure();
+        if (*size >= bytes) continue;
+        tell({Kind::kRestored,
+              disk_.path(file) + " has " + std::to_string(*size) + " bytes of " +
+                  std::to_string(bytes),
+              "made as long again, with zeros",
+              {},
+              {}});
+        if (Status longer = disk_.resize(file, bytes); !longer) return longer;
+    }
+    return {};
+}
+
+// Steps 2 to 5.
+Status Rebuild::pages(const VerifyProgress& progress) {
+    RebuildPlan plan(disk_, clock_, superblock_, [&](const RebuildNote& note) { tell(note); });
+    if (Status planned = plan.run(progress); !planned) return planned;
+    report_.images = plan.images().size();
+    if (plan.images().empty()) return {};
+    superblock_.directory_crc = plan.directory_crc();
+    return journal_.write(superblock_, plan.images());
+}
+
+// Step 6. Without a checkpoint the next start would meet the same log, and refuse it.
+Status Rebuild::log() {
+    std::uint64_t left_out = 0;
+    recovery_.leave_out([&](const std::string& what) {
+        ++left_out;
+        tell({Kind::kLost, what, "what it says is lost", {}, {}});
+    });
+    WalStart start;
+    const Result<Engine::Recovery> found = recovery_.run(start);
+    if (!found) return found.failure();
+    report_.verified.checkpoint_csn = found->checkpoint_csn;
+    report_.verified.recovered_csn = found->recovered_csn;
+    report_.verified.batches = found->batches;
+    return left_out > 0 ? checkpoint(*found, start) : Status();
+}
+
+// A csn that was called durable, and is lost, is below the checkpoint's: nobody misses it, and it
+// is not given out again.
+Status Rebuild::checkpoint(const Engine::Recovery& found, const WalStart& start) {
+    const Csn promised{storage_.superblock.durable_csn};
+    Csn csn{found.recovered_csn};
+    if (promised > csn) csn = Csn{std::max(start.newest_csn.value, promised.value + 1)};
+    if (Csn{storage_.pool.visible()} < csn) storage_.pool.advance_visible(csn);
+    return storage_.checkpoint(
+        {csn, start.end.position, start.newest_time_us, start.end.previous_crc, csn});
+}
+
+}  // namespace
+
+Result<RebuildReport> rebuild_files(Disk& disk, Clock& clock, PoolSegment& pool,
+                                    const EngineOptions& options, const RebuildSink& sink,
+                                    const RuleSink& broken, const VerifyProgress& progress) {
+    Rebuild rebuild(disk, clock, pool, options, sink);
+    if (Status done = rebuild.run(progress); !done) return done.failure();
+    rebuild.verify(broken, progress);
+    return rebuild.report();
+}
+
+}  // namespace bidstore

@@ -1,0 +1,134 @@
+#include "engine/rebuild_survey.h"
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+
+#include "engine/extent_map.h"
+#include "engine/space.h"
+#include "shm/version_writer.h"
+
+namespace bidstore {
+namespace {
+
+std::uint64_t place_of(PageId page) { return std::uint64_t{page.value} * kPageBytes; }
+
+}  // namespace
+
+Survey::Survey(Disk& disk, Clock& clock, const Superblock& superblock)
+    : superblock_(superblock),
+      io_(disk, clock),
+      chunks_(superblock.chunk_count),
+      pages_(std::size_t{superblock.chunk_count} * kChunkPages) {
+    std::memcpy(&uuid_, superblock.file_uuid, sizeof uuid_);
+}
+
+void Survey::run(const Progress& progress) {
+    read_directory();
+    for (std::uint32_t chunk = 0; chunk < chunk_count(); ++chunk) {
+        read_metadata(chunk);
+        read_chunk(chunk);
+        if (progress) progress((chunk + std::uint64_t{1}) * kChunkPages);
+    }
+}
+
+std::string Survey::fault_of(PageId page, PageType type, std::byte* bytes) {
+    const Status read = io_.read(StoreFile::kData, place_of(page), bytes, kPageBytes);
+    if (!read) return read.failure().what;
+    const char* fault = page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn});
+    if (fault != nullptr) return fault;
+    return page_header(bytes).type == type ? "" : "it is a page of another type";
+}
+
+// When all its pages are whole, but not those that the superblock knows, nobody can say which of
+// them are old: none is believed.
+void Survey::read_directory() {
+    const std::uint32_t groups = (chunk_count() + kDirectoryChunks - 1) / kDirectoryChunks;
+    std::uint32_t root = 0;
+    bool whole = true;
+    for (std::uint32_t group = 0; group < groups; ++group) {
+        directory_faults_.push_back(
+            fault_of(directory_page(group), PageType::kDirectory, copy_.data()));
+        whole = whole && directory_faults_.back().empty();
+        const std::uint32_t crc = page_header(std::as_const(copy_).data()).crc;
+        root = crc32c(&crc, sizeof crc, root);
+        directory_.page_crcs.push_back(crc);
+        DirectoryPage content{};
+        std::memcpy(&content, copy_.data() + kPageHeaderBytes, sizeof content);
+        directory_.entries.insert(directory_.entries.end(), std::begin(content.entry),
+                                  std::end(content.entry));
+    }
+    directory_.entries.resize(chunk_count());
+    if (!whole || root == superblock_.directory_crc) return;
+    std::fill(directory_faults_.begin(), directory_faults_.end(),
+              "it is not the one of the last checkpoint, or another page of the directory is not");
+}
+
+void Survey::read_metadata(std::uint32_t chunk) {
+    ChunkFact& found = chunks_[chunk];
+    found.fault = fault_of(meta_page(chunk), PageType::kMeta, copy_.data());
+    const bool remembered = directory_faults_[chunk / kDirectoryChunks].empty();
+    const std::uint32_t crc = page_header(std::as_const(copy_).data()).crc;
+    if (found.whole() && remembered && crc != directory_.entries[chunk].meta_crc) {
+        found.fault = "it is not the one of the last checkpoint";
+    }
+    found.crc = crc;
+    chunk_lost_ = chunk_lost_ || !found.whole();
+    if (found.whole()) {
+        std::memcpy(&found.meta, copy_.data() + kPageHeaderBytes, sizeof found.meta);
+    }
+}
+
+// All of it at once; page by page where the device has lost some of it.
+void Survey::read_chunk(std::uint32_t chunk) {
+    const PageId first{chunk * kChunkPages};
+    std::byte* const bytes = chunk_bytes_.data();
+    const bool all = io_.read(StoreFile::kData, place_of(first), bytes, kChunkBytes).ok();
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{first.value + i};
+        if (Space::fixed(page)) continue;
+        std::byte* const own = bytes + std::size_t{i} * kPageBytes;
+        if (!all && !raw(page, own)) std::memset(own, 0, kPageBytes);
+        look_at(page, own);
+    }
+}
+
+void Survey::look_at(PageId page, const std::byte* bytes) {
+    PageFact& fact = pages_[page.value];
+    const ChunkFact& chunk = chunks_[chunk_of(page)];
+    const std::uint32_t index = page.value % kChunkPages;
+    if (chunk.whole()) {
+        fact.in_use = (chunk.meta.used[index / 64] >> (index % 64)) & 1;
+        fact.extent = ExtentMap(chunk.meta).in_extent(index);
+        fact.crc = chunk.meta.page_crc[index];
+        if (!fact.in_use) return;
+    }
+    if (fact.extent) {
+        if (crc32c(bytes, kPageBytes) == fact.crc) fact.proof = Proof::kRemembered;
+        return;
+    }
+    const PageHeader& header = page_header(bytes);
+    const bool tree = header.type == PageType::kLeaf || header.type == PageType::kInner;
+    if (!tree || page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn}) != nullptr) return;
+    if (chunk.whole() && header.crc != fact.crc) return;
+    fact.proof = chunk.whole() ? Proof::kRemembered : Proof::kOwnCrc;
+    fact.crc = header.crc;
+    fact.csn = VersionWriter::csn_of(bytes);
+    fact.table = header.table_id;
+    fact.type = header.type;
+    fact.level = header.level;
+    fact.newest = Space::newest_in(bytes);
+}
+
+bool Survey::raw(PageId page, std::byte* to) {
+    return io_.read(StoreFile::kData, place_of(page), to, kPageBytes).ok();
+}
+
+const std::byte* Survey::page(PageId page) {
+    if (page.value >= page_count() || fact(page).proof == Proof::kNothing) return nullptr;
+    if (fact(page).extent || !raw(page, copy_.data())) return nullptr;
+    const std::byte* const bytes = copy_.data();
+    return page_crc(bytes) == fact(page).crc ? bytes : nullptr;
+}
+
+}  // namespace bidstore

@@ -1,0 +1,178 @@
+// Rebuilds that are cut off, at every write: done again, they lose no more than at once. Journals
+// that are damaged. Files with anything damaged at random.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+
+#include "tests/rebuild_fixture.h"
+
+namespace bidstore {
+namespace {
+
+using Kind = RebuildNote::Kind;
+
+class RebuildCrash : public RebuildFixture {
+  protected:
+    static Superblock superblock_of(const SimDisk& disk) {
+        Superblock newest{};
+        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+            Superblock found{};
+            const auto bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, kBlockBytes);
+            std::memcpy(&found, bytes.data(), sizeof found);
+            if (found.sequence > newest.sequence) newest = found;
+        }
+        return newest;
+    }
+    // Of files that were rebuilt; as the daemon finds them.
+    static RebuildRows rows_in(const SimDisk& disk) {
+        SimStore store(rebuild_store(), disk.clone(4), 4);
+        store.clock.set_wall_us(made().wall_us);
+        const Status opened = store.open();
+        EXPECT_TRUE(opened.ok()) << opened.failure().what;
+        return opened ? rows_of(store) : RebuildRows{};
+    }
+};
+
+// Metadata, directory, an inner node, a leaf, a large value, a superblock copy; and a log of which
+// some records are of lost rows.
+TEST_F(RebuildCrash, EveryWriteMayBeTheLast) {
+    std::vector<PageId> pages{directory_page(0), meta_page(1), level(kRowTable, 1)[0],
+                              leaf_of(1'200), made().extents[1]};
+    const auto disk = damaged(pages, made().logged.get());
+    disk->flip(StoreFile::kData, kPageBytes + 60);
+    std::vector<std::uint64_t> writes;
+    const auto whole = disk->clone(7);
+    whole->observe([&](std::uint64_t step, SimStep kind) {
+        const bool changes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync ||
+                             kind == SimStep::kResize;
+        if (changes) writes.push_back(step);
+    });
+    const Rebuilt at_once = rebuild(*whole);
+    ASSERT_TRUE(at_once.status.ok()) << at_once.status.failure().what;
+    const std::size_t lost = check(*whole, at_once, made().logged_rows);
+    ASSERT_GT(lost, 3u);
+    ASSERT_TRUE(at_once.says("is left out")) << at_once.all();
+    ASSERT_GT(writes.size(), 20u);
+    RecordProperty("writes", static_cast<int>(writes.size()));
+    const RebuildRows expected = rows_in(*whole);
+    for (const std::uint64_t step : writes) {
+        SCOPED_TRACE("crash at step " + std::to_string(step));
+        const auto cut_off = disk->clone(7);
+        cut_off->crash_at(step);
+        EXPECT_FALSE(rebuild(*cut_off).status.ok());
+        const auto next = step % 3 == 0 ? cut_off->process_crash(step) : cut_off->power_loss(step);
+        const Rebuilt again = rebuild(*next);
+        ASSERT_TRUE(again.status.ok()) << again.status.failure().what;
+        EXPECT_TRUE(rows_in(*next) == expected) << again.all();
+        if (HasFailure()) break;
+    }
+}
+
+class RebuildJournalTest : public RebuildCrash {
+  protected:
+    // The files of a daemon that crashed when its final checkpoint was named, and nothing of it in
+    // its place.
+    static std::unique_ptr<SimDisk> named() {
+        for (std::uint64_t ahead = 1;; ahead += 2) {
+            SimStore store(rebuild_store(), made().logged->clone(6), 6);
+            store.clock.set_wall_us(made().wall_us);
+            CHECK(store.open().ok());
+            const std::uint64_t begin = store.disk->steps();
+            store.disk->crash_at(begin + ahead);
+            CHECK(!store.stop());
+            auto disk = store.disk->power_loss(1);
+            if (superblock_of(*disk).journal_pages > 0) return disk;
+        }
+    }
+    static std::uint64_t first_image(const Superblock& superblock) {
+        return journal_header_blocks(superblock.journal_pages) * kBlockBytes;
+    }
+};
+
+TEST_F(RebuildJournalTest, IsUsedAsFarAsItIsThere) {
+    const auto disk = named();
+    const Superblock superblock = superblock_of(*disk);
+    ASSERT_GT(superblock.journal_pages, 3u);
+    const auto whole = disk->clone(1);
+    const Rebuilt sound = rebuild(*whole);
+    EXPECT_TRUE(sound.notes.empty()) << sound.all();
+    EXPECT_EQ(check(*whole, sound, made().logged_rows), 0u);
+    // Its list: images say themselves whose they are.
+    const auto listless = disk->clone(1);
+    listless->flip(StoreFile::kJournal, 20);
+    const Rebuilt unlisted = rebuild(*listless);
+    EXPECT_TRUE(unlisted.says("list is lost")) << unlisted.all();
+    EXPECT_EQ(check(*listless, unlisted, made().logged_rows), 0u);
+    // Each image: of leaves, of metadata, of the directory.
+    for (std::uint32_t image = 0; image < superblock.journal_pages; ++image) {
+        const auto damaged_one = disk->clone(1);
+        damaged_one->flip(StoreFile::kJournal,
+                          first_image(superblock) + image * kPageBytes + 1'000);
+        const Rebuilt found = rebuild(*damaged_one);
+        ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
+        EXPECT_TRUE(found.says("the journal's image of page")) << found.all();
+        EXPECT_LE(compare(rows_in(*damaged_one), found, made().logged_rows), 30u)
+            << "more than a leaf has";
+        if (HasFailure()) break;
+    }
+}
+
+TEST_F(RebuildCrash, AnythingDamagedAtRandom) {
+    std::size_t refused = 0;
+    for (std::uint64_t seed = 1; seed <= 14; ++seed) {
+        SCOPED_TRACE("seed " + std::to_string(seed));
+        std::mt19937_64 random(seed);
+        const SimDisk& from = seed % 2 == 0 ? *made().disk : *made().logged;
+        const auto disk = from.clone(seed);
+        const std::uint64_t bytes = *disk->size_bytes(StoreFile::kData);
+        for (std::uint64_t i = 0; i < 1 + seed; ++i) {
+            disk->flip(StoreFile::kData, 2 * kPageBytes + random() % (bytes - 2 * kPageBytes),
+                       static_cast<unsigned>(random() % 8));
+        }
+        const Rebuilt found = rebuild(*disk);
+        refused += !found.status.ok();
+        if (!found.status.ok()) continue;
+        EXPECT_EQ(verify(*disk), "") << found.all();
+        compare(rows_in(*disk), found, seed % 2 == 0 ? made().rows : made().logged_rows);
+        if (HasFailure()) break;
+    }
+    EXPECT_LT(refused, 4u) << "the catalog is one page of a thousand";
+}
+
+// A lost root took the floor along: rows that were dead stay away.
+TEST_F(RebuildCrash, LostRootOfATableWithRetentionHasAFloor) {
+    SimStore store(rebuild_store(), made().disk->clone(8), 8);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    // Half an hour, and half of an hour more: the first rows are dead, others are not.
+    for (int i = 0; i < 61; ++i) {
+        store.clock.advance_ns(60'000'000'000);
+        if (i == 30) put_timed_rows(store, client, 100, 140);
+        store.run_until([] { return false; }, 5);
+    }
+    ASSERT_TRUE(store.stop());
+    SimStore before(rebuild_store(), store.disk->clone(9), 9);
+    before.clock.set_wall_us(store.clock.wall_us());
+    ASSERT_TRUE(before.open().ok());
+    const RebuildRows rows = rows_of(before);
+    const auto expired =
+        std::count_if(made().rows.begin(), made().rows.end(), [&](const auto& row) {
+            return row.first.first == kTimedTable.value && !rows.contains(row.first);
+        });
+    ASSERT_GT(expired, 20);
+    const PageId root = before.engine->core().storage().catalog->find(kTimedTable)->tree.root();
+    const auto disk = damaged({root}, store.disk.get());
+    const Rebuilt found = rebuild(*disk);
+    ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
+    EXPECT_EQ(verify(*disk), "");
+    SimStore after(rebuild_store(), disk->clone(4), 4);
+    after.clock.set_wall_us(store.clock.wall_us());
+    ASSERT_TRUE(after.open().ok());
+    compare(rows_of(after), found, rows);
+}
+
+}  // namespace
+}  // namespace bidstore

@@ -1,0 +1,358 @@
+// Stores with something lost in them, of every kind, rebuilt: what is said to be lost is all that
+// is lost, all rules hold, and the daemon serves.
+#include <gtest/gtest.h>
+
+#include "engine/dry_disk.h"
+#include "tests/rebuild_fixture.h"
+
+namespace bidstore {
+namespace {
+
+using Kind = RebuildNote::Kind;
+
+class RebuildTest : public RebuildFixture {
+  protected:
+    // Rebuilds it, and returns how many rows are lost.
+    std::size_t lost_with(SimDisk& disk, const RebuildRows& rows) {
+        rebuilt = rebuild(disk);
+        return check(disk, rebuilt, rows);
+    }
+    std::size_t lost_with(const std::vector<PageId>& pages) {
+        auto disk = damaged(pages);
+        EXPECT_NE(verify(*disk), "");
+        return lost_with(*disk, made().rows);
+    }
+    std::vector<PageId> all_metadata() const {
+        Superblock superblock{};
+        const auto bytes = made().disk->peek(StoreFile::kData, 0, kBlockBytes);
+        std::memcpy(&superblock, bytes.data(), sizeof superblock);
+        std::vector<PageId> pages{directory_page(0)};
+        for (std::uint32_t chunk = 0; chunk < superblock.chunk_count; ++chunk) {
+            pages.push_back(meta_page(chunk));
+        }
+        return pages;
+    }
+
+    Rebuilt rebuilt;
+};
+
+TEST_F(RebuildTest, SoundStoreStaysAsItIs) {
+    const auto disk = made().disk->clone(1);
+    EXPECT_EQ(lost_with(*disk, made().rows), 0u);
+    EXPECT_TRUE(rebuilt.notes.empty()) << rebuilt.all();
+    EXPECT_EQ(rebuilt.report.images, 0u);
+    const auto bytes = *disk->size_bytes(StoreFile::kData) - kSuperblockCopies * kPageBytes;
+    EXPECT_TRUE(disk->peek(StoreFile::kData, kSuperblockCopies * kPageBytes, bytes) ==
+                made().disk->peek(StoreFile::kData, kSuperblockCopies * kPageBytes, bytes));
+}
+
+TEST_F(RebuildTest, LostLeafCostsItsKeysAndNoMore) {
+    const auto leaves = level(kRowTable, 0);
+    ASSERT_GT(leaves.size(), 256u);
+    ASSERT_EQ(level(kRowTable, 2).size(), 1u);
+    for (const std::size_t which : {std::size_t{0}, leaves.size() / 2, leaves.size() - 1}) {
+        const std::size_t lost = lost_with({leaves[which]});
+        EXPECT_GE(lost, 3u);
+        EXPECT_LE(lost, 8u) << "rows that a leaf can hold";
+        ASSERT_EQ(rebuilt.count(Kind::kLost), 1u) << rebuilt.all();
+        EXPECT_EQ(rebuilt.notes.size(), 1u) << rebuilt.all();
+        const RebuildNote& note = rebuilt.notes[0];
+        EXPECT_EQ(note.table, kRowTable);
+        EXPECT_TRUE(rebuilt.says("table 16 (rows), page " + std::to_string(leaves[which].value)));
+        EXPECT_EQ(note.keys.low.empty(), which == 0);
+        EXPECT_EQ(note.keys.high.empty(), which == leaves.size() - 1);
+    }
+}
+
+TEST_F(RebuildTest, LostInnerNodeCostsNothing) {
+    for (const TableId table : {kRowTable, kValueTable, kTimedTable}) {
+        for (const std::uint32_t height : {1u, 2u}) {
+            for (const PageId page : level(table, height)) {
+                EXPECT_EQ(lost_with({page}), 0u);
+                EXPECT_EQ(rebuilt.count(Kind::kRestored), 1u) << rebuilt.all();
+                EXPECT_EQ(rebuilt.notes.size(), 1u) << rebuilt.all();
+            }
+        }
+    }
+}
+
+TEST_F(RebuildTest, AllInnerNodesAtOnceCostNothing) {
+    std::vector<PageId> pages;
+    for (const TableId table : {kRowTable, kValueTable, kTimedTable}) {
+        for (const PageId page : level(table, 1)) pages.push_back(page);
+        for (const PageId page : level(table, 2)) pages.push_back(page);
+    }
+    ASSERT_GE(pages.size(), 5u);
+    EXPECT_EQ(lost_with(pages), 0u);
+}
+
+TEST_F(RebuildTest, LostMetadataCostNothing) {
+    for (const PageId page : all_metadata()) {
+        EXPECT_EQ(lost_with({page}), 0u);
+        EXPECT_EQ(rebuilt.notes.size(), 1u) << rebuilt.all();
+    }
+    EXPECT_EQ(lost_with(all_metadata()), 0u);
+    EXPECT_EQ(rebuilt.count(Kind::kRestored), all_metadata().size());
+}
+
+TEST_F(RebuildTest, LostPageOfALargeValueCostsItsRow) {
+    ASSERT_GT(made().extents.size(), 60u);
+    for (const std::size_t which : {std::size_t{1}, made().extents.size() - 1}) {
+        EXPECT_EQ(lost_with({made().extents[which]}), 1u);
+        EXPECT_EQ(rebuilt.count(Kind::kLost), 1u) << rebuilt.all();
+        EXPECT_TRUE(rebuilt.says("large value")) << rebuilt.all();
+    }
+    std::vector<PageId> pages = all_metadata();
+    pages.push_back(made().extents[1]);
+    EXPECT_EQ(lost_with(pages), 1u) << "told by the row's own checksum";
+    // All of them: whole leaves lose all that they have.
+    const std::size_t lost = lost_with(made().extents);
+    EXPECT_EQ(lost, (kRebuildValues + 2) / 3 + 9);
+}
+
+TEST_F(RebuildTest, LostRootsOfOneLeaf) {
+    EXPECT_EQ(lost_with({made().roots.at(kSessionsTable.value)}), 0u);
+    EXPECT_EQ(rebuilt.count(Kind::kLost), 1u) << "sessions are no user's rows";
+    auto disk = damaged({kCatalogRootPage});
+    const auto before = disk->peek(StoreFile::kData, 0, *disk->size_bytes(StoreFile::kData));
+    rebuilt = rebuild(*disk);
+    EXPECT_EQ(rebuilt.status.error(), Error::kCorruption);
+    EXPECT_NE(rebuilt.status.failure().what.find("restore a backup"), std::string::npos);
+    EXPECT_TRUE(disk->peek(StoreFile::kData, 0, before.size()) == before) << "nothing was written";
+}
+
+TEST_F(RebuildTest, LostSuperblockCopyIsMadeAnew) {
+    for (const PageId copy : {PageId{0}, PageId{1}}) {
+        auto disk = made().disk->clone(1);
+        disk->flip(StoreFile::kData, copy.value * kPageBytes + 60);
+        EXPECT_EQ(lost_with(*disk, made().rows), 0u);
+        EXPECT_TRUE(rebuilt.says("superblock copy"));
+    }
+    auto both = made().disk->clone(1);
+    both->flip(StoreFile::kData, 60);
+    both->flip(StoreFile::kData, kPageBytes + 60);
+    rebuilt = rebuild(*both);
+    EXPECT_EQ(rebuilt.status.error(), Error::kCorruption);
+}
+
+// Below a lost inner node it is not known which keys a lost leaf had: those of the gap, perhaps.
+TEST_F(RebuildTest, LostLeafBelowALostNodeCostsItsRowsAlone) {
+    const std::vector<PageId> leaves = level(kRowTable, 0);
+    const std::size_t lost = lost_with({level(kRowTable, 1)[0], leaves[20]});
+    EXPECT_GE(lost, 3u);
+    EXPECT_LE(lost, 8u);
+    EXPECT_EQ(rebuilt.count(Kind::kPerhaps), 1u) << rebuilt.all();
+    EXPECT_TRUE(rebuilt.says("page " + std::to_string(leaves[20].value)));
+}
+
+// The places of freed leaves hold what they had, with a CRC that fits.
+TEST_F(RebuildTest, FreedLeavesStayAwayWhileAnythingTells) {
+    SimStore store(rebuild_store(), made().disk->clone(5), 5);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    CompactionRows rows;
+    for (const auto& [key, value] : made().rows) {
+        if (key.first == kRowTable.value) rows[key.second] = value;
+    }
+    ASSERT_EQ(erase_rows(store, store.connect(), kRowTable, 1'500, 1'700, rows), Error::kOk);
+    ASSERT_TRUE(store.stop());
+    RebuildRows expected = made().rows;
+    std::erase_if(expected, [&](const auto& row) {
+        return row.first.first == kRowTable.value && !rows.contains(row.first.second);
+    });
+    const std::vector<PageId> nodes = level(kRowTable, 1);
+    std::vector<PageId> inner = nodes;
+    inner.push_back(made().roots.at(kRowTable.value));
+    const auto without_nodes = damaged(inner, store.disk.get());
+    EXPECT_EQ(lost_with(*without_nodes, expected), 0u) << "metadata tell";
+    const auto without_metadata = damaged(all_metadata(), store.disk.get());
+    EXPECT_EQ(lost_with(*without_metadata, expected), 0u) << "inner nodes tell";
+    // Nothing tells: they come up, and it is said so.
+    std::vector<PageId> both = all_metadata();
+    both.insert(both.end(), inner.begin(), inner.end());
+    const auto without_both = damaged(both, store.disk.get());
+    EXPECT_EQ(lost_with(*without_both, expected), 0u);
+    EXPECT_GT(rebuilt.count(Kind::kUnproven), 500u);
+    EXPECT_TRUE(rebuilt.covers(Kind::kUnproven, kRowTable.value, row_key(1'600)));
+}
+
+TEST_F(RebuildTest, UnreadablePagesAreLostPages) {
+    auto disk = made().disk->clone(1);
+    const auto spoil = [&](PageId page) {
+        disk->bad_range(StoreFile::kData, page.value * kPageBytes, kPageBytes, EIO);
+    };
+    spoil(level(kRowTable, 0)[7]);
+    spoil(level(kRowTable, 1)[1]);
+    spoil(made().extents[1]);
+    const std::size_t lost = lost_with(*disk, made().rows);
+    EXPECT_GE(lost, 4u);
+    EXPECT_LE(lost, 9u);
+    // A sector that stays bad after it was written to is one for the operator.
+    spoil(meta_page(1));
+    rebuilt = rebuild(*disk);
+    EXPECT_EQ(rebuilt.status.error(), Error::kIoError);
+    disk->clear_bad_ranges();
+    EXPECT_EQ(rebuild(*disk).notes.size(), 0u);
+    EXPECT_EQ(verify(*disk), "");
+}
+
+TEST_F(RebuildTest, DryRunSaysTheSameAndChangesNothing) {
+    std::vector<PageId> pages = all_metadata();
+    pages.push_back(level(kRowTable, 1)[0]);
+    pages.push_back(level(kRowTable, 0)[200]);
+    auto disk = damaged(pages);
+    const std::uint64_t bytes = *disk->size_bytes(StoreFile::kData);
+    const auto before = disk->peek(StoreFile::kData, 0, bytes);
+    Rebuilt dry;
+    {
+        DryDisk over(*disk);
+        dry = rebuild(over);
+    }
+    EXPECT_TRUE(disk->peek(StoreFile::kData, 0, bytes) == before);
+    lost_with(*disk, made().rows);
+    EXPECT_EQ(dry.all(), rebuilt.all());
+    EXPECT_EQ(dry.report.images, rebuilt.report.images);
+}
+
+// A write that the device lost: the place holds an older image, right in itself.
+TEST_F(RebuildTest, OlderImagesAreNotTaken) {
+    SimStore store(rebuild_store(), made().disk->clone(5), 5);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    CompactionRows changed;
+    put_rows(store, store.connect(), kRowTable, 1'190, 1'210, changed, 3);
+    ASSERT_TRUE(store.stop());
+    RebuildRows rows = made().rows;
+    for (const auto& [key, value] : changed) rows[{kRowTable.value, key}] = value;
+    const PageId leaf = leaf_of(1'200);
+    for (const bool node_too : {false, true}) {
+        const auto disk =
+            damaged(node_too ? level(kRowTable, 1) : std::vector<PageId>{}, store.disk.get());
+        const auto old = made().disk->peek(StoreFile::kData, leaf.value * kPageBytes, kPageBytes);
+        disk->poke(StoreFile::kData, leaf.value * kPageBytes, old.data(), kPageBytes);
+        const std::size_t lost = lost_with(*disk, rows);
+        EXPECT_GE(lost, 3u) << rebuilt.all();
+        EXPECT_LE(lost, 8u) << rebuilt.all();
+    }
+}
+
+// Retention would take the leaf for older than it is, and drop it.
+TEST_F(RebuildTest, TimesThatAreTooOldAreMended) {
+    auto schema = Schema::make(
+        "plain", {{"id", ColumnType::kU32, 0}, {"at", ColumnType::kTimestamp, 0}}, 1, 1);
+    ASSERT_TRUE(schema.ok());
+    SimStore store(rebuild_store(), made().disk->clone(5), 5);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    const TableId plain = store.create_table(client, *schema);
+    RowBuilder row(*schema);
+    ASSERT_TRUE(row.set_unsigned(1, store.clock.wall_us()).ok());
+    TransactionBytes put;
+    put.operation(OperationKind::kPut, plain, row_key(1), *row.value());
+    ASSERT_EQ(store.commit(client, put).error, Error::kOk);
+    ASSERT_TRUE(store.stop());
+    // It has no retention, which would drop the leaf at once.
+    SimStore again(rebuild_store(), store.disk->clone(6), 6);
+    again.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(again.open().ok());
+    Space& space = again.engine->core().storage().space;
+    const PageId leaf = again.engine->core().storage().catalog->find(plain)->tree.root();
+    ASSERT_GT(space.newest_known(leaf), 1u);
+    Commit& commit = again.engine->core().commit();
+    ASSERT_TRUE(commit.open());
+    space.settle_page(leaf, space.known_crc(leaf), 1);
+    space.writable(meta_page(chunk_of(leaf)));
+    commit.touch();
+    again.run_until([&] { return commit.quiet(); });
+    ASSERT_TRUE(again.stop());
+    EXPECT_NE(verify(*again.disk->clone(1)), "");
+    EXPECT_EQ(lost_with(*again.disk, made().rows), 0u);
+    EXPECT_EQ(rebuilt.count(Kind::kLost), 0u) << rebuilt.all();
+    EXPECT_GT(rebuilt.report.images, 0u);
+}
+
+TEST_F(RebuildTest, PagesThatNobodyHasAreFreeAgain) {
+    SimStore store(rebuild_store(), made().disk->clone(5), 5);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    Commit& commit = store.engine->core().commit();
+    Space& space = store.engine->core().storage().space;
+    ASSERT_TRUE(commit.open());
+    ASSERT_TRUE(space.secure(4));
+    const PageId page = space.allocate(PageType::kLeaf, kRowTable, PageId{9});
+    commit.touch();
+    store.run_until([&] { return commit.quiet(); });
+    ASSERT_TRUE(store.stop());
+    EXPECT_NE(verify(*store.disk->clone(1)), "");
+    EXPECT_EQ(lost_with(*store.disk, made().rows), 0u);
+    EXPECT_EQ(rebuilt.count(Kind::kFreed), 1u) << rebuilt.all();
+    EXPECT_TRUE(rebuilt.says("page " + std::to_string(page.value) + " is allocated"));
+}
+
+// ---- the log ----
+
+TEST_F(RebuildTest, LogIsReplayedOverWhatIsLeft) {
+    const auto whole = made().logged->clone(1);
+    EXPECT_EQ(lost_with(*whole, made().logged_rows), 0u);
+    EXPECT_TRUE(rebuilt.notes.empty()) << rebuilt.all();
+    EXPECT_GT(rebuilt.report.verified.batches, 3u);
+    std::vector<PageId> pages = all_metadata();
+    pages.push_back(level(kRowTable, 1)[0]);
+    const auto disk = damaged(pages, made().logged.get());
+    EXPECT_EQ(lost_with(*disk, made().logged_rows), 0u) << rebuilt.all();
+}
+
+// Row 1,200 is erased by the log, and is lost before.
+TEST_F(RebuildTest, RecordsOfLostRowsHaveNoEffect) {
+    const auto disk = damaged({leaf_of(1'200)}, made().logged.get());
+    lost_with(*disk, made().logged_rows);
+    EXPECT_EQ(rebuilt.count(Kind::kLost), 2u) << rebuilt.all();
+    EXPECT_TRUE(rebuilt.says("is left out")) << rebuilt.all();
+}
+
+TEST_F(RebuildTest, DamagedLogEndsThere) {
+    Superblock superblock{};
+    const auto bytes = made().logged->peek(StoreFile::kData, 0, kBlockBytes);
+    std::memcpy(&superblock, bytes.data(), sizeof superblock);
+    const std::uint64_t ring = superblock.log_segment_bytes * superblock.log_segment_count;
+    for (const std::uint64_t batch : {0u, 2u}) {
+        auto disk = made().logged->clone(1);
+        // Each batch of these takes some blocks; the first one begins where the superblock says.
+        disk->flip(StoreFile::kLog,
+                   (superblock.log_position + batch * 3 * kBlockBytes + 60) % ring);
+        ASSERT_NE(verify(*disk), "");
+        rebuilt = rebuild(*disk);
+        ASSERT_TRUE(rebuilt.status.ok()) << rebuilt.status.failure().what;
+        EXPECT_TRUE(rebuilt.says("the log ends there")) << rebuilt.all();
+        EXPECT_EQ(verify(*disk), "");
+        SimStore store(rebuild_store(), disk->clone(4), 4);
+        store.clock.set_wall_us(made().wall_us);
+        ASSERT_TRUE(store.open().ok());
+        const RebuildRows found = rows_of(store);
+        for (const auto& [key, value] : found) {
+            const auto then = made().rows.find(key);
+            const auto later = made().logged_rows.find(key);
+            EXPECT_TRUE((then != made().rows.end() && then->second == value) ||
+                        (later != made().logged_rows.end() && later->second == value));
+        }
+        EXPECT_GE(found.size(), made().rows.size() - 1);
+        EXPECT_TRUE(serves(store));
+    }
+}
+
+TEST_F(RebuildTest, ShortFileIsMadeWhole) {
+    auto disk = made().disk->clone(1);
+    Superblock superblock{};
+    std::memcpy(&superblock, disk->peek(StoreFile::kData, 0, kBlockBytes).data(),
+                sizeof superblock);
+    ASSERT_GE(superblock.chunk_count, 2u);
+    ASSERT_TRUE(disk->resize(StoreFile::kData, (superblock.chunk_count - 1) * kChunkBytes).ok());
+    rebuilt = rebuild(*disk);
+    ASSERT_TRUE(rebuilt.status.ok()) << rebuilt.status.failure().what;
+    EXPECT_GT(check(*disk, rebuilt, made().rows), 0u);
+    EXPECT_TRUE(rebuilt.says("made as long again")) << rebuilt.all();
+}
+
+}  // namespace
+}  // namespace bidstore
