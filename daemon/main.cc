@@ -27,6 +27,8 @@ struct Arguments {
     Overrides overrides;
     bool check = false;
     bool verify = false;
+    bool rebuild = false;
+    RebuildChoice choice;
 };
 
 void describe(CLI::App& app, Arguments& arguments) {
@@ -48,15 +50,31 @@ void describe(CLI::App& app, Arguments& arguments) {
         ->type_name("KEY=VALUE")
         ->allow_extra_args(false);
     app.add_flag("--check", arguments.check, "say whether the settings are right, start nothing");
-    app.add_flag("--verify", arguments.verify,
-                 "look through the files of a stopped store, log and all, and print each broken "
-                 "rule with page and table; nothing is changed, nothing is started");
+    auto* verify = app.add_flag(
+        "--verify", arguments.verify,
+        "look through the files of a stopped store, log and all, and print each broken "
+        "rule with page and table; nothing is changed, nothing is started");
+    auto* rebuild =
+        app.add_flag(
+               "--rebuild", arguments.rebuild,
+               "with --verify: restore what can be made anew from the pages that are there, "
+               "metadata, bitmaps and inner nodes; where rows are lost, say which, and change "
+               "nothing")
+            ->needs(verify);
+    app.add_flag("--dry-run", arguments.choice.dry_run,
+                 "with --rebuild: say what would be done, and change nothing")
+        ->needs(rebuild);
+    app.add_flag("--accept-loss", arguments.choice.accept_loss,
+                 "with --rebuild: go on where rows are lost, or where erased ones may be back")
+        ->needs(rebuild);
     app.footer(
         "Exit codes: 0 stopped as asked; 1 a setting is wrong; 2 the host is not as needed "
         "(locked,\n"
         "missing rights, no disk); 3 the log failed or the files are damaged.\n"
         "With --verify: 0 sound; 3 rows are lost or wrong; 4 only space is lost, or one of two\n"
         "copies, and no row is concerned; 1 and 2 as above.\n"
+        "With --rebuild: 0 sound now; 3 rows are lost, and nothing was changed, or nothing can be\n"
+        "done; 4 with --dry-run: something to do, and no row is lost; 1 and 2 as above.\n"
         "SIGTERM and SIGINT stop it with a final checkpoint.");
 }
 
@@ -99,6 +117,7 @@ ExitCode run(const Arguments& arguments) {
         std::cout << "the settings are right\n";
         return ExitCode::kClean;
     }
+    if (arguments.rebuild) return run_rebuild(*config, arguments.choice);
     if (arguments.verify) return run_verify(*config);
     if (!arguments.dev_directory.empty()) {
         if (Status made = make_private(config->directory); !made) return fail(made.failure());

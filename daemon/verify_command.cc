@@ -6,14 +6,18 @@
 #include <cinttypes>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "daemon/log.h"
 #include "engine/clock.h"
+#include "engine/dry_disk.h"
 #include "engine/file_set.h"
+#include "engine/rebuild.h"
 #include "engine/thread_disk.h"
 #include "engine/verify_files.h"
 
@@ -74,29 +78,22 @@ class Progress {
     std::uint64_t next_ns_ = 0;
 };
 
+EngineOptions options_of(const Config& config) {
+    EngineOptions options = engine_options(config);
+    options.log = log_line;
+    return options;
+}
+
 // With the least pool that the log's replay has enough of: a record may need very many pages at
 // once, a range that was deleted, and what was enough for the daemon is its own pool.
-Result<FilesReport> verify_in_pool(const Config& config, std::uint64_t pool_bytes, Disk& disk,
-                                   Progress& progress, Clock& clock) {
-    EngineOptions options = engine_options(config);
-    options.random = [] { return std::uint64_t{1}; };  // nothing of it is kept
-    options.log = log_line;
-    std::uint64_t told = 0;  // of what is broken; another try begins with the same
+template <class Report>
+Result<Report> in_pool(const Config& config, std::uint64_t pool_bytes, Progress& progress,
+                       const std::function<Result<Report>(PoolSegment& pool)>& attempt) {
     for (;;) {
         pool_bytes = std::min(config.pool_bytes, pool_bytes);
         auto pool = make_pool(config, pool_bytes);
         if (!pool) return pool.failure();
-        std::uint64_t found = 0;
-        auto report = verify_files(
-            disk, clock, *pool, options,
-            [&](const BrokenRule& rule) {
-                if (++found <= told) return;
-                told = found;
-                progress.clear();
-                std::printf("%s: %s\n", rule.damage == Damage::kData ? "damaged" : "space",
-                            rule.what.c_str());
-            },
-            [&](std::uint64_t pages) { progress.show(pages); });
+        Result<Report> report = attempt(*pool);
         if (report || report.error() != Error::kTooLarge) return report;
         if (pool_bytes == config.pool_bytes) return report;
         pool_bytes *= 2;
@@ -107,28 +104,140 @@ Result<FilesReport> verify_in_pool(const Config& config, std::uint64_t pool_byte
     }
 }
 
+void print_rule(const BrokenRule& rule) {
+    std::printf("%s: %s\n", rule.damage == Damage::kData ? "damaged" : "space", rule.what.c_str());
+}
+
+void print_summary(const FilesReport& report) {
+    const VerifyTotals& totals = report.totals;
+    std::printf("%" PRIu64 " tables, %" PRIu64 " pages, %" PRIu64 " rows; csn %" PRIu64 ", %" PRIu64
+                " batches behind the checkpoint; %s\n",
+                totals.tables, totals.pages, totals.rows, report.recovered_csn, report.batches,
+                totals.broken_data > 0    ? "DAMAGED"
+                : totals.broken_space > 0 ? "sound, but for space"
+                                          : "sound");
+}
+
+ExitCode exit_code_of(const VerifyTotals& totals) {
+    if (totals.broken_data > 0) return ExitCode::kFenced;
+    return totals.broken_space > 0 ? ExitCode::kSpaceLost : ExitCode::kClean;
+}
+
+// Locked, so that no daemon has them.
+Result<std::unique_ptr<Disk>> open_files(const Config& config) {
+    if (Status there = files_are_there(config.directory); !there) return there.failure();
+    auto files = FileSet::open(config.directory, {.direct = true, .log = log_line});
+    if (!files) return files.failure();
+    auto disk = ThreadDisk::open(std::move(*files));
+    if (!disk) return disk.failure();
+    return std::unique_ptr<Disk>(std::move(*disk));
+}
+
+Result<FilesReport> verify_in_pool(const Config& config, std::uint64_t pool_bytes, Disk& disk,
+                                   Progress& progress, Clock& clock) {
+    EngineOptions options = options_of(config);
+    options.random = [] { return std::uint64_t{1}; };  // nothing of it is kept
+    std::uint64_t told = 0;  // of what is broken; another try begins with the same
+    return in_pool<FilesReport>(config, pool_bytes, progress, [&](PoolSegment& pool) {
+        std::uint64_t found = 0;
+        return verify_files(
+            disk, clock, pool, options,
+            [&](const BrokenRule& rule) {
+                if (++found <= told) return;
+                told = found;
+                progress.clear();
+                print_rule(rule);
+            },
+            [&](std::uint64_t pages) { progress.show(pages); });
+    });
+}
+
+// ---- rebuild ----
+
+const char* word_of(RebuildNote::Kind kind) {
+    switch (kind) {
+        case RebuildNote::Kind::kFreed:
+            return "space";
+        case RebuildNote::Kind::kRestored:
+            return "restored";
+        case RebuildNote::Kind::kUnproven:
+            return "unproven";
+        case RebuildNote::Kind::kLost:
+            return "lost";
+        case RebuildNote::Kind::kPerhaps:
+            return "perhaps lost";
+    }
+    return "";
+}
+
+// `told`: whether what it finds is printed.
+Result<RebuildReport> rebuild_in_pool(const Config& config, std::uint64_t pool_bytes, Disk& disk,
+                                      Progress& progress, Clock& clock, bool told) {
+    std::vector<RebuildNote> notes;
+    std::vector<BrokenRule> rules;  // that are broken still
+    auto report = in_pool<RebuildReport>(config, pool_bytes, progress, [&](PoolSegment& pool) {
+        notes.clear();
+        rules.clear();
+        return rebuild_files(
+            disk, clock, pool, options_of(config),
+            [&](const RebuildNote& note) { notes.push_back(note); },
+            [&](const BrokenRule& rule) { rules.push_back(rule); },
+            [&](std::uint64_t pages) { progress.show(pages); });
+    });
+    progress.clear();
+    for (const RebuildNote& note : notes) {
+        if (!told) break;
+        std::printf("%s: %s; %s\n", word_of(note.kind), note.what.c_str(), note.outcome.c_str());
+    }
+    for (const BrokenRule& rule : rules) print_rule(rule);
+    return report;
+}
+
 }  // namespace
 
 ExitCode run_verify(const Config& config, std::uint64_t pool_bytes) {
-    if (Status there = files_are_there(config.directory); !there) return refuse(there.failure());
-    auto files = FileSet::open(config.directory, {.direct = true, .log = log_line});
-    if (!files) return refuse(files.failure());
-    auto disk = ThreadDisk::open(std::move(*files));
+    auto disk = open_files(config);
     if (!disk) return refuse(disk.failure());
     HostClock clock;
     Progress progress(clock);
     const auto report = verify_in_pool(config, pool_bytes, **disk, progress, clock);
     progress.clear();
     if (!report) return refuse(report.failure());
-    const VerifyTotals& totals = report->totals;
-    std::printf("%" PRIu64 " tables, %" PRIu64 " pages, %" PRIu64 " rows; csn %" PRIu64 ", %" PRIu64
-                " batches behind the checkpoint; %s\n",
-                totals.tables, totals.pages, totals.rows, report->recovered_csn, report->batches,
-                totals.broken_data > 0    ? "DAMAGED"
-                : totals.broken_space > 0 ? "sound, but for space"
-                                          : "sound");
-    if (totals.broken_data > 0) return ExitCode::kFenced;
-    return totals.broken_space > 0 ? ExitCode::kSpaceLost : ExitCode::kClean;
+    print_summary(*report);
+    return exit_code_of(report->totals);
+}
+
+ExitCode run_rebuild(const Config& config, RebuildChoice choice, std::uint64_t pool_bytes) {
+    auto disk = open_files(config);
+    if (!disk) return refuse(disk.failure());
+    HostClock clock;
+    Progress progress(clock);
+    Result<RebuildReport> report = [&] {
+        DryDisk dry(**disk);
+        return rebuild_in_pool(config, pool_bytes, dry, progress, clock, true);
+    }();
+    if (!report) return refuse(report.failure());
+    const bool loses = report->lost + report->unproven > 0;
+    const ExitCode left = exit_code_of(report->verified.totals);
+    if (!report->changed() || left != ExitCode::kClean) {
+        print_summary(report->verified);
+        std::puts(left == ExitCode::kClean
+                      ? "there is nothing to rebuild"
+                      : "this is not what a rebuild restores: nothing changed");
+        return left;
+    }
+    if (choice.dry_run || (loses && !choice.accept_loss)) {
+        std::printf("%" PRIu64 " pages would be written; nothing was changed\n", report->images);
+        if (!loses) return ExitCode::kSpaceLost;
+        std::puts(
+            "what is lost is lost already: make a copy of the directory, then go on with "
+            "--accept-loss, or restore a backup");
+        return ExitCode::kFenced;
+    }
+    report = rebuild_in_pool(config, pool_bytes, **disk, progress, clock, false);
+    if (!report) return refuse(report.failure());
+    print_summary(report->verified);
+    return exit_code_of(report->verified.totals);
 }
 
 }  // namespace bidstore

@@ -1,4 +1,5 @@
-// `bidstored --verify`: looks through the files of a store that no daemon uses.
+// `bidstored --verify`: looks through the files of a store that no daemon uses; with --rebuild it
+// makes of damaged ones a store that serves.
 //
 // Who: main, instead of the service. It takes the same lock as a daemon.
 #pragma once
@@ -15,5 +16,17 @@ namespace bidstore {
 // Begins with a pool of `pool_bytes`, which nearly always will do, since what is not in it is read
 // again, and goes up to the daemon's own where replay of the log needs more.
 ExitCode run_verify(const Config& config, std::uint64_t pool_bytes = 1ull << 30);
+
+struct RebuildChoice {
+    bool dry_run = false;      // says what would be done
+    bool accept_loss = false;  // goes on when rows are lost
+};
+
+// engine/rebuild.h, over the files: first dry, so that nothing is changed where rows are lost and
+// that is not accepted. kClean: the store is sound, now or before. kSpaceLost: dry, there is
+// something to do, and no row is lost. kFenced: rows are lost, and nothing was changed, or nothing
+// can be done. Else as run_verify().
+ExitCode run_rebuild(const Config& config, RebuildChoice choice,
+                     std::uint64_t pool_bytes = 1ull << 30);
 
 }  // namespace bidstore

@@ -11,10 +11,16 @@
 namespace bidstore {
 namespace {
 
-Finished verify(const RealDaemon& daemon) {
+Finished verify(const RealDaemon& daemon, const std::vector<std::string>& options = {}) {
     std::vector<std::string> command = daemon.command();
     command.push_back("--verify");
+    command.insert(command.end(), options.begin(), options.end());
     return run_to_end(command);
+}
+Finished rebuild(const RealDaemon& daemon, const std::vector<std::string>& options = {}) {
+    std::vector<std::string> all{"--rebuild"};
+    all.insert(all.end(), options.begin(), options.end());
+    return verify(daemon, all);
 }
 
 bool says(const Finished& ran, const std::string& words) {
@@ -108,6 +114,52 @@ TEST(VerifyCommand, SaysSoundOrWhatIsDamagedAndExitsByIt) {
     EXPECT_TRUE(says(leaf, "damaged: table ")) << leaf.output;
     EXPECT_TRUE(says(leaf, "page 30:")) << leaf.output;
     EXPECT_TRUE(says(leaf, "DAMAGED")) << leaf.output;
+}
+
+// Metadata and an inner node cost nothing; a leaf costs its rows, which somebody has to accept.
+TEST(VerifyCommand, RebuildsAndAsksBeforeRowsGo) {
+    RealDaemon daemon({"pool_bytes=64MiB"});
+    ASSERT_TRUE(daemon.start());
+    {
+        Store store = attach(daemon);
+        fill(store);
+    }
+    EXPECT_EQ(rebuild(daemon).status, 2) << "the daemon runs";
+    ASSERT_EQ(daemon.stop(), 0);
+    const Finished nothing = rebuild(daemon);
+    EXPECT_EQ(nothing.status, 0) << nothing.output;
+    EXPECT_TRUE(says(nothing, "nothing to rebuild")) << nothing.output;
+
+    flip(daemon, 2 * 4096 + 1'000);  // metadata of chunk 0
+    EXPECT_EQ(verify(daemon).status, 3);
+    const Finished dry = rebuild(daemon, {"--dry-run"});
+    EXPECT_EQ(dry.status, 4) << dry.output;
+    EXPECT_TRUE(says(dry, "restored: metadata of chunk 0, page 2")) << dry.output;
+    EXPECT_EQ(verify(daemon).status, 3) << "nothing was changed";
+    EXPECT_EQ(rebuild(daemon).status, 0);
+    EXPECT_EQ(verify(daemon).status, 0);
+
+    flip(daemon, 30 * 4096 + 1'000);  // a leaf
+    const Finished asks = rebuild(daemon);
+    EXPECT_EQ(asks.status, 3) << asks.output;
+    EXPECT_TRUE(says(asks, "lost: table 16 (events), page 30: ")) << asks.output;
+    EXPECT_TRUE(says(asks, "keys from ")) << asks.output;
+    EXPECT_TRUE(says(asks, "--accept-loss")) << asks.output;
+    EXPECT_EQ(verify(daemon).status, 3) << "nothing was changed";
+    const Finished accepted = rebuild(daemon, {"--accept-loss"});
+    EXPECT_EQ(accepted.status, 0) << accepted.output;
+    EXPECT_EQ(verify(daemon).status, 0);
+    ASSERT_TRUE(daemon.start());
+    {
+        Store store = attach(daemon);
+        const Table<Event> table = need(store.open<Event>(soon()));
+        Reader reader = need(store.reader());
+        const std::uint64_t rows = need(table.count(reader, soon()));
+        EXPECT_LT(rows, 5'000u);
+        EXPECT_GT(rows, 4'800u) << "a leaf has a hundred";
+    }
+    ASSERT_EQ(daemon.stop(), 0);
+    EXPECT_EQ(verify(daemon).status, 0);
 }
 
 }  // namespace
