@@ -1,11 +1,15 @@
 #include "engine/verify_files.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "engine/aligned_buffer.h"
 #include "engine/blocking_io.h"
 #include "engine/dry_disk.h"
+#include "engine/rebuild_journal.h"
+#include "engine/rebuild_plan.h"
 #include "engine/recovery.h"
 #include "engine/superblock.h"
 #include "engine/wal.h"
@@ -33,6 +37,44 @@ bool check_superblocks(Disk& disk, Clock& clock, const RuleSink& sink) {
     return valid[0] || valid[1];
 }
 
+namespace {
+
+// Recovery ends at the first broken rule; what else is lost a survey of all pages tells.
+class Further {
+  public:
+    Further(Disk& disk, Clock& clock, Recovery& recovery, const VerifyProgress& progress) {
+        Superblock superblock{};
+        if (!recovery.read_superblock(superblock) || !recovery.check_sizes(superblock)) return;
+        RebuildJournal journal(disk, clock, recovery);
+        const Status placed = journal.put_in_place(superblock, [&](const std::string& what) {
+            rules_.push_back({Damage::kData, disk.path(StoreFile::kJournal) + ": " + what});
+        });
+        if (!placed) return;
+        RebuildPlan plan(disk, clock, superblock, [&](const RebuildNote& note) {
+            if (note.kind == RebuildNote::Kind::kUnproven) return;
+            if (note.kind == RebuildNote::Kind::kFreed) return;
+            rules_.push_back({Damage::kData, note.what});
+        });
+        // Without the catalog nobody knows the other tables.
+        static_cast<void>(plan.run(progress));
+    }
+
+    void tell(const std::string& first, FilesReport& report, const RuleSink& sink) {
+        const bool there = std::any_of(rules_.begin(), rules_.end(),
+                                       [&](const BrokenRule& rule) { return rule.what == first; });
+        if (!there) rules_.insert(rules_.begin(), {Damage::kData, first});
+        for (const BrokenRule& rule : rules_) {
+            ++report.totals.broken_data;
+            sink(rule);
+        }
+    }
+
+  private:
+    std::vector<BrokenRule> rules_;
+};
+
+}  // namespace
+
 Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
                                  const EngineOptions& options, const RuleSink& sink,
                                  const VerifyProgress& progress) {
@@ -53,8 +95,7 @@ Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
         return found.failure();
     }
     if (!found) {
-        ++report.totals.broken_data;
-        sink({Damage::kData, found.failure().what});
+        Further(dry, clock, recovery, progress).tell(found.failure().what, report, sink);
         return report;
     }
     if (found->created || !superblock) {

@@ -138,6 +138,26 @@ TEST_F(VerifyTest, FlippedBitsAreFoundInEveryKindOfPage) {
         << "a free page is nobody's";
 }
 
+// Recovery ends at the first of them.
+TEST_F(VerifyTest, EveryBrokenRuleIsToldAlsoWhenMetadataAreLost) {
+    const Tree::Way found = way();
+    const std::string name = "table " + std::to_string(table.value) + " (rows), page ";
+    SimDisk& disk = at_rest();
+    std::vector<std::string> expected{"chunk directory, page 3: "};
+    disk.flip(StoreFile::kData, 3 * kPageBytes + 1'000);
+    disk.flip(StoreFile::kData, meta_page(0).value * kPageBytes + 1'000);
+    expected.push_back("metadata of chunk 0, page 2: ");
+    const PageId leaf_page = found.step[found.depth - 1].page;
+    disk.flip(StoreFile::kData, leaf_page.value * kPageBytes + 1'000);
+    expected.push_back(name + std::to_string(leaf_page.value) + ": ");
+    const auto rules = verify(disk);
+    ASSERT_EQ(rules.size(), expected.size());
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+        EXPECT_EQ(rules[i].damage, Damage::kData);
+        EXPECT_TRUE(rules[i].what.starts_with(expected[i])) << rules[i].what;
+    }
+}
+
 TEST_F(VerifyTest, EveryDamagedLeafIsNamed) {
     std::vector<PageId> leaves;
     for (const std::uint32_t id : {100u, 900u, 2'500u}) {
