@@ -29,6 +29,8 @@ struct Arguments {
     bool verify = false;
     bool rebuild = false;
     RebuildChoice choice;
+    bool online = false;
+    OnlineChoice online_choice;
 };
 
 void describe(CLI::App& app, Arguments& arguments) {
@@ -67,6 +69,22 @@ void describe(CLI::App& app, Arguments& arguments) {
     app.add_flag("--accept-loss", arguments.choice.accept_loss,
                  "with --rebuild: go on where rows are lost, or where erased ones may be back")
         ->needs(rebuild);
+    auto* online =
+        app.add_flag("--online", arguments.online,
+                     "with --verify: beside the daemon that has the files, its last checkpoint: "
+                     "every page, the catalog and all trees, but not the log")
+            ->needs(verify)
+            ->excludes(rebuild);
+    app.add_option("--rate", arguments.online_choice.mib_per_second,
+                   "with --online: MiB to read in a second, at most (64)")
+        ->type_name("MIB")
+        ->check(CLI::Range(1, 100'000))
+        ->needs(online);
+    app.add_option("--deadline", arguments.online_choice.deadline_seconds,
+                   "with --online: give up after so many seconds")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(1, 10'000'000))
+        ->needs(online);
     app.footer(
         "Exit codes: 0 stopped as asked; 1 a setting is wrong; 2 the host is not as needed "
         "(locked,\n"
@@ -75,6 +93,7 @@ void describe(CLI::App& app, Arguments& arguments) {
         "copies, and no row is concerned; 1 and 2 as above.\n"
         "With --rebuild: 0 sound now; 3 rows are lost, and nothing was changed, or nothing can be\n"
         "done; 4 with --dry-run: something to do, and no row is lost; 1 and 2 as above.\n"
+        "With --online: as with --verify; 2 also when the deadline came first.\n"
         "SIGTERM and SIGINT stop it with a final checkpoint.");
 }
 
@@ -117,6 +136,7 @@ ExitCode run(const Arguments& arguments) {
         std::cout << "the settings are right\n";
         return ExitCode::kClean;
     }
+    if (arguments.online) return run_verify_online(*config, arguments.online_choice);
     if (arguments.rebuild) return run_rebuild(*config, arguments.choice);
     if (arguments.verify) return run_verify(*config);
     if (!arguments.dev_directory.empty()) {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cinttypes>
 #include <cstdio>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,6 +22,7 @@
 #include "engine/rebuild.h"
 #include "engine/thread_disk.h"
 #include "engine/verify_files.h"
+#include "engine/verify_online.h"
 
 namespace bidstore {
 namespace {
@@ -123,10 +126,11 @@ ExitCode exit_code_of(const VerifyTotals& totals) {
     return totals.broken_space > 0 ? ExitCode::kSpaceLost : ExitCode::kClean;
 }
 
-// Locked, so that no daemon has them.
-Result<std::unique_ptr<Disk>> open_files(const Config& config) {
+// Locked, so that no daemon has them, but for who only looks.
+Result<std::unique_ptr<Disk>> open_files(const Config& config, bool look_only = false) {
     if (Status there = files_are_there(config.directory); !there) return there.failure();
-    auto files = FileSet::open(config.directory, {.direct = true, .log = log_line});
+    auto files =
+        FileSet::open(config.directory, {.direct = true, .log = log_line, .look_only = look_only});
     if (!files) return files.failure();
     auto disk = ThreadDisk::open(std::move(*files));
     if (!disk) return disk.failure();
@@ -238,6 +242,45 @@ ExitCode run_rebuild(const Config& config, RebuildChoice choice, std::uint64_t p
     if (!report) return refuse(report.failure());
     print_summary(report->verified);
     return exit_code_of(report->verified.totals);
+}
+
+ExitCode run_verify_online(const Config& config, OnlineChoice choice) {
+    auto disk = open_files(config, true);
+    if (!disk) return refuse(disk.failure());
+    static_cast<void>(::nice(19));  // in vain it is as before
+    HostClock clock;
+    Progress progress(clock);
+    OnlineOptions options;
+    options.bytes_per_second = choice.mib_per_second << 20;
+    if (choice.deadline_seconds > 0) {
+        options.deadline_ns = clock.monotonic_ns() + choice.deadline_seconds * 1'000'000'000;
+    }
+    options.pause = [](std::uint64_t pause_ns) {
+        std::this_thread::sleep_for(std::chrono::nanoseconds(pause_ns));
+    };
+    const auto report = verify_online(
+        **disk, clock, options,
+        [&](const BrokenRule& rule) {
+            progress.clear();
+            print_rule(rule);
+        },
+        [&](std::uint64_t pages) { progress.show(pages); });
+    progress.clear();
+    if (!report && report.error() == Error::kTimedOut) {
+        log_line(kLogError, report.failure().what);
+        return ExitCode::kEnvironment;
+    }
+    if (!report) return refuse(report.failure());
+    const VerifyTotals& totals = report->totals;
+    std::printf("%" PRIu64 " tables, %" PRIu64 " pages, %" PRIu64
+                " rows of the checkpoint with csn %" PRIu64 "; %" PRIu64
+                " checkpoints came meanwhile; %s\n",
+                totals.tables, totals.pages, totals.rows, report->checkpoint_csn,
+                report->checkpoints,
+                totals.broken_data > 0    ? "DAMAGED"
+                : totals.broken_space > 0 ? "sound, but for space"
+                                          : "sound");
+    return exit_code_of(totals);
 }
 
 }  // namespace bidstore

@@ -29,4 +29,13 @@ struct RebuildChoice {
 ExitCode run_rebuild(const Config& config, RebuildChoice choice,
                      std::uint64_t pool_bytes = 1ull << 30);
 
+struct OnlineChoice {
+    std::uint64_t mib_per_second = 64;
+    std::uint64_t deadline_seconds = 0;  // 0: none
+};
+
+// engine/verify_online.h, beside a daemon that has the files, at the lowest priority. Exit codes as
+// run_verify(); kEnvironment when the deadline came first.
+ExitCode run_verify_online(const Config& config, OnlineChoice choice);
+
 }  // namespace bidstore

@@ -34,8 +34,9 @@ auto retried(Call call) {
     return result;
 }
 
-int open_file(const std::string& path, bool direct) {
-    const int flags = O_RDWR | O_CREAT | O_CLOEXEC | (direct ? O_DIRECT : 0);
+int open_file(const std::string& path, bool direct, bool look_only) {
+    const int flags =
+        (look_only ? O_RDONLY : O_RDWR | O_CREAT) | O_CLOEXEC | (direct ? O_DIRECT : 0);
     return retried([&] { return ::open(path.c_str(), flags, 0600); });
 }
 
@@ -46,6 +47,7 @@ Result<FileSet> FileSet::open(const std::string& directory, const Options& optio
     files.directory_ = directory;
     files.direct_ = options.direct;
     if (const Status opened = files.open_files(options); !opened) return opened.failure();
+    if (options.look_only) return files;
     if (const Status locked = files.lock(options); !locked) return locked.failure();
     if (const Status synced = files.sync_directory(); !synced) return synced.failure();
     return files;
@@ -54,7 +56,7 @@ Result<FileSet> FileSet::open(const std::string& directory, const Options& optio
 Status FileSet::open_files(const Options& options) {
     for (std::uint32_t i = 0; i < kStoreFileCount; ++i) {
         const auto file = static_cast<StoreFile>(i);
-        descriptors_[i] = open_file(path(file), direct_);
+        descriptors_[i] = open_file(path(file), direct_, options.look_only);
         if (descriptors_[i] < 0 && errno == EINVAL && direct_) {
             direct_ = false;
             if (options.log) {
@@ -62,7 +64,7 @@ Status FileSet::open_files(const Options& options) {
                                    " refuses O_DIRECT: files are used through the page cache, "
                                    "which costs memory and speed; put them on ext4 or xfs");
             }
-            descriptors_[i] = open_file(path(file), false);
+            descriptors_[i] = open_file(path(file), false, options.look_only);
         }
         if (descriptors_[i] < 0) return failure(file, "opening", errno);
     }

@@ -3,7 +3,8 @@
 // Who:    the real disks own one; nobody else touches its descriptors.
 // Lock:   an exclusive flock on each file, held while the FileSet lives, so that two daemons never
 //         write one store. It ends with the process, however that ends, but not before the kernel
-//         is done with what the process left under way: open() waits for that.
+//         is done with what the process left under way: open() waits for that. Who only looks takes
+//         none, and sees what another process writes meanwhile.
 // Direct: O_DIRECT, which keeps the kernel's page cache out. A file system that refuses it is
 //         used buffered, and the operator is told; durable writes are synced either way.
 #pragma once
@@ -32,6 +33,7 @@ class FileSet {
         // The same where the owner is a process that ended: the kernel keeps its lock until what it
         // had under way is done, which takes as long as the device does.
         std::uint64_t dead_lock_wait_ms = 30'000;
+        bool look_only = false;  // no lock, no writes, and no file is made
     };
 
     // Opens the files, made empty where they are missing (the directory must exist). kLocked names

@@ -116,6 +116,28 @@ TEST(VerifyCommand, SaysSoundOrWhatIsDamagedAndExitsByIt) {
     EXPECT_TRUE(says(leaf, "DAMAGED")) << leaf.output;
 }
 
+// Beside a daemon that serves, whose last checkpoint it looks at.
+TEST(VerifyCommand, LooksBesideTheDaemon) {
+    RealDaemon daemon({"pool_bytes=64MiB"});
+    ASSERT_TRUE(daemon.start());
+    Store first = attach(daemon);
+    fill(first);
+    ASSERT_EQ(daemon.stop(), 0);
+    ASSERT_TRUE(daemon.start());
+    Store store = attach(daemon);
+    const Finished sound = verify(daemon, {"--online"});
+    EXPECT_EQ(sound.status, 0) << sound.output;
+    EXPECT_TRUE(says(sound, "3 tables, ")) << sound.output;
+    EXPECT_TRUE(says(sound, "; sound")) << sound.output;
+    flip(daemon, 30 * 4096 + 1'000);  // a leaf that nobody read
+    const Finished leaf = verify(daemon, {"--online", "--rate", "1000"});
+    EXPECT_EQ(leaf.status, 3) << leaf.output;
+    EXPECT_TRUE(says(leaf, "damaged: table 16 (events), page 30: ")) << leaf.output;
+    EXPECT_EQ(verify(daemon, {"--online", "--rate", "1", "--deadline", "1"}).status, 2);
+    EXPECT_EQ(verify(daemon, {"--online", "--rebuild"}).status, 1) << "of these one";
+    EXPECT_EQ(daemon.stop(), 0);
+}
+
 // Metadata and an inner node cost nothing; a leaf costs its rows, which somebody has to accept.
 TEST(VerifyCommand, RebuildsAndAsksBeforeRowsGo) {
     RealDaemon daemon({"pool_bytes=64MiB"});

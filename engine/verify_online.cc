@@ -1,0 +1,509 @@
+#include "engine/verify_online.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/aligned_buffer.h"
+#include "engine/blocking_io.h"
+#include "engine/extent_map.h"
+#include "engine/format.h"
+#include "engine/page/catalog_schema.h"
+#include "engine/page/search.h"
+#include "engine/space.h"
+#include "engine/superblock.h"
+#include "engine/tree_check.h"
+
+namespace bidstore {
+namespace {
+
+constexpr std::uint64_t kPauseNs = 10'000'000;  // while a checkpoint puts pages in their places
+// A copy of the superblock is damaged when it is so for longer than any write of it takes.
+constexpr std::uint64_t kCopyNs = BlockingIo::kDeadlineNs + 5'000'000'000;
+
+using KeyBytes = std::vector<std::byte>;
+
+const std::byte* bound(const KeyBytes& key) { return key.empty() ? nullptr : key.data(); }
+
+struct Table {
+    TableId id;
+    Schema schema;
+    TreeShape shape;
+    Table(TableId table, Schema table_schema)
+        : id(table), schema(std::move(table_schema)), shape(schema, table) {}
+    Table(const Table&) = delete;
+    Table& operator=(const Table&) = delete;
+    Table(Table&& other) noexcept : Table(other.id, other.schema) {}
+};
+
+// Where the walk over a tree goes on.
+struct Place {
+    KeyBytes from;  // empty: at the lowest key
+    bool done = false;
+};
+
+class OnlineVerifier {
+  public:
+    OnlineVerifier(Disk& disk, Clock& clock, const OnlineOptions& options, const RuleSink& sink,
+                   const VerifyProgress& progress)
+        : disk_(disk),
+          clock_(clock),
+          options_(options),
+          io_(disk, clock),
+          sink_(sink),
+          progress_(progress) {}
+
+    Result<OnlineReport> run();
+
+  private:
+    // ---- steps ----
+    Status step(const std::function<void()>& look);
+    Status look_at_superblock(Superblock& superblock);
+    Status check_copies();
+    void broken(std::string what) { found_.push_back(std::move(what)); }
+    void settle();
+    bool read(PageId page, std::byte* to, std::string& fault);
+
+    // ---- chunks ----
+    void check_directory();
+    void check_chunk(std::uint32_t chunk);
+    bool read_metadata(std::uint32_t chunk, ChunkMeta& meta);
+    std::string page_fault_of(PageId page, const ChunkMeta& meta, const std::byte* bytes) const;
+
+    // ---- trees ----
+    std::vector<Table> tables();
+    PageId root_of(const Table& table);
+    void walk(const Table& table, Place& place);
+    const std::byte* node(const Table& table, PageId page, int level);
+    void check_leaves(const Table& table, const std::byte* inner, KeyBytes low,
+                      const KeyBytes& high, Place& place);
+    void check_leaf(const Table& table, PageId page, const std::byte* bytes, const KeyBytes& low,
+                    const KeyBytes& high);
+    void broken(const Table& table, PageId page, const std::string& fault);
+
+    Disk& disk_;
+    Clock& clock_;
+    const OnlineOptions& options_;
+    BlockingIo io_;
+    const RuleSink& sink_;
+    const VerifyProgress& progress_;
+    Superblock superblock_{};
+    std::uint64_t uuid_ = 0;
+    OnlineReport report_;
+    // Of the step that is under way.
+    std::vector<std::string> found_;
+    std::map<std::uint32_t, std::string> pages_found_;
+    std::vector<std::uint32_t> named_;  // of faults_, told with their table
+    std::uint64_t bytes_read_ = 0;
+    std::uint64_t pages_ = 0;
+    std::uint64_t rows_ = 0;
+    // A step that checkpoints come into again and again gets shorter.
+    std::uint32_t leaves_most_ = kFanOutMax;
+    // Pages that are not what their chunk remembers; the trees tell whose they are.
+    std::map<std::uint32_t, std::string> faults_;
+    AlignedBuffer page_{kPageBytes};
+    AlignedBuffer chunk_{kChunkBytes};
+};
+
+// ---- steps ----
+
+Status OnlineVerifier::look_at_superblock(Superblock& superblock) {
+    bool any = false;
+    Status unread;
+    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+        const Status there =
+            io_.read(StoreFile::kData, copy * kBlockBytes, page_.data(), kBlockBytes);
+        if (!there) {
+            unread = there;
+            continue;
+        }
+        Superblock candidate{};
+        std::memcpy(&candidate, page_.data(), sizeof candidate);
+        if (!superblock_valid(candidate)) continue;
+        if (!any || candidate.sequence > superblock.sequence) superblock = candidate;
+        any = true;
+    }
+    if (any) return {};
+    if (!unread) return unread;
+    return {Error::kCorruption,
+            disk_.path(StoreFile::kData) + ": both superblock copies are damaged"};
+}
+
+Status OnlineVerifier::step(const std::function<void()>& look) {
+    for (;;) {
+        if (clock_.monotonic_ns() > options_.deadline_ns) {
+            return {Error::kTimedOut, "the deadline came before all was verified"};
+        }
+        const std::uint64_t before = superblock_.checkpoint_csn;
+        if (Status there = look_at_superblock(superblock_); !there) return there;
+        report_.checkpoints += before != 0 && superblock_.checkpoint_csn != before;
+        std::memcpy(&uuid_, superblock_.file_uuid, sizeof uuid_);
+        if (superblock_.journal_pages != 0) {
+            options_.pause(kPauseNs);
+            continue;
+        }
+        found_.clear();
+        pages_found_.clear();
+        named_.clear();
+        bytes_read_ = pages_ = rows_ = 0;
+        look();
+        Superblock after{};
+        if (Status there = look_at_superblock(after); !there) return there;
+        options_.pause(bytes_read_ * 1'000'000'000 / options_.bytes_per_second);
+        if (after.sequence != superblock_.sequence) {
+            ++report_.again;
+            leaves_most_ = std::max(leaves_most_ / 2, 1u);
+            continue;
+        }
+        settle();
+        return {};
+    }
+}
+
+// What the step found counts.
+void OnlineVerifier::settle() {
+    report_.checkpoint_csn = superblock_.checkpoint_csn;
+    report_.totals.rows += rows_;
+    report_.totals.pages += pages_;
+    leaves_most_ = std::min(2 * leaves_most_, kFanOutMax);
+    for (const std::uint32_t page : named_) faults_.erase(page);
+    faults_.merge(pages_found_);
+    for (const std::string& what : found_) {
+        ++report_.totals.broken_data;
+        sink_({Damage::kData, what});
+    }
+    if (progress_) progress_(report_.totals.pages);
+}
+
+bool OnlineVerifier::read(PageId page, std::byte* to, std::string& fault) {
+    const Status there =
+        io_.read(StoreFile::kData, std::uint64_t{page.value} * kPageBytes, to, kPageBytes);
+    bytes_read_ += kPageBytes;
+    if (!there) fault = there.failure().what;
+    return there.ok();
+}
+
+// One that is being written may look damaged for a moment.
+Status OnlineVerifier::check_copies() {
+    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+        const std::uint64_t begin_ns = clock_.monotonic_ns();
+        for (;;) {
+            Superblock found{};
+            const Status there =
+                io_.read(StoreFile::kData, copy * kBlockBytes, page_.data(), kBlockBytes);
+            std::memcpy(&found, page_.data(), sizeof found);
+            if (there && superblock_valid(found)) break;
+            if (clock_.monotonic_ns() > options_.deadline_ns) {
+                return {Error::kTimedOut, "the deadline came before all was verified"};
+            }
+            if (clock_.monotonic_ns() - begin_ns > kCopyNs) {
+                ++report_.totals.broken_space;
+                sink_({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +
+                                           std::to_string(copy) +
+                                           " is damaged; the other one is "
+                                           "good, and the next checkpoint mends it"});
+                break;
+            }
+            options_.pause(kCopyNs / 16);
+        }
+    }
+    return {};
+}
+
+Result<OnlineReport> OnlineVerifier::run() {
+    if (Status done = step([this] { check_directory(); }); !done) return done.failure();
+    for (std::uint32_t chunk = 0; chunk < superblock_.chunk_count; ++chunk) {
+        const auto look = [this, chunk] {
+            if (chunk < superblock_.chunk_count) check_chunk(chunk);
+        };
+        if (Status done = step(look); !done) return done.failure();
+    }
+    std::vector<Table> all;
+    if (Status done = step([&] { all = tables(); }); !done) return done.failure();
+    for (const Table& table : all) {
+        for (Place place; !place.done;) {
+            Place next;
+            const auto look = [&] {
+                next = place;
+                walk(table, next);
+            };
+            if (Status done = step(look); !done) return done.failure();
+            place = next;
+        }
+        ++report_.totals.tables;
+    }
+    for (const auto& [page, fault] : faults_) {
+        ++report_.totals.broken_data;
+        sink_({Damage::kData, "page " + std::to_string(page) + ": " + fault});
+    }
+    if (Status done = check_copies(); !done) return done.failure();
+    return report_;
+}
+
+// ---- chunks ----
+
+void OnlineVerifier::check_directory() {
+    const std::uint32_t groups =
+        (superblock_.chunk_count + kDirectoryChunks - 1) / kDirectoryChunks;
+    std::uint32_t root = 0;
+    bool whole = true;
+    for (std::uint32_t group = 0; group < groups; ++group) {
+        const PageId id = directory_page(group);
+        std::string fault;
+        if (read(id, page_.data(), fault)) {
+            const char* const wrong =
+                page_fault(page_.data(), id, uuid_, Csn{superblock_.checkpoint_csn});
+            if (wrong != nullptr) fault = wrong;
+        }
+        if (!fault.empty()) {
+            broken("chunk directory, page " + std::to_string(id.value) + ": " + fault);
+            whole = false;
+        }
+        const std::uint32_t crc = page_header(std::as_const(page_).data()).crc;
+        root = crc32c(&crc, sizeof crc, root);
+    }
+    if (whole && root != superblock_.directory_crc) {
+        broken("chunk directory: its pages are not those of the last checkpoint");
+    }
+}
+
+bool OnlineVerifier::read_metadata(std::uint32_t chunk, ChunkMeta& meta) {
+    std::string fault;
+    DirectoryEntry entry{};
+    const PageId above = directory_page(chunk / kDirectoryChunks);
+    const bool known =
+        read(above, page_.data(), fault) &&
+        page_fault(page_.data(), above, uuid_, Csn{superblock_.checkpoint_csn}) == nullptr;
+    std::memcpy(&entry, page_.data() + kPageHeaderBytes + sizeof entry * (chunk % kDirectoryChunks),
+                sizeof entry);
+    fault.clear();
+    const PageId id = meta_page(chunk);
+    if (read(id, page_.data(), fault)) {
+        const char* const wrong =
+            page_fault(page_.data(), id, uuid_, Csn{superblock_.checkpoint_csn});
+        if (wrong != nullptr) fault = wrong;
+    }
+    const bool same = page_header(std::as_const(page_).data()).crc == entry.meta_crc;
+    if (fault.empty() && known && !same) fault = "it is not the one of the last checkpoint";
+    std::memcpy(&meta, page_.data() + kPageHeaderBytes, sizeof meta);
+    if (fault.empty()) return true;
+    broken("metadata of chunk " + std::to_string(chunk) + ", page " + std::to_string(id.value) +
+           ": " + fault);
+    return false;
+}
+
+std::string OnlineVerifier::page_fault_of(PageId page, const ChunkMeta& meta,
+                                          const std::byte* bytes) const {
+    const std::uint32_t index = page.value % kChunkPages;
+    constexpr const char* kOther = "its checksum is not the one its chunk remembers";
+    if (ExtentMap(meta).in_extent(index)) {
+        return crc32c(bytes, kPageBytes) == meta.page_crc[index] ? "" : kOther;
+    }
+    const char* const fault = page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn});
+    if (fault != nullptr) return fault;
+    return page_header(bytes).crc == meta.page_crc[index] ? "" : kOther;
+}
+
+void OnlineVerifier::check_chunk(std::uint32_t chunk) {
+    ChunkMeta meta{};
+    if (!read_metadata(chunk, meta)) return;
+    const PageId first{chunk * kChunkPages};
+    const bool all = io_.read(StoreFile::kData, std::uint64_t{first.value} * kPageBytes,
+                              chunk_.data(), kChunkBytes)
+                         .ok();
+    bytes_read_ += kChunkBytes;
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{first.value + i};
+        const bool used = (meta.used[i / 64] >> (i % 64)) & 1;
+        if (!used || Space::fixed(page)) continue;
+        ++pages_;
+        std::byte* const bytes = chunk_.data() + std::size_t{i} * kPageBytes;
+        std::string fault;
+        if (all || read(page, bytes, fault)) fault = page_fault_of(page, meta, bytes);
+        if (!fault.empty()) pages_found_[page.value] = fault;
+    }
+}
+
+// ---- trees ----
+
+void OnlineVerifier::broken(const Table& table, PageId page, const std::string& fault) {
+    const auto known = faults_.find(page.value);
+    if (known != faults_.end()) named_.push_back(page.value);
+    broken("table " + std::to_string(table.id.value) + " (" + table.schema.name() + "), page " +
+           std::to_string(page.value) + ": " + (known == faults_.end() ? fault : known->second));
+}
+
+// A page of the tree of that level (-1: of any), until the next call; nullptr when it is broken.
+const std::byte* OnlineVerifier::node(const Table& table, PageId page, int level) {
+    std::string fault;
+    const bool there = page.value < superblock_.chunk_count * kChunkPages && !Space::fixed(page);
+    if (!there) fault = "no page of a tree can be there";
+    const std::byte* const bytes = page_.data();
+    if (there && read(page, page_.data(), fault)) {
+        const char* const wrong = page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn});
+        const int own = tree_level(bytes, table.shape.table);
+        if (wrong != nullptr) {
+            fault = wrong;
+        } else if (own < 0 || (level >= 0 && own != level)) {
+            fault = "type, table or level is not what its parent says";
+        }
+    }
+    if (fault.empty() && !faults_.contains(page.value)) return bytes;
+    broken(table, page, fault);
+    return nullptr;
+}
+
+void OnlineVerifier::check_leaf(const Table& table, PageId page, const std::byte* bytes,
+                                const KeyBytes& low, const KeyBytes& high) {
+    const TreeReport report =
+        check_tree(table.schema, table.id, page, [&](PageId) { return bytes; });
+    if (!report.ok()) return broken(table, page, report.broken);
+    const LeafView rows(bytes, table.shape.leaf);
+    rows_ += rows.count();
+    if (rows.empty()) return;
+    const std::uint32_t key_bytes = table.shape.leaf.key_bytes;
+    const std::byte* const last = rows.key(rows.count() - 1);
+    if ((!low.empty() && compare_keys(rows.key(0), low.data(), key_bytes) < 0) ||
+        (!high.empty() && compare_keys(last, high.data(), key_bytes) >= 0)) {
+        broken(table, page, "a row is outside the leaf's fences");
+    }
+}
+
+// From `place` on; where it ends is the next place.
+void OnlineVerifier::check_leaves(const Table& table, const std::byte* inner, KeyBytes low,
+                                  const KeyBytes& high, Place& place) {
+    const InnerView children(inner, table.shape.inner);
+    const auto key = [&](std::uint32_t at) {
+        KeyBytes bytes(table.shape.leaf.key_bytes);
+        children.copy_key(at, bytes.data());
+        return bytes;
+    };
+    std::uint32_t at = place.from.empty() ? 0 : children.index_for(place.from.data());
+    if (at > 0) low = key(at);
+    for (std::uint32_t looked = 0; at < children.count() && looked < leaves_most_; ++looked) {
+        const KeyBytes to = at + 1 < children.count() ? key(at + 1) : high;
+        const PageId leaf = children.child(at);
+        const std::byte* const bytes = node(table, leaf, 0);
+        if (bytes != nullptr) check_leaf(table, leaf, bytes, low, to);
+        low = to;
+        ++at;
+    }
+    place.from = low;
+    place.done = low.empty();
+}
+
+// From the root down to the next inner node above leaves, and these leaves.
+void OnlineVerifier::walk(const Table& table, Place& place) {
+    PageId page = root_of(table);
+    place.done = true;
+    if (!page) return;  // dropped since
+    KeyBytes low;
+    KeyBytes high;
+    for (int level = -1;;) {
+        const std::byte* const bytes = node(table, page, level);
+        if (bytes == nullptr) break;
+        level = tree_level(bytes, table.shape.table);
+        if (level == 0) return check_leaf(table, page, bytes, low, high);
+        const std::vector<std::byte> inner(bytes, bytes + kPageBytes);
+        const char* const fault =
+            inner_node_fault(inner.data(), table.shape.inner, bound(low), bound(high));
+        if (fault != nullptr) {
+            broken(table, page, fault);
+            break;
+        }
+        if (level == 1) {
+            return check_leaves(table, inner.data(), low, high, place);
+        }
+        const InnerView children(inner.data(), table.shape.inner);
+        const std::uint32_t index = place.from.empty() ? 0 : children.index_for(place.from.data());
+        const auto key = [&](std::uint32_t at) {
+            KeyBytes bytes_of(table.shape.leaf.key_bytes);
+            children.copy_key(at, bytes_of.data());
+            return bytes_of;
+        };
+        if (index > 0) low = key(index);
+        if (index + 1 < children.count()) high = key(index + 1);
+        page = children.child(index);
+        --level;
+    }
+    place.done = high.empty();
+    place.from = high;
+}
+
+// As the same checkpoint's catalog has it; 0: it has no such table.
+PageId OnlineVerifier::root_of(const Table& table) {
+    if (table.id == kCatalogTable) return PageId{superblock_.catalog_root};
+    const TreeShape shape(catalog_schema(), kCatalogTable);
+    std::array<std::byte, 4> key{};
+    encode_key_integer(key.data(), table.id.value, 4, false);
+    AlignedBuffer copy(kPageBytes);
+    std::string fault;
+    const Landing landing =
+        descend(shape, PageId{superblock_.catalog_root}, key.data(), [&](PageId page) {
+            const bool sound =
+                page.value < superblock_.chunk_count * kChunkPages &&
+                read(page, copy.data(), fault) &&
+                page_fault(copy.data(), page, uuid_, Csn{superblock_.checkpoint_csn}) == nullptr;
+            return sound ? std::as_const(copy).data() : nullptr;
+        });
+    if (landing.state != Landed::kLeaf) return {};  // told with the catalog
+    const LeafView rows(landing.bytes, shape.leaf);
+    const int row = rows.find(key.data());
+    if (row < 0) return {};
+    const auto at = static_cast<std::uint32_t>(row);
+    const auto number = [&](std::uint32_t column) {
+        return column_integer(catalog_schema(), column, rows.key(at), rows.value(at));
+    };
+    if (number(kCatalogFlags) & kDroppedTableFlag) return {};
+    return PageId{static_cast<std::uint32_t>(number(kCatalogRoot))};
+}
+
+// The catalog's rows, without a word on what is broken in it: it is walked as the others are.
+std::vector<Table> OnlineVerifier::tables() {
+    std::vector<Table> found;
+    found.emplace_back(kCatalogTable, catalog_schema());
+    const TreeShape shape(catalog_schema(), kCatalogTable);
+    std::vector<PageId> pages{PageId{superblock_.catalog_root}};
+    AlignedBuffer copy(kPageBytes);
+    std::string fault;
+    for (std::size_t i = 0; i < pages.size() && i < superblock_.chunk_count * kChunkPages; ++i) {
+        const std::byte* const bytes = copy.data();
+        if (pages[i].value >= superblock_.chunk_count * kChunkPages) continue;
+        if (!read(pages[i], copy.data(), fault)) continue;
+        if (page_fault(bytes, pages[i], uuid_, Csn{superblock_.checkpoint_csn}) != nullptr)
+            continue;
+        const int level = tree_level(bytes, kCatalogTable);
+        const InnerView children(bytes, shape.inner);
+        for (std::uint32_t child = 0; level > 0 && child < children.count(); ++child) {
+            pages.push_back(children.child(child));
+        }
+        const LeafView rows(bytes, shape.leaf);
+        for (std::uint32_t row = 0; level == 0 && row < rows.count(); ++row) {
+            const auto id = static_cast<std::uint32_t>(
+                column_integer(catalog_schema(), kCatalogTableId, rows.key(row), rows.value(row)));
+            Result<Schema> schema = Schema::decode(
+                column_bytes(catalog_schema(), kCatalogSchema, rows.key(row), rows.value(row)));
+            if (!schema) {
+                broken("catalog: schema of table " + std::to_string(id) + ": " +
+                       schema.failure().what);
+            } else if (TableId{id} != kCatalogTable) {
+                found.emplace_back(TableId{id}, std::move(*schema));
+            }
+        }
+    }
+    return found;
+}
+
+}  // namespace
+
+Result<OnlineReport> verify_online(Disk& disk, Clock& clock, const OnlineOptions& options,
+                                   const RuleSink& sink, const VerifyProgress& progress) {
+    return OnlineVerifier(disk, clock, options, sink, progress).run();
+}
+
+}  // namespace bidstore

@@ -1,0 +1,47 @@
+// Verifies the data file of a store while a daemon serves it: the state of its last finished
+// checkpoint, past the daemon, from the file alone.
+//
+//   superblock copies, chunk directory, metadata, each against the CRC above it; every page in use
+//   against the CRC that its chunk remembers, with id and csn; catalog; every tree: levels, order,
+//   fences, rows
+//
+// It works in short steps, each between two looks at the superblock. A place that the checkpoint
+// knows is written in step 4 of the next one only (FORMAT.md): when the superblock names no journal
+// before, and has the same sequence after, nothing that the step read was being written. Else the
+// step counts for nothing and is made again. So it never takes a write for damage.
+//
+// Not looked at: what only a file at rest can tell (engine/verify_files.h). That is the log, which
+// of the allocated pages nobody refers to, and large values against their rows' own checksums; the
+// CRC of each of their pages is.
+//
+// Who:    one thread of any process that may read the files; it writes nothing.
+// Errors: kTimedOut at the deadline; kIoError when not even a superblock can be read.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "engine/clock.h"
+#include "engine/disk.h"
+#include "engine/verify.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+struct OnlineOptions {
+    std::uint64_t bytes_per_second = 64u << 20;         // read from the file, at most
+    std::uint64_t deadline_ns = ~std::uint64_t{0};      // by the clock
+    std::function<void(std::uint64_t pause_ns)> pause;  // sleeps
+};
+
+struct OnlineReport {
+    VerifyTotals totals;               // pages: all in use
+    std::uint64_t checkpoint_csn = 0;  // of the last step
+    std::uint64_t checkpoints = 0;     // that ended meanwhile
+    std::uint64_t again = 0;           // steps that a checkpoint came into
+};
+
+Result<OnlineReport> verify_online(Disk& disk, Clock& clock, const OnlineOptions& options,
+                                   const RuleSink& sink, const VerifyProgress& progress = nullptr);
+
+}  // namespace bidstore

@@ -1,0 +1,188 @@
+// The verifier beside a daemon: commits, checkpoints, evictions, growth, compaction and retention
+// go on between any two of its reads. It says nothing of a sound store, and names what is planted.
+#include "engine/verify_online.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/rebuild_fixture.h"
+
+namespace bidstore {
+namespace {
+
+// What the verifier reads; the daemon goes on before each read.
+class SharedDisk final : public Disk {
+  public:
+    SharedDisk(SimDisk& below, std::function<void()> meanwhile)
+        : below_(below), meanwhile_(std::move(meanwhile)) {}
+    void submit(DiskRequest& request) override {
+        CHECK(request.kind == DiskRequest::Kind::kRead);
+        meanwhile_();
+        below_.submit(request);
+    }
+    int poll(std::uint64_t timeout_ns) override { return below_.poll(timeout_ns); }
+    std::uint32_t in_flight() const override { return below_.in_flight(); }
+    void set_wake_descriptor(int) override {}
+    Result<std::uint64_t> size_bytes(StoreFile file) override { return below_.size_bytes(file); }
+    Status resize(StoreFile, std::uint64_t) override { return {Error::kInvalid, "it only looks"}; }
+    Status extend(StoreFile, std::uint64_t, std::uint64_t) override {
+        return {Error::kInvalid, "it only looks"};
+    }
+    Result<bool> backed(StoreFile, std::uint64_t, std::uint64_t) override { return true; }
+    std::string path(StoreFile file) const override { return below_.path(file); }
+
+  private:
+    SimDisk& below_;
+    std::function<void()> meanwhile_;
+};
+
+class VerifyOnline : public RebuildFixture {
+  protected:
+    void open(std::unique_ptr<SimDisk> disk, std::uint64_t checkpoint_interval_ns) {
+        SimStoreOptions options = rebuild_store();
+        options.frames = 400;  // less than the file has
+        options.engine.checkpoint_interval_ns = checkpoint_interval_ns;
+        store_ = std::make_unique<SimStore>(options, std::move(disk), 7);
+        store_->clock.set_wall_us(made().wall_us);
+        ASSERT_TRUE(store_->open().ok());
+        client_ = &store_->connect();
+        admin_ = &store_->connect();
+        compaction_ = std::make_unique<CompactClient>(*admin_);
+    }
+    // Puts, erases and ranges over the first half of the rows, and all large values.
+    TransactionBytes change() {
+        TransactionBytes bytes;
+        const std::uint32_t id = number_ * 131 % 2'000;
+        if (number_ % 9 == 0) {
+            bytes.operation(OperationKind::kDeleteRange, kRowTable, row_key(id), row_key(id + 40));
+        } else if (number_ % 3 == 0) {
+            bytes.operation(OperationKind::kPut, kValueTable, row_key(number_ % 40),
+                            wide_row(number_ % 40, number_, number_ % 2 == 0 ? 12'000 : 200));
+        } else {
+            for (std::uint32_t i = 0; i < 20; ++i) {
+                bytes.operation(OperationKind::kPut, kRowTable, row_key(id + i),
+                                row_value(id + i, number_));
+            }
+        }
+        ++number_;
+        return bytes;
+    }
+    void go_on() {
+        if (!token_) token_ = client_->submit(change().bytes());
+        store_->clock.advance_ns(200'000);
+        if (compacts_ && compaction_->advance()) compacts_ = false;
+        ASSERT_NE(store_->round(), EngineRound::kFenced) << store_->engine->fence_reason();
+        if (token_ && client_->answer(*token_)) token_.reset();
+    }
+    Result<OnlineReport> verify_beside(bool busy) {
+        SharedDisk disk(*store_->disk, [&] {
+            if (busy) go_on();
+        });
+        OnlineOptions options;
+        options.deadline_ns = store_->clock.monotonic_ns() + deadline_ns_;
+        options.pause = [&](std::uint64_t pause_ns) {
+            store_->clock.advance_ns(pause_ns);
+            if (busy) go_on();
+        };
+        rules_.clear();
+        return verify_online(disk, store_->clock, options,
+                             [&](const BrokenRule& rule) { rules_.push_back(rule); });
+    }
+    std::string all() const {
+        std::string text;
+        for (const BrokenRule& rule : rules_) text += rule.what + "\n";
+        return text;
+    }
+
+    std::unique_ptr<SimStore> store_;
+    SimClient* client_ = nullptr;
+    SimClient* admin_ = nullptr;
+    std::unique_ptr<CompactClient> compaction_;
+    bool compacts_ = false;
+    std::uint32_t number_ = 1;
+    std::optional<std::uint32_t> token_;
+    std::uint64_t deadline_ns_ = ~std::uint64_t{0} >> 2;
+    std::vector<BrokenRule> rules_;
+};
+
+TEST_F(VerifyOnline, TakesNoWriteForDamage) {
+    open(made().disk->clone(5), 20'000'000);
+    compacts_ = true;
+    const auto report = verify_beside(true);
+    ASSERT_TRUE(report.ok()) << report.failure().what;
+    EXPECT_TRUE(rules_.empty()) << all();
+    EXPECT_EQ(report->totals.tables, 5u);
+    EXPECT_GT(report->totals.pages, 500u);
+    EXPECT_GT(report->totals.rows, 2'500u);
+    RecordProperty("checkpoints", static_cast<int>(report->checkpoints));
+    RecordProperty("again", static_cast<int>(report->again));
+    EXPECT_GT(report->checkpoints, 5u) << "or nothing was tested";
+    EXPECT_GT(report->again, 2u) << "or none came into a step";
+    EXPECT_GT(number_, 200u);
+}
+
+TEST_F(VerifyOnline, CountsWhatIsThere) {
+    open(made().disk->clone(5), 1ull << 60);
+    const auto report = verify_beside(false);
+    ASSERT_TRUE(report.ok()) << report.failure().what;
+    EXPECT_TRUE(rules_.empty()) << all();
+    std::uint64_t pages = made().extents.size();
+    for (const auto& [table, of_table] : made().pages) pages += of_table.size();
+    EXPECT_EQ(report->totals.pages, pages);
+    EXPECT_EQ(report->totals.rows, made().rows.size() + 4 + 1) << "and catalog and sessions";
+}
+
+// In pages that nobody writes meanwhile: rows 2,000 to 4,800, and the table whose rows expire.
+TEST_F(VerifyOnline, NamesWhatIsPlantedUnderLoad) {
+    const PageId leaf = leaf_of(4'000);
+    const PageId timed = level(kTimedTable, 0)[0];
+    std::vector<PageId> planted{leaf, timed};
+    open(damaged(planted), 60'000'000);
+    const auto report = verify_beside(true);
+    ASSERT_TRUE(report.ok()) << report.failure().what;
+    ASSERT_EQ(rules_.size(), 2u) << all();
+    EXPECT_NE(rules_[0].what.find("table 16 (rows), page " + std::to_string(leaf.value) + ": "),
+              std::string::npos)
+        << all();
+    EXPECT_NE(rules_[1].what.find("table 18 (timed), page " + std::to_string(timed.value) + ": "),
+              std::string::npos)
+        << all();
+    EXPECT_EQ(report->totals.broken_data, 2u);
+}
+
+TEST_F(VerifyOnline, NamesEveryKindOfPage) {
+    const PageId node = level(kRowTable, 1)[1];
+    const std::vector<std::pair<PageId, std::string>> kinds{
+        {node, "table 16 (rows), page " + std::to_string(node.value) + ": "},
+        {made().roots.at(kRowTable.value), "table 16 (rows), page "},
+        {made().extents[1], "page " + std::to_string(made().extents[1].value) + ": "},
+        {meta_page(1), "metadata of chunk 1, page 512: "},
+        {directory_page(0), "chunk directory, page 3: "},
+        {PageId{1}, "superblock copy 1"}};
+    open(made().disk->clone(5), 1ull << 60);
+    for (const auto& [page, words] : kinds) {
+        const std::uint64_t at = page.value * kPageBytes + (page.value < 2 ? 60 : 1'500);
+        store_->disk->flip(StoreFile::kData, at);
+        const auto report = verify_beside(false);
+        ASSERT_TRUE(report.ok()) << report.failure().what;
+        EXPECT_EQ(rules_.size(), 1u) << words << all();
+        EXPECT_NE(all().find(words), std::string::npos) << all();
+        store_->disk->flip(StoreFile::kData, at);
+    }
+    // A write that the device lost: an older image, right in itself.
+    const auto old = made().disk->peek(StoreFile::kData, node.value * kPageBytes, kPageBytes);
+    auto changed = old;
+    page_header(changed.data()).count -= 1;
+    seal_page(changed.data());
+    store_->disk->poke(StoreFile::kData, node.value * kPageBytes, changed.data(), kPageBytes);
+    ASSERT_TRUE(verify_beside(false).ok());
+    EXPECT_NE(all().find("not the one its chunk remembers"), std::string::npos) << all();
+}
+
+TEST_F(VerifyOnline, GivesUpAtTheDeadline) {
+    open(made().disk->clone(5), 1ull << 60);
+    deadline_ns_ = 1'000'000;
+    EXPECT_EQ(verify_beside(true).error(), Error::kTimedOut);
+}
+
+}  // namespace
+}  // namespace bidstore
