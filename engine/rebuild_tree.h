@@ -12,15 +12,11 @@
 // Errors: what is lost is said by the keys that it had, as far as what refers to it is there.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
-#include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "engine/aligned_buffer.h"
 #include "engine/page/search.h"
 #include "engine/rebuild_survey.h"
 

@@ -119,6 +119,24 @@ TEST_F(RebuildJournalTest, IsUsedAsFarAsItIsThere) {
     }
 }
 
+// Nothing but the journal's list knows that the page in its place is an older one.
+TEST_F(RebuildJournalTest, PageOfALostImageIsLostAlsoWithoutMetadata) {
+    const auto disk = named();
+    const Superblock superblock = superblock_of(*disk);
+    for (std::uint32_t image = 0; image < superblock.journal_pages; ++image) {
+        const std::uint64_t at = first_image(superblock) + image * kPageBytes;
+        const auto bytes = disk->peek(StoreFile::kJournal, at, kPageBytes);
+        const PageType type = page_header(bytes.data()).type;
+        if (image == 0 || type == PageType::kMeta || type == PageType::kDirectory) {
+            disk->flip(StoreFile::kJournal, at + 1'000);
+        }
+    }
+    const Rebuilt found = rebuild(*disk);
+    ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
+    compare(rows_in(*disk), found, made().logged_rows);
+    EXPECT_EQ(verify(*disk), "");
+}
+
 TEST_F(RebuildCrash, AnythingDamagedAtRandom) {
     std::size_t refused = 0;
     for (std::uint64_t seed = 1; seed <= 14; ++seed) {
@@ -168,6 +186,9 @@ TEST_F(RebuildCrash, LostRootOfATableWithRetentionHasAFloor) {
     const Rebuilt found = rebuild(*disk);
     ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
     EXPECT_EQ(verify(*disk), "");
+    const auto root_page = disk->peek(StoreFile::kData, root.value * kPageBytes, kPageBytes);
+    EXPECT_GT(page_header(root_page.data()).floor, 0u);
+    EXPECT_EQ(found.count(Kind::kLost), 0u) << found.all();
     SimStore after(rebuild_store(), disk->clone(4), 4);
     after.clock.set_wall_us(store.clock.wall_us());
     ASSERT_TRUE(after.open().ok());

@@ -2,6 +2,8 @@
 // is lost, all rules hold, and the daemon serves.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "engine/dry_disk.h"
 #include "tests/rebuild_fixture.h"
 
@@ -174,6 +176,41 @@ TEST_F(RebuildTest, FreedLeavesStayAwayWhileAnythingTells) {
     EXPECT_EQ(lost_with(*without_both, expected), 0u);
     EXPECT_GT(rebuilt.count(Kind::kUnproven), 500u);
     EXPECT_TRUE(rebuilt.covers(Kind::kUnproven, kRowTable.value, row_key(1'600)));
+}
+
+// With nothing left that tells, the newest of two leaves that have the same keys.
+TEST_F(RebuildTest, NewestOfTwoUnprovenLeavesIsTaken) {
+    SimStore store(rebuild_store(), made().disk->clone(5), 5);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    CompactionRows changed;
+    put_rows(store, store.connect(), kRowTable, 1'190, 1'210, changed, 3);
+    ASSERT_TRUE(store.stop());
+    RebuildRows rows = made().rows;
+    for (const auto& [key, value] : changed) rows[{kRowTable.value, key}] = value;
+    std::vector<PageId> lost = all_metadata();
+    for (const PageId page : level(kRowTable, 1)) lost.push_back(page);
+    const auto disk = damaged(lost, store.disk.get());
+    // As if the leaf had been somewhere else before: behind all pages in use, and in front of them.
+    std::set<std::uint32_t> used;
+    for (const auto& [table, pages] : made().pages) {
+        for (const PageId page : pages) used.insert(page.value);
+    }
+    for (const PageId page : made().extents) used.insert(page.value);
+    const std::uint64_t bytes = *disk->size_bytes(StoreFile::kData);
+    std::vector<std::uint32_t> places{static_cast<std::uint32_t>(bytes / kPageBytes - 1)};
+    for (std::uint32_t page = 4; places.size() < 2; ++page) {
+        if (!used.contains(page) && page != meta_page(chunk_of(PageId{page})).value) {
+            places.push_back(page);
+        }
+    }
+    auto old = made().disk->peek(StoreFile::kData, leaf_of(1'200).value * kPageBytes, kPageBytes);
+    for (const std::uint32_t place : places) {
+        page_header(old.data()).page_id = place;
+        seal_page(old.data());
+        disk->poke(StoreFile::kData, place * kPageBytes, old.data(), kPageBytes);
+    }
+    EXPECT_EQ(lost_with(*disk, rows), 0u) << rebuilt.all();
 }
 
 TEST_F(RebuildTest, UnreadablePagesAreLostPages) {
