@@ -86,12 +86,38 @@ void Survey::read_chunk(std::uint32_t chunk) {
     std::byte* const bytes = chunk_bytes_.data();
     const bool all = io_.read(StoreFile::kData, place_of(first), bytes, kChunkBytes).ok();
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
-        const PageId page{first.value + i};
-        if (Space::fixed(page)) continue;
         std::byte* const own = bytes + std::size_t{i} * kPageBytes;
-        if (!all && !raw(page, own)) std::memset(own, 0, kPageBytes);
-        look_at(page, own);
+        if (!all && !raw(PageId{first.value + i}, own)) std::memset(own, 0, kPageBytes);
     }
+    if (chunks_[chunk].whole() && older_than_a_page(chunk)) {
+        chunks_[chunk].meta = {};
+        chunks_[chunk].fault = "it is older than a page of its chunk";
+        chunk_lost_ = true;
+    }
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{first.value + i};
+        if (!Space::fixed(page)) look_at(page, bytes + std::size_t{i} * kPageBytes);
+    }
+}
+
+// A checkpoint that writes a page in use writes its chunk's metadata with it. Metadata of an older
+// one are found by the directory, or by this when that is lost, too.
+bool Survey::older_than_a_page(std::uint32_t chunk) const {
+    const std::byte* const bytes = chunk_bytes_.data();
+    const ChunkFact& known = chunks_[chunk];
+    const std::uint32_t at = meta_page(chunk).value % kChunkPages;
+    const std::uint64_t csn = VersionWriter::csn_of(bytes + std::size_t{at} * kPageBytes);
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        const PageId page{chunk * kChunkPages + i};
+        const std::byte* const own = bytes + std::size_t{i} * kPageBytes;
+        const bool used = (known.meta.used[i / 64] >> (i % 64)) & 1;
+        if (!used || Space::fixed(page) || ExtentMap(known.meta).in_extent(i)) continue;
+        if (VersionWriter::csn_of(own) <= csn || page_header(own).crc == known.meta.page_crc[i]) {
+            continue;
+        }
+        if (page_fault(own, page, uuid_, Csn{superblock_.checkpoint_csn}) == nullptr) return true;
+    }
+    return false;
 }
 
 void Survey::look_at(PageId page, const std::byte* bytes) {

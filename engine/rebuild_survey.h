@@ -74,6 +74,7 @@ class Survey {
     void read_directory();
     void read_metadata(std::uint32_t chunk);
     void read_chunk(std::uint32_t chunk);
+    bool older_than_a_page(std::uint32_t chunk) const;
     void look_at(PageId page, const std::byte* bytes);
     std::string fault_of(PageId page, PageType type, std::byte* bytes);
 
