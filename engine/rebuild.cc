@@ -78,12 +78,15 @@ Status Rebuild::files() {
     if (Status read = recovery_.read_superblock(superblock_); !read) return read;
     if (Status sized = size_files(superblock_); !sized) return sized;
     if (Status fit = recovery_.check_sizes(superblock_); !fit) return fit;
-    return journal_.put_in_place(superblock_, [&](const std::string& what) {
-        tell({Kind::kRestored,
+    return journal_.put_in_place(superblock_, [&](const std::string& what, bool loses) {
+        tell({loses ? Kind::kPerhaps : Kind::kRestored,
               disk_.path(StoreFile::kJournal) + ": " + what,
-              "the others are put in their places",
+              loses ? "the others are put in their places; rows of all tables may be lost, or as "
+                      "they were before the last checkpoint: all keys"
+                    : "the others are put in their places",
               {},
               {}});
+        return Status();
     });
 }
 

@@ -42,7 +42,7 @@ struct RebuildNote {
     Kind kind = Kind::kRestored;
     std::string what;     // is wrong, with page and table
     std::string outcome;  // what comes of it
-    TableId table;
+    TableId table;        // 0 and kPerhaps: all tables
     KeySpan keys;
 };
 using RebuildSink = std::function<void(const RebuildNote&)>;

@@ -5,7 +5,8 @@
 //   3 they go to their places, as recovery does it; sync
 //   4 both copies name none
 //
-// A damaged journal that the superblock names is put in place as far as it is there.
+// A damaged journal that the superblock names is put in place as far as it is there. Nothing of it
+// is written before all that is missing was told.
 //
 // Who:    a rebuild. Cut off before 2 the file is as it was; after it, recovery goes on at 3.
 #pragma once
@@ -14,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "engine/aligned_buffer.h"
 #include "engine/blocking_io.h"
@@ -24,6 +26,10 @@ namespace bidstore {
 
 using PageImages = std::map<std::uint32_t, AlignedBuffer>;  // by page id; sealed
 
+// Hears what is missing from the journal; `loses`: it is not known from which pages, so that any
+// may be older than the checkpoint. When it fails nothing is written.
+using JournalTold = std::function<Status(const std::string& what, bool loses)>;
+
 class RebuildJournal {
   public:
     RebuildJournal(Disk& disk, Clock& clock, Recovery& recovery)
@@ -33,17 +39,30 @@ class RebuildJournal {
     Status write_superblock(Superblock& superblock);
     // All of the above; `superblock` has what else changes with the images.
     Status write(Superblock& superblock, const PageImages& images);
-    // Step 3 for the journal that the superblock names. `told` hears what is missing from it.
-    Status put_in_place(Superblock& superblock,
-                        const std::function<void(const std::string& what)>& told);
+    // Step 3 for the journal that the superblock names.
+    Status put_in_place(Superblock& superblock, const JournalTold& told);
 
   private:
-    Status salvage(const Superblock& superblock,
-                   const std::function<void(const std::string& what)>& told);
+    static constexpr std::uint64_t kZeros = 0;  // of Placement::from: the list is there
+    struct Placement {
+        std::uint64_t from = kZeros;  // in the journal
+        std::uint64_t place = 0;      // in the data file
+    };
+
+    Status salvage(const Superblock& superblock, const JournalTold& told);
+    bool place_listed(const Superblock& superblock, const JournalEntry& entry, std::uint64_t from,
+                      std::vector<Placement>& placements);
+    bool place_unlisted(const Superblock& superblock, std::uint64_t from,
+                        std::vector<Placement>& placements);
+    // Page `id`, or whichever it says it is, into page_.
+    bool sound(const Superblock& superblock, StoreFile file, std::uint64_t offset,
+               const PageId* id);
+    Status put(const std::vector<Placement>& placements);
 
     Disk& disk_;
     BlockingIo io_;
     Recovery& recovery_;
+    AlignedBuffer page_{kPageBytes};
 };
 
 }  // namespace bidstore

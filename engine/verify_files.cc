@@ -46,8 +46,9 @@ class Further {
         Superblock superblock{};
         if (!recovery.read_superblock(superblock) || !recovery.check_sizes(superblock)) return;
         RebuildJournal journal(disk, clock, recovery);
-        const Status placed = journal.put_in_place(superblock, [&](const std::string& what) {
+        const Status placed = journal.put_in_place(superblock, [&](const std::string& what, bool) {
             rules_.push_back({Damage::kData, disk.path(StoreFile::kJournal) + ": " + what});
+            return Status();
         });
         if (!placed) return;
         RebuildPlan plan(disk, clock, superblock, [&](const RebuildNote& note) {

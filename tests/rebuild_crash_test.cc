@@ -158,6 +158,48 @@ TEST_F(RebuildJournalTest, OldMetadataAreToldByTheirPages) {
     EXPECT_TRUE(found.says("older than a page of its chunk")) << found.all();
 }
 
+// All that the last checkpoint changed is as it was before, and whole: no page can tell.
+TEST_F(RebuildJournalTest, LostImagesWithoutTheListAreSaid) {
+    const auto disk = named();
+    const Superblock superblock = superblock_of(*disk);
+    const std::uint64_t bytes =
+        first_image(superblock) + std::uint64_t{superblock.journal_pages} * kPageBytes;
+    const std::vector<std::byte> zeros(bytes);
+    disk->poke(StoreFile::kJournal, 0, zeros.data(), zeros.size());
+    const Rebuilt found = rebuild(*disk);
+    ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
+    EXPECT_TRUE(rows_in(*disk) != made().logged_rows) << "or nothing was tested";
+    EXPECT_EQ(found.count(Kind::kPerhaps), 1u) << found.all();
+    EXPECT_TRUE(found.covers(Kind::kPerhaps, kRowTable.value, row_key(50)));
+    EXPECT_EQ(found.report.lost, 1u);
+    EXPECT_TRUE(found.says("rows of all tables may be lost")) << found.all();
+}
+
+// An image of an older journal, in a journal without its list, over a place that has a newer page.
+TEST_F(RebuildJournalTest, OlderImagesWithoutTheListAreNotTaken) {
+    const auto disk = named();
+    const Superblock superblock = superblock_of(*disk);
+    std::map<std::uint32_t, std::vector<std::byte>> images;
+    for (std::uint32_t image = 0; image < superblock.journal_pages; ++image) {
+        const std::uint64_t at = first_image(superblock) + image * kPageBytes;
+        const auto bytes = disk->peek(StoreFile::kJournal, at, kPageBytes);
+        const PageHeader& header = page_header(bytes.data());
+        if (header.type != PageType::kLeaf || header.table_id != kRowTable.value) continue;
+        const std::uint64_t place = header.page_id * std::uint64_t{kPageBytes};
+        const auto old = disk->peek(StoreFile::kData, place, kPageBytes);
+        if (page_header(old.data()).page_id != header.page_id) continue;  // it is a new leaf
+        disk->poke(StoreFile::kData, place, bytes.data(), kPageBytes);
+        disk->poke(StoreFile::kJournal, at, old.data(), kPageBytes);
+        images[header.page_id] = bytes;
+    }
+    ASSERT_GT(images.size(), 2u);
+    disk->flip(StoreFile::kJournal, 20);
+    const Rebuilt found = rebuild(*disk);
+    ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
+    EXPECT_EQ(compare(rows_in(*disk), found, made().logged_rows), 0u) << found.all();
+    EXPECT_EQ(found.count(Kind::kPerhaps), 1u) << found.all();
+}
+
 TEST_F(RebuildCrash, AnythingDamagedAtRandom) {
     std::size_t refused = 0;
     for (std::uint64_t seed = 1; seed <= 14; ++seed) {

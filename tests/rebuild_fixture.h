@@ -68,7 +68,8 @@ struct Rebuilt {
     bool covers(RebuildNote::Kind kind, std::uint32_t table,
                 const std::vector<std::byte>& key) const {
         for (const RebuildNote& note : notes) {
-            if (note.kind != kind || note.table.value != table) continue;
+            const bool all = kind == RebuildNote::Kind::kPerhaps && !note.table;
+            if (note.kind != kind || (note.table.value != table && !all)) continue;
             if (key >= note.keys.low && (note.keys.high.empty() || key < note.keys.high))
                 return true;
         }
