@@ -41,7 +41,13 @@ class Rebuild {
   private:
     void tell(RebuildNote note);
     Status files();
-    Status size_files(const Superblock& superblock);
+    Status size_files();
+    Status tell_size(StoreFile file, std::uint64_t bytes, std::uint64_t needed);
+    Status lengthen(StoreFile file, std::uint64_t bytes);
+    std::uint64_t data_bytes() const { return superblock_.chunk_count * kChunkBytes; }
+    std::uint64_t log_bytes() const {
+        return superblock_.log_segment_bytes * superblock_.log_segment_count;
+    }
     Status pages(const VerifyProgress& progress);
     Status log();
     Status checkpoint(const Engine::Recovery& found, const WalStart& start);
@@ -76,8 +82,10 @@ Status Rebuild::files() {
         tell({Kind::kRestored, rule.what, "both are written anew", {}, {}});
     });
     if (Status read = recovery_.read_superblock(superblock_); !read) return read;
-    if (Status sized = size_files(superblock_); !sized) return sized;
-    if (Status fit = recovery_.check_sizes(superblock_); !fit) return fit;
+    if (Status fit = recovery_.check_superblock(superblock_); !fit) return fit;
+    // What writes the superblock begins with copy 0: the other one must then be this one, too.
+    if (Status mended = recovery_.write_copies(superblock_); !mended) return mended;
+    if (Status sized = size_files(); !sized) return sized;
     return journal_.put_in_place(superblock_, [&](const std::string& what, bool loses) {
         tell({loses ? Kind::kPerhaps : Kind::kRestored,
               disk_.path(StoreFile::kJournal) + ": " + what,
@@ -90,25 +98,41 @@ Status Rebuild::files() {
     });
 }
 
-// What a file has lost of its end reads as zeros, which are nobody's pages and no batch.
-Status Rebuild::size_files(const Superblock& superblock) {
-    const std::pair<StoreFile, std::uint64_t> sizes[] = {
-        {StoreFile::kData, superblock.chunk_count * kChunkBytes},
-        {StoreFile::kLog, superblock.log_segment_bytes * superblock.log_segment_count},
-        {StoreFile::kJournal, superblock.journal_bytes}};
-    for (const auto& [file, bytes] : sizes) {
-        const auto size = disk_.size_bytes(file);
-        if (!size) return size.failure();
-        if (*size >= bytes) continue;
-        tell({Kind::kRestored,
-              disk_.path(file) + " has " + std::to_string(*size) + " bytes of " +
-                  std::to_string(bytes),
-              "made as long again, with zeros",
-              {},
-              {}});
-        if (Status longer = disk_.resize(file, bytes); !longer) return longer;
+// What the data file has lost of its end reads as zeros, which are nobody's pages. Log and journal
+// stay short to the last: a start of the daemon would take zeros for the log's end.
+Status Rebuild::size_files() {
+    const Superblock& superblock = superblock_;
+    const std::uint64_t images = journal_header_blocks(superblock.journal_pages) * kBlockBytes +
+                                 superblock.journal_pages * std::uint64_t{kPageBytes};
+    const std::uint64_t named = superblock.journal_pages > 0 ? images : 0;
+    if (Status told = tell_size(StoreFile::kData, data_bytes(), 0); !told) return told;
+    if (Status told = tell_size(StoreFile::kLog, log_bytes(), log_bytes()); !told) return told;
+    if (Status told = tell_size(StoreFile::kJournal, superblock.journal_bytes, named); !told) {
+        return told;
     }
+    return lengthen(StoreFile::kData, data_bytes());
+}
+
+// `needed` of it has what nothing else has.
+Status Rebuild::tell_size(StoreFile file, std::uint64_t bytes, std::uint64_t needed) {
+    const auto size = disk_.size_bytes(file);
+    if (!size) return size.failure();
+    if (*size >= bytes) return {};
+    const bool loses = *size < needed;
+    tell({loses ? Kind::kLost : Kind::kRestored,
+          disk_.path(file) + " has " + std::to_string(*size) + " bytes of " + std::to_string(bytes),
+          loses ? "made as long again, with zeros: what it had there, and what follows from it, is "
+                  "lost"
+                : "made as long again, with zeros",
+          {},
+          {}});
     return {};
+}
+
+Status Rebuild::lengthen(StoreFile file, std::uint64_t bytes) {
+    const auto size = disk_.size_bytes(file);
+    if (!size) return size.failure();
+    return *size < bytes ? disk_.resize(file, bytes) : Status();
 }
 
 // Steps 2 to 5.
@@ -123,6 +147,10 @@ Status Rebuild::pages(const VerifyProgress& progress) {
 
 // Step 6. Without a checkpoint the next start would meet the same log, and refuse it.
 Status Rebuild::log() {
+    if (Status longer = lengthen(StoreFile::kJournal, superblock_.journal_bytes); !longer) {
+        return longer;
+    }
+    if (Status longer = lengthen(StoreFile::kLog, log_bytes()); !longer) return longer;
     std::uint64_t left_out = 0;
     recovery_.leave_out([&](const std::string& what) {
         ++left_out;

@@ -1,7 +1,8 @@
 // Rebuilds a damaged store from what is left of it: metadata, bitmaps and inner nodes from the
 // pages that are there, without those that are lost. Afterwards all rules hold that verify knows.
 //
-//   1 superblock, sizes, and the journal that it names, as recovery does it; of a journal that is
+//   1 both superblock copies, the data file's size, and the journal that it names, as recovery does
+//   it; of a journal that is
 //     damaged as much as is there
 //   2 a survey of all pages (engine/rebuild_survey.h)
 //   3 each table's leaves (engine/rebuild_tree.h), catalog first; and their rows' large values
@@ -9,7 +10,8 @@
 //     whose large values are lost
 //   5 these go through the journal, as a checkpoint's do: named by the superblock, then in their
 //     places (engine/rebuild_journal.h)
-//   6 recovery, with the log. Records that contradict what is left have no effect, and a log that
+//   6 sizes of journal and log; recovery, with the log. Records that contradict what is left have
+//   no effect, and a log that
 //     is damaged ends there; then a checkpoint, so that no later start meets them again
 //   7 verify
 //

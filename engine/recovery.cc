@@ -181,10 +181,7 @@ Status Recovery::write_copies(const Superblock& chosen) {
 // ---- step 2: sizes ----
 
 Status Recovery::check_sizes(const Superblock& superblock) {
-    if (const char* fault = superblock_fault(superblock)) {
-        return corrupt(storage_.disk.path(StoreFile::kData) + ": superblock with " +
-                       std::string(fault) + "; restore a backup");
-    }
+    if (Status fit = check_superblock(superblock); !fit) return fit;
     const std::uint64_t log_bytes = superblock.log_segment_bytes * superblock.log_segment_count;
     const std::pair<StoreFile, std::uint64_t> expected[] = {
         {StoreFile::kData, superblock.chunk_count * kChunkBytes},
@@ -196,6 +193,15 @@ Status Recovery::check_sizes(const Superblock& superblock) {
         if (*size >= bytes) continue;  // longer: growth that was cut off, free
         return corrupt(storage_.disk.path(file) + " has " + std::to_string(*size) +
                        " bytes, its superblock needs " + std::to_string(bytes));
+    }
+    return {};
+}
+
+// Whether it can be right, and the pool has room for a file of that size.
+Status Recovery::check_superblock(const Superblock& superblock) {
+    if (const char* fault = superblock_fault(superblock)) {
+        return corrupt(storage_.disk.path(StoreFile::kData) + ": superblock with " +
+                       std::string(fault) + "; restore a backup");
     }
     if (std::uint64_t{superblock.chunk_count} * kChunkPages > storage_.pool.page_count()) {
         return {Error::kInvalid, storage_.disk.path(StoreFile::kData) + " has " +

@@ -42,12 +42,13 @@ class Recovery {
     void leave_out(LeftOut left_out) { left_out_ = std::move(left_out); }
     // Steps 1 to 3 by themselves.
     Status read_superblock(Superblock& superblock);
+    Status check_superblock(const Superblock& superblock);
     Status check_sizes(const Superblock& superblock);
+    Status write_copies(const Superblock& chosen);
     Status apply_journal(const Superblock& superblock);
 
   private:
     Status read_files(RecoveryTimes& times);
-    Status write_copies(const Superblock& chosen);
     Result<bool> is_new();
     Status format();
     Status close_journal(Superblock& superblock);

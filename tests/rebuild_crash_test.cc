@@ -25,6 +25,18 @@ class RebuildCrash : public RebuildFixture {
         }
         return newest;
     }
+    // The steps of a rebuild that change anything.
+    static std::vector<std::uint64_t> writes_of(const SimDisk& disk) {
+        std::vector<std::uint64_t> writes;
+        const auto whole = disk.clone(7);
+        whole->observe([&](std::uint64_t step, SimStep kind) {
+            const bool changes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync ||
+                                 kind == SimStep::kResize;
+            if (changes) writes.push_back(step);
+        });
+        EXPECT_TRUE(rebuild(*whole).status.ok());
+        return writes;
+    }
     // Of files that were rebuilt; as the daemon finds them.
     static RebuildRows rows_in(const SimDisk& disk) {
         SimStore store(rebuild_store(), disk.clone(4), 4);
@@ -42,13 +54,8 @@ TEST_F(RebuildCrash, EveryWriteMayBeTheLast) {
                               leaf_of(1'200), made().extents[1]};
     const auto disk = damaged(pages, made().logged.get());
     disk->flip(StoreFile::kData, kPageBytes + 60);
-    std::vector<std::uint64_t> writes;
+    const std::vector<std::uint64_t> writes = writes_of(*disk);
     const auto whole = disk->clone(7);
-    whole->observe([&](std::uint64_t step, SimStep kind) {
-        const bool changes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync ||
-                             kind == SimStep::kResize;
-        if (changes) writes.push_back(step);
-    });
     const Rebuilt at_once = rebuild(*whole);
     ASSERT_TRUE(at_once.status.ok()) << at_once.status.failure().what;
     const std::size_t lost = check(*whole, at_once, made().logged_rows);
@@ -68,6 +75,52 @@ TEST_F(RebuildCrash, EveryWriteMayBeTheLast) {
         EXPECT_TRUE(rows_in(*next) == expected) << again.all();
         if (HasFailure()) break;
     }
+}
+
+// The log is made as long again at the last: before, whoever comes next is told again.
+TEST_F(RebuildCrash, ShortLogStaysShortToTheLast) {
+    const auto disk = damaged({leaf_of(1'200)}, made().logged.get());
+    const std::uint64_t bytes = *disk->size_bytes(StoreFile::kLog);
+    const std::uint64_t cut = superblock_of(*disk).log_position % bytes + 3 * kBlockBytes;
+    ASSERT_LT(cut, bytes);
+    ASSERT_TRUE(disk->resize(StoreFile::kLog, cut).ok());
+    std::size_t short_still = 0;
+    for (const std::uint64_t step : writes_of(*disk)) {
+        SCOPED_TRACE("crash at step " + std::to_string(step));
+        const auto cut_off = disk->clone(7);
+        cut_off->crash_at(step);
+        EXPECT_FALSE(rebuild(*cut_off).status.ok());
+        const auto next = cut_off->process_crash(step);
+        const bool is_short = *next->size_bytes(StoreFile::kLog) < bytes;
+        short_still += is_short;
+        const Rebuilt again = rebuild(*next);
+        ASSERT_TRUE(again.status.ok()) << again.status.failure().what;
+        EXPECT_EQ(again.says("made as long again"), is_short) << again.all();
+        EXPECT_TRUE(is_short || !again.says("its rows are lost")) << again.all();
+        if (HasFailure()) break;
+    }
+    EXPECT_GT(short_still, 5u);
+}
+
+// Copy 0 is written first. Torn, it leaves the other one, which must not be an older one.
+TEST_F(RebuildCrash, OlderSuperblockCopyIsMendedFirst) {
+    const auto disk = damaged({leaf_of(1'200)}, made().logged.get());
+    const auto old = made().disk->peek(StoreFile::kData, 0, kBlockBytes);
+    disk->poke(StoreFile::kData, kBlockBytes, old.data(), kBlockBytes);
+    const auto newest = disk->peek(StoreFile::kData, 0, kBlockBytes);
+    ASSERT_TRUE(newest != old);
+    std::size_t changed = 0;
+    for (const std::uint64_t step : writes_of(*disk)) {
+        const auto cut_off = disk->clone(7);
+        cut_off->crash_at(step);
+        EXPECT_FALSE(rebuild(*cut_off).status.ok());
+        const auto next = cut_off->process_crash(step);
+        if (next->peek(StoreFile::kData, 0, kBlockBytes) == newest) continue;
+        ++changed;
+        EXPECT_TRUE(next->peek(StoreFile::kData, kBlockBytes, kBlockBytes) != old)
+            << "crash at step " << step;
+    }
+    EXPECT_GT(changed, 0u);
 }
 
 class RebuildJournalTest : public RebuildCrash {

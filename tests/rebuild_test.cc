@@ -378,6 +378,33 @@ TEST_F(RebuildTest, DamagedLogEndsThere) {
     }
 }
 
+// What was cut off may have been batches: zeros look like the log's end.
+TEST_F(RebuildTest, ShortLogIsSaidToBeLost) {
+    auto disk = made().logged->clone(1);
+    const std::uint64_t bytes = *disk->size_bytes(StoreFile::kLog);
+    Superblock superblock{};
+    std::memcpy(&superblock, disk->peek(StoreFile::kData, 0, kBlockBytes).data(),
+                sizeof superblock);
+    const std::uint64_t cut = superblock.log_position % bytes + 3 * kBlockBytes;
+    ASSERT_LT(cut, bytes);
+    ASSERT_TRUE(disk->resize(StoreFile::kLog, cut).ok());
+    rebuilt = rebuild(*disk);
+    ASSERT_TRUE(rebuilt.status.ok()) << rebuilt.status.failure().what;
+    EXPECT_GE(rebuilt.count(Kind::kLost), 1u) << rebuilt.all();
+    EXPECT_TRUE(rebuilt.says("made as long again, with zeros: what it had there")) << rebuilt.all();
+    EXPECT_EQ(*disk->size_bytes(StoreFile::kLog), bytes);
+    EXPECT_EQ(verify(*disk), "");
+}
+
+// Of a journal that nothing names nothing is lost.
+TEST_F(RebuildTest, ShortJournalThatNothingNamesCostsNothing) {
+    auto disk = made().disk->clone(1);
+    ASSERT_TRUE(disk->resize(StoreFile::kJournal, kBlockBytes).ok());
+    EXPECT_EQ(lost_with(*disk, made().rows), 0u);
+    EXPECT_EQ(rebuilt.count(Kind::kRestored), 1u) << rebuilt.all();
+    EXPECT_EQ(rebuilt.notes.size(), 1u) << rebuilt.all();
+}
+
 TEST_F(RebuildTest, ShortFileIsMadeWhole) {
     auto disk = made().disk->clone(1);
     Superblock superblock{};
