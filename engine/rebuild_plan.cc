@@ -51,6 +51,13 @@ RebuildPlan::RebuildPlan(Disk& disk, Clock& clock, const Superblock& superblock,
 
 Status RebuildPlan::run(const VerifyProgress& progress) {
     survey_.run(progress);
+    if (Status there = survey_.unread(); !there) return there;
+    const Status made = make();
+    if (Status there = survey_.unread(); !there) return there;
+    return made;
+}
+
+Status RebuildPlan::make() {
     tell_metadata();
     if (Status found = find_tables(); !found) return found;
     // What is proven has the first word: a leaf that was freed may refer to pages of others.
@@ -174,7 +181,7 @@ void RebuildPlan::check_values(Salvaged& table, bool proven) {
 bool RebuildPlan::check_leaf_values(Salvaged& table, PageId leaf) {
     const TableSalvage& tree = *table.tree;
     const std::byte* const bytes = current(leaf);
-    if (bytes == nullptr) return true;
+    if (bytes == nullptr) return true;  // nothing of the plan holds
     const std::vector<std::byte> copy(bytes, bytes + kPageBytes);
     const LeafView rows(copy.data(), tree.shape().leaf);
     for (std::uint32_t row = rows.count(); row > 0; --row) {
@@ -318,7 +325,10 @@ Status RebuildPlan::build(Salvaged& table) {
                     std::memset(bytes, 0, kPageBytes);
                     return bytes;
                 },
-                [&](PageId page) { return current(page); }},
+                [&](PageId page) {
+                    const std::byte* const bytes = current(page);
+                    return bytes != nullptr ? bytes : nowhere.data();  // nothing of the plan holds
+                }},
                Csn{superblock_.checkpoint_csn});
     if (!full) return {};
     return {Error::kNoSpace,

@@ -24,7 +24,8 @@ class RebuildPlan {
   public:
     RebuildPlan(Disk& disk, Clock& clock, const Superblock& superblock, RebuildSink sink);
 
-    // kCorruption: the catalog has lost rows. kNoSpace: no page for new inner nodes.
+    // kCorruption: the catalog has lost rows. kNoSpace: no page for new inner nodes. kIoError:
+    // pages that were there cannot be read again; what was told does not hold.
     Status run(const VerifyProgress& progress);
     const PageImages& images() const { return images_; }
     std::uint32_t directory_crc() const { return directory_crc_; }
@@ -44,6 +45,7 @@ class RebuildPlan {
     };
 
     // ---- tables ----
+    Status make();
     Status find_tables();
     Salvaged& salvage(const Schema& schema, TableId table, PageId root);
     void restore_floor(Salvaged& table) const;

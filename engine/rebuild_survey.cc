@@ -34,8 +34,8 @@ void Survey::run(const Progress& progress) {
 }
 
 std::string Survey::fault_of(PageId page, PageType type, std::byte* bytes) {
-    const Status read = io_.read(StoreFile::kData, place_of(page), bytes, kPageBytes);
-    if (!read) return read.failure().what;
+    const Status there = read(page, bytes, kPageBytes);
+    if (!there) return there.failure().what;
     const char* fault = page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn});
     if (fault != nullptr) return fault;
     return page_header(bytes).type == type ? "" : "it is a page of another type";
@@ -84,7 +84,7 @@ void Survey::read_metadata(std::uint32_t chunk) {
 void Survey::read_chunk(std::uint32_t chunk) {
     const PageId first{chunk * kChunkPages};
     std::byte* const bytes = chunk_bytes_.data();
-    const bool all = io_.read(StoreFile::kData, place_of(first), bytes, kChunkBytes).ok();
+    const bool all = read(first, bytes, kChunkBytes).ok();
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         std::byte* const own = bytes + std::size_t{i} * kPageBytes;
         if (!all && !raw(PageId{first.value + i}, own)) std::memset(own, 0, kPageBytes);
@@ -147,15 +147,27 @@ void Survey::look_at(PageId page, const std::byte* bytes) {
     fact.newest = Space::newest_in(bytes);
 }
 
-bool Survey::raw(PageId page, std::byte* to) {
-    return io_.read(StoreFile::kData, place_of(page), to, kPageBytes).ok();
+Status Survey::read(PageId page, std::byte* to, std::uint64_t length_bytes) {
+    Status there = io_.read(StoreFile::kData, place_of(page), to, length_bytes);
+    if (io_.stuck()) unread_ = there;
+    return there;
 }
+
+bool Survey::raw(PageId page, std::byte* to) { return read(page, to, kPageBytes).ok(); }
 
 const std::byte* Survey::page(PageId page) {
     if (page.value >= page_count() || fact(page).proof == Proof::kNothing) return nullptr;
-    if (fact(page).extent || !raw(page, copy_.data())) return nullptr;
+    if (fact(page).extent) return nullptr;
+    const Status there = read(page, copy_.data(), kPageBytes);
     const std::byte* const bytes = copy_.data();
-    return page_crc(bytes) == fact(page).crc ? bytes : nullptr;
+    if (there && page_crc(bytes) == fact(page).crc) return bytes;
+    if (unread_) {
+        unread_ = {Error::kIoError,
+                   "page " + std::to_string(page.value) + " was read, and cannot be read again: " +
+                       (there ? "its checksum is another one" : there.failure().what) +
+                       "; look at the device, and begin anew"};
+    }
+    return nullptr;
 }
 
 }  // namespace bidstore

@@ -8,7 +8,9 @@
 //   nothing      free, or lost
 //
 // Who:    one thread, over files that nobody writes meanwhile; the journal is in place.
-// Errors: a page that cannot be read is one that is lost.
+// Errors: a page that cannot be read is one that is lost. One that could be read once, and not
+//         again, and a device that answers no more, are unread(): then nothing that was found
+//         holds.
 // Memory: 32 bytes per page of the file.
 #pragma once
 
@@ -65,7 +67,8 @@ class Survey {
     // Whether any chunk's metadata are lost: what was in use there is not known.
     bool any_chunk_lost() const { return chunk_lost_; }
 
-    // A tree page that something proves, until the next call; else nullptr.
+    Status unread() const { return unread_; }
+    // A tree page that something proves, until the next call; else, or unread(), nullptr.
     const std::byte* page(PageId page);
     // Whatever lies in the page's place; false when it cannot be read.
     bool raw(PageId page, std::byte* to);
@@ -77,6 +80,7 @@ class Survey {
     bool older_than_a_page(std::uint32_t chunk) const;
     void look_at(PageId page, const std::byte* bytes);
     std::string fault_of(PageId page, PageType type, std::byte* bytes);
+    Status read(PageId page, std::byte* to, std::uint64_t length_bytes);
 
     Superblock superblock_;
     std::uint64_t uuid_ = 0;
@@ -88,6 +92,7 @@ class Survey {
     std::vector<ChunkFact> chunks_;
     std::vector<PageFact> pages_;
     bool chunk_lost_ = false;
+    Status unread_;
 };
 
 }  // namespace bidstore

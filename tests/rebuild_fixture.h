@@ -118,9 +118,12 @@ class RebuildFixture : public ::testing::Test {
     }
 
     static Rebuilt rebuild(Disk& disk) {
+        SimClock clock;
+        return rebuild(disk, clock);
+    }
+    static Rebuilt rebuild(Disk& disk, SimClock& clock) {
         Rebuilt found;
         PoolSegment segment = pool();
-        SimClock clock;
         const EngineOptions options = engine_options();
         std::string broken;
         auto report = rebuild_files(

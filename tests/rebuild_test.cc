@@ -233,6 +233,84 @@ TEST_F(RebuildTest, UnreadablePagesAreLostPages) {
     EXPECT_EQ(verify(*disk), "");
 }
 
+// One read of the plan, whichever it is: what it found is lost with a word, or nothing is written.
+TEST_F(RebuildTest, ReadThatFailsOnceIsNoDamage) {
+    const auto disk = damaged({level(kRowTable, 1)[0]});
+    const std::vector<PageId> wide = level(kValueTable, 0);
+    std::vector<std::uint64_t> reads;
+    std::uint64_t number = 0;
+    const auto whole = disk->clone(7);
+    bool planned = false;
+    whole->observe([&](std::uint64_t step, SimStep kind) {
+        planned = planned || kind == SimStep::kSubmitWrite;
+        if (planned || kind != SimStep::kSubmitRead) return;
+        if (whole->submitting()->file != StoreFile::kData) return;
+        const PageId page{
+            static_cast<std::uint32_t>(whole->submitting()->offset_bytes / kPageBytes)};
+        const bool of_values = std::find(wide.begin(), wide.end(), page) != wide.end();
+        if (of_values || ++number % 97 == 0) reads.push_back(step);
+    });
+    ASSERT_TRUE(rebuild(*whole).status.ok());
+    std::size_t refused = 0;
+    for (const std::uint64_t step : reads) {
+        SCOPED_TRACE("read at step " + std::to_string(step));
+        const auto failing = disk->clone(7);
+        failing->fail_at(step, EIO);
+        rebuilt = rebuild(*failing);
+        refused += rebuilt.status.error() == Error::kIoError;
+        if (rebuilt.status) check(*failing, rebuilt, made().rows);
+        if (HasFailure()) break;
+    }
+    EXPECT_GT(refused, wide.size());
+}
+
+// Never answers one read.
+class HungDisk final : public Disk {
+  public:
+    HungDisk(SimDisk& below, SimClock& clock, std::uint64_t offset_bytes)
+        : below_(below), clock_(clock), offset_bytes_(offset_bytes) {}
+    void submit(DiskRequest& request) override {
+        hung_ =
+            hung_ || (request.file == StoreFile::kData && request.offset_bytes == offset_bytes_);
+        EXPECT_FALSE(hung_ && request.kind != DiskRequest::Kind::kRead) << "of what it did not see";
+        if (!hung_) below_.submit(request);
+    }
+    int poll(std::uint64_t timeout_ns) override {
+        if (hung_) clock_.advance_ns(timeout_ns);
+        return below_.poll(timeout_ns);
+    }
+    std::uint32_t in_flight() const override { return below_.in_flight(); }
+    void set_wake_descriptor(int) override {}
+    Result<std::uint64_t> size_bytes(StoreFile file) override { return below_.size_bytes(file); }
+    Status resize(StoreFile file, std::uint64_t bytes) override {
+        return below_.resize(file, bytes);
+    }
+    Status extend(StoreFile file, std::uint64_t from, std::uint64_t bytes) override {
+        return below_.extend(file, from, bytes);
+    }
+    Result<bool> backed(StoreFile file, std::uint64_t at, std::uint64_t bytes) override {
+        return below_.backed(file, at, bytes);
+    }
+    std::string path(StoreFile file) const override { return below_.path(file); }
+
+  private:
+    SimDisk& below_;
+    SimClock& clock_;
+    const std::uint64_t offset_bytes_;
+    bool hung_ = false;
+};
+
+// All later reads fail at once: that is no store of empty tables.
+TEST_F(RebuildTest, DeviceThatHangsEndsIt) {
+    const auto disk = made().disk->clone(1);
+    SimClock clock;
+    HungDisk hung(*disk, clock, kChunkBytes);  // the second chunk
+    rebuilt = rebuild(hung, clock);
+    EXPECT_EQ(rebuilt.status.error(), Error::kIoError);
+    EXPECT_NE(rebuilt.status.failure().what.find("look at the device"), std::string::npos);
+    EXPECT_TRUE(rebuilt.notes.empty()) << rebuilt.all();
+}
+
 TEST_F(RebuildTest, DryRunSaysTheSameAndChangesNothing) {
     std::vector<PageId> pages = all_metadata();
     pages.push_back(level(kRowTable, 1)[0]);
