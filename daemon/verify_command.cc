@@ -89,9 +89,10 @@ EngineOptions options_of(const Config& config) {
 }
 
 // With the least pool that the log's replay has enough of: a record may need very many pages at
-// once, a range that was deleted, and what was enough for the daemon is its own pool.
+// once, a range that was deleted, and what was enough for the daemon is its own pool. `pool_bytes`
+// becomes what was enough.
 template <class Report>
-Result<Report> in_pool(const Config& config, std::uint64_t pool_bytes, Progress& progress,
+Result<Report> in_pool(const Config& config, std::uint64_t& pool_bytes, Progress& progress,
                        const std::function<Result<Report>(PoolSegment& pool)>& attempt) {
     for (;;) {
         pool_bytes = std::min(config.pool_bytes, pool_bytes);
@@ -175,26 +176,31 @@ const char* word_of(RebuildNote::Kind kind) {
     return "";
 }
 
-// `told`: whether what it finds is printed.
-Result<RebuildReport> rebuild_in_pool(const Config& config, std::uint64_t pool_bytes, Disk& disk,
-                                      Progress& progress, Clock& clock, bool told) {
+// Dry, what it finds is printed, and is all that is agreed to. Each attempt begins with the files.
+Result<RebuildReport> rebuild_in_pool(const Config& config, std::uint64_t& pool_bytes, Disk& disk,
+                                      Progress& progress, Clock& clock, bool is_dry,
+                                      RebuildAgreed& agreed) {
     std::vector<RebuildNote> notes;
     std::vector<BrokenRule> rules;  // that are broken still
     auto report = in_pool<RebuildReport>(config, pool_bytes, progress, [&](PoolSegment& pool) {
         notes.clear();
         rules.clear();
+        std::optional<DryDisk> dry;
+        if (is_dry) dry.emplace(disk);
+        Disk& used = is_dry ? static_cast<Disk&>(*dry) : disk;
         return rebuild_files(
-            disk, clock, pool, options_of(config),
+            used, clock, pool, options_of(config),
             [&](const RebuildNote& note) { notes.push_back(note); },
             [&](const BrokenRule& rule) { rules.push_back(rule); },
-            [&](std::uint64_t pages) { progress.show(pages); });
+            [&](std::uint64_t pages) { progress.show(pages); }, is_dry ? nullptr : &agreed);
     });
     progress.clear();
     for (const RebuildNote& note : notes) {
-        if (!told) break;
+        if (!is_dry) break;
         std::printf("%s: %s; %s\n", word_of(note.kind), note.what.c_str(), note.outcome.c_str());
     }
     for (const BrokenRule& rule : rules) print_rule(rule);
+    if (is_dry && report) agreed = {std::move(notes), report->images};
     return report;
 }
 
@@ -217,10 +223,8 @@ ExitCode run_rebuild(const Config& config, RebuildChoice choice, std::uint64_t p
     if (!disk) return refuse(disk.failure());
     HostClock clock;
     Progress progress(clock);
-    Result<RebuildReport> report = [&] {
-        DryDisk dry(**disk);
-        return rebuild_in_pool(config, pool_bytes, dry, progress, clock, true);
-    }();
+    RebuildAgreed agreed;
+    auto report = rebuild_in_pool(config, pool_bytes, **disk, progress, clock, true, agreed);
     if (!report) return refuse(report.failure());
     const bool loses = report->lost + report->unproven > 0;
     const ExitCode left = exit_code_of(report->verified.totals);
@@ -239,7 +243,7 @@ ExitCode run_rebuild(const Config& config, RebuildChoice choice, std::uint64_t p
             "--accept-loss, or restore a backup");
         return ExitCode::kFenced;
     }
-    report = rebuild_in_pool(config, pool_bytes, **disk, progress, clock, false);
+    report = rebuild_in_pool(config, pool_bytes, **disk, progress, clock, false, agreed);
     if (!report) return refuse(report.failure());
     print_summary(report->verified);
     return exit_code_of(report->verified.totals);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
+#include <unordered_set>
 #include <utility>
 
 #include "engine/rebuild_journal.h"
@@ -17,14 +19,18 @@ using Kind = RebuildNote::Kind;
 class Rebuild {
   public:
     Rebuild(Disk& disk, Clock& clock, PoolSegment& pool, const EngineOptions& options,
-            const RebuildSink& sink)
+            const RebuildSink& sink, const RebuildAgreed* agreed)
         : disk_(disk),
           clock_(clock),
           sink_(sink),
+          agreed_(agreed),
           stats_(pool.stats()),
           storage_(disk, clock, pool, stats_, [](PageId, Error, const std::string&, bool) {}),
           recovery_(storage_, options),
-          journal_(disk, clock, recovery_) {}
+          journal_(disk, clock, recovery_) {
+        if (agreed == nullptr) return;
+        for (const RebuildNote& note : agreed->notes) agreed_notes_.insert(text_of(note));
+    }
     // Of a recovery that ended early, reads ahead may be under way into what is about to go.
     ~Rebuild() {
         while (disk_.in_flight() > 0) disk_.poll(1'000'000);
@@ -39,6 +45,12 @@ class Rebuild {
     const RebuildReport& report() const { return report_; }
 
   private:
+    static std::string text_of(const RebuildNote& note) { return note.what + "; " + note.outcome; }
+    static Status other_than_agreed(const std::string& what) {
+        return {Error::kIoError, "not what the dry run found: " + what +
+                                     "; nothing of it was written: look at the device, and begin "
+                                     "anew"};
+    }
     void tell(RebuildNote note);
     Status files();
     Status size_files();
@@ -55,6 +67,9 @@ class Rebuild {
     Disk& disk_;
     Clock& clock_;
     const RebuildSink& sink_;
+    const RebuildAgreed* const agreed_;
+    std::unordered_set<std::string> agreed_notes_;
+    Status other_;  // than what was agreed to
     StatsWriter stats_;
     Storage storage_;
     Recovery recovery_;
@@ -67,6 +82,9 @@ void Rebuild::tell(RebuildNote note) {
     if (note.kind == Kind::kRestored || note.kind == Kind::kFreed) ++report_.restored;
     if (note.kind == Kind::kUnproven) ++report_.unproven;
     if (note.kind == Kind::kLost || note.kind == Kind::kPerhaps) ++report_.lost;
+    if (agreed_ != nullptr && !agreed_notes_.contains(text_of(note)) && other_) {
+        other_ = other_than_agreed(text_of(note));
+    }
     sink_(note);
 }
 
@@ -83,6 +101,7 @@ Status Rebuild::files() {
     });
     if (Status read = recovery_.read_superblock(superblock_); !read) return read;
     if (Status fit = recovery_.check_superblock(superblock_); !fit) return fit;
+    if (!other_) return other_;
     // What writes the superblock begins with copy 0: the other one must then be this one, too.
     if (Status mended = recovery_.write_copies(superblock_); !mended) return mended;
     if (Status sized = size_files(); !sized) return sized;
@@ -94,7 +113,7 @@ Status Rebuild::files() {
                     : "the others are put in their places",
               {},
               {}});
-        return Status();
+        return other_;
     });
 }
 
@@ -110,7 +129,7 @@ Status Rebuild::size_files() {
     if (Status told = tell_size(StoreFile::kJournal, superblock.journal_bytes, named); !told) {
         return told;
     }
-    return lengthen(StoreFile::kData, data_bytes());
+    return other_ ? lengthen(StoreFile::kData, data_bytes()) : other_;
 }
 
 // `needed` of it has what nothing else has.
@@ -140,6 +159,11 @@ Status Rebuild::pages(const VerifyProgress& progress) {
     RebuildPlan plan(disk_, clock_, superblock_, [&](const RebuildNote& note) { tell(note); });
     if (Status planned = plan.run(progress); !planned) return planned;
     report_.images = plan.images().size();
+    if (!other_) return other_;
+    if (agreed_ != nullptr && report_.images > agreed_->images) {
+        return other_than_agreed(std::to_string(report_.images) + " pages instead of " +
+                                 std::to_string(agreed_->images) + " would change");
+    }
     if (plan.images().empty()) return {};
     superblock_.directory_crc = plan.directory_crc();
     return journal_.write(superblock_, plan.images());
@@ -180,8 +204,9 @@ Status Rebuild::checkpoint(const Engine::Recovery& found, const WalStart& start)
 
 Result<RebuildReport> rebuild_files(Disk& disk, Clock& clock, PoolSegment& pool,
                                     const EngineOptions& options, const RebuildSink& sink,
-                                    const RuleSink& broken, const VerifyProgress& progress) {
-    Rebuild rebuild(disk, clock, pool, options, sink);
+                                    const RuleSink& broken, const VerifyProgress& progress,
+                                    const RebuildAgreed* agreed) {
+    Rebuild rebuild(disk, clock, pool, options, sink, agreed);
     if (Status done = rebuild.run(progress); !done) return done.failure();
     rebuild.verify(broken, progress);
     return rebuild.report();

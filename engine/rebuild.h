@@ -58,9 +58,18 @@ struct RebuildReport {
     FilesReport verified;  // the store as it is then
 };
 
+// What somebody said yes to: all that a dry run said.
+struct RebuildAgreed {
+    std::vector<RebuildNote> notes;
+    std::uint64_t images = 0;
+};
+
+// With `agreed` nothing is written when a note that is not among these comes first, or there are
+// more images: kIoError, since the files are the same, but not what could be read of them.
 Result<RebuildReport> rebuild_files(Disk& disk, Clock& clock, PoolSegment& pool,
                                     const EngineOptions& options, const RebuildSink& sink,
                                     const RuleSink& broken,
-                                    const VerifyProgress& progress = nullptr);
+                                    const VerifyProgress& progress = nullptr,
+                                    const RebuildAgreed* agreed = nullptr);
 
 }  // namespace bidstore

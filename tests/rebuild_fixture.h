@@ -121,7 +121,7 @@ class RebuildFixture : public ::testing::Test {
         SimClock clock;
         return rebuild(disk, clock);
     }
-    static Rebuilt rebuild(Disk& disk, SimClock& clock) {
+    static Rebuilt rebuild(Disk& disk, SimClock& clock, const RebuildAgreed* agreed = nullptr) {
         Rebuilt found;
         PoolSegment segment = pool();
         const EngineOptions options = engine_options();
@@ -129,7 +129,7 @@ class RebuildFixture : public ::testing::Test {
         auto report = rebuild_files(
             disk, clock, segment, options,
             [&](const RebuildNote& note) { found.notes.push_back(note); },
-            [&](const BrokenRule& rule) { broken += rule.what + "\n"; });
+            [&](const BrokenRule& rule) { broken += rule.what + "\n"; }, nullptr, agreed);
         if (report) found.report = *report;
         if (!report) found.status = report.failure();
         EXPECT_EQ(broken, "") << found.all();

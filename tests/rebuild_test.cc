@@ -329,6 +329,35 @@ TEST_F(RebuildTest, DryRunSaysTheSameAndChangesNothing) {
     EXPECT_EQ(dry.report.images, rebuilt.report.images);
 }
 
+// What is lost between the dry run and the one that writes nobody agreed to.
+TEST_F(RebuildTest, WhatNobodyAgreedToIsNotWritten) {
+    const auto disk = damaged({level(kRowTable, 0)[7]});
+    RebuildAgreed agreed;
+    {
+        DryDisk over(*disk);
+        const Rebuilt dry = rebuild(over);
+        agreed = {dry.notes, dry.report.images};
+    }
+    const std::uint64_t bytes = *disk->size_bytes(StoreFile::kData);
+    const auto before = disk->peek(StoreFile::kData, 0, bytes);
+    SimClock clock;
+    for (const PageId page : {level(kRowTable, 0)[20], made().extents[1], meta_page(1)}) {
+        disk->bad_range(StoreFile::kData, page.value * kPageBytes, kPageBytes, EIO);
+        rebuilt = rebuild(*disk, clock, &agreed);
+        EXPECT_EQ(rebuilt.status.error(), Error::kIoError);
+        EXPECT_NE(rebuilt.status.failure().what.find("not what the dry run found"),
+                  std::string::npos);
+        EXPECT_TRUE(disk->peek(StoreFile::kData, 0, bytes) == before);
+        disk->clear_bad_ranges();
+    }
+    agreed.images -= 1;
+    EXPECT_EQ(rebuild(*disk, clock, &agreed).status.error(), Error::kIoError);
+    EXPECT_TRUE(disk->peek(StoreFile::kData, 0, bytes) == before);
+    agreed.images += 1;
+    rebuilt = rebuild(*disk, clock, &agreed);
+    EXPECT_GT(check(*disk, rebuilt, made().rows), 2u);
+}
+
 // A write that the device lost: the place holds an older image, right in itself.
 TEST_F(RebuildTest, OlderImagesAreNotTaken) {
     SimStore store(rebuild_store(), made().disk->clone(5), 5);

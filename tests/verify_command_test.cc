@@ -77,6 +77,11 @@ TEST(VerifyCommand, TakesAsMuchPoolAsReplayNeeds) {
     auto config = dev_config(daemon.directory(), settings);
     ASSERT_TRUE(config.ok()) << config.failure().what;
     EXPECT_EQ(run_verify(*config, 6u << 20), ExitCode::kClean);
+    flip(daemon, 2 * 4096 + 1'000);  // metadata of chunk 0
+    EXPECT_EQ(run_rebuild(*config, {.dry_run = true}, 6u << 20), ExitCode::kSpaceLost)
+        << "the second attempt has the same to do";
+    EXPECT_EQ(run_verify(*config, 6u << 20), ExitCode::kFenced) << "nothing was changed";
+    EXPECT_EQ(run_rebuild(*config, {}, 6u << 20), ExitCode::kClean);
     config->pool_bytes = 6u << 20;  // what the daemon had was more
     EXPECT_EQ(run_verify(*config, 6u << 20), ExitCode::kEnvironment);
     ASSERT_TRUE(daemon.start());
