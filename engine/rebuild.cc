@@ -176,9 +176,13 @@ Status Rebuild::log() {
     }
     if (Status longer = lengthen(StoreFile::kLog, log_bytes()); !longer) return longer;
     std::uint64_t left_out = 0;
-    recovery_.leave_out([&](const std::string& what) {
+    recovery_.leave_out([&](const std::string& what, bool costs_rows) {
         ++left_out;
-        tell({Kind::kLost, what, "what it says is lost", {}, {}});
+        tell({costs_rows ? Kind::kLost : Kind::kRestored,
+              what,
+              costs_rows ? "what it says is lost" : "the floor stays where it is",
+              {},
+              {}});
     });
     WalStart start;
     const Result<Engine::Recovery> found = recovery_.run(start);

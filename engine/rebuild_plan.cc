@@ -31,15 +31,6 @@ std::string table_text(const TableSalvage& table) {
     return "table " + std::to_string(table.table().value) + " (" + table.schema().name() + ")";
 }
 
-// The key behind this one; empty: there is none.
-KeyBytes after(KeyBytes key) {
-    for (std::size_t i = key.size(); i > 0; --i) {
-        key[i - 1] = static_cast<std::byte>(std::to_integer<unsigned>(key[i - 1]) + 1);
-        if (key[i - 1] != std::byte{0}) return key;
-    }
-    return {};
-}
-
 }  // namespace
 
 RebuildPlan::RebuildPlan(Disk& disk, Clock& clock, const Superblock& superblock, RebuildSink sink)
@@ -105,9 +96,14 @@ RebuildPlan::Salvaged& RebuildPlan::salvage(const Schema& schema, TableId table,
 // A lost row of the catalog is a table of which nobody knows where and what it is.
 Status RebuildPlan::find_tables() {
     Salvaged& catalog = salvage(catalog_schema(), kCatalogTable, PageId{superblock_.catalog_root});
-    const bool lost = std::any_of(catalog.tree->lost().begin(), catalog.tree->lost().end(),
-                                  [](const LostPage& page) { return page.level == 0; });
-    if (lost || catalog.tree->leaves().empty()) {
+    // A lost root may have been an inner node: its leaves are there, then, and proven.
+    const std::vector<FoundLeaf>& found = catalog.tree->leaves();
+    const bool proven =
+        std::all_of(found.begin(), found.end(), [](const FoundLeaf& leaf) { return leaf.proven; });
+    const bool lost =
+        std::any_of(catalog.tree->lost().begin(), catalog.tree->lost().end(),
+                    [&](const LostPage& page) { return page.root ? !proven : page.level == 0; });
+    if (lost || found.empty()) {
         return {Error::kCorruption,
                 "catalog, " +
                     page_text(catalog.tree->lost().empty() ? catalog.tree->root()
@@ -199,7 +195,7 @@ bool RebuildPlan::check_leaf_values(Salvaged& table, PageId leaf) {
         tell(Kind::kLost,
              table_text(tree) + ", " + page_text(leaf) + ": large value of key " + key_text(lost) +
                  ": " + fault,
-             "its row is lost with it", tree.table(), {lost, after(lost)});
+             "its row is lost with it", tree.table(), {lost, key_after(lost)});
         std::byte* const edited = image(leaf);
         if (page_header(edited).type == PageType::kNone) {
             std::memcpy(edited, copy.data(), kPageBytes);
@@ -385,9 +381,25 @@ void RebuildPlan::tell_losses(const Salvaged& table, const std::vector<PageId>& 
                  page.keys);
         }
     }
+    if (tree.root_lost() && table.retain_us != 0 && !table.dropped) {
+        tell(Kind::kUnproven,
+             table_text(tree) + ", " + page_text(tree.root()) + ": its floor is lost with it",
+             "the newest time less the retention is taken: rows may be back that expired by a "
+             "retention that was shorter before: all keys",
+             tree.table());
+    }
+    for (const FoundLeaf& leaf : tree.left_out()) {
+        const KeySpan keys{leaf.first, key_after(leaf.last)};
+        tell(Kind::kPerhaps,
+             table_text(tree) + ", " + page_text(leaf.page) +
+                 ": nothing is left that proves that it is in use, and another leaf has some of "
+                 "its keys, too",
+             "left out: its rows are lost if it was in use: " + span_text(keys), tree.table(),
+             keys);
+    }
     for (const FoundLeaf& leaf : tree.leaves()) {
         if (leaf.proven) continue;
-        const KeySpan keys{leaf.first, after(leaf.last)};
+        const KeySpan keys{leaf.first, key_after(leaf.last)};
         tell(Kind::kUnproven,
              table_text(tree) + ", " + page_text(leaf.page) +
                  ": nothing is left that proves that it is in use",

@@ -21,6 +21,14 @@ const std::byte* bound(const KeyBytes& key) { return key.empty() ? nullptr : key
 
 }  // namespace
 
+KeyBytes key_after(KeyBytes key) {
+    for (std::size_t i = key.size(); i > 0; --i) {
+        key[i - 1] = static_cast<std::byte>(std::to_integer<unsigned>(key[i - 1]) + 1);
+        if (key[i - 1] != std::byte{0}) return key;
+    }
+    return {};
+}
+
 TableSalvage::TableSalvage(Survey& survey, const Schema& schema, TableId table, PageId root,
                            Owners owners)
     : survey_(survey),
@@ -166,16 +174,39 @@ void TableSalvage::find_orphans(const std::vector<LostPage>& gaps) {
         if (fact.type != PageType::kLeaf || fact.table != shape_.table.value) continue;
         if (fact.level != 0 || !owners_.free(page)) continue;
         if (std::binary_search(walked.begin(), walked.end(), page)) continue;
-        const std::byte* const bytes = survey_.page(page);
-        if (bytes == nullptr || !leaf_fault(page, bytes).empty()) continue;
-        const LeafView rows(bytes, shape_.leaf);
-        if (rows.empty()) continue;
-        const KeyBytes first = key_of(rows.key(0));
-        const KeyBytes last = key_of(rows.key(rows.count() - 1));
-        const LostPage* const gap = gap_of(gaps, first);
-        if (gap == nullptr || !within(gap->keys, first, last)) continue;
-        orphans_.push_back({{page, first, fact.proof == Proof::kRemembered, last}, fact.csn});
+        look_at_orphan(page, fact, gaps);
     }
+}
+
+// One that is proven, and cannot be used where it has keys of a gap, is lost.
+void TableSalvage::look_at_orphan(PageId page, const PageFact& fact,
+                                  const std::vector<LostPage>& gaps) {
+    const bool proven = fact.proof == Proof::kRemembered;
+    const std::byte* const bytes = survey_.page(page);
+    if (bytes == nullptr) return;
+    const std::string fault = leaf_fault(page, bytes);
+    if (!fault.empty()) {  // what keys it has is as little known
+        for (const LostPage& gap : gaps) {
+            if (proven) lose(page, 0, gap.keys, fault);
+        }
+        return;
+    }
+    const LeafView rows(bytes, shape_.leaf);
+    if (rows.empty()) return;
+    const KeyBytes first = key_of(rows.key(0));
+    const KeyBytes last = key_of(rows.key(rows.count() - 1));
+    for (const LostPage& gap : gaps) {
+        if (within(gap.keys, first, last)) {
+            orphans_.push_back({{page, first, proven, last}, fact.csn});
+            return;
+        }
+    }
+    const KeySpan keys{first, key_after(last)};
+    const bool touches = std::any_of(gaps.begin(), gaps.end(), [&](const LostPage& gap) {
+        return (gap.keys.high.empty() || compare(first, gap.keys.high) < 0) &&
+               (gap.keys.low.empty() || compare(last, gap.keys.low) >= 0);
+    });
+    if (proven && touches) lose(page, 0, keys, "it has keys of several inner nodes");
 }
 
 // Proven ones before others, then the newest before older ones.
@@ -194,8 +225,10 @@ void TableSalvage::take_orphans() {
             owners_.take(orphan.leaf.page);
             leaves_.push_back(orphan.leaf);
         } else if (orphan.leaf.proven) {
-            lose(orphan.leaf.page, 0, {orphan.leaf.first, orphan.leaf.last},
+            lose(orphan.leaf.page, 0, {orphan.leaf.first, key_after(orphan.leaf.last)},
                  "another leaf has some of its keys, too");
+        } else if (!apart) {
+            left_out_.push_back(orphan.leaf);
         }
     }
     orphans_.clear();

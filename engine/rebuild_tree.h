@@ -30,6 +30,9 @@ struct KeySpan {
     KeyBytes high;
 };
 
+// The key behind this one; empty: there is none.
+KeyBytes key_after(KeyBytes key);
+
 struct LostPage {
     PageId page;
     std::uint32_t level = 0;  // 0: a leaf
@@ -71,6 +74,8 @@ class TableSalvage {
     // In the order of keys. The root itself, when it is the only one.
     std::vector<FoundLeaf>& leaves() { return leaves_; }
     const std::vector<FoundLeaf>& leaves() const { return leaves_; }
+    // Leaves that nothing proves, with keys that another one has: one of them was freed.
+    const std::vector<FoundLeaf>& left_out() const { return left_out_; }
     // That were there; free for others once the tree is made anew.
     const std::vector<PageId>& inner_nodes() const { return inner_nodes_; }
 
@@ -97,6 +102,7 @@ class TableSalvage {
     void walk_orphans(const std::vector<LostPage>& gaps);
     void find_orphans(const std::vector<LostPage>& gaps);
     void take_orphans();
+    void look_at_orphan(PageId page, const PageFact& fact, const std::vector<LostPage>& gaps);
     const LostPage* gap_of(const std::vector<LostPage>& gaps, const KeyBytes& key) const;
     bool within(const KeySpan& keys, const KeyBytes& first, const KeyBytes& last) const;
     std::string leaf_fault(PageId page, const std::byte* bytes) const;
@@ -116,6 +122,7 @@ class TableSalvage {
     std::uint64_t floor_ = 0;
     std::vector<LostPage> lost_;
     std::vector<FoundLeaf> leaves_;
+    std::vector<FoundLeaf> left_out_;
     std::vector<PageId> inner_nodes_;
     std::vector<Orphan> orphans_;
     bool walking_orphans_ = false;  // leaves go there, not to leaves_

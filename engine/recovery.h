@@ -38,7 +38,7 @@ class Recovery {
     // ---- for engine/rebuild.h ----
     // Before run(): what of the log contradicts the trees, or comes behind a batch that is damaged,
     // is left out, and told. So are batches that were called durable.
-    using LeftOut = std::function<void(const std::string& what)>;
+    using LeftOut = std::function<void(const std::string& what, bool costs_rows)>;
     void leave_out(LeftOut left_out) { left_out_ = std::move(left_out); }
     // Steps 1 to 3 by themselves.
     Status read_superblock(Superblock& superblock);

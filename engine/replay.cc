@@ -96,9 +96,9 @@ Status Replay::replay_all(LogReader& reader, Engine::Recovery& found) {
 }
 
 // Whether that is an error: not of a damaged log that is to be used as far as it goes.
-Status Replay::left_out(const Status& fault, const std::string& what) {
+Status Replay::left_out(const Status& fault, const std::string& what, bool costs_rows) {
     if (fault || fault.error() != Error::kCorruption || !left_out_) return fault;
-    left_out_(fault.failure().what + ": " + what);
+    left_out_(fault.failure().what + ": " + what, costs_rows);
     return {};
 }
 
@@ -281,9 +281,11 @@ Status Replay::replay_record(const Next& next) {
     effect.body = record.body;
     if (Status made = effect_of(record, effect); !made) {
         // A rebuild's floor may be above the one that is logged.
-        if (record.type == RecordType::kMoveFloor && left_out_) return {};
-        return left_out(made, "record of table " + std::to_string(record.table.value) +
-                                  " with csn " + std::to_string(replaying_.value) + " is left out");
+        const bool costs_rows = record.type != RecordType::kMoveFloor;
+        return left_out(made,
+                        "record of table " + std::to_string(record.table.value) + " with csn " +
+                            std::to_string(replaying_.value) + " is left out",
+                        costs_rows);
     }
     std::vector<ExtentNeed> extents;
     if (effect.table != nullptr && !effect.value.empty()) {

@@ -43,7 +43,7 @@ class Replay {
     using Progress = std::function<void(const std::function<std::string()>& state)>;
 
     // Hears what of a damaged log is left out.
-    using LeftOut = std::function<void(const std::string& what)>;
+    using LeftOut = std::function<void(const std::string& what, bool costs_rows)>;
 
     // Without `left_out` a damaged log, and a record that contradicts the trees, are kCorruption;
     // with it the log ends before the damage, and the record has no effect.
@@ -106,7 +106,7 @@ class Replay {
     // ---- batches ----
     Status replay_all(LogReader& reader, Engine::Recovery& found);
     Status replay_batch(const Ahead& ahead);
-    Status left_out(const Status& fault, const std::string& what);
+    Status left_out(const Status& fault, const std::string& what, bool costs_rows = true);
     void open_pages(Csn csn);
     void close_pages();
     Status checkpoint();

@@ -309,6 +309,42 @@ TEST_F(RebuildCrash, LostRootOfATableWithRetentionHasAFloor) {
     after.clock.set_wall_us(store.clock.wall_us());
     ASSERT_TRUE(after.open().ok());
     compare(rows_of(after), found, rows);
+    EXPECT_TRUE(found.covers(Kind::kUnproven, kTimedTable.value, row_key(1))) << found.all();
+}
+
+// The clock was set back: the log has a floor below the one that is made anew. The daemon would
+// refuse it at each start.
+TEST_F(RebuildCrash, LoggedFloorBelowTheOneMadeAnewHasNoEffect) {
+    constexpr TableId kOther{kTimedTable.value + 1};
+    constexpr std::uint64_t kMinuteUs = 60'000'000;
+    SimStore store(rebuild_store(), made().disk->clone(8), 8);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    create_timed(store, client, timed_schema("other"));
+    put_timed(store, client, 1, 100, kOther);
+    const std::uint64_t newest_us = store.clock.wall_us();
+    ASSERT_TRUE(store.stop());
+    SimStore back(rebuild_store(), store.disk->clone(9), 9);
+    back.clock.set_wall_us(newest_us - 80 * kMinuteUs);
+    ASSERT_TRUE(back.open().ok());
+    SimClient& writer = back.connect();
+    put_timed(back, writer, 2, 100, kOther);
+    back.clock.set_wall_us(newest_us - 10 * kMinuteUs);
+    back.run_until([] { return false; }, 20);
+    put_timed(back, writer, 3, 100, kOther);
+    Tree& tree = back.engine->core().storage().catalog->find(kOther)->tree;
+    ASSERT_GT(tree.floor(), 0u) << "or nothing is tested";
+    ASSERT_LT(tree.floor(), newest_us - 60 * kMinuteUs);
+    const PageId root = tree.root();
+    back.disk->crash_now();
+    const auto disk = damaged({root}, back.disk->power_loss(1).get());
+    const Rebuilt found = rebuild(*disk);
+    ASSERT_TRUE(found.status.ok()) << found.status.failure().what;
+    EXPECT_TRUE(found.says("a floor that falls")) << found.all();
+    EXPECT_EQ(found.count(Kind::kLost), 1u) << found.all();
+    EXPECT_EQ(verify(*disk), "") << "nor is it met again";
+    EXPECT_TRUE(rebuild(*disk).notes.empty());
 }
 
 }  // namespace

@@ -33,8 +33,8 @@ inline SimStoreOptions rebuild_store() {
     return options;
 }
 
-inline Schema timed_schema() {
-    auto schema = Schema::make("timed",
+inline Schema timed_schema(const std::string& name = "timed") {
+    auto schema = Schema::make(name,
                                {{"id", ColumnType::kU32, 0},
                                 {"at", ColumnType::kTimestamp, 0},
                                 {"text", ColumnType::kBytes, 0}},
@@ -231,15 +231,24 @@ class RebuildFixture : public ::testing::Test {
         }
         return PageId{};
     }
-    static void put_timed(SimStore& store, SimClient& client, std::uint32_t id,
-                          std::size_t length) {
+    static void put_timed(SimStore& store, SimClient& client, std::uint32_t id, std::size_t length,
+                          TableId table = kTimedTable) {
         const Schema schema = timed_schema();
         RowBuilder row(schema);
         CHECK(row.set_unsigned(1, store.clock.wall_us()).ok());
         CHECK(row.set_bytes(2, std::vector<std::byte>(length, std::byte(id))).ok());
         TransactionBytes put;
-        put.operation(OperationKind::kPut, kTimedTable, row_key(id), *row.value());
+        put.operation(OperationKind::kPut, table, row_key(id), *row.value());
         CHECK(store.commit(client, put).error == Error::kOk);
+    }
+    static void create_timed(SimStore& store, SimClient& client, const Schema& timed) {
+        const TableAttributes attributes{3'600'000'000, 0};  // an hour
+        const std::string schema = timed.encode();
+        TransactionBytes create;
+        create.operation(OperationKind::kCreateTable, TableId{},
+                         std::as_bytes(std::span(&attributes, 1)),
+                         std::as_bytes(std::span(schema)));
+        CHECK(store.commit(client, create).error == Error::kOk);
     }
     static void put_timed_rows(SimStore& store, SimClient& client, std::uint32_t first,
                                std::uint32_t last) {
@@ -264,13 +273,7 @@ class RebuildFixture : public ::testing::Test {
         SimClient& client = store.connect();
         CHECK(store.create_table(client, compaction_schema()) == kRowTable);
         CHECK(store.create_table(client, value_schema()) == kValueTable);
-        const TableAttributes attributes{3'600'000'000, 0};  // an hour
-        const std::string schema = timed_schema().encode();
-        TransactionBytes create;
-        create.operation(OperationKind::kCreateTable, TableId{},
-                         std::as_bytes(std::span(&attributes, 1)),
-                         std::as_bytes(std::span(schema)));
-        CHECK(store.commit(client, create).error == Error::kOk);
+        create_timed(store, client, timed_schema());
         CompactionRows rows;
         put_rows(store, client, kRowTable, 0, kRebuildRows, rows);
         // Leaves that are freed, and whose places keep what they had.

@@ -35,6 +35,34 @@ class RebuildTest : public RebuildFixture {
         return pages;
     }
 
+    // Puts the page there as one that its chunk, the directory and the superblock know.
+    static void remember(SimDisk& disk, PageId page, std::vector<std::byte> bytes) {
+        const auto put = [&disk](PageId id, std::vector<std::byte>& image) {
+            seal_page(image.data());
+            disk.poke(StoreFile::kData, id.value * kPageBytes, image.data(), kPageBytes);
+            return page_header(image.data()).crc;
+        };
+        const std::uint32_t page_crc = put(page, bytes);
+        const std::uint32_t chunk = chunk_of(page);
+        bytes = disk.peek(StoreFile::kData, meta_page(chunk).value * kPageBytes, kPageBytes);
+        std::memcpy(bytes.data() + kPageHeaderBytes + offsetof(ChunkMeta, page_crc) +
+                        sizeof page_crc * (page.value % kChunkPages),
+                    &page_crc, sizeof page_crc);
+        const std::uint32_t meta_crc = put(meta_page(chunk), bytes);
+        bytes = disk.peek(StoreFile::kData, directory_page(0).value * kPageBytes, kPageBytes);
+        std::memcpy(bytes.data() + kPageHeaderBytes + sizeof(DirectoryEntry) * chunk, &meta_crc,
+                    sizeof meta_crc);
+        const std::uint32_t directory_crc = put(directory_page(0), bytes);
+        Superblock superblock{};
+        bytes = disk.peek(StoreFile::kData, 0, kBlockBytes);
+        std::memcpy(&superblock, bytes.data(), sizeof superblock);
+        superblock.directory_crc = crc32c(&directory_crc, sizeof directory_crc, 0);
+        seal_superblock(superblock);
+        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+            disk.poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
+        }
+    }
+
     Rebuilt rebuilt;
 };
 
@@ -72,7 +100,9 @@ TEST_F(RebuildTest, LostInnerNodeCostsNothing) {
             for (const PageId page : level(table, height)) {
                 EXPECT_EQ(lost_with({page}), 0u);
                 EXPECT_EQ(rebuilt.count(Kind::kRestored), 1u) << rebuilt.all();
-                EXPECT_EQ(rebuilt.notes.size(), 1u) << rebuilt.all();
+                const bool floor = table == kTimedTable && page == made().roots.at(table.value);
+                EXPECT_EQ(rebuilt.count(Kind::kUnproven), floor ? 1u : 0u) << rebuilt.all();
+                EXPECT_EQ(rebuilt.notes.size(), floor ? 2u : 1u) << rebuilt.all();
             }
         }
     }
@@ -121,6 +151,31 @@ TEST_F(RebuildTest, LostRootsOfOneLeaf) {
     EXPECT_EQ(rebuilt.status.error(), Error::kCorruption);
     EXPECT_NE(rebuilt.status.failure().what.find("restore a backup"), std::string::npos);
     EXPECT_TRUE(disk->peek(StoreFile::kData, 0, before.size()) == before) << "nothing was written";
+}
+
+// The root of a catalog of many tables says nothing that its leaves do not have.
+TEST_F(RebuildTest, LostCatalogRootAboveLeavesCostsNothing) {
+    SimStore store(rebuild_store(), made().disk->clone(5), 5);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    for (int i = 0; i < 60; ++i) {
+        auto schema = Schema::make("table" + std::to_string(i),
+                                   {{"id", ColumnType::kU32, 0}, {"at", ColumnType::kU64, 0}}, 1);
+        ASSERT_TRUE(schema.ok());
+        store.create_table(client, *schema);
+    }
+    ASSERT_TRUE(store.stop());
+    const auto root =
+        store.disk->peek(StoreFile::kData, kCatalogRootPage.value * kPageBytes, kPageBytes);
+    ASSERT_EQ(page_header(root.data()).level, 1) << "or nothing is tested";
+    const auto disk = damaged({kCatalogRootPage}, store.disk.get());
+    EXPECT_EQ(lost_with(*disk, made().rows), 0u) << rebuilt.all();
+    EXPECT_EQ(rebuilt.count(Kind::kRestored), 1u) << rebuilt.all();
+    std::vector<PageId> lost = all_metadata();
+    lost.push_back(kCatalogRootPage);
+    rebuilt = rebuild(*damaged(lost, store.disk.get()));
+    EXPECT_EQ(rebuilt.status.error(), Error::kCorruption) << "its leaves may be old ones";
 }
 
 TEST_F(RebuildTest, LostSuperblockCopyIsMadeAnew) {
@@ -211,6 +266,37 @@ TEST_F(RebuildTest, NewestOfTwoUnprovenLeavesIsTaken) {
         disk->poke(StoreFile::kData, place * kPageBytes, old.data(), kPageBytes);
     }
     EXPECT_EQ(lost_with(*disk, rows), 0u) << rebuilt.all();
+    for (const std::uint32_t place : places) {
+        EXPECT_TRUE(rebuilt.says("page " + std::to_string(place) +
+                                 ": nothing is left that proves that it is in use, and another"))
+            << rebuilt.all();
+    }
+    EXPECT_TRUE(rebuilt.covers(Kind::kPerhaps, kRowTable.value, row_key(1'200)));
+}
+
+// Below a lost node nobody refers to it: only its metadata know that there was a leaf.
+TEST_F(RebuildTest, ProvenLeafThatCannotBeUsedIsSaidToBeLost) {
+    const Schema schema = compaction_schema();
+    const TreeShape shape(schema, kRowTable);
+    const PageId node = level(kRowTable, 1)[0];
+    const auto inner = made().disk->peek(StoreFile::kData, node.value * kPageBytes, kPageBytes);
+    const InnerView children(inner.data(), shape.inner);
+    const PageId leaf = children.child(children.count() - 1);
+    for (const bool breaks_a_rule : {true, false}) {
+        const auto disk = damaged({node});
+        auto bytes = disk->peek(StoreFile::kData, leaf.value * kPageBytes, kPageBytes);
+        const LeafView rows(bytes.data(), shape.leaf);
+        ASSERT_GE(rows.count(), 3u);
+        // The keys descend; or the last one is beyond what the node had.
+        const std::uint32_t row = breaks_a_rule ? 0 : rows.count() - 1;
+        std::byte* const key = bytes.data() + (rows.key(row) - bytes.data());
+        std::fill(key, key + shape.leaf.key_bytes, std::byte{0xfe});
+        remember(*disk, leaf, bytes);
+        const std::size_t lost = lost_with(*disk, made().rows);
+        EXPECT_GE(lost, 3u) << rebuilt.all();
+        EXPECT_LE(lost, 8u) << rebuilt.all();
+        EXPECT_TRUE(rebuilt.says("page " + std::to_string(leaf.value) + ": ")) << rebuilt.all();
+    }
 }
 
 TEST_F(RebuildTest, UnreadablePagesAreLostPages) {
