@@ -25,6 +25,8 @@ namespace {
 constexpr std::uint64_t kPauseNs = 10'000'000;  // while a checkpoint puts pages in their places
 // A copy of the superblock is damaged when it is so for longer than any write of it takes.
 constexpr std::uint64_t kCopyNs = BlockingIo::kDeadlineNs + 5'000'000'000;
+// A daemon that puts the pages of one checkpoint in their places for longer does nothing any more.
+constexpr std::uint64_t kPlacingNs = 30'000'000'000;
 
 using KeyBytes = std::vector<std::byte>;
 
@@ -64,6 +66,11 @@ class OnlineVerifier {
     // ---- steps ----
     Status step(const std::function<void()>& look);
     Status look_at_superblock(Superblock& superblock);
+    Status read_superblock(Superblock& superblock);
+    Status await_places();
+    Status past_deadline() const {
+        return {Error::kTimedOut, "the deadline came before all was verified"};
+    }
     Status check_copies();
     void broken(std::string what) { found_.push_back(std::move(what)); }
     void settle();
@@ -94,6 +101,8 @@ class OnlineVerifier {
     const VerifyProgress& progress_;
     Superblock superblock_{};
     std::uint64_t uuid_ = 0;
+    std::uint64_t placing_ = 0;  // sequence of the superblock that named a journal
+    std::uint64_t placing_since_ns_ = 0;
     OnlineReport report_;
     // Of the step that is under way.
     std::vector<std::string> found_;
@@ -112,7 +121,20 @@ class OnlineVerifier {
 
 // ---- steps ----
 
+// Both copies are damaged at once also for who reads one before it is written, and the other while
+// it is.
 Status OnlineVerifier::look_at_superblock(Superblock& superblock) {
+    const std::uint64_t begin_ns = clock_.monotonic_ns();
+    for (;;) {
+        Status there = read_superblock(superblock);
+        if (there.error() != Error::kCorruption) return there;
+        if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
+        if (clock_.monotonic_ns() - begin_ns > kCopyNs) return there;
+        options_.pause(kPauseNs);
+    }
+}
+
+Status OnlineVerifier::read_superblock(Superblock& superblock) {
     bool any = false;
     Status unread;
     for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
@@ -130,21 +152,38 @@ Status OnlineVerifier::look_at_superblock(Superblock& superblock) {
     }
     if (any) return {};
     if (!unread) return unread;
-    return {Error::kCorruption,
-            disk_.path(StoreFile::kData) + ": both superblock copies are damaged"};
+    return {Error::kCorruption, disk_.path(StoreFile::kData) +
+                                    ": both superblock copies are damaged; restore a backup"};
+}
+
+// While a checkpoint puts its pages in their places. A daemon that died then, or is fenced, never
+// ends it.
+Status OnlineVerifier::await_places() {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (placing_ != superblock_.sequence) {
+        placing_ = superblock_.sequence;
+        placing_since_ns_ = now_ns;
+    }
+    if (now_ns - placing_since_ns_ > kPlacingNs) {
+        return {Error::kTimedOut,
+                disk_.path(StoreFile::kData) +
+                    ": the checkpoint that is put in its places has not ended in 30 s: the daemon "
+                    "is gone or fenced; start it anew, or stop it and use --verify without "
+                    "--online"};
+    }
+    options_.pause(kPauseNs);
+    return {};
 }
 
 Status OnlineVerifier::step(const std::function<void()>& look) {
     for (;;) {
-        if (clock_.monotonic_ns() > options_.deadline_ns) {
-            return {Error::kTimedOut, "the deadline came before all was verified"};
-        }
+        if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
         const std::uint64_t before = superblock_.checkpoint_csn;
         if (Status there = look_at_superblock(superblock_); !there) return there;
         report_.checkpoints += before != 0 && superblock_.checkpoint_csn != before;
         std::memcpy(&uuid_, superblock_.file_uuid, sizeof uuid_);
         if (superblock_.journal_pages != 0) {
-            options_.pause(kPauseNs);
+            if (Status waited = await_places(); !waited) return waited;
             continue;
         }
         found_.clear();
@@ -198,9 +237,7 @@ Status OnlineVerifier::check_copies() {
                 io_.read(StoreFile::kData, copy * kBlockBytes, page_.data(), kBlockBytes);
             std::memcpy(&found, page_.data(), sizeof found);
             if (there && superblock_valid(found)) break;
-            if (clock_.monotonic_ns() > options_.deadline_ns) {
-                return {Error::kTimedOut, "the deadline came before all was verified"};
-            }
+            if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
             if (clock_.monotonic_ns() - begin_ns > kCopyNs) {
                 ++report_.totals.broken_space;
                 sink_({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +

@@ -81,6 +81,7 @@ class VerifyOnline : public RebuildFixture {
         options.deadline_ns = store_->clock.monotonic_ns() + deadline_ns_;
         options.pause = [&](std::uint64_t pause_ns) {
             store_->clock.advance_ns(pause_ns);
+            if (at_pause_) at_pause_();
             if (busy) go_on();
         };
         rules_.clear();
@@ -102,6 +103,7 @@ class VerifyOnline : public RebuildFixture {
     std::optional<std::uint32_t> token_;
     std::uint64_t deadline_ns_ = ~std::uint64_t{0} >> 2;
     std::vector<BrokenRule> rules_;
+    std::function<void()> at_pause_;
 };
 
 TEST_F(VerifyOnline, TakesNoWriteForDamage) {
@@ -176,6 +178,48 @@ TEST_F(VerifyOnline, NamesEveryKindOfPage) {
     store_->disk->poke(StoreFile::kData, node.value * kPageBytes, changed.data(), kPageBytes);
     ASSERT_TRUE(verify_beside(false).ok());
     EXPECT_NE(all().find("not the one its chunk remembers"), std::string::npos) << all();
+}
+
+// Of a daemon that ended, or was fenced, in the midst of a checkpoint.
+TEST_F(VerifyOnline, GivesUpOnACheckpointThatNeverEnds) {
+    open(made().disk->clone(5), 1ull << 60);
+    Superblock superblock{};
+    const auto bytes = store_->disk->peek(StoreFile::kData, 0, kBlockBytes);
+    std::memcpy(&superblock, bytes.data(), sizeof superblock);
+    superblock.journal_pages = 3;
+    superblock.sequence += 1;
+    seal_superblock(superblock);
+    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+        store_->disk->poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
+    }
+    int pauses = 0;
+    at_pause_ = [&] { ASSERT_LT(++pauses, 10'000) << store_->clock.wall_us(); };
+    deadline_ns_ = 90'000'000'000;
+    const auto report = verify_beside(false);
+    ASSERT_EQ(report.error(), Error::kTimedOut);
+    EXPECT_NE(report.failure().what.find("the daemon is gone or fenced"), std::string::npos)
+        << report.failure().what;
+}
+
+// One copy was read before it was whole, the other after that.
+TEST_F(VerifyOnline, TakesNoWriteOfBothCopiesForDamage) {
+    open(made().disk->clone(5), 1ull << 60);
+    const auto flip = [&] {
+        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+            store_->disk->flip(StoreFile::kData, copy * kBlockBytes + 60);
+        }
+    };
+    flip();
+    bool whole = false;
+    at_pause_ = [&] {
+        if (!whole) flip();
+        whole = true;
+    };
+    const auto report = verify_beside(false);
+    ASSERT_TRUE(report.ok()) << report.failure().what;
+    EXPECT_TRUE(rules_.empty()) << all();
+    flip();
+    EXPECT_EQ(verify_beside(false).error(), Error::kCorruption);
 }
 
 TEST_F(VerifyOnline, GivesUpAtTheDeadline) {
