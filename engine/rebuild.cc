@@ -186,6 +186,11 @@ Status Rebuild::log() {
     });
     WalStart start;
     const Result<Engine::Recovery> found = recovery_.run(start);
+    if (found.error() == Error::kIoError) {
+        return {Error::kIoError, found.failure().what +
+                                     "; copy the directory to another device, with zeros for what "
+                                     "cannot be read, and rebuild the copy"};
+    }
     if (!found) return found.failure();
     report_.verified.checkpoint_csn = found->checkpoint_csn;
     report_.verified.recovered_csn = found->recovered_csn;

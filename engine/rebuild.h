@@ -20,7 +20,8 @@
 //
 // Who:    one thread; nobody else uses the disk or the pool. Over a DryDisk nothing is changed.
 // Errors: kCorruption where nothing can be done: both superblocks, or rows of the catalog, are
-//         lost. kTooLarge: the log needs a larger pool. Else as verify_files().
+//         lost. kTooLarge: the log needs a larger pool. kIoError: the device does not give the log,
+//         or not what it gave before. Else as verify_files().
 #pragma once
 
 #include <cstdint>

@@ -598,6 +598,22 @@ TEST_F(RebuildTest, ShortJournalThatNothingNamesCostsNothing) {
     EXPECT_EQ(rebuilt.notes.size(), 1u) << rebuilt.all();
 }
 
+TEST_F(RebuildTest, UnreadableLogIsOneForTheOperator) {
+    const auto disk = made().logged->clone(1);
+    Superblock superblock{};
+    std::memcpy(&superblock, disk->peek(StoreFile::kData, 0, kBlockBytes).data(),
+                sizeof superblock);
+    const std::uint64_t bytes = *disk->size_bytes(StoreFile::kLog);
+    disk->bad_range(StoreFile::kLog, superblock.log_position % bytes, kBlockBytes, EIO);
+    rebuilt = rebuild(*disk);
+    ASSERT_EQ(rebuilt.status.error(), Error::kIoError);
+    const std::string& what = rebuilt.status.failure().what;
+    EXPECT_NE(what.find("sim:/log"), std::string::npos) << what;
+    EXPECT_NE(what.find("copy the directory to another device"), std::string::npos) << what;
+    disk->clear_bad_ranges();
+    EXPECT_EQ(lost_with(*disk, made().logged_rows), 0u);
+}
+
 TEST_F(RebuildTest, ShortFileIsMadeWhole) {
     auto disk = made().disk->clone(1);
     Superblock superblock{};
