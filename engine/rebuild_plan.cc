@@ -56,6 +56,12 @@ Status RebuildPlan::make() {
         for (auto& [id, table] : tables_) check_values(table, proven);
     }
     const std::vector<PageId> nobodys = nobodys_pages();
+    const std::vector<LostPage> gaps = tables_.at(kCatalogTable.value).tree->gaps();
+    if (!gaps.empty() && (survey_.any_chunk_lost() || !nobodys.empty())) {
+        return {Error::kCorruption, "catalog, " + page_text(gaps[0].page) +
+                                        ": a leaf below it may be lost, or an old one, and with "
+                                        "it what tables there are; restore a backup"};
+    }
     for (const auto& [id, table] : tables_) tell_losses(table, nobodys);
     tell_free_pages();
     for (auto& [id, table] : tables_) {
@@ -96,14 +102,11 @@ RebuildPlan::Salvaged& RebuildPlan::salvage(const Schema& schema, TableId table,
 // A lost row of the catalog is a table of which nobody knows where and what it is.
 Status RebuildPlan::find_tables() {
     Salvaged& catalog = salvage(catalog_schema(), kCatalogTable, PageId{superblock_.catalog_root});
-    // A lost root may have been an inner node: its leaves are there, then, and proven.
-    const std::vector<FoundLeaf>& found = catalog.tree->leaves();
-    const bool proven =
-        std::all_of(found.begin(), found.end(), [](const FoundLeaf& leaf) { return leaf.proven; });
+    // A lost root may have been an inner node, whose leaves are there.
     const bool lost =
         std::any_of(catalog.tree->lost().begin(), catalog.tree->lost().end(),
-                    [&](const LostPage& page) { return page.root ? !proven : page.level == 0; });
-    if (lost || found.empty()) {
+                    [](const LostPage& page) { return page.level == 0 && !page.root; });
+    if (lost || catalog.tree->leaves().empty()) {
         return {Error::kCorruption,
                 "catalog, " +
                     page_text(catalog.tree->lost().empty() ? catalog.tree->root()

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "engine/dry_disk.h"
+#include "engine/page/catalog_schema.h"
 #include "tests/rebuild_fixture.h"
 
 namespace bidstore {
@@ -172,6 +173,15 @@ TEST_F(RebuildTest, LostCatalogRootAboveLeavesCostsNothing) {
     const auto disk = damaged({kCatalogRootPage}, store.disk.get());
     EXPECT_EQ(lost_with(*disk, made().rows), 0u) << rebuilt.all();
     EXPECT_EQ(rebuilt.count(Kind::kRestored), 1u) << rebuilt.all();
+    const PageId row_leaf = level(kRowTable, 0)[7];
+    const auto leaf_too = damaged({kCatalogRootPage, row_leaf}, store.disk.get());
+    EXPECT_GE(lost_with(*leaf_too, made().rows), 3u) << rebuilt.all();
+    // Rows of the catalog are gone, or may be: nobody knows what tables there were.
+    const InnerView children(root.data(), TreeShape(catalog_schema(), kCatalogTable).inner);
+    for (std::uint32_t child = 0; child < children.count(); ++child) {
+        rebuilt = rebuild(*damaged({kCatalogRootPage, children.child(child)}, store.disk.get()));
+        EXPECT_EQ(rebuilt.status.error(), Error::kCorruption);
+    }
     std::vector<PageId> lost = all_metadata();
     lost.push_back(kCatalogRootPage);
     rebuilt = rebuild(*damaged(lost, store.disk.get()));
