@@ -293,19 +293,28 @@ std::map<std::vector<std::byte>, std::vector<std::byte>> SimStore::rows(TableId 
     std::map<std::vector<std::byte>, std::vector<std::byte>> found;
     TableEntry* entry = engine->core().storage().catalog->find(table);
     if (entry == nullptr) return found;
-    const Status complete = engine->core().storage().complete([&] {
-        // After a miss it goes on with the last row.
-        const std::vector<std::byte> from =
-            found.empty() ? std::vector<std::byte>{} : found.rbegin()->first;
-        return entry->tree.visit_range(
-            from.empty() ? nullptr : from.data(), nullptr,
-            [&](const std::byte* key, std::span<const std::byte> value) {
-                if (!entry->schema.live(key, value, entry->tree.floor())) return true;
-                found[{key, key + entry->schema.key_bytes()}] = {value.begin(), value.end()};
-                return true;
-            });
-    });
-    CHECK(complete.ok());
+    // Some rows at a time, each with a pool's worth of pages; after a miss it goes on with the
+    // last.
+    constexpr int kTogether = 100;
+    std::vector<std::byte> from;
+    for (bool more = true; more;) {
+        more = false;
+        int seen = 0;
+        const Status complete = engine->core().storage().complete([&] {
+            const std::vector<std::byte> first = from;
+            return entry->tree.visit_range(
+                first.empty() ? nullptr : first.data(), nullptr,
+                [&](const std::byte* key, std::span<const std::byte> value) {
+                    from.assign(key, key + entry->schema.key_bytes());
+                    if (entry->schema.live(key, value, entry->tree.floor())) {
+                        found[from] = {value.begin(), value.end()};
+                    }
+                    more = ++seen > kTogether;
+                    return !more;
+                });
+        });
+        CHECK(complete.ok());
+    }
     const ExtentSource source = [&](PageId page) {
         CHECK(engine->core().storage().bring_in(page).ok());
         return engine->core().storage().pool.newest(page);
