@@ -434,7 +434,9 @@ TEST(FailingDisk, ScansAndGetsAreRightOrSayWhatFailed) {
         const bool met = failing.met();
         failing.end();
         store.clock.advance_ns(kRememberedNs);
-        EXPECT_TRUE(!well || scan(trouble) == rows) << trouble;
+        const bool right = !well || scan(trouble) == rows;
+        // A batch of housekeeping may have met the failure, too, and heard of it only now.
+        EXPECT_TRUE(right || !store.engine->fence_reason().empty()) << trouble;
         return met;
     });
     EXPECT_GT(failed, 40 / stride());
