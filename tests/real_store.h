@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -84,9 +85,13 @@ inline std::uint64_t counter(Store& store, Counter which) {
 // Whether each frame of the pool is free or has the newest version of a page, soon at least; where
 // somebody holds versions, it is not.
 inline testing::AssertionResult every_frame_is_accounted_for(const RealDaemon& daemon) {
-    RawGreeting greeting = greet(daemon.socket(), good_hello(Rights::kReader));
-    if (greeting.descriptors.size() != 3) return testing::AssertionFailure() << "not let in";
-    const PoolView pool = need(PoolView::map(std::move(greeting.descriptors[0])));
+    std::optional<RawGreeting> greeting;
+    const auto let_in = [&] {  // when those who left a moment ago have given up their places
+        greeting.emplace(greet(daemon.socket(), good_hello(Rights::kReader)));
+        return greeting->descriptors.size() == 3;
+    };
+    if (!eventually(let_in)) return testing::AssertionFailure() << "not let in";
+    const PoolView pool = need(PoolView::map(std::move(greeting->descriptors[0])));
     const std::uint64_t all = counter_value(pool.stats(), Counter::kFrames);
     std::uint64_t free = 0;
     std::uint64_t resident = 0;
