@@ -108,7 +108,7 @@ void FailpointDisk::submit_last(DiskRequest& request) {
     if (failpoint_.moment == DiskMoment::kBefore) die();
     DiskRequest* last = &request;
     if (failpoint_.moment == DiskMoment::kHalf) {
-        const std::uint32_t pages = request.length_bytes / kPageBytes / 2;
+        const auto pages = static_cast<std::uint32_t>(request.length_bytes / kPageBytes / 2);
         if (request.kind != DiskRequest::Kind::kWrite || pages == 0) die();
         half_ = request;
         half_.length_bytes = pages * kPageBytes;
