@@ -479,7 +479,7 @@ TEST_F(FullDisk, ALoadWaitsForThePagesThatASnapshotHolds) {
     ASSERT_TRUE(descriptor.ok());
     const auto view = PoolView::map(std::move(*descriptor));
     ASSERT_TRUE(view.ok());
-    const Snapshot snapshot(store_, *view, reader, 0);
+    const SimSnapshot snapshot(store_, *view, reader, 0);
     for (int first = 0; first < 256; first += 16) {
         std::vector<std::byte> from(16);
         std::vector<std::byte> to(16, std::byte{255});

@@ -260,7 +260,7 @@ TEST_F(CompactionTest, SnapshotHeldAcrossItSeesItsRows) {
     const std::uint64_t file_bytes = data_bytes(*store);
     CompactClient compaction(*client);
     {
-        Snapshot snapshot(*store, *view, reader, 0);
+        SimSnapshot snapshot(*store, *view, reader, 0);
         EXPECT_FALSE(compact(compaction, 3'000)) << "the snapshot holds the old places";
         EXPECT_EQ(compaction.state(), CompactState::kWaiting);
         EXPECT_EQ(data_bytes(*store), file_bytes);

@@ -150,7 +150,7 @@ TEST_F(CompactionValues, SnapshotHeldAcrossItReadsTheOldPlaces) {
     const std::uint64_t file_bytes = data_bytes(*store);
     CompactClient compaction(*client);
     {
-        Snapshot snapshot(*store, *view, reader, 0);
+        SimSnapshot snapshot(*store, *view, reader, 0);
         EXPECT_FALSE(compact(compaction, 4'000)) << "the snapshot holds the old places";
         EXPECT_GT(compaction.moved(), 0u);
         EXPECT_EQ(data_bytes(*store), file_bytes);

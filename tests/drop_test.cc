@@ -157,7 +157,7 @@ TEST_F(LongLease, ASnapshotFromBeforeReadsTheTableToItsEnd) {
     const TreeShape shape(schema_, table_);
     const PageId root = table_named(store_, "t")->tree.root();
     {
-        Snapshot snapshot(store_, *view, reader, 0);
+        SimSnapshot snapshot(store_, *view, reader, 0);
         ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
         ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
         std::uint32_t row_number = 0;

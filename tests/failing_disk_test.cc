@@ -406,7 +406,7 @@ TEST(FailingDisk, ScansAndGetsAreRightOrSayWhatFailed) {
         const auto scan = [&](std::string& trouble) -> std::optional<LoadRows> {
             LoadRows all;
             for (std::vector<std::byte> from(16);;) {
-                Snapshot snapshot(store, *life.view, client, 1);
+                SimSnapshot snapshot(store, *life.view, client, 1);
                 int leaves = 0;
                 auto found = snapshot.range(tree, table->tree.root(), from, {},
                                             [&] { return ++leaves < 2; });

@@ -300,7 +300,7 @@ TEST_F(LargeValueRetention, SnapshotFromBeforeReadsTheValueOfARowThatExpired) {
     ASSERT_TRUE(descriptor.ok());
     auto view = PoolView::map(std::move(*descriptor));
     ASSERT_TRUE(view.ok());
-    Snapshot snapshot(*store_, *view, *client_, 0);
+    SimSnapshot snapshot(*store_, *view, *client_, 0);
     pass(100);
     EXPECT_EQ(body(1), Bytes{});
     EXPECT_EQ(runs(), 0u);

@@ -122,7 +122,7 @@ class LargeValue : public testing::Test {
         store_->run_until([&] { return storage().space.quarantined() == 0; });
     }
     PageId root() { return storage().catalog->find(documents_)->tree.root(); }
-    std::optional<Bytes> read(Snapshot& snapshot, std::uint32_t id) {
+    std::optional<Bytes> read(SimSnapshot& snapshot, std::uint32_t id) {
         const TreeShape shape(document_schema(), documents_);
         const auto stored = snapshot.get(shape, root(), key_of(id));
         EXPECT_EQ(snapshot.trouble(), "");
@@ -287,7 +287,7 @@ TEST_F(LargeValue, ReplacedUnderASnapshotIsStillReadByIt) {
         const Bytes old = row_of(1, {}, content(1, 200'000));
         ASSERT_EQ(put(1, old), Error::kOk);
         if (written) settle();
-        Snapshot snapshot(*store_, *view_, *client_, 0);
+        SimSnapshot snapshot(*store_, *view_, *client_, 0);
         ASSERT_EQ(put(1, row_of(2, {}, content(2, 200'000))), Error::kOk);
         ASSERT_EQ(put(1, row_of(3, {}, content(3, 100))), Error::kOk);
         settle();
@@ -317,9 +317,9 @@ TEST_F(LargeValue, IsNotKeptInThePoolForASnapshotThatCannotSeeIt) {
     const Pool& pool = storage().pool;
     const std::uint64_t checkpoints = storage().checkpointer->totals().finished;
     {
-        Snapshot oldest(*store_, *view_, *client_, 0);
+        SimSnapshot oldest(*store_, *view_, *client_, 0);
         ASSERT_EQ(put(1, row_of(2, {}, content(2, kLength))), Error::kOk);
-        Snapshot second(*store_, *view_, *client_, 1);
+        SimSnapshot second(*store_, *view_, *client_, 1);
         const std::uint32_t before = pool.free_frames();
         for (std::uint32_t n = 3; n < 25; ++n) {
             ASSERT_EQ(put(1, row_of(n, {}, content(n, kLength))), Error::kOk);
@@ -360,7 +360,7 @@ TEST_F(LargeValue, LiesInNeighbouringFramesWhenThereAreSome) {
     EXPECT_TRUE(in_order());
     settle();
     open(store_->disk->power_loss(3));
-    Snapshot snapshot(*store_, *view_, *client_, 0);
+    SimSnapshot snapshot(*store_, *view_, *client_, 0);
     ASSERT_TRUE(read(snapshot, 1).has_value());
     EXPECT_TRUE(in_order()) << "page by page, as this reader asks";
 }
@@ -404,7 +404,7 @@ TEST_F(LargeValue, DamagedInTheFileIsNamedAndTheRestGoesOn) {
     store_->run_until([&] { return (answer = client_->answer(*token)).has_value(); });
     ASSERT_TRUE(answer.has_value());
     EXPECT_EQ(answer->error, Error::kCorruption);
-    Snapshot snapshot(*store_, *view_, *client_, 0);
+    SimSnapshot snapshot(*store_, *view_, *client_, 0);
     EXPECT_EQ(read(snapshot, 2), row_of(1, {}, content(2, 30'000)));
 }
 

@@ -61,7 +61,7 @@ class Misses : public ::testing::Test {
         ASSERT_EQ(store->commit(*writer, bytes).error, Error::kOk) << first;
     }
     // n of a row, or nothing when the snapshot is gone.
-    std::optional<std::uint64_t> read(Snapshot& snapshot, std::uint64_t id) {
+    std::optional<std::uint64_t> read(SimSnapshot& snapshot, std::uint64_t id) {
         const auto found = snapshot.get(*shape, root(), key_of(id));
         EXPECT_EQ(snapshot.trouble(), "");
         if (!found || !*found) return std::nullopt;
@@ -98,7 +98,7 @@ class Misses : public ::testing::Test {
 // A snapshot used to keep the frame of every page that was evicted while it was held: reading ten
 // times the pool under one snapshot was the end of it.
 TEST_F(Misses, AReaderThatLetsGoReadsTenTimesThePoolUnderOneSnapshot) {
-    Snapshot snapshot(*store, *view, *reader, 0);
+    SimSnapshot snapshot(*store, *view, *reader, 0);
     for (std::uint64_t id = 0; id < kRows; ++id) {
         ASSERT_EQ(read(snapshot, id), 1u) << id;
         snapshot.renew();
@@ -111,7 +111,7 @@ TEST_F(Misses, AReaderThatLetsGoReadsTenTimesThePoolUnderOneSnapshot) {
 
 // What was replaced is not in the file: that is kept for the snapshot, however often it lets go.
 TEST_F(Misses, AReaderThatLetsGoStillSeesItsSnapshot) {
-    Snapshot snapshot(*store, *view, *reader, 0);
+    SimSnapshot snapshot(*store, *view, *reader, 0);
     for (std::uint64_t id = 0; id < 60; ++id) {
         put(id, id + 1, 2);
         snapshot.renew();
@@ -122,7 +122,7 @@ TEST_F(Misses, AReaderThatLetsGoStillSeesItsSnapshot) {
     }
     for (std::uint64_t id = 0; id < 60; ++id) EXPECT_EQ(read(snapshot, id), 1u) << id;
     EXPECT_TRUE(snapshot.valid());
-    Snapshot later(*store, *view, *reader, 1);
+    SimSnapshot later(*store, *view, *reader, 1);
     for (std::uint64_t id = 0; id < 60; ++id) EXPECT_EQ(read(later, id), 2u) << id;
 }
 
@@ -130,12 +130,12 @@ TEST_F(Misses, AReaderThatLetsGoStillSeesItsSnapshot) {
 // of the engine used to drop some, and the pool was empty before the reader had its pages.
 TEST_F(Misses, WhatAReaderHoldsIsNotMadeUpForByEvictingTheRest) {
     {
-        Snapshot warm(*store, *view, *reader, 1);
+        SimSnapshot warm(*store, *view, *reader, 1);
         for (std::uint64_t id = 0; id < kRows; ++id, warm.renew()) ASSERT_EQ(read(warm, id), 1u);
     }
-    Snapshot holder(*store, *view, *reader, 0);
+    SimSnapshot holder(*store, *view, *reader, 0);
     ASSERT_EQ(read(holder, kRows - 1), 1u);
-    Snapshot other(*store, *view, *reader, 1);
+    SimSnapshot other(*store, *view, *reader, 1);
     const Pool& pool = core().storage().pool;
     for (std::uint64_t id = 0; pool.free_frames() > 15; id += 3) ASSERT_EQ(read(other, id), 1u);
     const std::uint64_t before = counter(Counter::kEvictions);
@@ -146,22 +146,22 @@ TEST_F(Misses, WhatAReaderHoldsIsNotMadeUpForByEvictingTheRest) {
 }
 
 TEST_F(Misses, AReaderThatKeepsAllItsFramesLosesItsSnapshotAndNobodyElseWaits) {
-    Snapshot greedy(*store, *view, *reader, 0);
+    SimSnapshot greedy(*store, *view, *reader, 0);
     std::uint64_t id = 0;
     while (id < kRows && read(greedy, id)) ++id;
     EXPECT_LT(id, kRows);
     EXPECT_FALSE(greedy.valid());
-    Snapshot other(*store, *view, *reader, 1);
+    SimSnapshot other(*store, *view, *reader, 1);
     EXPECT_EQ(read(other, 17), 1u);
 }
 
 // An older snapshot of another client, which held a frame or two, paid for it.
 TEST_F(Misses, AReaderThatKeepsAllItsFramesIsNotPaidForByAnother) {
-    Snapshot modest(*store, *view, *writer, 0);
+    SimSnapshot modest(*store, *view, *writer, 0);
     ASSERT_EQ(read(modest, kRows - 1), 1u);
     put(0, 1, 2);
     modest.rest();
-    Snapshot greedy(*store, *view, *reader, 0);
+    SimSnapshot greedy(*store, *view, *reader, 0);
     std::uint64_t id = 3;
     while (id < kRows && read(greedy, id)) ++id;
     modest.resume();
@@ -178,7 +178,7 @@ TEST_F(Misses, APoolThatReadersKeepIsNotCheckpointedInVain) {
                !core().storage().checkpointer->running();
     }));
     const std::uint64_t before = counter(Counter::kCheckpoints);
-    Snapshot greedy(*store, *view, *reader, 0);
+    SimSnapshot greedy(*store, *view, *reader, 0);
     std::uint64_t id = 0;
     while (id < kRows && read(greedy, id)) ++id;
     EXPECT_LE(counter(Counter::kCheckpoints), before + 2);
@@ -204,7 +204,7 @@ TEST_F(Misses, AClientThatDiesWhileItWaitsLeavesNothingBehind) {
     EXPECT_FALSE(slot_of_the_dead.valid());
     // What it had asked for is as good as any other page, and so is every frame.
     for (const PageId page : pages) EXPECT_FALSE(core().storage().loader.on_its_way(page));
-    Snapshot snapshot(*store, *view, *reader, 0);
+    SimSnapshot snapshot(*store, *view, *reader, 0);
     for (std::uint64_t id = 0; id < kRows; id += 7) {
         ASSERT_EQ(read(snapshot, id), 1u) << id;
         snapshot.renew();
@@ -356,7 +356,7 @@ TEST_F(Misses, RequestsForOnePageShareOneReadAndAllAreAnswered) {
 }
 
 TEST_F(Misses, APointReadThroughResidentInnerNodesCostsOneRead) {
-    Snapshot snapshot(*store, *view, *reader, 0);
+    SimSnapshot snapshot(*store, *view, *reader, 0);
     ASSERT_EQ(read(snapshot, 0), 1u);  // the nodes above it are there from now on
     const std::uint64_t before = counter(Counter::kPageReads);
     std::uint64_t read_rows = 0;

@@ -256,7 +256,7 @@ class ModelRun {
             if (used) continue;
             // All answers up to what is visible are here, so the model knows this csn.
             collect();
-            snapshots_.push_back(std::make_unique<Snapshot>(*store_, *view_, client, slot));
+            snapshots_.push_back(std::make_unique<SimSnapshot>(*store_, *view_, client, slot));
             return;
         }
     }
@@ -269,7 +269,7 @@ class ModelRun {
     void read(Maker& maker) {
         if (snapshots_.empty()) return;
         const std::size_t index = random_() % snapshots_.size();
-        Snapshot& snapshot = *snapshots_[index];
+        SimSnapshot& snapshot = *snapshots_[index];
         const auto table = static_cast<std::uint32_t>(random_() % 3);
         const bool held = random_() % 3 == 0 ? compare_range(snapshot, maker, table)
                                              : compare_rows(snapshot, maker, table);
@@ -286,7 +286,7 @@ class ModelRun {
         return store_->engine->core().storage().catalog->find(tables_[table])->tree.root();
     }
 
-    bool compare_rows(Snapshot& snapshot, Maker& maker, std::uint32_t table) {
+    bool compare_rows(SimSnapshot& snapshot, Maker& maker, std::uint32_t table) {
         const TreeShape shape(schemas()[table], tables_[table]);
         for (int i = 0; i < 4; ++i) {
             const Bytes key = maker.some_key(table);
@@ -307,7 +307,7 @@ class ModelRun {
     }
 
     // Writers go on between the leaves.
-    bool compare_range(Snapshot& snapshot, Maker& maker, std::uint32_t table) {
+    bool compare_range(SimSnapshot& snapshot, Maker& maker, std::uint32_t table) {
         const TreeShape shape(schemas()[table], tables_[table]);
         const bool whole = random_() % 8 == 0;
         const Bytes from = whole ? key_of(table, 0) : maker.some_key(table);
@@ -336,7 +336,7 @@ class ModelRun {
         int revoked = 0;
         for (Bytes from = key_of(table, 0);;) {
             int leaves = 0;
-            Snapshot snapshot(*store_, *view_, *writers_[0].client, 0);
+            SimSnapshot snapshot(*store_, *view_, *writers_[0].client, 0);
             auto found = snapshot.range(shape, root(table), from, {}, [&] { return ++leaves < 6; });
             if (found) found = snapshot.whole(schemas()[table], std::move(*found));
             EXPECT_EQ(snapshot.trouble(), "");
@@ -415,7 +415,7 @@ class ModelRun {
     std::map<std::ptrdiff_t, std::map<std::uint64_t, std::int64_t>> places_;  // by writer, number
     std::int64_t first_place_ = 0;  // where this life began
     std::vector<Refused> refused_;
-    std::vector<std::unique_ptr<Snapshot>> snapshots_;
+    std::vector<std::unique_ptr<SimSnapshot>> snapshots_;
 };
 
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {

@@ -445,7 +445,7 @@ TEST_F(RetentionTest, SnapshotReadsItsRowsAfterTheyWereDropped) {
     const TreeShape shape(by_time(), table);
     const PageId root = tree(table).root();
     {
-        Snapshot snapshot(*store, *view, reader, 0);
+        SimSnapshot snapshot(*store, *view, reader, 0);
         pass(80);
         ASSERT_EQ(store->rows(table).size(), 0u);
         snapshot.rest();  // what the writes need may be evicted without waiting for it
@@ -492,7 +492,7 @@ TEST_F(RetentionTest, SnapshotReadsWhatChangedBetweenTheLastCheckpointAndTheDrop
     ASSERT_TRUE(view.ok());
     SimClient& reader = store->connect(Rights::kReader);
     const PageId root = tree(table).root();
-    Snapshot snapshot(*store, *view, reader, 0);
+    SimSnapshot snapshot(*store, *view, reader, 0);
     pass(40);
     ASSERT_EQ(store->rows(table).size(), 0u);
     ASSERT_TRUE(tree(table).empty());

@@ -70,13 +70,13 @@ void SimReaders::recovered(SimLife& life) {
     }
 }
 
-std::unique_ptr<Snapshot> SimReaders::take(SimLife& life) {
+std::unique_ptr<SimSnapshot> SimReaders::take(SimLife& life) {
     SimClient& client = *clients_[random_() % clients_.size()];
     for (std::uint32_t slot = 1; slot < client.segment().slot_count(); ++slot) {
         const bool used = std::any_of(open_.begin(), open_.end(), [&](const Open& open) {
             return &open.snapshot->client() == &client && open.snapshot->slot_index() == slot;
         });
-        if (!used) return std::make_unique<Snapshot>(life.store, *life.view, client, slot);
+        if (!used) return std::make_unique<SimSnapshot>(life.store, *life.view, client, slot);
     }
     return nullptr;
 }
@@ -298,7 +298,7 @@ void SimReaders::check_fall(const Open& open, const std::string& name, std::uint
 }
 
 // What is left of rows as they are stored: the dead ones go, and large values come. False: as for
-// Snapshot::whole().
+// SimSnapshot::whole().
 bool SimReaders::bury(Open& open, std::uint32_t table, TableRows& rows) {
     const Schema& schema = schemas()[table];
     const std::byte* root = open.snapshot->page(open.tables.at(schema.name()).root);

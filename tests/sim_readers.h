@@ -53,7 +53,7 @@ class SimReaders {
         std::uint64_t retain_us = 0;
     };
     struct Open {
-        std::unique_ptr<Snapshot> snapshot;
+        std::unique_ptr<SimSnapshot> snapshot;
         std::int64_t place = 0;
         std::uint64_t began_ns = 0;
         std::map<std::string, Table> tables;
@@ -62,7 +62,7 @@ class SimReaders {
         std::vector<std::byte> held_bytes;
     };
 
-    std::unique_ptr<Snapshot> take(SimLife& life);
+    std::unique_ptr<SimSnapshot> take(SimLife& life);
     bool open(SimLife& life, Open& open);
     bool read_catalog(SimLife& life, Open& open);
     bool lost(SimLife& life, const Open& open, const std::string& doing);

@@ -293,7 +293,7 @@ void SimWorld::look_at_damage(SimLife& life) {
             life.store.engine->core().storage().catalog->find(writers_.tables()[table]);
         if (entry == nullptr) return findings_.report("damage took a table away, without a word");
         const TreeShape shape(schemas()[table], entry->id);
-        Snapshot snapshot(life.store, *life.view, *client, table);
+        SimSnapshot snapshot(life.store, *life.view, *client, table);
         auto found =
             snapshot.range(shape, entry->tree.root(), key_of(table, 0), {}, [] { return true; });
         const std::byte* root = snapshot.page(entry->tree.root());

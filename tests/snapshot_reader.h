@@ -19,13 +19,13 @@
 namespace bidstore {
 
 // Taken when it is made, let go when it is destroyed. The engine is run while it waits for pages.
-class Snapshot {
+class SimSnapshot {
     auto source() {
         return [this](PageId page) { return see_page(view_, slot_, page).page; };
     }
 
   public:
-    Snapshot(SimStore& store, const PoolView& view, SimClient& client, std::uint32_t slot)
+    SimSnapshot(SimStore& store, const PoolView& view, SimClient& client, std::uint32_t slot)
         : store_(store),
           view_(view),
           client_(client),
@@ -34,9 +34,9 @@ class Snapshot {
                 view.revoked()[client.segment().first_slot() + slot]) {
         slot_.begin();
     }
-    ~Snapshot() { slot_.end(); }
-    Snapshot(const Snapshot&) = delete;
-    Snapshot& operator=(const Snapshot&) = delete;
+    ~SimSnapshot() { slot_.end(); }
+    SimSnapshot(const SimSnapshot&) = delete;
+    SimSnapshot& operator=(const SimSnapshot&) = delete;
 
     std::uint64_t csn() const { return slot_.snapshot().value; }
     bool valid() const { return slot_.valid(); }
