@@ -215,13 +215,17 @@ void TableSalvage::take_orphans() {
         if (left.leaf.proven != right.leaf.proven) return left.leaf.proven;
         return left.csn > right.csn;
     });
-    std::map<KeyBytes, KeyBytes> taken;  // first and last key: as bytes, as keys compare
+    const auto below = [this](const KeyBytes& left, const KeyBytes& right) {
+        return compare_keys(left.data(), right.data(), shape_.leaf.key_bytes) < 0;
+    };
+    std::map<KeyBytes, KeyBytes, decltype(below)> taken(below);  // first and last key
     for (const Orphan& orphan : orphans_) {
         const auto next = taken.lower_bound(orphan.leaf.first);
-        const bool apart = (next == taken.end() || orphan.leaf.last < next->first) &&
-                           (next == taken.begin() || std::prev(next)->second < orphan.leaf.first);
+        const bool apart =
+            (next == taken.end() || below(orphan.leaf.last, next->first)) &&
+            (next == taken.begin() || below(std::prev(next)->second, orphan.leaf.first));
         if (apart && owners_.free(orphan.leaf.page)) {
-            taken[orphan.leaf.first] = orphan.leaf.last;
+            taken.emplace(orphan.leaf.first, orphan.leaf.last);
             owners_.take(orphan.leaf.page);
             leaves_.push_back(orphan.leaf);
         } else if (orphan.leaf.proven) {

@@ -476,7 +476,7 @@ void OnlineVerifier::walk(const Table& table, Place& place) {
 PageId OnlineVerifier::root_of(const Table& table) {
     if (table.id == kCatalogTable) return PageId{superblock_.catalog_root};
     const TreeShape shape(catalog_schema(), kCatalogTable);
-    std::array<std::byte, 4> key{};
+    std::array<std::byte, kKeyBytesMax> key{};
     encode_key_integer(key.data(), table.id.value, 4, false);
     AlignedBuffer copy(kPageBytes);
     std::string fault;
