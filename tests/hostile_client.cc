@@ -12,11 +12,8 @@
 #include "tests/sim.h"
 
 namespace bidstore {
-namespace {
 
 using namespace std::chrono_literals;
-
-}  // namespace
 
 // ---- lives --------------------------------------------------------------------------------------
 

@@ -89,8 +89,8 @@ class HostileClient {
     void plant(const Record& record);
     void ring() const;
     void pause(std::uint32_t most_us);
-    // The error it was answered with; nothing when it was cut off, or after some seconds.
     bool dropped() const;  // by the daemon
+    // The error it was answered with; nothing when it was cut off, or after some seconds.
     std::optional<Error> ask(Record record);
     std::string must_be_denied(const char* what, Record record);
 

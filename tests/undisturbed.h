@@ -25,7 +25,6 @@ inline Transaction write_round(const Table<Counted>& counters, std::uint64_t rou
     return transaction;
 }
 
-// A writer of rounds in this process: the one who must not be disturbed.
 class Undisturbed {
   public:
     explicit Undisturbed(Store& store)
