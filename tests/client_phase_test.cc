@@ -89,19 +89,6 @@ class ClientPhase : public testing::Test {
         EXPECT_TRUE(eventually([&] { return undisturbed.rounds() > 5; }));
         undisturbed.end();
     }
-    void expect_rest() {
-        const auto at = [&](Counter which, std::uint64_t value) {
-            EXPECT_TRUE(eventually([&] { return counter(*store_, which) == value; }))
-                << kCounterNames[static_cast<std::size_t>(which)].name << " is "
-                << counter(*store_, which);
-        };
-        at(Counter::kClients, 1);
-        at(Counter::kHeldVersions, 0);
-        at(Counter::kParkedTransactions, 0);
-        EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
-        EXPECT_TRUE(every_frame_is_accounted_for(daemon_));
-        at(Counter::kClients, 1);
-    }
     // How often the client's transaction was applied, as a whole.
     std::int64_t times_applied() {
         const auto counted = need(store_->open<Counted>(soon()));
@@ -136,7 +123,7 @@ class ClientPhase : public testing::Test {
         if (where == Where::kWaitsForLog) let_go();  // which all wait for
         expect_others_go_on();
         let_go();
-        expect_rest();
+        expect_rest(*store_, daemon_);
     }
     void expect_it_goes_on_when_continued(Where where, const Body& body) {
         const std::uint64_t revoked = counter(*store_, Counter::kRevokedSnapshots);
@@ -154,7 +141,7 @@ class ClientPhase : public testing::Test {
         EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }));
         client.signal(SIGCONT);
         EXPECT_EQ(client.wait(), 0);
-        expect_rest();
+        expect_rest(*store_, daemon_);
     }
     // Twice each: what the first left would be in the way of the second.
     void expect_no_harm(Where where, const Body& body) {

@@ -81,6 +81,16 @@ class EngineTest : public ::testing::Test {
         bytes.add(users, key_of(id), body, flags);
         return store->commit(*client, bytes);
     }
+    // A client of another user asks for a session that is not its own.
+    void expect_denied(std::uint64_t client_id, SessionId session) {
+        SimClient thief(client_id, 200, session, Rights::kWriter);
+        ClientCommand command = thief.attach_command();
+        command.uid = 4711;
+        store->clients.commands.push_back(command);
+        ASSERT_TRUE(
+            store->run_until([&] { return store->clients.attach_answers.contains(client_id); }));
+        EXPECT_EQ(store->clients.attach_answers.at(client_id).first, Error::kDenied);
+    }
 
     SimStoreOptions options_;
     std::unique_ptr<SimStore> store;
@@ -537,13 +547,7 @@ TEST_F(EngineTest, SessionBelongsToItsUser) {
     bytes.operation(OperationKind::kPut, users, key_of(1), row_of(users_schema(), 1, 1, "a"));
     ASSERT_EQ(store->commit(owner, bytes).error, Error::kOk);
     for (const bool connected : {true, false}) {
-        SimClient thief(1000 + connected, 200, session, Rights::kWriter);
-        ClientCommand command = thief.attach_command();
-        command.uid = 4711;
-        store->clients.commands.push_back(command);
-        ASSERT_TRUE(
-            store->run_until([&] { return store->clients.attach_answers.contains(thief.id()); }));
-        EXPECT_EQ(store->clients.attach_answers.at(thief.id()).first, Error::kDenied);
+        expect_denied(1000 + connected, session);
         if (connected) store->disconnect(owner);
     }
     EXPECT_TRUE(store->clients.cut_off_clients.empty());
@@ -555,13 +559,7 @@ TEST_F(EngineTest, SessionOfOneThatJustLeftBelongsToItsUser) {
     SessionId session;
     session.bytes[3] = 9;
     store->disconnect(store->connect(Rights::kWriter, session));
-    SimClient thief(1000, 200, session, Rights::kWriter);
-    ClientCommand command = thief.attach_command();
-    command.uid = 4711;
-    store->clients.commands.push_back(command);
-    ASSERT_TRUE(
-        store->run_until([&] { return store->clients.attach_answers.contains(thief.id()); }));
-    EXPECT_EQ(store->clients.attach_answers.at(thief.id()).first, Error::kDenied);
+    expect_denied(1000, session);
 }
 
 }  // namespace

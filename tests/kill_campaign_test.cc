@@ -5,10 +5,8 @@
 // BIDSTORE_KILLS=N kills N times instead of 30, BIDSTORE_KILL_SEED=N repeats the choices of a
 // failure: what is killed where, and when. What the processes have done by then is not repeated.
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -337,7 +335,6 @@ class KillCampaign : public testing::Test {
     void make_store();
     void expect_recovery_within_bounds();
     void live_under_audit(KillAudit& audit);
-    void expect_rest();
     void report() const;
 
     std::uint64_t seed_;
@@ -414,14 +411,6 @@ void KillCampaign::live_under_audit(KillAudit& audit) {
 
 // Nobody is left but us, so nothing is held, and every frame is free or has the newest version of
 // a page.
-void KillCampaign::expect_rest() {
-    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 1; }));
-    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kHeldVersions) == 0; }));
-    EXPECT_TRUE(eventually([&] { return counter(*store_, Counter::kParkedTransactions) == 0; }));
-    EXPECT_EQ(counter(*store_, Counter::kHostileEvents), 0u);
-    EXPECT_TRUE(every_frame_is_accounted_for(daemon_));
-}
-
 void KillCampaign::report() const {
     const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
     std::printf(
@@ -479,7 +468,7 @@ TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     EXPECT_EQ(reader.wait(), 0);
     EXPECT_EQ(keeper.wait(), 0);
     audit.run(writers_, true);
-    expect_rest();
+    expect_rest(*store_, daemon_);
     EXPECT_EQ(daemon_.stop(), 0);
     verify_files();
     ASSERT_TRUE(daemon_.start());

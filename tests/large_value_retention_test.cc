@@ -117,18 +117,12 @@ class LargeValueRetention : public testing::Test {
     }
     // What the verifier says of files that no daemon uses: in its pool is what recovery brought in.
     std::string verify_at_rest(SimDisk& disk) {
-        PoolShape shape;
-        shape.frame_count = options_.frames;
-        shape.page_count = 64 * kChunkPages;
-        shape.slot_count = 4;
-        shape.instance_id = 1;
-        auto pool = PoolSegment::create(shape, HugePages::kOff, false);
-        CHECK(pool.ok());
+        PoolSegment pool = verifier_pool(options_.frames, 64 * kChunkPages);
         EngineOptions options = options_.engine;
         options.random = [] { return std::uint64_t{1}; };
         std::string rules;
         const auto report =
-            verify_files(disk, store_->clock, *pool, options,
+            verify_files(disk, store_->clock, pool, options,
                          [&](const BrokenRule& rule) { rules.append(rule.what).append("\n"); });
         EXPECT_TRUE(report.ok()) << report.failure().what;
         return rules;

@@ -216,9 +216,12 @@ void Process::signal(int number) const {
 
 bool Process::wait_until_stopped() const {
     siginfo_t info{};
-    const int seen = WSTOPPED | WEXITED | WNOWAIT;
-    if (::waitid(P_PID, static_cast<id_t>(pid_), &info, seen) != 0) return false;
-    return info.si_code == CLD_STOPPED;
+    const int seen = WSTOPPED | WEXITED | WNOHANG | WNOWAIT;
+    const bool heard = eventually([&] {
+        const bool asked = ::waitid(P_PID, static_cast<id_t>(pid_), &info, seen) == 0;
+        return !asked || info.si_pid != 0;
+    });
+    return heard && info.si_code == CLD_STOPPED;
 }
 
 void Process::kill() {

@@ -108,6 +108,21 @@ inline testing::AssertionResult every_frame_is_accounted_for(const RealDaemon& d
            << "of " << all << " frames " << free << " are free and " << resident << " have a page";
 }
 
+// Once nobody but this store is left, nothing of the others is left either.
+inline void expect_rest(Store& store, const RealDaemon& daemon) {
+    const auto at = [&](Counter which, std::uint64_t value) {
+        EXPECT_TRUE(eventually([&] { return counter(store, which) == value; }))
+            << kCounterNames[static_cast<std::size_t>(which)].name << " is "
+            << counter(store, which);
+    };
+    at(Counter::kClients, 1);
+    at(Counter::kHeldVersions, 0);
+    at(Counter::kParkedTransactions, 0);
+    EXPECT_EQ(counter(store, Counter::kHostileEvents), 0u);
+    EXPECT_TRUE(every_frame_is_accounted_for(daemon));
+    at(Counter::kClients, 1);
+}
+
 // The rows between two bounds, in order, under one snapshot; without bounds, all.
 template <class T>
 Result<std::vector<Copy<T>>> rows_between(const Snapshot& snapshot, const Table<T>& table,

@@ -15,16 +15,6 @@ using Kind = RebuildNote::Kind;
 
 class RebuildCrash : public RebuildFixture {
   protected:
-    static Superblock superblock_of(const SimDisk& disk) {
-        Superblock newest{};
-        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-            Superblock found{};
-            const auto bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, kBlockBytes);
-            std::memcpy(&found, bytes.data(), sizeof found);
-            if (found.sequence > newest.sequence) newest = found;
-        }
-        return newest;
-    }
     // The steps of a rebuild that change anything.
     static std::vector<std::uint64_t> writes_of(const SimDisk& disk) {
         std::vector<std::uint64_t> writes;

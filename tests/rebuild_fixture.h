@@ -101,16 +101,24 @@ class RebuildFixture : public ::testing::Test {
         return store;
     }
 
-    static PoolSegment pool() {
-        PoolShape shape;
-        shape.frame_count = 1'500;
-        shape.page_count = 8 * kChunkPages;
-        shape.slot_count = 4;
-        shape.instance_id = 1;
-        auto segment = PoolSegment::create(shape, HugePages::kOff, false);
-        CHECK(segment.ok());
-        return std::move(*segment);
+    // The store with some rows changed since, stopped.
+    struct Changed {
+        std::unique_ptr<SimDisk> disk;
+        RebuildRows rows;
+    };
+    static Changed with_new_rows() {
+        SimStore store(rebuild_store(), made().disk->clone(5), 5);
+        store.clock.set_wall_us(made().wall_us);
+        CHECK(store.open().ok());
+        CompactionRows written;
+        put_rows(store, store.connect(), kRowTable, 1'190, 1'210, written, 3);
+        CHECK(store.stop());
+        Changed changed{store.disk->clone(5), made().rows};
+        for (const auto& [key, value] : written) changed.rows[{kRowTable.value, key}] = value;
+        return changed;
     }
+
+    static PoolSegment pool() { return verifier_pool(1'500, 8 * kChunkPages); }
     static EngineOptions engine_options() {
         EngineOptions options = rebuild_store().engine;
         options.random = [number = std::uint64_t{77}]() mutable { return ++number * 0x9e3779b9; };
@@ -198,6 +206,18 @@ class RebuildFixture : public ::testing::Test {
             for (auto& [key, value] : store.rows(table)) rows[{table.value, key}] = value;
         }
         return rows;
+    }
+
+    // The newest copy.
+    static Superblock superblock_of(const SimDisk& disk) {
+        Superblock newest{};
+        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+            Superblock found{};
+            const auto bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, kBlockBytes);
+            std::memcpy(&found, bytes.data(), sizeof found);
+            if (found.sequence > newest.sequence) newest = found;
+        }
+        return newest;
     }
 
     // A copy of the files, with all bits of something in the middle of these pages flipped.

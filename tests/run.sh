@@ -121,26 +121,24 @@ stage_address() {
         "${select[@]}"
 }
 
-run_hostile() {  # SECONDS
-    configure build/address Debug address,undefined -DBIDSTORE_BENCH=OFF
-    build build/address --target hostile_test
-    if BIDSTORE_HOSTILE="$1" ${SEED:+env BIDSTORE_HOSTILE_SEED="$SEED"} \
-        build/address/tests/hostile_test </dev/null; then
+campaign() {  # BINARY HOW_LONG=N SEED_NAME
+    if env "$2" ${SEED:+"$3=$SEED"} "$1" </dev/null; then
         passed_total=1
     else
         failed_total=1
     fi
 }
 
+run_hostile() {  # SECONDS
+    configure build/address Debug address,undefined -DBIDSTORE_BENCH=OFF
+    build build/address --target hostile_test
+    campaign build/address/tests/hostile_test BIDSTORE_HOSTILE="$1" BIDSTORE_HOSTILE_SEED
+}
+
 run_kills() {  # N
     configure build/debug Debug none
     build build/debug --target kill_campaign_test
-    if BIDSTORE_KILLS="$1" ${SEED:+env BIDSTORE_KILL_SEED="$SEED"} \
-        build/debug/tests/kill_campaign_test </dev/null; then
-        passed_total=1
-    else
-        failed_total=1
-    fi
+    campaign build/debug/tests/kill_campaign_test BIDSTORE_KILLS="$1" BIDSTORE_KILL_SEED
 }
 
 stage_thread() {

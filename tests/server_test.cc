@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -20,6 +20,7 @@
 
 #include "shm/call_slot.h"
 #include "shm/doorbell.h"
+#include "tests/processes.h"
 
 namespace bidstore {
 namespace {
@@ -334,22 +335,24 @@ TEST_F(ServerTest, WakesNoMoreThanItWasAskedFor) {
     std::vector<CallSlot> calls(32);
     RingControl control{};
     std::vector<std::thread> sleepers;
-    std::array<bool, 6> woken{};
-    const std::uint64_t deadline_ns = now_ns() + 300'000'000;
-    for (bool& was_woken : woken) {
+    std::atomic<int> woken{0};
+    const std::uint64_t deadline_ns = now_ns() + 60'000'000'000;
+    for (int i = 0; i < 6; ++i) {
         sleepers.emplace_back([&] {
             const AwaitedCall call{calls.data(), 0, 1};
-            const std::uint32_t before = control.answered.load();
-            wait_for_answer(control, {&call, 1}, deadline_ns);
-            was_woken = before == 0 && now_ns() < deadline_ns;
+            woken += wait_for_answer(control, {&call, 1}, deadline_ns);
         });
     }
-    while (control.waiters.load() < woken.size()) std::this_thread::yield();
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_TRUE(eventually([&] { return control.waiters.load() == 6; }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until they sleep, too
     calls[0].answered_generation.store(1);
     clients_->wake(control.answered, ~0u, 2);
+    EXPECT_TRUE(eventually([&] { return woken == 2; }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(woken, 2);
+    clients_->wake(control.answered, ~0u, 6);
     for (std::thread& thread : sleepers) thread.join();
-    EXPECT_EQ(std::count(woken.begin(), woken.end(), true), 2);
+    EXPECT_EQ(woken, 6);
 }
 
 TEST_F(ServerTest, RefusesEachWrongFieldOfTheHelloWithItsOwnError) {

@@ -176,6 +176,17 @@ SimStoreOptions small_store() {
     return options;
 }
 
+PoolSegment verifier_pool(std::uint32_t frames, std::uint32_t pages) {
+    PoolShape shape;
+    shape.frame_count = frames;
+    shape.page_count = pages;
+    shape.slot_count = 4;
+    shape.instance_id = 1;
+    auto pool = PoolSegment::create(shape, HugePages::kOff, false);
+    CHECK(pool.ok());
+    return std::move(*pool);
+}
+
 SimStore::SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> the_disk,
                    std::uint64_t seed)
     : disk(std::move(the_disk)), options_(options), random_(seed) {

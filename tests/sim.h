@@ -117,6 +117,8 @@ struct SimStoreOptions {
 
 // Small files, so that everything wraps, fills and grows within a short test.
 SimStoreOptions small_store();
+// A pool for what looks through the files of a store that no daemon has.
+PoolSegment verifier_pool(std::uint32_t frames, std::uint32_t pages);
 
 // Disk, clock, clients, pool and engine. The engine is opened by open().
 class SimStore {

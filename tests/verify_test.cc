@@ -34,13 +34,7 @@ class VerifyTest : public ::testing::Test {
     }
     // What the verifier says of these files, rule by rule; and that they are as before.
     std::vector<BrokenRule> verify(SimDisk& disk) {
-        PoolShape shape;
-        shape.frame_count = 1'500;
-        shape.page_count = 64 * kChunkPages;
-        shape.slot_count = 4;
-        shape.instance_id = 1;
-        auto pool = PoolSegment::create(shape, HugePages::kOff, false);
-        CHECK(pool.ok());
+        PoolSegment pool = verifier_pool(1'500, 64 * kChunkPages);
         const std::uint64_t bytes = *disk.size_bytes(StoreFile::kData);
         const auto before = disk.peek(StoreFile::kData, 0, bytes);
         const auto log = disk.peek(StoreFile::kLog, 0, 3u << 20);
@@ -48,7 +42,7 @@ class VerifyTest : public ::testing::Test {
         EngineOptions options = options_.engine;
         options.random = [] { return std::uint64_t{1}; };
         SimClock clock;
-        auto report = verify_files(disk, clock, *pool, options,
+        auto report = verify_files(disk, clock, pool, options,
                                    [&](const BrokenRule& rule) { rules.push_back(rule); });
         failure_ = report ? Failure{} : report.failure();
         if (report) {
@@ -122,8 +116,7 @@ TEST_F(VerifyTest, FlippedBitsAreFoundInEveryKindOfPage) {
         damaged->flip(StoreFile::kData, page.value * kPageBytes + at);
         return damaged;
     };
-    expect_one(*flipped(leaf_page), Damage::kData,
-               {name + std::to_string(leaf_page.value), "CRC"});
+    expect_one(*flipped(leaf_page), Damage::kData, {name + std::to_string(leaf_page.value), "CRC"});
     expect_one(*flipped(found.step[0].page), Damage::kData,
                {name + std::to_string(found.step[0].page.value)});
     expect_one(*flipped(kCatalogRootPage), Damage::kData, {"catalog", "page 4"});
@@ -222,9 +215,8 @@ TEST_F(VerifyTest, PageThatIsUsedTwiceIsFound) {
 
 TEST_F(VerifyTest, PageOfTwoTablesIsFound) {
     const TableId other = store->create_table(*client, [] {
-        auto schema = Schema::make("other",
-                                   {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}},
-                                   1);
+        auto schema = Schema::make(
+            "other", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}}, 1);
         CHECK(schema.ok());
         return *schema;
     }());
