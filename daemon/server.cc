@@ -387,7 +387,7 @@ Status Server::check_hello(Connection& connection, const Hello& hello) {
     return check_places(connection, *granted);
 }
 
-// No user has all places, and only those who may administer the last ones.
+// No user has more places than it may, and only those who may administer the last ones.
 Status Server::check_places(const Connection& connection, Rights granted) const {
     std::uint32_t taken = 0;
     std::uint32_t own = 0;

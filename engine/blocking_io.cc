@@ -125,4 +125,18 @@ Status BlockingIo::run() {
     return {};
 }
 
+void drain(Disk& disk, Clock& clock,
+           const std::function<void(int level, const std::string& line)>& log) {
+    const std::uint64_t begin_ns = clock.monotonic_ns();
+    bool said = !log;
+    while (disk.in_flight() > 0) {
+        disk.poll(1'000'000);
+        if (said || clock.monotonic_ns() - begin_ns < BlockingIo::kDeadlineNs) continue;
+        said = true;
+        log(3, disk.path(StoreFile::kData) + ": the device owes " +
+                   std::to_string(disk.in_flight()) +
+                   " answers, which are waited for: look at it, or end this process");
+    }
+}
+
 }  // namespace bidstore

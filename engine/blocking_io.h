@@ -7,7 +7,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "engine/clock.h"
 #include "engine/disk.h"
@@ -48,5 +50,10 @@ class BlockingIo {
     std::unique_ptr<DiskRequest> request_;
     bool stuck_ = false;
 };
+
+// Waits for all that is in flight, for as long as it takes: the device may write to its memory
+// until then. One that does not answer is told of once, after BlockingIo::kDeadlineNs.
+void drain(Disk& disk, Clock& clock,
+           const std::function<void(int level, const std::string& line)>& log);
 
 }  // namespace bidstore

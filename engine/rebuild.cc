@@ -22,6 +22,7 @@ class Rebuild {
             const RebuildSink& sink, const RebuildAgreed* agreed)
         : disk_(disk),
           clock_(clock),
+          options_(options),
           sink_(sink),
           agreed_(agreed),
           stats_(pool.stats()),
@@ -32,9 +33,7 @@ class Rebuild {
         for (const RebuildNote& note : agreed->notes) agreed_notes_.insert(text_of(note));
     }
     // Of a recovery that ended early, reads ahead may be under way into what is about to go.
-    ~Rebuild() {
-        while (disk_.in_flight() > 0) disk_.poll(1'000'000);
-    }
+    ~Rebuild() { drain(disk_, clock_, options_.log); }
     Rebuild(const Rebuild&) = delete;
     Rebuild& operator=(const Rebuild&) = delete;
 
@@ -66,6 +65,7 @@ class Rebuild {
 
     Disk& disk_;
     Clock& clock_;
+    const EngineOptions& options_;
     const RebuildSink& sink_;
     const RebuildAgreed* const agreed_;
     std::unordered_set<std::string> agreed_notes_;
@@ -183,9 +183,11 @@ Status Rebuild::log() {
               costs_rows ? "what it says is lost" : "the floor stays where it is",
               {},
               {}});
+        return other_;
     });
     WalStart start;
     const Result<Engine::Recovery> found = recovery_.run(start);
+    if (!other_) return other_;
     if (found.error() == Error::kIoError) {
         return {Error::kIoError, found.failure().what +
                                      "; copy the directory to another device, with zeros for what "

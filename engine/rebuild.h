@@ -2,8 +2,7 @@
 // pages that are there, without those that are lost. Afterwards all rules hold that verify knows.
 //
 //   1 both superblock copies, the data file's size, and the journal that it names, as recovery does
-//   it; of a journal that is
-//     damaged as much as is there
+//     it; of a journal that is damaged as much as is there
 //   2 a survey of all pages (engine/rebuild_survey.h)
 //   3 each table's leaves (engine/rebuild_tree.h), catalog first; and their rows' large values
 //   4 images of all that has to change: metadata, directory, inner nodes, leaves without the rows
@@ -11,12 +10,13 @@
 //   5 these go through the journal, as a checkpoint's do: named by the superblock, then in their
 //     places (engine/rebuild_journal.h)
 //   6 sizes of journal and log; recovery, with the log. Records that contradict what is left have
-//   no effect, and a log that
-//     is damaged ends there; then a checkpoint, so that no later start meets them again
+//     no effect, and a log that is damaged ends there; then a checkpoint, so that no later start
+//     meets them again
 //   7 verify
 //
-// What is lost is lost before: nothing is written over a page that holds something. Cut off at any
-// point it can be done again, and finds no less: steps 1, 5 and 6 are those of every recovery.
+// What is lost is lost before: nothing is written over but lost pages, free ones, and the pages
+// that change. Cut off at any point it can be done again, and finds no less: steps 1, 5 and 6 are
+// those of every recovery.
 //
 // Who:    one thread; nobody else uses the disk or the pool. Over a DryDisk nothing is changed.
 // Errors: kCorruption where nothing can be done: both superblocks, or rows of the catalog, are

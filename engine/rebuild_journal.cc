@@ -10,17 +10,11 @@
 
 namespace bidstore {
 
+// The superblock as it is, with the next sequence.
 Status RebuildJournal::write_superblock(Superblock& superblock) {
     ++superblock.sequence;
     seal_superblock(superblock);
-    AlignedBuffer block(kBlockBytes);
-    std::memcpy(block.data(), &superblock, sizeof superblock);
-    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-        const Status written =
-            io_.write(StoreFile::kData, copy * kBlockBytes, block.data(), kBlockBytes, true);
-        if (!written) return written;
-    }
-    return {};
+    return recovery_.write_copies(superblock);
 }
 
 Status RebuildJournal::write(Superblock& superblock, const PageImages& images) {
@@ -68,10 +62,7 @@ Status RebuildJournal::put_in_place(Superblock& superblock, const JournalTold& t
     if (placed.error() == Error::kCorruption || placed.error() == Error::kIoError) {
         placed = salvage(superblock, told);
     }
-    if (!placed) return placed;
-    superblock.journal_pages = 0;
-    superblock.journal_list_crc = 0;
-    return write_superblock(superblock);
+    return placed ? recovery_.close_journal(superblock) : placed;
 }
 
 // What is in the place of an image that is lost is an older version of the page, at best: with the

@@ -5,8 +5,8 @@
 //   3 they go to their places, as recovery does it; sync
 //   4 both copies name none
 //
-// A damaged journal that the superblock names is put in place as far as it is there. Nothing of it
-// is written before all that is missing was told.
+// A damaged journal that the superblock names is put in place as far as it is there. But for images
+// that are sound, nothing of it is written before all that is missing was told.
 //
 // Who:    a rebuild. Cut off before 2 the file is as it was; after it, recovery goes on at 3.
 #pragma once
@@ -34,9 +34,13 @@ class RebuildJournal {
   public:
     RebuildJournal(Disk& disk, Clock& clock, Recovery& recovery)
         : disk_(disk), io_(disk, clock), recovery_(recovery) {}
+    // The device may still write to what it has not answered for.
+    ~RebuildJournal() {
+        if (io_.stuck()) page_.leak();
+    }
+    RebuildJournal(const RebuildJournal&) = delete;
+    RebuildJournal& operator=(const RebuildJournal&) = delete;
 
-    // Writes the superblock as it is, with the next sequence.
-    Status write_superblock(Superblock& superblock);
     // All of the above; `superblock` has what else changes with the images.
     Status write(Superblock& superblock, const PageImages& images);
     // Step 3 for the journal that the superblock names.
@@ -49,6 +53,7 @@ class RebuildJournal {
         std::uint64_t place = 0;      // in the data file
     };
 
+    Status write_superblock(Superblock& superblock);
     Status salvage(const Superblock& superblock, const JournalTold& told);
     bool place_listed(const Superblock& superblock, const JournalEntry& entry, std::uint64_t from,
                       std::vector<Placement>& placements);

@@ -152,8 +152,9 @@ Status RebuildPlan::find_tables() {
     return {};
 }
 
-// A lost root had the floor, too. No floor is above this one but of a retention that was longer
-// before, and the next start of the daemon, which reads its clock later, moves it at least here.
+// A lost root had the floor, too. No floor is above this one but of a retention that was shorter
+// before, or taken away, and the next start of the daemon, which reads its clock later, moves it at
+// least here.
 void RebuildPlan::restore_floor(Salvaged& table) const {
     if (!table.tree->root_lost() || table.retain_us == 0) return;
     if (superblock_.newest_time_us <= table.retain_us) return;
@@ -221,7 +222,7 @@ std::string RebuildPlan::take_value(const TableSalvage& table, const ValueRefere
         if (std::string fault = run_fault(table.table(), run); !fault.empty()) return fault;
         for (std::uint32_t i = 0; i < run.pages; ++i) {
             const PageId id{run.first + i};
-            if (!survey_.raw(id, page.data())) return page_text(id) + " cannot be read";
+            if (!survey_.extent_page(id, page.data())) return page_text(id) + " cannot be read";
             const std::uint32_t part = std::min(left, std::uint32_t{kPageBytes});
             crc = crc32c(page.data(), part, crc);
             left -= part;
@@ -384,11 +385,15 @@ void RebuildPlan::tell_losses(const Salvaged& table, const std::vector<PageId>& 
                  page.keys);
         }
     }
-    if (tree.root_lost() && table.retain_us != 0 && !table.dropped) {
+    const bool timed = tree.schema().time_column() != kNoTimeColumn;
+    if (tree.root_lost() && timed && !table.dropped) {
         tell(Kind::kUnproven,
              table_text(tree) + ", " + page_text(tree.root()) + ": its floor is lost with it",
-             "the newest time less the retention is taken: rows may be back that expired by a "
-             "retention that was shorter before: all keys",
+             table.retain_us != 0
+                 ? "the newest time less the retention is taken: rows may be back that expired by "
+                   "a retention that was shorter before: all keys"
+                 : "none is taken: rows may be back that expired by a retention that it had "
+                   "before: all keys",
              tree.table());
     }
     for (const FoundLeaf& leaf : tree.left_out()) {

@@ -101,7 +101,7 @@ void Survey::read_chunk(std::uint32_t chunk) {
 }
 
 // A checkpoint that writes a page in use writes its chunk's metadata with it. Metadata of an older
-// one are found by the directory, or by this when that is lost, too.
+// one are found by the directory or, when that is lost or as old, by this.
 bool Survey::older_than_a_page(std::uint32_t chunk) const {
     const std::byte* const bytes = chunk_bytes_.data();
     const ChunkFact& known = chunks_[chunk];
@@ -161,13 +161,24 @@ const std::byte* Survey::page(PageId page) {
     const Status there = read(page, copy_.data(), kPageBytes);
     const std::byte* const bytes = copy_.data();
     if (there && page_crc(bytes) == fact(page).crc) return bytes;
-    if (unread_) {
-        unread_ = {Error::kIoError,
-                   "page " + std::to_string(page.value) + " was read, and cannot be read again: " +
-                       (there ? "its checksum is another one" : there.failure().what) +
-                       "; look at the device, and begin anew"};
-    }
+    not_again(page, there);
     return nullptr;
+}
+
+bool Survey::extent_page(PageId page, std::byte* to) {
+    const Status there = read(page, to, kPageBytes);
+    const PageFact& known = fact(page);
+    const bool same = there && crc32c(to, kPageBytes) == known.crc;
+    if (known.extent && known.proof != Proof::kNothing && !same) not_again(page, there);
+    return there.ok();
+}
+
+void Survey::not_again(PageId page, const Status& there) {
+    if (!unread_) return;
+    unread_ = {Error::kIoError, "page " + std::to_string(page.value) +
+                                    " was read, and cannot be read again: " +
+                                    (there ? "its checksum is another one" : there.failure().what) +
+                                    "; look at the device, and begin anew"};
 }
 
 }  // namespace bidstore

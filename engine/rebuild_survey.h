@@ -52,6 +52,14 @@ class Survey {
     using Progress = std::function<void(std::uint64_t pages)>;
 
     Survey(Disk& disk, Clock& clock, const Superblock& superblock);
+    // The device may still write to what it has not answered for.
+    ~Survey() {
+        if (!io_.stuck()) return;
+        copy_.leak();
+        chunk_bytes_.leak();
+    }
+    Survey(const Survey&) = delete;
+    Survey& operator=(const Survey&) = delete;
 
     // Reads the whole data file, once.
     void run(const Progress& progress);
@@ -70,10 +78,13 @@ class Survey {
     Status unread() const { return unread_; }
     // A tree page that something proves, until the next call; else, or unread(), nullptr.
     const std::byte* page(PageId page);
-    // Whatever lies in the page's place; false when it cannot be read.
-    bool raw(PageId page, std::byte* to);
+    // What lies in the place of an extent's page; false when it cannot be read. Where something
+    // proved it before, and it is another one now, it is unread().
+    bool extent_page(PageId page, std::byte* to);
 
   private:
+    bool raw(PageId page, std::byte* to);
+    void not_again(PageId page, const Status& there);
     void read_directory();
     void read_metadata(std::uint32_t chunk);
     void read_chunk(std::uint32_t chunk);

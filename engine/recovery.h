@@ -22,6 +22,7 @@
 
 #include "engine/blocking_io.h"
 #include "engine/engine.h"
+#include "engine/replay.h"
 #include "engine/storage.h"
 #include "engine/wal.h"
 #include "shm/error.h"
@@ -38,7 +39,7 @@ class Recovery {
     // ---- for engine/rebuild.h ----
     // Before run(): what of the log contradicts the trees, or comes behind a batch that is damaged,
     // is left out, and told. So are batches that were called durable.
-    using LeftOut = std::function<void(const std::string& what, bool costs_rows)>;
+    using LeftOut = Replay::LeftOut;
     void leave_out(LeftOut left_out) { left_out_ = std::move(left_out); }
     // Steps 1 to 3 by themselves.
     Status read_superblock(Superblock& superblock);
@@ -46,12 +47,12 @@ class Recovery {
     Status check_sizes(const Superblock& superblock);
     Status write_copies(const Superblock& chosen);
     Status apply_journal(const Superblock& superblock);
+    Status close_journal(Superblock& superblock);
 
   private:
     Status read_files(RecoveryTimes& times);
     Result<bool> is_new();
     Status format();
-    Status close_journal(Superblock& superblock);
     Status read_chunks(const Superblock& superblock, ChunkDirectory& directory);
     Status read_directory(const Superblock& superblock, ChunkDirectory& directory);
     Status load_system_tables();

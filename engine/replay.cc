@@ -98,8 +98,7 @@ Status Replay::replay_all(LogReader& reader, Engine::Recovery& found) {
 // Whether that is an error: not of a damaged log that is to be used as far as it goes.
 Status Replay::left_out(const Status& fault, const std::string& what, bool costs_rows) {
     if (fault || fault.error() != Error::kCorruption || !left_out_) return fault;
-    left_out_(fault.failure().what + ": " + what, costs_rows);
-    return {};
+    return left_out_(fault.failure().what + ": " + what, costs_rows);
 }
 
 // ---- batches ----

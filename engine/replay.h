@@ -42,8 +42,8 @@ class Replay {
     // Hears now and then what is being done.
     using Progress = std::function<void(const std::function<std::string()>& state)>;
 
-    // Hears what of a damaged log is left out.
-    using LeftOut = std::function<void(const std::string& what, bool costs_rows)>;
+    // Hears what of a damaged log is left out. A failure ends the replay: nobody agreed to that.
+    using LeftOut = std::function<Status(const std::string& what, bool costs_rows)>;
 
     // Without `left_out` a damaged log, and a record that contradicts the trees, are kCorruption;
     // with it the log ends before the damage, and the record has no effect.

@@ -91,7 +91,7 @@ Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
     Recovery recovery(storage, options);
     const Result<Engine::Recovery> found = recovery.run(start);
     // Of a recovery that ended early, reads ahead may be under way into what is about to go.
-    while (dry.in_flight() > 0) dry.poll(1'000'000);
+    drain(dry, clock, options.log);
     if (!found && found.error() != Error::kCorruption && found.error() != Error::kIoError) {
         return found.failure();
     }
