@@ -93,7 +93,8 @@ void describe(CLI::App& app, Arguments& arguments) {
         "copies, and no row is concerned; 1 and 2 as above.\n"
         "With --rebuild: 0 sound now; 3 rows are lost, and nothing was changed, or nothing can be\n"
         "done; 4 with --dry-run: something to do, and no row is lost; 1 and 2 as above.\n"
-        "With --online: as with --verify; 2 also when the deadline came first.\n"
+        "With --online: as with --verify; 2 also when the deadline came before anything was "
+        "found.\n"
         "SIGTERM and SIGINT stop it with a final checkpoint.");
 }
 

@@ -113,14 +113,17 @@ void print_rule(const BrokenRule& rule) {
     std::printf("%s: %s\n", rule.damage == Damage::kData ? "damaged" : "space", rule.what.c_str());
 }
 
+const char* verdict(const VerifyTotals& totals) {
+    if (totals.broken_data > 0) return "DAMAGED";
+    return totals.broken_space > 0 ? "sound, but for space" : "sound";
+}
+
 void print_summary(const FilesReport& report) {
     const VerifyTotals& totals = report.totals;
     std::printf("%" PRIu64 " tables, %" PRIu64 " pages, %" PRIu64 " rows; csn %" PRIu64 ", %" PRIu64
                 " batches behind the checkpoint; %s\n",
                 totals.tables, totals.pages, totals.rows, report.recovered_csn, report.batches,
-                totals.broken_data > 0    ? "DAMAGED"
-                : totals.broken_space > 0 ? "sound, but for space"
-                                          : "sound");
+                verdict(totals));
 }
 
 ExitCode exit_code_of(const VerifyTotals& totals) {
@@ -195,8 +198,7 @@ Result<RebuildReport> rebuild_in_pool(const Config& config, std::uint64_t& pool_
             [&](std::uint64_t pages) { progress.show(pages); }, is_dry ? nullptr : &agreed);
     });
     progress.clear();
-    for (const RebuildNote& note : notes) {
-        if (!is_dry) break;
+    for (const RebuildNote& note : is_dry ? notes : std::vector<RebuildNote>()) {
         std::printf("%s: %s; %s\n", word_of(note.kind), note.what.c_str(), note.outcome.c_str());
     }
     for (const BrokenRule& rule : rules) print_rule(rule);
@@ -233,7 +235,7 @@ ExitCode run_rebuild(const Config& config, RebuildChoice choice, std::uint64_t p
         std::puts(left == ExitCode::kClean
                       ? "there is nothing to rebuild"
                       : "this is not what a rebuild restores: nothing changed");
-        return left;
+        return loses ? ExitCode::kFenced : left;
     }
     if (choice.dry_run || (loses && !choice.accept_loss)) {
         std::printf("%" PRIu64 " pages would be written; nothing was changed\n", report->images);
@@ -278,17 +280,19 @@ ExitCode run_verify_online(const Config& config, OnlineChoice choice) {
     options.pause = [](std::uint64_t pause_ns) {
         std::this_thread::sleep_for(std::chrono::nanoseconds(pause_ns));
     };
+    bool damaged = false;
     const auto report = verify_online(
         **disk, clock, options,
         [&](const BrokenRule& rule) {
             progress.clear();
             print_rule(rule);
+            damaged = damaged || rule.damage == Damage::kData;
         },
         [&](std::uint64_t pages) { progress.show(pages); });
     progress.clear();
     if (!report && report.error() == Error::kTimedOut) {
         log_line(kLogError, report.failure().what);
-        return ExitCode::kEnvironment;
+        return damaged ? ExitCode::kFenced : ExitCode::kEnvironment;
     }
     if (!report) return refuse(report.failure());
     const VerifyTotals& totals = report->totals;
@@ -296,10 +300,7 @@ ExitCode run_verify_online(const Config& config, OnlineChoice choice) {
                 " rows of the checkpoint with csn %" PRIu64 "; %" PRIu64
                 " checkpoints came meanwhile; %s\n",
                 totals.tables, totals.pages, totals.rows, report->checkpoint_csn,
-                report->checkpoints,
-                totals.broken_data > 0    ? "DAMAGED"
-                : totals.broken_space > 0 ? "sound, but for space"
-                                          : "sound");
+                report->checkpoints, verdict(totals));
     return exit_code_of(totals);
 }
 

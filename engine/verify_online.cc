@@ -25,8 +25,10 @@ namespace {
 constexpr std::uint64_t kPauseNs = 10'000'000;  // while a checkpoint puts pages in their places
 // A copy of the superblock is damaged when it is so for longer than any write of it takes.
 constexpr std::uint64_t kCopyNs = BlockingIo::kDeadlineNs + 5'000'000'000;
-// A daemon that puts the pages of one checkpoint in their places for longer does nothing any more.
+// A daemon that puts the pages of one checkpoint in their places for longer does nothing any more:
+// so long at least, and half of what a checkpoint writes in a second when nothing hurries it.
 constexpr std::uint64_t kPlacingNs = 30'000'000'000;
+constexpr std::uint64_t kPlacingPerSecond = 2'048;
 
 using KeyBytes = std::vector<std::byte>;
 
@@ -60,9 +62,19 @@ class OnlineVerifier {
           sink_(sink),
           progress_(progress) {}
 
+    // The device may still write to what it has not answered for.
+    ~OnlineVerifier() {
+        if (!io_.stuck()) return;
+        page_.leak();
+        chunk_.leak();
+    }
+    OnlineVerifier(const OnlineVerifier&) = delete;
+    OnlineVerifier& operator=(const OnlineVerifier&) = delete;
+
     Result<OnlineReport> run();
 
   private:
+    Status look_at_all();
     // ---- steps ----
     Status step(const std::function<void()>& look);
     Status look_at_superblock(Superblock& superblock);
@@ -75,6 +87,7 @@ class OnlineVerifier {
     void broken(std::string what) { found_.push_back(std::move(what)); }
     void settle();
     bool read(PageId page, std::byte* to, std::string& fault);
+    std::string fault_of(PageId page, std::byte* to);
 
     // ---- chunks ----
     void check_directory();
@@ -146,6 +159,12 @@ Status OnlineVerifier::read_superblock(Superblock& superblock) {
         }
         Superblock candidate{};
         std::memcpy(&candidate, page_.data(), sizeof candidate);
+        if (superblock_of_other_version(candidate)) {
+            return {Error::kVersionMismatch, disk_.path(StoreFile::kData) + " has format version " +
+                                                 std::to_string(candidate.format_version) +
+                                                 ", this program knows " +
+                                                 std::to_string(kFormatVersion)};
+        }
         if (!superblock_valid(candidate)) continue;
         if (!any || candidate.sequence > superblock.sequence) superblock = candidate;
         any = true;
@@ -164,11 +183,15 @@ Status OnlineVerifier::await_places() {
         placing_ = superblock_.sequence;
         placing_since_ns_ = now_ns;
     }
-    if (now_ns - placing_since_ns_ > kPlacingNs) {
+    const std::uint64_t longest_ns =
+        kPlacingNs + superblock_.journal_pages * 1'000'000'000ull / kPlacingPerSecond;
+    if (now_ns - placing_since_ns_ > longest_ns) {
         return {Error::kTimedOut,
                 disk_.path(StoreFile::kData) +
-                    ": the checkpoint that is put in its places has not ended in 30 s: the daemon "
-                    "is gone or fenced; start it anew, or stop it and use --verify without "
+                    ": the checkpoint that is put in its places has not ended in " +
+                    std::to_string(longest_ns / 1'000'000'000) +
+                    " s: the daemon is gone or fenced; start it anew, or stop it and use --verify "
+                    "without "
                     "--online"};
     }
     options_.pause(kPauseNs);
@@ -227,6 +250,14 @@ bool OnlineVerifier::read(PageId page, std::byte* to, std::string& fault) {
     return there.ok();
 }
 
+// Empty: it was read, and is a sound page of the checkpoint.
+std::string OnlineVerifier::fault_of(PageId page, std::byte* to) {
+    std::string fault;
+    if (!read(page, to, fault)) return fault;
+    const char* const wrong = page_fault(to, page, uuid_, Csn{superblock_.checkpoint_csn});
+    return wrong != nullptr ? wrong : "";
+}
+
 // One that is being written may look damaged for a moment.
 Status OnlineVerifier::check_copies() {
     for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
@@ -242,8 +273,7 @@ Status OnlineVerifier::check_copies() {
                 ++report_.totals.broken_space;
                 sink_({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +
                                            std::to_string(copy) +
-                                           " is damaged; the other one is "
-                                           "good, and the next checkpoint mends it"});
+                                           " is damaged; the next checkpoint mends it"});
                 break;
             }
             options_.pause(kCopyNs / 16);
@@ -252,16 +282,28 @@ Status OnlineVerifier::check_copies() {
     return {};
 }
 
+// What was found is told, also when it does not come to the end.
 Result<OnlineReport> OnlineVerifier::run() {
-    if (Status done = step([this] { check_directory(); }); !done) return done.failure();
+    const Status looked = look_at_all();
+    for (const auto& [page, fault] : faults_) {
+        ++report_.totals.broken_data;
+        sink_({Damage::kData, "page " + std::to_string(page) + ": " + fault});
+    }
+    if (!looked) return looked.failure();
+    if (Status done = check_copies(); !done) return done.failure();
+    return report_;
+}
+
+Status OnlineVerifier::look_at_all() {
+    if (Status done = step([this] { check_directory(); }); !done) return done;
     for (std::uint32_t chunk = 0; chunk < superblock_.chunk_count; ++chunk) {
         const auto look = [this, chunk] {
             if (chunk < superblock_.chunk_count) check_chunk(chunk);
         };
-        if (Status done = step(look); !done) return done.failure();
+        if (Status done = step(look); !done) return done;
     }
     std::vector<Table> all;
-    if (Status done = step([&] { all = tables(); }); !done) return done.failure();
+    if (Status done = step([&] { all = tables(); }); !done) return done;
     for (const Table& table : all) {
         for (Place place; !place.done;) {
             Place next;
@@ -269,17 +311,12 @@ Result<OnlineReport> OnlineVerifier::run() {
                 next = place;
                 walk(table, next);
             };
-            if (Status done = step(look); !done) return done.failure();
+            if (Status done = step(look); !done) return done;
             place = next;
         }
         ++report_.totals.tables;
     }
-    for (const auto& [page, fault] : faults_) {
-        ++report_.totals.broken_data;
-        sink_({Damage::kData, "page " + std::to_string(page) + ": " + fault});
-    }
-    if (Status done = check_copies(); !done) return done.failure();
-    return report_;
+    return {};
 }
 
 // ---- chunks ----
@@ -291,12 +328,7 @@ void OnlineVerifier::check_directory() {
     bool whole = true;
     for (std::uint32_t group = 0; group < groups; ++group) {
         const PageId id = directory_page(group);
-        std::string fault;
-        if (read(id, page_.data(), fault)) {
-            const char* const wrong =
-                page_fault(page_.data(), id, uuid_, Csn{superblock_.checkpoint_csn});
-            if (wrong != nullptr) fault = wrong;
-        }
+        const std::string fault = fault_of(id, page_.data());
         if (!fault.empty()) {
             broken("chunk directory, page " + std::to_string(id.value) + ": " + fault);
             whole = false;
@@ -310,21 +342,12 @@ void OnlineVerifier::check_directory() {
 }
 
 bool OnlineVerifier::read_metadata(std::uint32_t chunk, ChunkMeta& meta) {
-    std::string fault;
     DirectoryEntry entry{};
-    const PageId above = directory_page(chunk / kDirectoryChunks);
-    const bool known =
-        read(above, page_.data(), fault) &&
-        page_fault(page_.data(), above, uuid_, Csn{superblock_.checkpoint_csn}) == nullptr;
+    const bool known = fault_of(directory_page(chunk / kDirectoryChunks), page_.data()).empty();
     std::memcpy(&entry, page_.data() + kPageHeaderBytes + sizeof entry * (chunk % kDirectoryChunks),
                 sizeof entry);
-    fault.clear();
     const PageId id = meta_page(chunk);
-    if (read(id, page_.data(), fault)) {
-        const char* const wrong =
-            page_fault(page_.data(), id, uuid_, Csn{superblock_.checkpoint_csn});
-        if (wrong != nullptr) fault = wrong;
-    }
+    std::string fault = fault_of(id, page_.data());
     const bool same = page_header(std::as_const(page_).data()).crc == entry.meta_crc;
     if (fault.empty() && known && !same) fault = "it is not the one of the last checkpoint";
     std::memcpy(&meta, page_.data() + kPageHeaderBytes, sizeof meta);
@@ -472,6 +495,13 @@ void OnlineVerifier::walk(const Table& table, Place& place) {
     place.from = high;
 }
 
+// A row of the catalog, of a table that is gone.
+bool dropped(const LeafView& rows, std::uint32_t row) {
+    const auto flags =
+        column_integer(catalog_schema(), kCatalogFlags, rows.key(row), rows.value(row));
+    return flags & kDroppedTableFlag;
+}
+
 // As the same checkpoint's catalog has it; 0: it has no such table.
 PageId OnlineVerifier::root_of(const Table& table) {
     if (table.id == kCatalogTable) return PageId{superblock_.catalog_root};
@@ -479,13 +509,10 @@ PageId OnlineVerifier::root_of(const Table& table) {
     std::array<std::byte, kKeyBytesMax> key{};
     encode_key_integer(key.data(), table.id.value, 4, false);
     AlignedBuffer copy(kPageBytes);
-    std::string fault;
     const Landing landing =
         descend(shape, PageId{superblock_.catalog_root}, key.data(), [&](PageId page) {
-            const bool sound =
-                page.value < superblock_.chunk_count * kChunkPages &&
-                read(page, copy.data(), fault) &&
-                page_fault(copy.data(), page, uuid_, Csn{superblock_.checkpoint_csn}) == nullptr;
+            const bool sound = page.value < superblock_.chunk_count * kChunkPages &&
+                               fault_of(page, copy.data()).empty();
             return sound ? std::as_const(copy).data() : nullptr;
         });
     if (landing.state != Landed::kLeaf) return {};  // told with the catalog
@@ -493,11 +520,9 @@ PageId OnlineVerifier::root_of(const Table& table) {
     const int row = rows.find(key.data());
     if (row < 0) return {};
     const auto at = static_cast<std::uint32_t>(row);
-    const auto number = [&](std::uint32_t column) {
-        return column_integer(catalog_schema(), column, rows.key(at), rows.value(at));
-    };
-    if (number(kCatalogFlags) & kDroppedTableFlag) return {};
-    return PageId{static_cast<std::uint32_t>(number(kCatalogRoot))};
+    if (dropped(rows, at)) return {};
+    return PageId{static_cast<std::uint32_t>(
+        column_integer(catalog_schema(), kCatalogRoot, rows.key(at), rows.value(at)))};
 }
 
 // The catalog's rows, without a word on what is broken in it: it is walked as the others are.
@@ -507,13 +532,10 @@ std::vector<Table> OnlineVerifier::tables() {
     const TreeShape shape(catalog_schema(), kCatalogTable);
     std::vector<PageId> pages{PageId{superblock_.catalog_root}};
     AlignedBuffer copy(kPageBytes);
-    std::string fault;
     for (std::size_t i = 0; i < pages.size() && i < superblock_.chunk_count * kChunkPages; ++i) {
         const std::byte* const bytes = copy.data();
         if (pages[i].value >= superblock_.chunk_count * kChunkPages) continue;
-        if (!read(pages[i], copy.data(), fault)) continue;
-        if (page_fault(bytes, pages[i], uuid_, Csn{superblock_.checkpoint_csn}) != nullptr)
-            continue;
+        if (!fault_of(pages[i], copy.data()).empty()) continue;
         const int level = tree_level(bytes, kCatalogTable);
         const InnerView children(bytes, shape.inner);
         for (std::uint32_t child = 0; level > 0 && child < children.count(); ++child) {
@@ -528,7 +550,7 @@ std::vector<Table> OnlineVerifier::tables() {
             if (!schema) {
                 broken("catalog: schema of table " + std::to_string(id) + ": " +
                        schema.failure().what);
-            } else if (TableId{id} != kCatalogTable) {
+            } else if (TableId{id} != kCatalogTable && !dropped(rows, row)) {
                 found.emplace_back(TableId{id}, std::move(*schema));
             }
         }

@@ -15,10 +15,10 @@
 // CRC of each of their pages is.
 //
 // Who:    one thread of any process that may read the files; it writes nothing.
-// Errors: kTimedOut at the deadline, or when one checkpoint does not end in 30 s, as where the
-// daemon
-//         is gone; kCorruption when both superblock copies stay damaged; kIoError when not even a
-//         superblock can be read.
+// Errors: kTimedOut at the deadline, or when one checkpoint takes longer to be put in its places
+//         than any does, as where the daemon is gone; kCorruption when both superblock copies stay
+//         damaged; kVersionMismatch; kIoError when not even a superblock can be read. What was
+//         found by then is told.
 #pragma once
 
 #include <cstdint>

@@ -138,6 +138,9 @@ TEST(VerifyCommand, LooksBesideTheDaemon) {
     const Finished leaf = verify(daemon, {"--online", "--rate", "1000"});
     EXPECT_EQ(leaf.status, 3) << leaf.output;
     EXPECT_TRUE(says(leaf, "damaged: table 16 (events), page 30: ")) << leaf.output;
+    const Finished cut = verify(daemon, {"--online", "--rate", "1", "--deadline", "1"});
+    EXPECT_EQ(cut.status, 3) << "it had come to the leaf by then: " << cut.output;
+    flip(daemon, 30 * 4096 + 1'000);
     EXPECT_EQ(verify(daemon, {"--online", "--rate", "1", "--deadline", "1"}).status, 2);
     EXPECT_EQ(verify(daemon, {"--online", "--rebuild"}).status, 1) << "of these one";
     EXPECT_EQ(daemon.stop(), 0);

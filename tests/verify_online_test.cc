@@ -1,5 +1,5 @@
-// The verifier beside a daemon: commits, checkpoints, evictions, growth, compaction and retention
-// go on between any two of its reads. It says nothing of a sound store, and names what is planted.
+// The verifier beside a daemon: commits, checkpoints, evictions and a compaction go on between any
+// two of its reads. It says nothing of a sound store, and names what is planted.
 #include "engine/verify_online.h"
 
 #include <gtest/gtest.h>
@@ -108,6 +108,11 @@ class VerifyOnline : public RebuildFixture {
 
 TEST_F(VerifyOnline, TakesNoWriteForDamage) {
     open(made().disk->clone(5), 20'000'000);
+    CompactionRows gone;  // whose pages the compaction fills with what lies behind them
+    put_rows(*store_, *admin_, kRowTable, 20'000, 32'000, gone);
+    for (std::uint32_t from = 20'000; from < 31'600; from += 400) {
+        ASSERT_EQ(erase_rows(*store_, *admin_, kRowTable, from, from + 400, gone), Error::kOk);
+    }
     compacts_ = true;
     const auto report = verify_beside(true);
     ASSERT_TRUE(report.ok()) << report.failure().what;
@@ -120,6 +125,10 @@ TEST_F(VerifyOnline, TakesNoWriteForDamage) {
     EXPECT_GT(report->checkpoints, 5u) << "or nothing was tested";
     EXPECT_GT(report->again, 2u) << "or none came into a step";
     EXPECT_GT(number_, 200u);
+    EXPECT_EQ(compaction_->error(), Error::kOk);
+    EXPECT_GT(compaction_->moved(), 0u);
+    EXPECT_GT(store_->pool->stats().counter[static_cast<std::size_t>(Counter::kEvictions)].load(),
+              0u);
 }
 
 TEST_F(VerifyOnline, CountsWhatIsThere) {
@@ -183,9 +192,7 @@ TEST_F(VerifyOnline, NamesEveryKindOfPage) {
 // Of a daemon that ended, or was fenced, in the midst of a checkpoint.
 TEST_F(VerifyOnline, GivesUpOnACheckpointThatNeverEnds) {
     open(made().disk->clone(5), 1ull << 60);
-    Superblock superblock{};
-    const auto bytes = store_->disk->peek(StoreFile::kData, 0, kBlockBytes);
-    std::memcpy(&superblock, bytes.data(), sizeof superblock);
+    Superblock superblock = superblock_of(*store_->disk);
     superblock.journal_pages = 3;
     superblock.sequence += 1;
     seal_superblock(superblock);
@@ -193,7 +200,7 @@ TEST_F(VerifyOnline, GivesUpOnACheckpointThatNeverEnds) {
         store_->disk->poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
     }
     int pauses = 0;
-    at_pause_ = [&] { ASSERT_LT(++pauses, 10'000) << store_->clock.wall_us(); };
+    at_pause_ = [&] { CHECK_OP(++pauses, <, 10'000); };
     deadline_ns_ = 90'000'000'000;
     const auto report = verify_beside(false);
     ASSERT_EQ(report.error(), Error::kTimedOut);
@@ -220,6 +227,53 @@ TEST_F(VerifyOnline, TakesNoWriteOfBothCopiesForDamage) {
     EXPECT_TRUE(rules_.empty()) << all();
     flip();
     EXPECT_EQ(verify_beside(false).error(), Error::kCorruption);
+}
+
+TEST_F(VerifyOnline, NamesAnotherFormatVersion) {
+    open(made().disk->clone(5), 1ull << 60);
+    Superblock superblock = superblock_of(*store_->disk);
+    superblock.format_version += 1;
+    superblock.crc = 0;
+    superblock.crc = crc32c(&superblock, sizeof superblock);
+    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+        store_->disk->poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
+    }
+    EXPECT_EQ(verify_beside(false).error(), Error::kVersionMismatch);
+}
+
+TEST_F(VerifyOnline, DoesNotCountTablesThatAreGone) {
+    open(made().disk->clone(5), 20'000'000);
+    TransactionBytes drop;
+    drop.operation(OperationKind::kDropTable, kValueTable, {}, {});
+    const std::uint64_t dropped = superblock_of(*store_->disk).checkpoint_csn;
+    ASSERT_EQ(store_->commit(*admin_, drop).error, Error::kOk);
+    const auto gone = [&] {
+        store_->clock.advance_ns(1'000'000);
+        const Superblock superblock = superblock_of(*store_->disk);
+        return superblock.checkpoint_csn > dropped && superblock.journal_pages == 0;
+    };
+    ASSERT_TRUE(store_->run_until(gone, 20'000));
+    const auto report = verify_beside(false);
+    ASSERT_TRUE(report.ok()) << report.failure().what;
+    EXPECT_TRUE(rules_.empty()) << all();
+    EXPECT_EQ(report->totals.tables, 4u);
+}
+
+// What it knows by then is told.
+TEST_F(VerifyOnline, TellsAtTheDeadlineWhatItHasFound) {
+    open(made().disk->clone(5), 1ull << 60);
+    const PageId leaf = level(kRowTable, 0)[3];
+    store_->disk->flip(StoreFile::kData, leaf.value * kPageBytes + 900);
+    int pauses = 0;
+    at_pause_ = [&] {  // after the directory and all chunks
+        if (++pauses == 1 + 2 * static_cast<int>(superblock_of(*store_->disk).chunk_count)) {
+            store_->clock.advance_ns(1ull << 62);
+        }
+    };
+    deadline_ns_ = 1ull << 61;
+    const auto report = verify_beside(false);
+    ASSERT_EQ(report.error(), Error::kTimedOut);
+    EXPECT_NE(all().find("page " + std::to_string(leaf.value)), std::string::npos) << all();
 }
 
 TEST_F(VerifyOnline, GivesUpAtTheDeadline) {
