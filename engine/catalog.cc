@@ -3,16 +3,13 @@
 #include <cstring>
 #include <string>
 
+#include "engine/catalog_row.h"
+
 namespace bidstore {
 namespace {
 
 std::span<const std::byte> bytes_of(const std::string& text) {
     return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-std::uint32_t column_u32(std::uint32_t column, const std::byte* key,
-                         std::span<const std::byte> value) {
-    return static_cast<std::uint32_t>(column_integer(catalog_schema(), column, key, value));
 }
 
 }  // namespace
@@ -26,20 +23,18 @@ Result<TreeAccess> Catalog::load() {
     Status decoded;
     const TreeAccess access = catalog().tree.visit_range(
         nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
-            const std::uint32_t id = column_u32(kCatalogTableId, key, value);
-            last_id_ = std::max(last_id_, id);
-            const PageId root{column_u32(kCatalogRoot, key, value)};
-            if (id == kCatalogTable.value || !root) return true;
-            Result<Schema> schema =
-                Schema::decode(column_bytes(catalog_schema(), kCatalogSchema, key, value));
+            const CatalogRow row(key, value);
+            last_id_ = std::max(last_id_, row.id().value);
+            if (!row.has_tree()) return true;
+            Result<Schema> schema = row.schema();
             if (!schema) {
-                decoded = {Error::kCorruption, "catalog: schema of table " + std::to_string(id) +
-                                                   ": " + schema.failure().what};
+                decoded = schema.failure();
                 return false;
             }
-            tables_[id] = std::make_unique<TableEntry>(pages_, TableId{id}, std::move(*schema),
-                                                       column_u32(kCatalogFlags, key, value), root);
-            tables_[id]->retain_us = column_integer(catalog_schema(), kCatalogRetain, key, value);
+            auto table = std::make_unique<TableEntry>(pages_, row.id(), std::move(*schema),
+                                                      row.flags(), row.root());
+            table->retain_us = row.retain_us();
+            tables_[row.id().value] = std::move(table);
             return true;
         });
     if (!decoded) return decoded.failure();

@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "engine/btree.h"
+#include "engine/catalog_row.h"
 #include "engine/extent_map.h"
 #include "engine/leaf_edit.h"
-#include "engine/page/catalog_schema.h"
 #include "engine/space.h"
 #include "shm/version_writer.h"
 
@@ -117,7 +117,7 @@ Status RebuildPlan::find_tables() {
     struct Row {
         TableId id;
         PageId root;
-        std::uint32_t flags;
+        bool dropped;
         std::uint64_t retain_us;
         Schema schema;
     };
@@ -127,26 +127,18 @@ Status RebuildPlan::find_tables() {
         if (bytes == nullptr) return {Error::kIoError, "catalog, " + page_text(leaf.page)};
         const LeafView view(bytes, catalog.tree->shape().leaf);
         for (std::uint32_t i = 0; i < view.count(); ++i) {
-            const auto number = [&](std::uint32_t column) {
-                return column_integer(catalog_schema(), column, view.key(i), view.value(i));
-            };
-            Result<Schema> schema = Schema::decode(
-                column_bytes(catalog_schema(), kCatalogSchema, view.key(i), view.value(i)));
-            const TableId id{static_cast<std::uint32_t>(number(kCatalogTableId))};
-            const PageId root{static_cast<std::uint32_t>(number(kCatalogRoot))};
-            if (!schema) {
-                return {Error::kCorruption, "catalog: schema of table " + std::to_string(id.value) +
-                                                ": " + schema.failure().what};
-            }
-            if (id == kCatalogTable || !root) continue;
-            rows.push_back({id, root, static_cast<std::uint32_t>(number(kCatalogFlags)),
-                            number(kCatalogRetain), std::move(*schema)});
+            const CatalogRow row(view.key(i), view.value(i));
+            if (!row.has_tree()) continue;
+            Result<Schema> schema = row.schema();
+            if (!schema) return schema.failure();
+            rows.push_back(
+                {row.id(), row.root(), row.dropped(), row.retain_us(), std::move(*schema)});
         }
     }
     for (const Row& row : rows) {
         Salvaged& table = salvage(row.schema, row.id, row.root);
         table.retain_us = row.retain_us;
-        table.dropped = row.flags & kDroppedTableFlag;
+        table.dropped = row.dropped;
         restore_floor(table);
     }
     return {};

@@ -91,10 +91,6 @@ void TableSalvage::walk(PageId page, int level, const KeySpan& keys) {
     }
 }
 
-std::string TableSalvage::leaf_fault(PageId page, const std::byte* bytes) const {
-    return check_tree(schema_, shape_.table, page, [&](PageId) { return bytes; }).broken;
-}
-
 bool TableSalvage::within(const KeySpan& keys, const KeyBytes& first, const KeyBytes& last) const {
     return (keys.low.empty() || compare(first, keys.low) >= 0) &&
            (keys.high.empty() || compare(last, keys.high) < 0);
@@ -102,17 +98,14 @@ bool TableSalvage::within(const KeySpan& keys, const KeyBytes& first, const KeyB
 
 void TableSalvage::take_leaf(PageId page, const std::byte* bytes, const KeySpan& keys) {
     const bool root = page == root_;
-    std::string fault = leaf_fault(page, bytes);
-    const LeafView rows(bytes, shape_.leaf);
-    if (fault.empty() && !root && rows.empty()) fault = "an empty leaf was not freed";
+    const std::string fault =
+        leaf_fault(schema_, shape_.table, page, bytes, bound(keys.low), bound(keys.high), root);
     if (!fault.empty()) return lose(page, root ? -1 : 0, keys, fault);
     if (root) floor_ = floor_of(bytes);
+    const LeafView rows(bytes, shape_.leaf);
     if (rows.empty()) return owners_.take(page);
     const KeyBytes first = key_of(rows.key(0));
     const KeyBytes last = key_of(rows.key(rows.count() - 1));
-    if (!within(keys, first, last)) {
-        return lose(page, 0, keys, "a row is outside the leaf's fences");
-    }
     if (walking_orphans_) {
         orphans_.push_back({{page, first, true, last}, survey_.fact(page).csn});
         return;
@@ -184,7 +177,8 @@ void TableSalvage::look_at_orphan(PageId page, const PageFact& fact,
     const bool proven = fact.proof == Proof::kRemembered;
     const std::byte* const bytes = survey_.page(page);
     if (bytes == nullptr) return;
-    const std::string fault = leaf_fault(page, bytes);
+    const std::string fault =
+        leaf_fault(schema_, shape_.table, page, bytes, nullptr, nullptr, true);
     if (!fault.empty()) {  // what keys it has is as little known
         for (const LostPage& gap : gaps) {
             if (proven) lose(page, 0, gap.keys, fault);

@@ -105,7 +105,6 @@ class TableSalvage {
     void look_at_orphan(PageId page, const PageFact& fact, const std::vector<LostPage>& gaps);
     const LostPage* gap_of(const std::vector<LostPage>& gaps, const KeyBytes& key) const;
     bool within(const KeySpan& keys, const KeyBytes& first, const KeyBytes& last) const;
-    std::string leaf_fault(PageId page, const std::byte* bytes) const;
     int compare(const KeyBytes& left, const KeyBytes& right) const {
         return compare_keys(left.data(), right.data(), shape_.leaf.key_bytes);
     }

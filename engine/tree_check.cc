@@ -32,6 +32,11 @@ class Checker {
         return std::move(report_);
     }
 
+    std::string run_leaf(PageId page, const std::byte* lo, const std::byte* hi, bool root) {
+        check_page(page, 0, lo, hi, root);
+        return std::move(report_.broken);
+    }
+
   private:
     bool broken(PageId page, std::string what) {
         if (report_.broken.empty()) {
@@ -190,6 +195,12 @@ bool Checker::check_times(PageId page, const LeafView& rows) {
 }
 
 }  // namespace
+
+std::string leaf_fault(const Schema& schema, TableId table, PageId page, const std::byte* bytes,
+                       const std::byte* lo, const std::byte* hi, bool root) {
+    const std::function<const std::byte*(PageId)> itself = [&](PageId) { return bytes; };
+    return Checker(schema, table, itself, nullptr, nullptr).run_leaf(page, lo, hi, root);
+}
 
 const char* inner_node_fault(const std::byte* page, const InnerLayout& layout, const std::byte* lo,
                              const std::byte* hi) {

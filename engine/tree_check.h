@@ -51,6 +51,11 @@ TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const std::function<void(PageId)>& visit = nullptr,
                       const ValueCheck& values = nullptr);
 
+// What is wrong inside a leaf whose keys are at or above lo and below hi (nullptr: no bound), in
+// words, or an empty string. Only a root may be empty.
+std::string leaf_fault(const Schema& schema, TableId table, PageId page, const std::byte* bytes,
+                       const std::byte* lo, const std::byte* hi, bool root);
+
 // What is wrong inside an inner node whose keys are at or above lo and below hi (nullptr: no
 // bound), or nullptr.
 const char* inner_node_fault(const std::byte* page, const InnerLayout& layout, const std::byte* lo,

@@ -11,6 +11,7 @@
 
 #include "engine/aligned_buffer.h"
 #include "engine/blocking_io.h"
+#include "engine/catalog_row.h"
 #include "engine/extent_map.h"
 #include "engine/format.h"
 #include "engine/page/catalog_schema.h"
@@ -103,7 +104,7 @@ class OnlineVerifier {
     void check_leaves(const Table& table, const std::byte* inner, KeyBytes low,
                       const KeyBytes& high, Place& place);
     void check_leaf(const Table& table, PageId page, const std::byte* bytes, const KeyBytes& low,
-                    const KeyBytes& high);
+                    const KeyBytes& high, bool root);
     void broken(const Table& table, PageId page, const std::string& fault);
 
     Disk& disk_;
@@ -419,19 +420,11 @@ const std::byte* OnlineVerifier::node(const Table& table, PageId page, int level
 }
 
 void OnlineVerifier::check_leaf(const Table& table, PageId page, const std::byte* bytes,
-                                const KeyBytes& low, const KeyBytes& high) {
-    const TreeReport report =
-        check_tree(table.schema, table.id, page, [&](PageId) { return bytes; });
-    if (!report.ok()) return broken(table, page, report.broken);
-    const LeafView rows(bytes, table.shape.leaf);
-    rows_ += rows.count();
-    if (rows.empty()) return;
-    const std::uint32_t key_bytes = table.shape.leaf.key_bytes;
-    const std::byte* const last = rows.key(rows.count() - 1);
-    if ((!low.empty() && compare_keys(rows.key(0), low.data(), key_bytes) < 0) ||
-        (!high.empty() && compare_keys(last, high.data(), key_bytes) >= 0)) {
-        broken(table, page, "a row is outside the leaf's fences");
-    }
+                                const KeyBytes& low, const KeyBytes& high, bool root) {
+    const std::string fault =
+        leaf_fault(table.schema, table.id, page, bytes, bound(low), bound(high), root);
+    if (!fault.empty()) return broken(table, page, fault);
+    rows_ += LeafView(bytes, table.shape.leaf).count();
 }
 
 // From `place` on; where it ends is the next place.
@@ -449,7 +442,7 @@ void OnlineVerifier::check_leaves(const Table& table, const std::byte* inner, Ke
         const KeyBytes to = at + 1 < children.count() ? key(at + 1) : high;
         const PageId leaf = children.child(at);
         const std::byte* const bytes = node(table, leaf, 0);
-        if (bytes != nullptr) check_leaf(table, leaf, bytes, low, to);
+        if (bytes != nullptr) check_leaf(table, leaf, bytes, low, to, false);
         low = to;
         ++at;
     }
@@ -468,7 +461,7 @@ void OnlineVerifier::walk(const Table& table, Place& place) {
         const std::byte* const bytes = node(table, page, level);
         if (bytes == nullptr) break;
         level = tree_level(bytes, table.shape.table);
-        if (level == 0) return check_leaf(table, page, bytes, low, high);
+        if (level == 0) return check_leaf(table, page, bytes, low, high, true);
         const std::vector<std::byte> inner(bytes, bytes + kPageBytes);
         const char* const fault =
             inner_node_fault(inner.data(), table.shape.inner, bound(low), bound(high));
@@ -495,13 +488,6 @@ void OnlineVerifier::walk(const Table& table, Place& place) {
     place.from = high;
 }
 
-// A row of the catalog, of a table that is gone.
-bool dropped(const LeafView& rows, std::uint32_t row) {
-    const auto flags =
-        column_integer(catalog_schema(), kCatalogFlags, rows.key(row), rows.value(row));
-    return flags & kDroppedTableFlag;
-}
-
 // As the same checkpoint's catalog has it; 0: it has no such table.
 PageId OnlineVerifier::root_of(const Table& table) {
     if (table.id == kCatalogTable) return PageId{superblock_.catalog_root};
@@ -520,9 +506,8 @@ PageId OnlineVerifier::root_of(const Table& table) {
     const int row = rows.find(key.data());
     if (row < 0) return {};
     const auto at = static_cast<std::uint32_t>(row);
-    if (dropped(rows, at)) return {};
-    return PageId{static_cast<std::uint32_t>(
-        column_integer(catalog_schema(), kCatalogRoot, rows.key(at), rows.value(at)))};
+    const CatalogRow found(rows.key(at), rows.value(at));
+    return found.dropped() ? PageId{} : found.root();
 }
 
 // The catalog's rows, without a word on what is broken in it: it is walked as the others are.
@@ -543,16 +528,14 @@ std::vector<Table> OnlineVerifier::tables() {
         }
         const LeafView rows(bytes, shape.leaf);
         for (std::uint32_t row = 0; level == 0 && row < rows.count(); ++row) {
-            const auto id = static_cast<std::uint32_t>(
-                column_integer(catalog_schema(), kCatalogTableId, rows.key(row), rows.value(row)));
-            Result<Schema> schema = Schema::decode(
-                column_bytes(catalog_schema(), kCatalogSchema, rows.key(row), rows.value(row)));
+            const CatalogRow of_table(rows.key(row), rows.value(row));
+            if (!of_table.has_tree() || of_table.dropped()) continue;
+            Result<Schema> schema = of_table.schema();
             if (!schema) {
-                broken("catalog: schema of table " + std::to_string(id) + ": " +
-                       schema.failure().what);
-            } else if (TableId{id} != kCatalogTable && !dropped(rows, row)) {
-                found.emplace_back(TableId{id}, std::move(*schema));
+                broken(schema.failure().what);
+                continue;
             }
+            found.emplace_back(of_table.id(), std::move(*schema));
         }
     }
     return found;

@@ -1,0 +1,15 @@
+#include "engine/catalog_row.h"
+
+#include <string>
+
+namespace bidstore {
+
+Result<Schema> CatalogRow::schema() const {
+    Result<Schema> schema =
+        Schema::decode(column_bytes(catalog_schema(), kCatalogSchema, key_, value_));
+    if (schema) return schema;
+    return {Error::kCorruption, "catalog: schema of table " + std::to_string(id().value) + ": " +
+                                    schema.failure().what};
+}
+
+}  // namespace bidstore
