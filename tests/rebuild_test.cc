@@ -172,7 +172,8 @@ TEST_F(RebuildTest, LostCatalogRootAboveLeavesCostsNothing) {
     const auto leaf_too = damaged({kCatalogRootPage, row_leaf}, store.disk.get());
     EXPECT_GE(lost_with(*leaf_too, made().rows), 3u) << rebuilt.all();
     // Rows of the catalog are gone, or may be: nobody knows what tables there were.
-    const InnerView children(root.data(), TreeShape(catalog_schema(), kCatalogTable).inner);
+    const TreeShape shape(catalog_schema(), kCatalogTable);
+    const InnerView children(root.data(), shape.inner);
     for (std::uint32_t child = 0; child < children.count(); ++child) {
         rebuilt = rebuild(*damaged({kCatalogRootPage, children.child(child)}, store.disk.get()));
         EXPECT_EQ(rebuilt.status.error(), Error::kCorruption);
