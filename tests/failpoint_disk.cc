@@ -96,12 +96,37 @@ bool FailpointDisk::is_held(DiskStep step) {
     return true;
 }
 
+// The errno that this operation fails with; 0: it does not.
+int FailpointDisk::error_of(DiskStep step) const {
+    std::ifstream fail(directory_ + "/fail");
+    std::string name;
+    int number = 0;
+    if (!(fail >> name >> number)) return 0;
+    return index_of(kDiskStepNames, name) == static_cast<std::size_t>(step) ? number : 0;
+}
+
 void FailpointDisk::submit(DiskRequest& request) {
     const DiskStep step = step_of(request);
     if (hit(step)) return submit_last(request);
+    if (const int number = error_of(step); number != 0) {
+        request.in_flight = true;
+        request.result = -number;
+        failed_.push_back(&request);
+        return;
+    }
     if (!is_held(step)) return below_->submit(request);
     request.in_flight = true;
     held_.push_back(&request);
+}
+
+int FailpointDisk::run_failed() {
+    int run = 0;
+    for (DiskRequest* request : std::exchange(failed_, {})) {
+        request->in_flight = false;
+        ++run;
+        if (request->completed) request->completed(*request, request->context);
+    }
+    return run;
 }
 
 void FailpointDisk::submit_last(DiskRequest& request) {
@@ -133,6 +158,7 @@ void FailpointDisk::on_last(DiskRequest& request) {
 
 int FailpointDisk::poll(std::uint64_t timeout_ns) {
     if (last_round_) die();
+    if (!failed_.empty()) return run_failed();
     if (held_.empty()) return below_->poll(timeout_ns);
     if (!std::filesystem::exists(directory_ + "/hold")) {
         for (DiskRequest* request : std::exchange(held_, {})) {

@@ -1,15 +1,17 @@
-// A disk that ends its process at one of its operations, or holds operations back: every operation
-// of the engine on its files is a failpoint, without a line for it in the engine.
+// A disk that ends its process at one of its operations, fails, or holds operations back: every
+// operation of the engine on its files is a failpoint, without a line for it in the engine.
 //
-// Two files in the directory of the daemon say what happens:
+// Three files in the directory of the daemon say what happens:
 //
 //   failpoint   read at the start: "log-write 7 half" ends the process, by SIGKILL, half through
 //               its seventh write to the log. Recovery's operations count as well.
+//   fail        as long as it is there, operations of the kind that it names fail, with nothing of
+//               them done: "log-write 5" is errno 5. Not changes of a file's size (kResize).
 //   hold        as long as it is there, operations of the kind that it names are not begun; the
 //               first that waits makes the file "held".
 //
 // Who:    as Disk; the one below is used by nobody else.
-// Errors: those of the disk below.
+// Errors: those of the disk below, and those that "fail" asks for.
 #pragma once
 
 #include <array>
@@ -72,7 +74,7 @@ class FailpointDisk final : public Disk {
     void submit(DiskRequest& request) override;
     int poll(std::uint64_t timeout_ns) override;
     std::uint32_t in_flight() const override {
-        return below_->in_flight() + static_cast<std::uint32_t>(held_.size());
+        return below_->in_flight() + static_cast<std::uint32_t>(held_.size() + failed_.size());
     }
     void set_wake_descriptor(int descriptor) override { below_->set_wake_descriptor(descriptor); }
     Result<std::uint64_t> size_bytes(StoreFile file) override { return below_->size_bytes(file); }
@@ -90,6 +92,8 @@ class FailpointDisk final : public Disk {
   private:
     bool hit(DiskStep step);
     bool is_held(DiskStep step);
+    int error_of(DiskStep step) const;
+    int run_failed();
     void submit_last(DiskRequest& request);
     void on_last(DiskRequest& request);
 
@@ -98,6 +102,7 @@ class FailpointDisk final : public Disk {
     Failpoint failpoint_;
     std::array<std::uint64_t, kDiskStepNames.size()> counted_{};
     std::vector<DiskRequest*> held_;
+    std::vector<DiskRequest*> failed_;  // for the next poll() to tell
 
     // The request at the failpoint, with the completion that it came with; or its half.
     DiskRequest half_;

@@ -1,5 +1,5 @@
-// The disk that ends its process: what it leaves of the operation, and what the process knew by
-// then. That it keeps the contract of a disk otherwise is in disk_test.cc.
+// The disk that ends its process, or fails: what it leaves of the operation, and what the process
+// knew by then. That it keeps the contract of a disk otherwise is in disk_test.cc.
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -10,6 +10,8 @@
 #include <fstream>
 
 #include "engine/aligned_buffer.h"
+#include "engine/blocking_io.h"
+#include "engine/clock.h"
 #include "engine/file_set.h"
 #include "engine/thread_disk.h"
 #include "tests/failpoint_disk.h"
@@ -121,6 +123,23 @@ TEST_F(FailpointDiskTest, OtherStepsAreNotCounted) {
     Process process = Process::fork([this] { return write_on(5); });
     EXPECT_EQ(process.wait(), 0);
     EXPECT_EQ(shared_->completed, 5);
+}
+
+TEST_F(FailpointDiskTest, WhatIsToFailDoesNothingUntilTheDeviceIsWell) {
+    const std::unique_ptr<Disk> disk = open();
+    ASSERT_TRUE(disk->resize(StoreFile::kLog, kBytes).ok());
+    HostClock clock;
+    BlockingIo io(*disk, clock);
+    AlignedBuffer ones(kBytes);
+    std::memset(ones.data(), 1, kBytes);
+    write_line("fail", "log-write 5");
+    const Status failed = io.write(StoreFile::kLog, 0, ones.data(), kBytes, true);
+    EXPECT_NE(failed.failure().what.find("errno 5"), std::string::npos) << failed.failure().what;
+    EXPECT_EQ(pages_written(), 0);
+    EXPECT_TRUE(io.sync(StoreFile::kLog).ok());
+    std::filesystem::remove(directory_.file("fail"));
+    EXPECT_TRUE(io.write(StoreFile::kLog, 0, ones.data(), kBytes, true).ok());
+    EXPECT_EQ(pages_written(), 4);
 }
 
 TEST_F(FailpointDiskTest, WhatIsHeldIsDoneWhenItIsLetGo) {

@@ -1,0 +1,272 @@
+// Whole daemons on a device that fails: by the kernel's own error (a limit on the size of files),
+// and by a disk that fails at the operations of one kind (FailpointDisk). A daemon whose log or
+// checkpoint failed answers nothing more, says file, offset and errno, and exits with 3. One that
+// could not read a page goes on. When the device is well it starts, with all that was acknowledged,
+// and what was under way is decided once. In the simulation: failing_disk_test.cc.
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "daemon/service.h"
+#include "tests/real_store.h"
+
+namespace bidstore {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kWriters = 2;
+constexpr std::uint64_t kInFlight = 4;
+constexpr std::uint64_t kSums = 1'000'000;  // ids of the writers' counters begin there
+
+// Writes on, in two threads of one client, through the end of a daemon and the start of the next.
+class Writers {
+  public:
+    explicit Writers(const RealDaemon& daemon) : store_(attach(daemon, Rights::kWriter)) {
+        for (std::uint64_t writer = 0; writer < kWriters; ++writer) {
+            threads_.emplace_back([this, writer] { write_on(writer); });
+        }
+    }
+    ~Writers() { end(); }
+    void end() {
+        stop_ = true;
+        for (std::thread& thread : threads_) thread.join();
+        threads_.clear();
+    }
+    std::uint64_t acknowledged() const { return acknowledged_[0] + acknowledged_[1]; }
+    std::uint64_t acknowledged(std::uint64_t writer) const { return acknowledged_[writer]; }
+
+  private:
+    void write_on(std::uint64_t writer) {
+        const auto table = need(store_.open<Counted>(soon()));
+        std::vector<Pending> flying;
+        for (std::uint64_t number = 0; !stop_; ++number) {
+            Transaction write;
+            const std::uint64_t id = number * kWriters + writer;
+            write.insert(table, {.id = id, .amount = 1, .round = writer});
+            write.add<&Counted::amount>(table, table.key(kSums + writer), 1, {.create = true});
+            flying.push_back(need(store_.submit(write, soon())));
+            if (flying.size() < kInFlight) continue;
+            for (Pending& each : flying) {
+                if (!is_acknowledged(each.wait(soon()))) return;
+                ++acknowledged_[writer];
+            }
+            flying.clear();
+        }
+        for (Pending& each : flying) {
+            if (is_acknowledged(each.wait(soon()))) ++acknowledged_[writer];
+        }
+    }
+    static bool is_acknowledged(const Result<Committed>& result) {
+        EXPECT_TRUE(is_ok(result));
+        return result.ok();
+    }
+
+    Store store_;
+    std::array<std::atomic<std::uint64_t>, kWriters> acknowledged_{};
+    std::atomic<bool> stop_{false};
+    std::vector<std::thread> threads_;
+};
+
+class FailingDaemon : public testing::Test {
+  protected:
+    FailingDaemon() {
+        for (const char* setting : {"pool_bytes=16MiB", "log_segment_bytes=1MiB",
+                                    "log_segment_count=12", "checkpoint_interval=1h"}) {
+            daemon_.set(setting);
+        }
+    }
+    void TearDown() override {
+        if (HasFailure()) std::printf("the daemon says:\n%s\n", daemon_.log().c_str());
+    }
+    void begin() {
+        if (!daemon_.start()) throw std::runtime_error("no daemon");
+        Store store = attach(daemon_);
+        make_table<Counted>(store);
+    }
+    void begin_with_failpoints() {
+        daemon_.run_as("failpoint_daemon");
+        begin();
+    }
+    void fail(const std::string& step) const {
+        std::ofstream(daemon_.directory() + "/fail") << step << " 5\n";
+    }
+    void heal() const { std::filesystem::remove(daemon_.directory() + "/fail"); }
+
+    // Of the last life, which ended.
+    void expect_said(const std::string& file, const std::string& operation, int number) {
+        std::string words = operation + " " + daemon_.data_directory() + "/" + file;
+        if (operation != "syncing") words += " at offset ";
+        const std::string log = daemon_.log();
+        const std::size_t at = log.find(words);
+        ASSERT_NE(at, std::string::npos) << "no \"" << words << "\"";
+        const std::string line = log.substr(at, log.find('\n', at) - at);
+        EXPECT_NE(line.find("(errno " + std::to_string(number) + ")"), std::string::npos) << line;
+    }
+    // What a writer counted, what is there, and what it was told are one.
+    void expect_every_write_once(const Writers& writers) {
+        Store store = attach(daemon_, Rights::kReader);
+        const auto table = need(store.open<Counted>(soon()));
+        const auto rows = all_rows(store, table, 0, kSums);
+        std::array<std::uint64_t, kWriters> found{};
+        for (const Counted& row : rows) ++found[row.id % kWriters];
+        for (std::uint64_t writer = 0; writer < kWriters; ++writer) {
+            const auto sum = all_rows(store, table, kSums + writer, kSums + writer + 1);
+            ASSERT_EQ(sum.size(), 1u);
+            EXPECT_EQ(sum[0].amount, static_cast<std::int64_t>(found[writer]));
+            EXPECT_EQ(writers.acknowledged(writer), found[writer]);
+        }
+    }
+    void expect_sound_files() {
+        EXPECT_EQ(daemon_.stop(), 0);
+        std::vector<std::string> command = daemon_.command();
+        command[0] = BIDSTORE_BINARY_DIR "/bidstored";
+        command.push_back("--verify");
+        const Finished verified = run_to_end(command);
+        EXPECT_EQ(verified.status, 0) << verified.output;
+    }
+
+    RealDaemon daemon_;
+};
+
+constexpr int kFenced = static_cast<int>(ExitCode::kFenced);
+constexpr int kEnvironment = static_cast<int>(ExitCode::kEnvironment);
+
+class RefusedLogWrite : public FailingDaemon, public testing::WithParamInterface<const char*> {};
+
+// The limit may fall into a write: the kernel takes what is before it, and refuses the rest.
+TEST_P(RefusedLogWrite, FencesTheDaemonAndIsDecidedOnce) {
+    daemon_.set(std::string("disk=") + GetParam());
+    begin();
+    Store other = attach(daemon_, Rights::kWriter);
+    Reader reader = need(other.reader());
+    const auto table = need(other.open<Counted>(soon()));
+    Writers writers(daemon_);
+    ASSERT_TRUE(eventually([&] { return writers.acknowledged() > 0; }));
+    const rlimit small{100 * kPageBytes, 100 * kPageBytes};
+    ASSERT_EQ(::prlimit(daemon_.pid(), RLIMIT_FSIZE, &small, nullptr), 0);
+    EXPECT_EQ(daemon_.wait(kPatience), kFenced);
+    expect_said("log", "writing", EFBIG);
+    EXPECT_TRUE(daemon_.logged("fenced: the log failed with csn"));
+
+    // Nobody waits longer than he said, and each is told what he may believe.
+    Transaction write;
+    write.add<&Counted::amount>(table, table.key(kSums), 0, {.create = true});
+    const auto unknown = other.commit(write, in(100ms));
+    EXPECT_TRUE(unknown.error() == Error::kTimedOut || unknown.error() == Error::kDisconnected)
+        << error_name(unknown.error());
+    EXPECT_EQ(reader.snapshot(in(100ms)).error(), Error::kDisconnected);
+
+    const std::uint64_t before = writers.acknowledged();
+    ASSERT_TRUE(daemon_.start());
+    EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    writers.end();
+    expect_every_write_once(writers);
+    expect_sound_files();
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RefusedLogWrite, testing::Values("auto", "threads"),
+                         [](const auto& disk) { return std::string(disk.param); });
+
+struct Step {
+    const char* name;  // as FailpointDisk calls it
+    const char* file;
+    const char* operation;  // as the daemon calls it
+};
+
+// One life for each: the device fails under load, the daemon ends, the device is well again.
+TEST_F(FailingDaemon, WritesOfEachKindFenceItAndAreDoneByTheNextLife) {
+    daemon_.set("checkpoint_interval=20ms");
+    begin_with_failpoints();
+    Writers writers(daemon_);
+    for (const Step& step : {Step{"log-write", "log", "writing"},
+                             {"page-write", "data", "writing"},
+                             {"journal-write", "journal", "writing"},
+                             {"superblock", "data", "writing"},
+                             {"data-sync", "data", "syncing"}}) {
+        SCOPED_TRACE(step.name);
+        const std::uint64_t before = writers.acknowledged();
+        ASSERT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+        fail(step.name);
+        EXPECT_EQ(daemon_.wait(kPatience), kFenced);
+        expect_said(step.file, step.operation, EIO);
+        EXPECT_TRUE(daemon_.logged("fenced: "));
+        heal();
+        ASSERT_TRUE(daemon_.start());
+    }
+    const std::uint64_t before = writers.acknowledged();
+    EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    writers.end();
+    expect_every_write_once(writers);
+    expect_sound_files();
+}
+
+// Pages of events come from the file after a start, and the first read of one is a miss.
+TEST_F(FailingDaemon, ThatCannotReadAPageSaysSoAndGoesOn) {
+    begin_with_failpoints();
+    {
+        Store store = attach(daemon_);
+        const auto events = make_table<Event>(store);
+        Transaction rows;
+        const std::string text(1'000, 'x');
+        for (std::uint32_t i = 0; i < 200; ++i) {
+            rows.put(events, {.time = i, .source = i, .kind = 1, .text = text});
+        }
+        need(store.commit(rows, soon()));
+    }
+    EXPECT_EQ(daemon_.stop(), 0);
+    ASSERT_TRUE(daemon_.start());
+    Store store = attach(daemon_);
+    Reader reader = need(store.reader());
+    const auto events = need(store.open<Event>(soon()));
+    Writers writers(daemon_);  // theirs are in the pool
+    ASSERT_TRUE(eventually([&] { return writers.acknowledged() > 0; }));
+    fail("page-read");
+    const auto unread = events.get(reader, soon(), 199u, 199u);
+    EXPECT_EQ(unread.error(), Error::kIoError) << error_name(unread.error());
+    EXPECT_NE(unread.failure().what.find("table events: page "), std::string::npos)
+        << unread.failure().what;
+    expect_said("data", "reading", EIO);
+    // Others do not notice.
+    const std::uint64_t before = writers.acknowledged();
+    EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    writers.end();
+    expect_every_write_once(writers);
+    EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
+    heal();
+    EXPECT_TRUE(eventually([&] { return events.get(reader, soon(), 199u, 199u).ok(); }));
+    EXPECT_EQ(all_rows(store, events).size(), 200u);
+    expect_sound_files();
+}
+
+TEST_F(FailingDaemon, DoesNotStartFromADeviceThatFailsAndDoesFromOneThatIsWell) {
+    begin_with_failpoints();
+    {
+        Writers writers(daemon_);
+        EXPECT_TRUE(eventually([&] { return writers.acknowledged() > 20; }));
+        daemon_.kill();
+        for (const Step& step : {Step{"page-read", "data", "reading"},
+                                 {"log-read", "log", "reading"},
+                                 {"superblock", "data", "writing"}}) {
+            SCOPED_TRACE(step.name);
+            fail(step.name);
+            EXPECT_EQ(daemon_.start_and_fail(), kEnvironment);
+            expect_said(step.file, step.operation, EIO);
+        }
+        heal();
+        ASSERT_TRUE(daemon_.start());
+        const std::uint64_t before = writers.acknowledged();
+        EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+        writers.end();
+        expect_every_write_once(writers);
+    }
+    expect_sound_files();
+}
+
+}  // namespace
+}  // namespace bidstore
