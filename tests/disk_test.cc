@@ -1,9 +1,10 @@
-// The contract of the disk seam, held against every disk there is, and what is true of the real
-// ones.
+// The contract of the disk seam, held against every disk there is, also where the kernel transfers
+// less than asked; and what is true of the real ones.
 #include "engine/disk.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -26,117 +27,10 @@
 #include "engine/request_queue.h"
 #include "engine/thread_disk.h"
 #include "engine/uring_disk.h"
-#include "tests/failpoint_disk.h"
-#include "tests/processes.h"
-#include "tests/sim_disk.h"
+#include "tests/disk_fixture.h"
 
 namespace bidstore {
 namespace {
-
-constexpr std::uint64_t kSecondNs = 1'000'000'000;
-
-struct Request : DiskRequest {
-    int completions = 0;
-    std::function<void()> then;
-
-    Request(Kind what, StoreFile where, std::uint64_t offset, std::byte* bytes,
-            std::uint32_t length) {
-        kind = what;
-        file = where;
-        offset_bytes = offset;
-        buffer = bytes;
-        length_bytes = length;
-        context = this;
-        completed = [](DiskRequest& request, void* self_context) {
-            Request& self = *static_cast<Request*>(self_context);
-            EXPECT_EQ(&self, &request);
-            EXPECT_FALSE(request.in_flight);
-            ++self.completions;
-            if (self.then) self.then();
-        };
-    }
-};
-
-void fill(AlignedBuffer& buffer, unsigned seed) {
-    for (std::size_t i = 0; i < buffer.size_bytes(); ++i) {
-        buffer.data()[i] = static_cast<std::byte>(seed + i * 7 + i / 4096);
-    }
-}
-
-bool same(const AlignedBuffer& left, const AlignedBuffer& right) {
-    return std::memcmp(left.data(), right.data(), left.size_bytes()) == 0;
-}
-
-enum class Half { kUring, kUringBuffered, kThreads, kSimulated, kFailpoint };
-
-std::string half_name(const testing::TestParamInfo<Half>& half) {
-    switch (half.param) {
-        case Half::kUring:
-            return "Uring";
-        case Half::kUringBuffered:
-            return "UringBuffered";
-        case Half::kThreads:
-            return "Threads";
-        case Half::kSimulated:
-            return "Simulated";
-        case Half::kFailpoint:
-            return "Failpoint";
-    }
-    return "";
-}
-
-class DiskContract : public testing::TestWithParam<Half> {
-  protected:
-    void SetUp() override {
-        const bool uring = GetParam() == Half::kUring || GetParam() == Half::kUringBuffered;
-        if (uring) {
-            if (const Status usable = UringDisk::probe(); !usable) {
-                GTEST_SKIP() << usable.failure().what;
-            }
-        }
-        disk_ = open();
-    }
-
-    std::unique_ptr<Disk> open() {
-        if (GetParam() == Half::kSimulated) {
-            SimDiskOptions options;
-            options.clock = &sim_clock_;
-            return std::make_unique<SimDisk>(options);
-        }
-        FileSet::Options options;
-        options.direct = GetParam() != Half::kUringBuffered;
-        Result<FileSet> files = FileSet::open(directory_.path(), options);
-        CHECK(files.ok());
-        const bool threads = GetParam() == Half::kThreads || GetParam() == Half::kFailpoint;
-        Result<std::unique_ptr<Disk>> disk =
-            threads ? ThreadDisk::open(std::move(*files)) : UringDisk::open(std::move(*files), 16);
-        CHECK(disk.ok());
-        if (GetParam() == Half::kFailpoint) {
-            return std::make_unique<FailpointDisk>(std::move(*disk), directory_.path());
-        }
-        return std::move(*disk);
-    }
-
-    // Polls until the request is done; a hang is the test's timeout.
-    std::int64_t finish(Request& request) {
-        while (request.in_flight) disk_->poll(kSecondNs);
-        EXPECT_EQ(request.completions, 1);
-        return request.result;
-    }
-    std::int64_t run(Request& request) {
-        request.completions = 0;
-        disk_->submit(request);
-        return finish(request);
-    }
-    void grow(StoreFile file, std::uint64_t bytes) {
-        const Status grown = disk_->resize(file, bytes);
-        ASSERT_TRUE(grown.ok()) << grown.failure().what;
-    }
-
-    WorkDirectory directory_;
-    SimClock sim_clock_;
-    std::unique_ptr<Disk> disk_;
-};
 
 using Kind = DiskRequest::Kind;
 
@@ -450,9 +344,89 @@ TEST_P(DiskContract, WakeDescriptorEndsTheSleepAsLongAsItIsReadable) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DiskContract,
-                         testing::Values(Half::kUring, Half::kUringBuffered, Half::kThreads,
-                                         Half::kSimulated, Half::kFailpoint),
+                         testing::Values(Half::kUring, Half::kUringBuffered, Half::kUringShort,
+                                         Half::kThreads, Half::kThreadsShort, Half::kSimulated,
+                                         Half::kFailpoint),
                          half_name);
+
+// ---- transfers that the kernel makes shorter
+
+class ShortTransfer : public DiskContract {};
+
+INSTANTIATE_TEST_SUITE_P(All, ShortTransfer,
+                         testing::Values(Half::kUringShort, Half::kThreadsShort), half_name);
+
+TEST_P(ShortTransfer, IsGoneOnWithUntilAllOfItIsDone) {
+    constexpr std::uint32_t kCount = 40;
+    constexpr std::uint32_t kPages = 16;
+    grow(StoreFile::kLog, kCount * kPages * kPageBytes);
+    AlignedBuffer out(kCount * kPages * kPageBytes);
+    AlignedBuffer in(kCount * kPages * kPageBytes);
+    fill(out, 19);
+    if (GetParam() == Half::kUringShort) {
+        static_cast<void>(disk_->register_memory(in.data(), in.size_bytes()));
+    }
+    const std::uint64_t before = ShortTransfers::made();
+    for (const Kind kind : {Kind::kWrite, Kind::kRead}) {
+        AlignedBuffer& buffer = kind == Kind::kWrite ? out : in;
+        std::deque<Request> requests;
+        for (std::uint32_t i = 0; i < kCount; ++i) {
+            const std::uint64_t at = i * kPages * kPageBytes;
+            requests.emplace_back(kind, StoreFile::kLog, at, buffer.data() + at,
+                                  kPages * kPageBytes);
+            requests.back().durable = i % 4 == 0;
+            disk_->submit(requests.back());
+        }
+        while (disk_->in_flight() > 0) disk_->poll(kSecondNs);
+        for (const Request& request : requests) {
+            EXPECT_EQ(request.result, kPages * kPageBytes);
+            EXPECT_EQ(request.completions, 1);
+        }
+    }
+    EXPECT_GT(ShortTransfers::made(), before + 2 * kCount);
+    EXPECT_TRUE(same(out, in));
+    disk_.reset();
+    const std::string log = read_whole_file(directory_.file("log"));
+    EXPECT_EQ(std::memcmp(log.data(), out.data(), out.size_bytes()), 0);
+}
+
+// A limit within the write: the kernel itself writes what is before it, and refuses the rest.
+TEST_P(ShortTransfer, ThatCannotGoOnIsAFailureOfTheWhole) {
+    grow(StoreFile::kLog, 16 * kPageBytes);
+    AlignedBuffer out(16 * kPageBytes);
+    fill(out, 23);
+    ShortTransfers::set_unit(0);
+    disk_.reset();
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        const rlimit limit{5 * kPageBytes, 5 * kPageBytes};
+        const bool limited = ::setrlimit(RLIMIT_FSIZE, &limit) == 0;
+        if (!limited || ::signal(SIGXFSZ, SIG_IGN) == SIG_ERR) ::_exit(1);
+        disk_ = open();
+        Request write(Kind::kWrite, StoreFile::kLog, 0, out.data(), 16 * kPageBytes);
+        ::_exit(run(write) == -EFBIG ? 0 : 2);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    const std::string log = read_whole_file(directory_.file("log"));
+    EXPECT_EQ(std::memcmp(log.data(), out.data(), 5 * kPageBytes), 0);
+    EXPECT_EQ(log.substr(5 * kPageBytes), std::string(11 * kPageBytes, '\0'));
+}
+
+// A file that something else made shorter, within a page: direct reads cannot go on from there.
+TEST_P(ShortTransfer, AtAnEndWithinAPageSaysThatTheFileEnds) {
+    grow(StoreFile::kData, 8 * kPageBytes);
+    AlignedBuffer in(4 * kPageBytes);
+    for (const std::uint64_t within : {100u, 512u, 4'000u}) {
+        ASSERT_EQ(::truncate(directory_.file("data").c_str(),
+                             static_cast<off_t>(2 * kPageBytes + within)),
+                  0);
+        Request across(Kind::kRead, StoreFile::kData, 0, in.data(), 4 * kPageBytes);
+        EXPECT_EQ(run(across), -ENODATA) << within;
+    }
+}
 
 // ---- the real disks alone
 
