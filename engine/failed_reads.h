@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <unordered_map>
 
 #include "shm/base.h"
@@ -24,9 +25,10 @@ class FailedReads {
 
     bool empty() const { return pages_.empty(); }
 
-    // `crc`: what the page should have; one that was written since is another one. True: the
-    // failure is news to the operator.
-    bool remember(PageId page, std::uint32_t crc, Error error, std::uint64_t now_ns) {
+    // `crc`: what the page should have; one that was written since is another one. `what` names
+    // file, offset and reason. True: the failure is news to the operator.
+    bool remember(PageId page, std::uint32_t crc, Error error, const std::string& what,
+                  std::uint64_t now_ns) {
         if (pages_.size() >= kMost && !pages_.contains(page.value)) {
             std::erase_if(pages_, [&](const auto& each) {
                 return now_ns - each.second.told_ns >= kToldAgainNs;
@@ -37,6 +39,7 @@ class FailedReads {
         Failed& failed = found->second;
         failed.crc = crc;
         failed.error = error;
+        failed.what = what;
         failed.since_ns = now_ns;
         if (!first && now_ns - failed.told_ns < kToldAgainNs) return false;
         failed.told_ns = now_ns;
@@ -48,11 +51,14 @@ class FailedReads {
         if (found == pages_.end() || found->second.crc != crc) return Error::kOk;
         return now_ns - found->second.since_ns < kRememberedNs ? found->second.error : Error::kOk;
     }
+    // Of a page that has an error.
+    const std::string& what_of(PageId page) const { return pages_.at(page.value).what; }
 
   private:
     struct Failed {
         std::uint32_t crc = 0;
         Error error = Error::kOk;
+        std::string what;
         std::uint64_t since_ns = 0;
         std::uint64_t told_ns = 0;
     };

@@ -180,7 +180,7 @@ void PageLoader::on_read(Load& load) {
         pool_.loaded(load.frame);
     } else {
         pool_.load_failed(load.frame);
-        news = failed_.remember(page, space_.known_crc(page), error, last_read_ns_);
+        news = failed_.remember(page, space_.known_crc(page), error, message, last_read_ns_);
     }
     idle_loads_.push_back(&load);
     --loading_;

@@ -40,6 +40,8 @@ class PageLoader {
     // kOk: the page is in the pool. kBusy: it is on its way, done() will tell. Else: it cannot be
     // had, now or for some time. The engine may ask again as long as it waits.
     Error want(PageId page, std::uint64_t client_id = kEngine);
+    // Why, of a page that want() just answered kIoError or kCorruption for: file, offset, reason.
+    const std::string& failure_of(PageId page) const { return failed_.what_of(page); }
     // The client is gone: what it alone waits for is not read any more, unless it is already.
     void forget(std::uint64_t client_id);
     // Starts what waits for a frame, as long as more than `reserve` are free. True if it did.

@@ -54,8 +54,7 @@ Status Storage::bring_in(PageId page) {
     const Error wanted = loader.want(page);
     if (wanted == Error::kOk) return {};
     if (wanted == Error::kIoError || wanted == Error::kCorruption) {
-        return {wanted, "page " + std::to_string(page.value) + " of " +
-                            disk.path(StoreFile::kData) + " could not be read a moment ago"};
+        return {wanted, loader.failure_of(page) + " (a moment ago)"};
     }
     if (wanted != Error::kBusy) {
         return {Error::kCorruption,

@@ -45,6 +45,7 @@ enum class SimCount : std::uint8_t {
     kRecoveryCrashes,
     kReplayCheckpoints,  // of these
     kRefusedStarts,
+    kFailedStarts,
     // ---- disk ----
     kWritesFailed,
     kReadsFailed,
@@ -53,6 +54,7 @@ enum class SimCount : std::uint8_t {
     kWritesLost,
     kWritesMisdirected,
     kSlowDisks,
+    kPartsTransferred,
     // ---- the engine's own ----
     kCheckpoints,
     kJournalPages,
@@ -99,6 +101,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "crashes of recoveries",
     "recoveries with a checkpoint in between, before they crashed",
     "starts refused for damage",
+    "starts that a failing device ended",
     "writes and syncs failed",
     "reads failed",
     "full disks",
@@ -106,6 +109,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "writes lost",
     "writes misdirected",
     "slow disks",
+    "short transfers",
     "checkpoints",
     "pages through the journal",
     "pages evicted",

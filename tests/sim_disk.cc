@@ -163,12 +163,13 @@ int SimDisk::poll(std::uint64_t timeout_ns) {
         if (least == 0 && slowness_ > 1 && random(slowness_) != 0) count = 0;
         if (count > 0) count = least + random(count + 1 - least);
     }
+    int completed = 0;
     for (std::size_t i = 0; i < count; ++i) {
         const std::size_t any = options_.reorder ? random(flights_.size()) : 0;
-        deliver(newest_first_ ? flights_.size() - 1 : any);
+        completed += deliver(newest_first_ ? flights_.size() - 1 : any);
     }
     polling_ = false;
-    return static_cast<int>(count);
+    return completed;
 }
 
 int SimDisk::poll_served(std::uint64_t timeout_ns) {
@@ -180,17 +181,18 @@ int SimDisk::poll_served(std::uint64_t timeout_ns) {
     polling_ = true;
     int count = 0;
     // A completion may submit: what comes then has its turn later.
-    for (; !flights_.empty(); ++count) {
-        if (flights_.front().done_ns > served_by_->monotonic_ns()) break;
-        deliver(0);
+    while (!flights_.empty() && flights_.front().done_ns <= served_by_->monotonic_ns()) {
+        count += deliver(0);
     }
     polling_ = false;
     return count;
 }
 
-void SimDisk::deliver(std::size_t index) {
+// False: a part of it was done, and it goes on.
+bool SimDisk::deliver(std::size_t index) {
     const bool alive = step(SimStep::kComplete);
     const auto at = flights_.begin() + static_cast<std::ptrdiff_t>(index);
+    if (alive && transfer_part(*at)) return false;
     Flight flight = std::move(*at);
     flights_.erase(at);
     if (const auto failure = failures_.find(step_); alive && failure != failures_.end()) {
@@ -200,13 +202,46 @@ void SimDisk::deliver(std::size_t index) {
     request.result = alive ? effect(flight) : -EIO;
     request.in_flight = false;
     request.completed(request, request.context);
+    return true;
 }
 
 // ---- effects
 
+// Does some of a transfer that nothing keeps from ending; the rest stays in flight.
+bool SimDisk::transfer_part(Flight& flight) {
+    const DiskRequest& request = *flight.request;
+    const bool reads = request.kind == DiskRequest::Kind::kRead;
+    if (parts_one_in_ == 0 || (!reads && request.kind != DiskRequest::Kind::kWrite)) return false;
+    const std::uint64_t left = request.length_bytes / kSectorBytes - flight.done_sectors;
+    if (left < 2 || random(parts_one_in_) != 0) return false;
+    if (flight.error_number != 0 || flight.lost || failures_.contains(step_)) return false;
+    if (reads ? read(flight) < 0 : writes_into_a_hole(flight)) return false;
+    const std::uint64_t sectors = 1 + random(left - 1);
+    if (reads) {
+        read_sectors(flight, sectors);
+    } else {
+        check_untouched(flight);
+        const auto end = flight.values.begin() + static_cast<std::ptrdiff_t>(sectors);
+        Flight part = flight;
+        part.values.assign(flight.values.begin(), end);
+        apply_write(part, request.durable);
+        flight.values.erase(flight.values.begin(), end);
+    }
+    flight.first_sector += sectors;
+    flight.done_sectors += sectors;
+    ++parts_;
+    return true;
+}
+
 std::int64_t SimDisk::effect(Flight& flight) {
     const DiskRequest& request = *flight.request;
-    if (request.kind == DiskRequest::Kind::kRead) return read(flight);
+    if (request.kind == DiskRequest::Kind::kRead) {
+        const std::int64_t result = read(flight);
+        if (result > 0) {
+            read_sectors(flight, request.length_bytes / kSectorBytes - flight.done_sectors);
+        }
+        return result;
+    }
     if (request.kind == DiskRequest::Kind::kSync) {
         if (flight.error_number != 0) return -flight.error_number;
         apply_sync(flight);
@@ -308,7 +343,8 @@ void SimDisk::lose_unsynced_growth(SimDisk& next) const {
     }
 }
 
-std::int64_t SimDisk::read(const Flight& flight) {
+// How a read ends.
+std::int64_t SimDisk::read(const Flight& flight) const {
     const DiskRequest& request = *flight.request;
     if (flight.error_number != 0) return -flight.error_number;
     const std::uint64_t begin = request.offset_bytes;
@@ -319,14 +355,21 @@ std::int64_t SimDisk::read(const Flight& flight) {
         }
     }
     if (end > file_of(request.file).size_bytes) return -ENODATA;
-    const std::vector<std::byte> bytes = peek(request.file, begin, request.length_bytes);
-    std::memcpy(request.buffer, bytes.data(), bytes.size());
     return request.length_bytes;
+}
+
+void SimDisk::read_sectors(const Flight& flight, std::uint64_t sectors) const {
+    const DiskRequest& request = *flight.request;
+    const std::uint64_t done_bytes = flight.done_sectors * kSectorBytes;
+    const std::vector<std::byte> bytes =
+        peek(request.file, request.offset_bytes + done_bytes, sectors * kSectorBytes);
+    std::memcpy(static_cast<std::byte*>(request.buffer) + done_bytes, bytes.data(), bytes.size());
 }
 
 void SimDisk::check_untouched(const Flight& flight) const {
     if (flight.request->buffer == nullptr) return;  // a hole
-    const auto* bytes = static_cast<const std::byte*>(flight.request->buffer);
+    const auto* bytes =
+        static_cast<const std::byte*>(flight.request->buffer) + flight.done_sectors * kSectorBytes;
     for (std::size_t i = 0; i < flight.values.size(); ++i) {
         const bool same =
             std::memcmp(flight.values[i]->data(), bytes + i * kSectorBytes, kSectorBytes) == 0;
@@ -529,6 +572,7 @@ std::unique_ptr<SimDisk> SimDisk::successor(std::uint64_t seed) const {
     disk->writes_ = writes_;
     disk->bad_ranges_ = bad_ranges_;
     disk->rotten_ = rotten_;
+    disk->parts_one_in_ = parts_one_in_;
     return disk;
 }
 

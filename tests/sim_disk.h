@@ -28,7 +28,9 @@
 //   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
 //             reports success and went elsewhere. flip(): a bit rots, in cache and on disk; mend()
 //             puts it right wherever it was not overwritten, as if it had never happened.
-//   beneath   Short transfers and EINTR end in the real disks and are not seen at this seam.
+//   short     transfer_in_parts(): a read or write is done in several parts with other operations,
+//             and the crash, in between: what a real disk makes of a short transfer.
+//   beneath   The short transfers themselves and EINTR end in the real disks (short_transfers.h).
 //
 // Everything depends on the seed and the calls alone. Each submit, each completion and each half of
 // a resize is one step, numbered from 1; a crash at step n happens before that operation has any
@@ -112,6 +114,9 @@ class SimDisk final : public Disk {
     void mend();
     // Of so many polls that may come back with nothing, one brings something.
     void set_slowness(std::uint32_t polls) { slowness_ = polls; }
+    // Of so many times that the end of a transfer is due, only a part of it is done once; 0: never.
+    void transfer_in_parts(std::uint32_t one_in) { parts_one_in_ = one_in; }
+    std::uint64_t parts() const { return parts_; }  // done so far, without the last of each
     // From now on what was submitted first completes last.
     void serve_newest_first() { newest_first_ = true; }
     void set_capacity_bytes(std::uint64_t bytes) { options_.capacity_bytes = bytes; }
@@ -154,9 +159,9 @@ class SimDisk final : public Disk {
     struct File {
         std::uint64_t size_bytes = 0;
         std::uint64_t durable_size_bytes = 0;
-        std::vector<GrownSize> grown;  // since the size was last made durable
-        GrownSize cut_from{};          // the longest size that power loss may bring back; 0: none
-        std::set<std::uint64_t> holes;                  // pages
+        std::vector<GrownSize> grown;   // since the size was last made durable
+        GrownSize cut_from{};           // the longest size that power loss may bring back; 0: none
+        std::set<std::uint64_t> holes;  // pages
         std::map<std::uint64_t, std::uint64_t> filled;  // page, and the order of its filling
         std::vector<SectorPtr> durable;
         // Completed since they were last made durable, oldest first; read sees the last.
@@ -166,13 +171,15 @@ class SimDisk final : public Disk {
         DiskRequest* request = nullptr;
         std::uint64_t write = 0;  // number of the write, in order of submission
         StoreFile file = StoreFile::kData;
+        // A part that is done is none of these any more.
         std::uint64_t first_sector = 0;
-        std::vector<SectorPtr> values;     // of a write
-        std::uint64_t grows_to_bytes = 0;  // of a growth, else 0
+        std::vector<SectorPtr> values;  // of a write
+        std::uint64_t done_sectors = 0;
+        std::uint64_t grows_to_bytes = 0;                 // of a growth, else 0
         std::uint64_t cuts_to_bytes = ~std::uint64_t{0};  // of a cut
         bool punches = false;
-        std::uint64_t order = 0;           // of a sync: completions up to here are covered
-        std::uint64_t done_ns = 0;         // serve_one_by_one(): when it is
+        std::uint64_t order = 0;    // of a sync: completions up to here are covered
+        std::uint64_t done_ns = 0;  // serve_one_by_one(): when it is
         int error_number = 0;
         bool lost = false;
     };
@@ -195,7 +202,8 @@ class SimDisk final : public Disk {
     bool step(SimStep kind);
     void check_request(const DiskRequest& request) const;
     void capture(Flight& flight);
-    void deliver(std::size_t index);
+    bool deliver(std::size_t index);
+    bool transfer_part(Flight& flight);
     int poll_served(std::uint64_t timeout_ns);
     std::int64_t effect(Flight& flight);
     bool grow(const Flight& flight);
@@ -205,7 +213,8 @@ class SimDisk final : public Disk {
     void cut(const Flight& flight);
     static void set_size(File& file, std::uint64_t bytes);
     void lose_unsynced_growth(SimDisk& next) const;
-    std::int64_t read(const Flight& flight);
+    std::int64_t read(const Flight& flight) const;
+    void read_sectors(const Flight& flight, std::uint64_t sectors) const;
     void write_in_part(const Flight& flight);
     void apply_write(const Flight& flight, bool durable);
     void apply_sync(const Flight& flight);
@@ -240,6 +249,8 @@ class SimDisk final : public Disk {
     std::vector<BadRange> bad_ranges_;
     std::map<SectorPtr, SectorPtr> rotten_;  // what it was before
     std::uint32_t slowness_ = 1;
+    std::uint32_t parts_one_in_ = 0;
+    std::uint64_t parts_ = 0;
     bool newest_first_ = false;
 };
 

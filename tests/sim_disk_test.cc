@@ -254,6 +254,40 @@ TEST_F(SimDiskTest, GrowthOnAFullDiskTakesWhatThereIsAndFails) {
     EXPECT_EQ(*disk_.size_bytes(StoreFile::kData), 17 * kPageBytes);
 }
 
+// As what a real disk makes of a short transfer: parts, with other operations in between.
+TEST_F(SimDiskTest, TransferInPartsIsWholeInTheEndAndAPrefixBefore) {
+    disk_.transfer_in_parts(1);
+    put(1, 'b', true);
+    put(2, 'c');
+    EXPECT_EQ(page(disk_, 1), "bbbbbbbb");
+    EXPECT_EQ(page(disk_, 2), "cccccccc");
+    AlignedBuffer in(2 * kPageBytes);
+    ASSERT_TRUE(io_.read(StoreFile::kData, kPageBytes, in.data(), 2 * kPageBytes).ok());
+    EXPECT_EQ(std::memcmp(in.data(), disk_.peek(StoreFile::kData, kPageBytes, 8'192).data(), 8'192),
+              0);
+    std::uint64_t before = disk_.parts();
+    EXPECT_GT(before, 2u);
+    std::set<std::string> found;
+    for (int i = 0; i < 30; ++i) {
+        put(3, '.', true);
+        Write write(3, 'd', true);
+        disk_.submit(write.request);
+        before = disk_.parts();
+        while (write.request.in_flight && disk_.parts() == before) disk_.poll(1);
+        // A durable part is there after power loss; of the rest, any sectors.
+        const std::string now = page(disk_, 3);
+        const std::size_t part = now.find_first_not_of('d');
+        EXPECT_EQ(now.find('d', part), std::string::npos) << now;
+        EXPECT_EQ(page(*disk_.power_loss(static_cast<std::uint64_t>(i)), 3).substr(0, part),
+                  now.substr(0, part));
+        found.insert(now);
+        while (write.request.in_flight) disk_.poll(1);
+        EXPECT_EQ(page(disk_, 3), "dddddddd");
+        EXPECT_EQ(write.request.result, kPageBytes);
+    }
+    EXPECT_GT(found.size(), 3u);
+}
+
 TEST_F(SimDiskTest, SameSeedGivesTheSameRun) {
     const auto trace = [](std::uint64_t seed) {
         SimClock clock;

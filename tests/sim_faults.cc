@@ -31,6 +31,7 @@ void SimFaults::watch(SimDisk& disk) {
     const bool slow = pick(3) == 0;
     disk.set_slowness(slow ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
     counts_[SimCount::kSlowDisks] += slow;
+    disk.transfer_in_parts(pick(3) == 0 ? static_cast<std::uint32_t>(1 + pick(6)) : 0);
     // A file system that is full stays so when the daemon starts anew.
     if (!full_) disk.set_capacity_bytes(kNoLimit);
     disk.observe([this, &disk](std::uint64_t step, SimStep kind) {
@@ -57,6 +58,22 @@ void SimFaults::watch(SimDisk& disk) {
         counts_[SimCount::kWritesLost] += lost;
         counts_[SimCount::kWritesMisdirected] += misdirected;
     });
+}
+
+void SimFaults::fail_start(SimDisk& disk, std::uint64_t nth) {
+    start_failed_ = false;
+    disk.observe(
+        [this, &disk, nth, lasting = pick(2) == 0](std::uint64_t step, SimStep kind) mutable {
+            const bool reads = kind == SimStep::kSubmitRead;
+            const bool other =
+                reads ? kind_ == FaultKind::kWriteErrors : kind_ == FaultKind::kReadErrors;
+            if (kind == SimStep::kComplete || other) return;
+            if (nth > 0) --nth;
+            if (nth != 0 || (start_failed_ && !lasting)) return;
+            start_failed_ = true;
+            disk.fail_at(step, EIO);
+            ++counts_[reads ? SimCount::kReadsFailed : SimCount::kWritesFailed];
+        });
 }
 
 void SimFaults::crash_soon(SimDisk& disk, std::uint64_t steps) {

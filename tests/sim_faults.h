@@ -40,6 +40,15 @@ class SimFaults {
     void begin_lies();
     // Reads do not fail for the moment: a daemon that cannot read its files does not start.
     void let_read() { reads_fail_ = 0; }
+    bool fails_starts() const {
+        return kind_ == FaultKind::kWriteErrors || kind_ == FaultKind::kReadErrors ||
+               kind_ == FaultKind::kAll;
+    }
+    // The n-th of the operations of a start that this run lets fail does, perhaps with all that
+    // follow. The disk that the next process finds is well.
+    void fail_start(SimDisk& disk, std::uint64_t nth);
+    // One did, at the last of these.
+    bool start_failed() const { return start_failed_; }
     // Nothing happens any more, and what can be mended is mended.
     void end(SimDisk& disk);
     // A crash within the next `steps` disk operations.
@@ -58,6 +67,7 @@ class SimFaults {
     FaultKind kind_;
     bool armed_ = true;
     std::uint64_t reads_fail_ = 0;  // one in so many; 0: none
+    bool start_failed_ = false;
     bool full_ = false;
     bool lies_ = false;
     bool rotten_ = false;

@@ -192,31 +192,55 @@ void SimWorld::restart(End end) {
     }
 }
 
-// Opens the files, however often that is cut off.
+// Opens the files, however often that is cut off, or fails.
 std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
     faults_.let_read();
     for (int attempt = 0;; ++attempt) {
-        const bool may_crash = faults_.crashes() && attempt < kRecoveryCrashesMax;
-        const bool cut_off = may_crash && pick(attempt == 0 ? 3 : 2) == 0;
         SimStoreOptions options = options_;
-        if (cut_off) plan_cut(*disk, options);
+        const Start start = plan_start(*disk, options, attempt);
         auto life = std::make_unique<SimLife>(options, std::move(disk), random_(), clock_);
         ++counts_[SimCount::kLives];
-        const Error error = life->status().error();
-        const bool too_small = error == Error::kTooLarge || error == Error::kInvalid;
-        const bool crashed = life->store.disk->crashed();
-        if (!life->status().ok() && !crashed && !(cut_off && too_small)) {
-            findings_.report("the store does not open: " + life->status().failure().what);
-            return life;
-        }
-        if (!cut_off) return life;
+        if (!may_go_on(*life, start)) return life;
+        if (start == Start::kWell) return life;
         life->store.disk->crash_now();
-        ++counts_[SimCount::kRecoveryCrashes];
         clock_ = life->store.clock;
         disk = pick(2) == 0 ? life->store.disk->power_loss(random_())
                             : life->store.disk->process_crash(random_());
         life->store.engine.reset();
     }
+}
+
+SimWorld::Start SimWorld::plan_start(SimDisk& disk, SimStoreOptions& options, int attempt) {
+    if (attempt >= kRecoveryCrashesMax) return Start::kWell;
+    const std::uint64_t one_in = attempt == 0 ? 3 : 2;
+    if (faults_.crashes() && pick(one_in) == 0) {
+        plan_cut(disk, options);
+        return Start::kCutOff;
+    }
+    if (!faults_.fails_starts() || pick(one_in) != 0) return Start::kWell;
+    // A small pool has replay make checkpoints in between, and they fail, too.
+    if (pick(2) == 0) options.frames = static_cast<std::uint32_t>(20 + pick(60));
+    faults_.fail_start(disk, 1 + pick(pick(2) == 0 ? 20 : 300));
+    return Start::kDeviceFails;
+}
+
+// False: it does not open, and nothing excuses that.
+bool SimWorld::may_go_on(const SimLife& life, Start start) {
+    counts_[SimCount::kRecoveryCrashes] += start == Start::kCutOff;
+    if (life.status().ok() || life.store.disk->crashed()) return true;
+    const Error error = life.status().error();
+    const std::string& what = life.status().failure().what;
+    const bool too_small = error == Error::kTooLarge || error == Error::kInvalid;
+    if (start != Start::kWell && too_small) return true;
+    if (start == Start::kDeviceFails && faults_.start_failed()) {
+        ++counts_[SimCount::kFailedStarts];
+        const bool said = error == Error::kIoError && what.find("errno 5") != std::string::npos;
+        if (said) return true;
+        findings_.report("a device that fails at a start is not said to: " + what);
+        return false;
+    }
+    findings_.report("the store does not open: " + what);
+    return false;
 }
 
 // A recovery that ends too soon: somewhere, or in a pool so small that replay has to make
@@ -403,6 +427,7 @@ void SimWorld::count() {
     counts_[SimCount::kPagesExpired] += counted(Counter::kPagesExpired);
     counts_[SimCount::kPagesMoved] += counted(Counter::kPagesMoved);
     counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
+    counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
     counts_[SimCount::kFences] += counted(Counter::kFenced);
 }
 

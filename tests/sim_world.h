@@ -46,7 +46,10 @@ class SimWorld {
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
     std::unique_ptr<SimLife> recover(std::unique_ptr<SimDisk> disk);
+    enum class Start { kWell, kCutOff, kDeviceFails };
+    Start plan_start(SimDisk& disk, SimStoreOptions& options, int attempt);
     void plan_cut(SimDisk& disk, SimStoreOptions& options);
+    bool may_go_on(const SimLife& life, Start start);
     void adopt();
     void look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches);
     void look_at_damage(SimLife& life);
