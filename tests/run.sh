@@ -23,6 +23,9 @@
 #                                           12 unless said; what it finds stays in build/fuzz/found
 #   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
 #                                           one at a time: the simulation has to find each of them
+#   bash tests/run.sh --coverage            all tests, or those of --filter, in a build that counts;
+#                                           then which share of the lines and branches of shm/ and
+#                                           engine/ ran, file by file, the lowest last
 #   bash tests/run.sh --build-times         no tests: the time of a clean debug build of everything
 #                                           but tests and bench, and of a rebuild after a change of
 #                                           one .cc file
@@ -178,6 +181,39 @@ run_fuzz() {  # SECONDS
     failed_total=$((failed_total + targets - passed))
 }
 
+# Left out are branches that only an exception takes, and those of CHECK, whose other way ends the
+# process. What a process ran counts when it ends by itself, not by a signal or _exit. All programs
+# share the objects of the libraries; the tests in the list have code of shm/ and engine/page/ that
+# is all in headers, and all others would add nothing but the time to read them.
+run_coverage() {
+    local folder=build/coverage objects=() name
+    configure "$folder" Debug none -DBIDSTORE_BENCH=OFF -DBIDSTORE_COVERAGE=ON \
+        -DCMAKE_CXX_FLAGS_DEBUG=-O0
+    build "$folder"
+    find "$folder" -name '*.gcda' -delete
+    run_tests "$folder" "all tests, with counts" "${select[@]}"
+    for name in shm engine_page engine client daemon \
+        {ring,reader_slot,page_map,key_directory,call_slot,doorbell,stats}_test \
+        {segment,page,leaf,inner,schema,rebuild}_test; do
+        if [[ -d "$folder/CMakeFiles/$name.dir" ]]; then
+            objects+=("$folder/CMakeFiles/$name.dir")
+        fi
+    done
+    trap 'rm -rf "$scratch" "$root"/*.gcov' EXIT  # what it leaves when it is ended
+    gcovr --root "$root" --filter "$root/shm/" --filter "$root/engine/" \
+        --exclude-throw-branches --exclude-unreachable-branches \
+        --exclude-branches-by-pattern '.*CHECK(_OP)?\(.*' -j "$jobs" \
+        --csv "$folder/files.csv" --txt "$folder/lines.txt" --print-summary "${objects[@]}" \
+        >"$scratch/summary"
+    echo "=== shm/ and engine/: the files that ran least, by lines"
+    # file, lines, of these ran, share, branches, of these ran, share, functions
+    tail -n +2 "$folder/files.csv" | sort -t, -k4,4g | awk -F, 'NR <= 25 {
+        printf "%5.1f %% of %4d lines, %5.1f %% of %4d branches  %s\n",
+            $4 * 100, $2, $7 * 100, $5, $1 }'
+    grep -E '^(lines|branches):' "$scratch/summary"
+    echo "each file: $folder/files.csv; lines that never ran: $folder/lines.txt"
+}
+
 seconds_of() {  # COMMAND...
     local begin end
     begin="$(date +%s.%N)"
@@ -232,6 +268,7 @@ while [[ $# -gt 0 ]]; do
         --release) mode=release ;;
         --build-times) mode=build-times ;;
         --mutants) mode=mutants ;;
+        --coverage) mode=coverage ;;
         --sim)
             [[ "${2:-}" =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail_usage "--sim: how many hours?"
             mode=sim
@@ -286,6 +323,7 @@ case "$mode" in
     hostile) run_hostile "$seconds" ;;
     kills) run_kills "$kills" ;;
     fuzz) run_fuzz "$seconds" ;;
+    coverage) run_coverage ;;
     default)
         stage_plain Debug build/debug
         stage_address
