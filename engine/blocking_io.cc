@@ -20,6 +20,7 @@ const char* operation_name(DiskRequest::Kind kind) {
         case DiskRequest::Kind::kSync:
             return "syncing ";
         case DiskRequest::Kind::kGrow:
+        case DiskRequest::Kind::kExtend:
             return "growing ";
         case DiskRequest::Kind::kPunch:
             return "punching ";
@@ -43,7 +44,9 @@ std::string describe(const Disk& disk, const DiskRequest& request) {
 Failure io_failure(const Disk& disk, const DiskRequest& request) {
     const int number = static_cast<int>(-request.result);
     // EFBIG of a growth: the process's limit on the size of files, or the file system's.
-    const bool too_big = number == EFBIG && request.kind == DiskRequest::Kind::kGrow;
+    const bool grows =
+        request.kind == DiskRequest::Kind::kGrow || request.kind == DiskRequest::Kind::kExtend;
+    const bool too_big = number == EFBIG && grows;
     const bool full = number == ENOSPC || number == EDQUOT || too_big;
     const std::string reason =
         number == ENODATA ? "the file ends before that" : std::generic_category().message(number);

@@ -78,6 +78,9 @@ class BulkLoad {
     // There are none in big runs, and no more will come: take what there is in small ones.
     void make_do() { at_least_ = 1; }
     bool made_do() const { return at_least_ == 1; }
+    // Growth was asked for chunks, and it took none since.
+    void set_extended(bool extended) { extended_ = extended; }
+    bool extended() const { return extended_; }
     // What comes back with a checkpoint of this csn is the last that it waits for; 0: not said yet.
     void set_last_chance(Csn csn) { last_chance_ = csn; }
     Csn last_chance() const { return last_chance_; }
@@ -155,6 +158,7 @@ class BulkLoad {
     std::uint32_t copied_chunks_ = 0;  // the chunks before had their bitmaps copied ahead
     std::uint32_t at_least_ = kBigRun;
     Csn last_chance_;
+    bool extended_ = false;
     bool needs_pages_ = false;
     std::uint32_t syncs_in_flight_ = 0;
     DiskRequest sync_;

@@ -199,7 +199,7 @@ bool Checkpointer::step() {
             if (cursor_ < direct_.size()) return submit_images(direct_, StoreFile::kData, true);
             if (in_flight_ > 0) return false;
             enter(Phase::kDirectSync);
-            // A file that Disk::extend() made longer is so for good only with this sync.
+            // A file that Growth::extend() made longer is so for good only with this sync.
             // So are the places that moved extents were written to.
             if (direct_.empty() && chunks_ == superblock_.chunk_count && !copies_) return true;
             submit_sync(StoreFile::kData);

@@ -39,6 +39,12 @@ struct DiskRequest {
         // fills a hole in it. Other requests go on meanwhile. A full file system: -ENOSPC, and the
         // file may have grown by a part. New size and blocks are durable with the next kSync.
         kGrow,
+        // Room on the device for this range, which begins at or before the end of the file, without
+        // writing there: the file is at least so long then, holes in the range are filled, and what
+        // is added reads as zeros. For pages that are about to be written whole. No buffer. A full
+        // file system: as kGrow. -EOPNOTSUPP where the file system cannot. Durable with the next
+        // kSync; until then a crash may leave the old size and the holes.
+        kExtend,
         // Gives the blocks of this range back to the file system; it reads as zeros from then on,
         // durably so with the next kSync, and the file keeps its size. No buffer. -EOPNOTSUPP where
         // the file system cannot. A hole is filled by kGrow before anything else is written there.
@@ -92,14 +98,8 @@ class Disk {
     // never while the engine serves. kNoSpace leaves the file as it was.
     virtual Status resize(StoreFile file, std::uint64_t size_bytes) = 0;
 
-    // Makes the file at least so long, with room on the device from from_bytes on, without writing
-    // there: holes that lie behind it are filled, too, and what is added reads as zeros. For pages
-    // that are about to be written whole. Durable with the next sync of the file; until then a
-    // crash may leave the old size and the holes. Synchronous. kNoSpace leaves the size as it was.
-    virtual Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) = 0;
-
     // Whether all of the range was written: writes there cannot meet a full file system. False
-    // where there is a hole in it, or room that extend() made and nobody wrote to. Synchronous:
+    // where there is a hole in it, or room that kExtend made and nobody wrote to. Synchronous:
     // open only.
     virtual Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
                                 std::uint64_t length_bytes) = 0;

@@ -33,10 +33,6 @@ Status DryDisk::resize(StoreFile name, std::uint64_t size_bytes) {
     return {};
 }
 
-Status DryDisk::extend(StoreFile file, std::uint64_t, std::uint64_t size_bytes) {
-    return resize(file, std::max(size_bytes, file_of(file).size_bytes));
-}
-
 void DryDisk::submit(DiskRequest& request) {
     CHECK(!request.in_flight);
     request.in_flight = true;
@@ -50,6 +46,12 @@ void DryDisk::submit(DiskRequest& request) {
         case DiskRequest::Kind::kPunch:
             write(request);
             return complete(request, request.length_bytes);
+        case DiskRequest::Kind::kExtend: {
+            File& file = file_of(request.file);
+            const std::uint64_t end = request.offset_bytes + request.length_bytes;
+            file.size_bytes = std::max(file.size_bytes, end);
+            return complete(request, request.length_bytes);
+        }
         case DiskRequest::Kind::kCut:
             static_cast<void>(resize(request.file, request.offset_bytes));
             return complete(request, 0);

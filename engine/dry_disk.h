@@ -34,7 +34,6 @@ class DryDisk final : public Disk {
     void set_wake_descriptor(int descriptor) override { below_.set_wake_descriptor(descriptor); }
     Result<std::uint64_t> size_bytes(StoreFile file) override;
     Status resize(StoreFile file, std::uint64_t size_bytes) override;
-    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override;
     // What would be written takes no room.
     Result<bool> backed(StoreFile, std::uint64_t, std::uint64_t) override { return true; }
     std::string path(StoreFile file) const override { return below_.path(file); }

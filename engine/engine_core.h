@@ -156,7 +156,7 @@ class Engine::Core {
                 std::uint64_t reserve = 0, std::span<const ExtentNeed> extents = {});
     Wait secure_space(std::uint64_t pages, std::span<const ExtentNeed> extents, Error& refusal);
     bool freed_pages_may_do();
-    std::string limit_reached() const;
+    std::string why_full() const;
     void serve_again();
     bool grow();
     std::uint64_t frames_of(const Room& room) const;
@@ -186,7 +186,9 @@ class Engine::Core {
     bool is_in_the_way(const BulkLoad& load) const;
     bool loading() const;
     bool advance(BulkLoad& load);
+    enum class Found : std::uint8_t { kSome, kLater, kNone };
     bool find_pages(BulkLoad& load);
+    Found find_chunks(BulkLoad& load);
     bool waits_for_freed_pages(BulkLoad& load);
     bool copies_ahead(BulkLoad& load);
     bool brings_in(BulkLoad& load, PageId page);

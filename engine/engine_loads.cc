@@ -257,27 +257,38 @@ bool Engine::Core::find_pages(BulkLoad& load) {
         return true;
     }
     if (mode_ == EngineMode::kServing && !load.made_do()) {
-        const std::uint32_t chunks =
-            std::clamp(storage_.space.chunk_count() / 8, 1u, kExtendChunksMax);
-        Refused refused;
-        const Wait wait = secure({chunks, 0, 0}, 0, refused);
-        if (refused.error == Error::kOk && wait != Wait::kNone) return false;
-        Status taken(refused.error, "");
-        if (refused.error == Error::kOk) {
-            taken = storage_.space.take_chunks(chunks);
-            commit_->touch();
-        }
-        if (taken.error() == Error::kBusy) return false;
-        if (taken) return true;
-        if (taken.error() == Error::kIoError) fence("growth: " + taken.failure().what);
+        const Found found = find_chunks(load);
+        if (found != Found::kNone) return found == Found::kSome;
     }
     if (!load.made_do()) {
         load.make_do();
         return true;
     }
     if (waits_for_freed_pages(load)) return false;
+    say(4, "load of " + load.name() + " finds no room: " + why_full());
     fail_load(load, Error::kNoSpace);
     return true;
+}
+
+// Chunks that are ready are taken into use; where there are none, growth makes some, beside
+// everything else.
+Engine::Core::Found Engine::Core::find_chunks(BulkLoad& load) {
+    Space& space = storage_.space;
+    const std::uint32_t chunks = std::clamp(space.chunk_count() / 8, 1u, kExtendChunksMax);
+    if (space.chunk_count() == space.growth().chunks()) {
+        if (!space.growth().idle() || space.fill_punched()) return Found::kLater;
+        if (load.extended() && growth_failed_ns_ != 0) return Found::kNone;
+        load.set_extended(space.extend(chunks));
+        return load.extended() ? Found::kLater : Found::kNone;
+    }
+    Refused refused;
+    const Wait wait = secure({chunks, 0, 0}, 0, refused);
+    if (refused.error != Error::kOk) return Found::kNone;
+    if (wait != Wait::kNone) return Found::kLater;
+    space.take_chunks(chunks);
+    commit_->touch();
+    load.set_extended(false);
+    return Found::kSome;
 }
 
 // Freed pages come back with a checkpoint: tried before "full" is said, once. Beside writers there

@@ -136,7 +136,7 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
         wanted_pages_ = wanted_before;
     } else if (mode_ == EngineMode::kServing) {
         set_mode(EngineMode::kReadOnly);
-        say(3, "read-only: " + (space.at_limit() ? limit_reached() : growth_failure_));
+        say(3, "read-only: " + why_full());
     }
     refusal = Error::kNoSpace;
     return Wait::kNone;
@@ -163,8 +163,9 @@ bool Engine::Core::freed_pages_may_do() {
     return true;
 }
 
-std::string Engine::Core::limit_reached() const {
+std::string Engine::Core::why_full() const {
     const Space& space = storage_.space;
+    if (!space.at_limit()) return growth_failure_;
     if (space.pool_chunks() < space.page_map_chunks()) {
         return "data file: the metadata of its " + std::to_string(space.chunk_count()) +
                " chunks (2 MiB each) fill half of the pool's " +

@@ -191,28 +191,6 @@ Status FileSet::resize(StoreFile file, std::uint64_t size_bytes) const {
     return sync_directory();
 }
 
-// A file that is long enough already, left by a cut that did not come to its end, may have holes.
-Status FileSet::extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) const {
-    CHECK(size_bytes % kPageBytes == 0);
-    CHECK_OP(from_bytes, <, size_bytes);
-    const Result<std::uint64_t> old = this->size_bytes(file);
-    if (!old) return old.failure();
-    const std::uint64_t from = std::min(from_bytes, *old);
-    const int made = retried([&] {
-        return ::fallocate(descriptor(file), 0, static_cast<off_t>(from),
-                           static_cast<off_t>(size_bytes - from));
-    });
-    if (made == 0) return {};
-    // A file system that cannot promise room makes no holes either, and takes the zeros.
-    if (errno == EOPNOTSUPP || errno == ENOSYS) {
-        return resize(file, std::max(size_bytes, *old));
-    }
-    const Status refused = failure(file, "growing", errno);
-    static_cast<void>(
-        retried([&] { return ::ftruncate(descriptor(file), static_cast<off_t>(*old)); }));
-    return refused;
-}
-
 // A file system that does not tell of holes has none, as far as we are concerned.
 Result<bool> FileSet::backed(StoreFile file, std::uint64_t offset_bytes,
                              std::uint64_t length_bytes) const {
@@ -224,9 +202,18 @@ Result<bool> FileSet::backed(StoreFile file, std::uint64_t offset_bytes,
 }
 
 int FileSet::punch(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes) const {
+    return allocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset_bytes, length_bytes);
+}
+
+int FileSet::extend(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes) const {
+    return allocate(file, 0, offset_bytes, length_bytes);
+}
+
+int FileSet::allocate(StoreFile file, int mode, std::uint64_t offset_bytes,
+                      std::uint64_t length_bytes) const {
     const int failed = retried([&] {
-        return ::fallocate(descriptor(file), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                           static_cast<off_t>(offset_bytes), static_cast<off_t>(length_bytes));
+        return ::fallocate(descriptor(file), mode, static_cast<off_t>(offset_bytes),
+                           static_cast<off_t>(length_bytes));
     });
     return failed == 0 ? 0 : -errno;
 }

@@ -51,14 +51,16 @@ class FileSet {
     // As in Disk.
     Result<std::uint64_t> size_bytes(StoreFile file) const;
     Status resize(StoreFile file, std::uint64_t size_bytes) const;
-    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) const;
     Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
                         std::uint64_t length_bytes) const;
-    // kPunch and kCut, by whichever thread: 0, or -errno.
+    // kPunch, kExtend and kCut, by whichever thread: 0, or -errno.
     int punch(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
+    int extend(StoreFile file, std::uint64_t offset_bytes, std::uint64_t length_bytes) const;
     int cut(StoreFile file, std::uint64_t size_bytes) const;
 
   private:
+    int allocate(StoreFile file, int mode, std::uint64_t offset_bytes,
+                 std::uint64_t length_bytes) const;
     FileSet() = default;
     Status open_files(const Options& options);
     Status lock(const Options& options) const;

@@ -1,6 +1,7 @@
 #include "engine/growth.h"
 
 #include <algorithm>
+#include <cerrno>
 
 #include "engine/blocking_io.h"
 
@@ -24,6 +25,14 @@ void Growth::start(std::uint32_t to_chunks) {
     target_ = to_chunks;
     zeroed_bytes_ = chunks_ * kChunkBytes;
     begin(Job::kGrow);
+}
+
+void Growth::extend(std::uint32_t to_chunks) {
+    CHECK_OP(to_chunks, >, chunks_);
+    target_ = to_chunks;
+    zeroed_bytes_ = chunks_ * kChunkBytes;
+    extend_bytes_ = kExtendBytes;
+    begin(Job::kExtend);
 }
 
 // The blocks go in pieces, beside everything else that the device has to do; what is left for the
@@ -51,6 +60,7 @@ void Growth::fill(std::uint64_t from_bytes, std::uint64_t to_bytes) {
 
 void Growth::next_piece() {
     if (job_ == Job::kGrow || job_ == Job::kFill) return write_piece();
+    if (job_ == Job::kExtend) return extend_piece();
     punch_piece();
 }
 
@@ -68,9 +78,13 @@ void Growth::punch_piece() {
 
 void Growth::write_piece() {
     if (zeros_.size_bytes() == 0) zeros_ = AlignedBuffer(kPieceBytes);
-    const std::uint64_t end = job_ == Job::kFill ? end_bytes_ : target_ * kChunkBytes;
     submit(DiskRequest::Kind::kGrow, zeroed_bytes_,
-           std::min<std::uint64_t>(kPieceBytes, end - zeroed_bytes_));
+           std::min<std::uint64_t>(kPieceBytes, end_of_pieces() - zeroed_bytes_));
+}
+
+void Growth::extend_piece() {
+    submit(DiskRequest::Kind::kExtend, zeroed_bytes_,
+           std::min(extend_bytes_, end_of_pieces() - zeroed_bytes_));
 }
 
 void Growth::submit(DiskRequest::Kind kind, std::uint64_t offset_bytes,
@@ -106,13 +120,27 @@ void Growth::on_piece() {
         return punch_piece();
     }
     if (status_.ok()) zeroed_bytes_ += request_.length_bytes;
-    const std::uint64_t end = job_ == Job::kFill ? end_bytes_ : target_ * kChunkBytes;
-    if (status_.ok() && zeroed_bytes_ < end) return write_piece();
+    if (job_ == Job::kExtend) return on_extended();
+    if (status_.ok() && zeroed_bytes_ < end_of_pieces()) return write_piece();
     const bool some = job_ == Job::kFill ? status_.ok() : zeroed_bytes_ / kChunkBytes > chunks_;
     const bool usable = status_.ok() || status_.error() == Error::kNoSpace;
     if (!some || !usable) return finish();
     phase_ = Phase::kSyncing;
     submit(DiskRequest::Kind::kSync, 0, 0);
+}
+
+// In a file system that is nearly full there may be room for less.
+void Growth::on_extended() {
+    if (request_.result == -EOPNOTSUPP || request_.result == -ENOSYS) {
+        status_ = Status();
+        job_ = Job::kGrow;
+    } else if (status_.error() == Error::kNoSpace && request_.length_bytes > kChunkBytes) {
+        status_ = Status();
+        extend_bytes_ = request_.length_bytes / 2 / kChunkBytes * kChunkBytes;
+    }
+    chunks_ = static_cast<std::uint32_t>(zeroed_bytes_ / kChunkBytes);
+    if (!status_.ok() || zeroed_bytes_ >= end_of_pieces()) return finish();
+    next_piece();
 }
 
 // Final whatever it says, "full" too: the kernel tells a lost write to one sync, and it may be a

@@ -3,15 +3,18 @@
 //   start  zeros behind the end, piece by piece ──► sync ──► chunks() has risen
 //             │ the file system is full
 //             └──► what is whole so far is synced and kept; kNoSpace is told
+//   extend room behind the end without zeros, piece by piece; chunks() rises with each. For pages
+//          that are written whole; where the file system cannot, as start
 //   cut    the blocks behind the end to be, piece by piece ──► the cut ──► sync; chunks() fell at
 //          once
 //   punch  the blocks of a range inside the file
 //   fill   zeros into such a range, piece by piece ──► sync
 //
 // A chunk counts only when it is zeroed and synced with the file's new size, so no page of a chunk
-// that could be lost is ever used. Pieces are small and go one at a time: the log's writes share
-// the device. What a crash or a full file system leaves behind the last counted chunk is free, and
-// is written over by the next growth.
+// that could be lost is ever used; or when the file was extended by it, and then whoever makes such
+// pages durable syncs the size with them: a bulk load, and the first checkpoint with the chunk.
+// Pieces are small and go one at a time: the log's writes share the device. What a crash or a full
+// file system leaves behind the last counted chunk is free, and is written over by the next growth.
 //
 // Who:    the engine thread alone; I/O completes in Disk::poll().
 // Errors: kNoSpace may be tried again later; anything else is final, since a device that fails to
@@ -31,7 +34,7 @@ class Growth {
   public:
     explicit Growth(Disk& disk) : disk_(disk) {}
 
-    // Chunks of the file that may be used: zeroed once, durable.
+    // Chunks of the file that may be used.
     std::uint32_t chunks() const { return chunks_; }
     // The file is known to have so many (open, or a cut): not while running.
     void set_chunks(std::uint32_t chunks);
@@ -41,6 +44,7 @@ class Growth {
     bool idle() const { return !running() && !result_; }
     // Begins to grow the file to so many chunks; idle before.
     void start(std::uint32_t to_chunks);
+    void extend(std::uint32_t to_chunks);
     // Begins to give back what the file of `file_bytes` has behind so many chunks, at most
     // chunks(): these are nobody's from now on. No checkpoint on disk knows one of them. Idle
     // before.
@@ -59,9 +63,9 @@ class Growth {
     bool makes_holes() const { return makes_holes_; }
 
   private:
-    enum class Job : std::uint8_t { kGrow, kCut, kPunch, kFill };
+    enum class Job : std::uint8_t { kGrow, kExtend, kCut, kPunch, kFill };
     enum class Phase : std::uint8_t {
-        kIdle,     // start(), cut(), punch(), fill() ──► kPieces
+        kIdle,     // start(), extend(), cut(), punch(), fill() ──► kPieces
         kPieces,   // ──► kSyncing, kCutting or kIdle
         kCutting,  // ──► kSyncing
         kSyncing,  // ──► kIdle
@@ -70,14 +74,22 @@ class Growth {
     static_assert(kChunkBytes % kPieceBytes == 0);
 
     static constexpr std::uint32_t kHoleBytes = static_cast<std::uint32_t>(kChunkBytes);
+    // Reads of the file wait for the kernel's part of each.
+    static constexpr std::uint32_t kExtendBytes = kMaxTransferBytes;
+    static_assert(kExtendBytes % kChunkBytes == 0);
 
     void begin(Job job);
     void next_piece();
     void write_piece();
+    void extend_piece();
+    std::uint64_t end_of_pieces() const {
+        return job_ == Job::kFill ? end_bytes_ : target_ * kChunkBytes;
+    }
     void punch_piece();
     void submit(DiskRequest::Kind kind, std::uint64_t offset_bytes, std::uint64_t length_bytes);
     void on_completed();
     void on_piece();
+    void on_extended();
     void on_synced();
     void finish();
 
@@ -86,7 +98,8 @@ class Growth {
     Job job_ = Job::kGrow;
     std::uint32_t chunks_ = 0;
     std::uint32_t target_ = 0;
-    std::uint64_t zeroed_bytes_ = 0;  // of the file: it is zeroed from there on
+    std::uint64_t zeroed_bytes_ = 0;  // of the file: it is zeroed, or extended, from there on
+    std::uint64_t extend_bytes_ = 0;  // at once, as long as the file system has so much
     std::uint64_t end_bytes_ = 0;     // of a fill; of a cut or a punch: what is behind has gone
     std::uint64_t keep_bytes_ = 0;    // of a cut or a punch: what stays
     AlignedBuffer zeros_;

@@ -139,11 +139,13 @@ Status Replay::checkpoint() {
 }
 
 // A file that is full, or at its limit, gets pages back that were freed: by a checkpoint.
-bool Replay::pages_in_reach(std::uint64_t pages) {
+Result<bool> Replay::pages_in_reach(std::uint64_t pages) {
     Space& space = storage_.space;
     if (space.in_reach() >= pages || space.quarantined() == 0) return true;
-    return space.extend_file(Space::grow_frames(pages - space.in_reach())).ok() &&
-           space.in_reach() >= pages;
+    if (!space.extend(Space::grow_frames(pages - space.in_reach()))) return false;
+    const Status grown = storage_.await_growth();
+    if (!grown && grown.error() != Error::kNoSpace) return grown.failure();
+    return space.in_reach() >= pages;
 }
 
 // Frames that are free, or that others give up for the asking: changed pages stay until a
@@ -169,8 +171,9 @@ Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
                checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
     };
     const bool crowded = !frames_to_spare() && pool.changed_count() > pool.frame_count() / 8;
-    const bool in_reach = pages_in_reach(kPagesAtLeast + extent_pages);
-    if ((!enough() || crowded || !in_reach) && replayed_csn_ > checkpointer.covered()) {
+    const Result<bool> in_reach = pages_in_reach(kPagesAtLeast + extent_pages);
+    if (!in_reach) return in_reach.failure();
+    if ((!enough() || crowded || !*in_reach) && replayed_csn_ > checkpointer.covered()) {
         if (Status done = checkpoint(); !done) return done;
     }
     // When that was not enough for the worst, each record says whether it finds what it does take:

@@ -114,7 +114,7 @@ class Replay {
     bool frames_to_spare() const;
     Status make_room(std::uint64_t frames, std::uint64_t extent_pages);
     Status secure_frames(std::uint64_t frames);
-    bool pages_in_reach(std::uint64_t pages);
+    Result<bool> pages_in_reach(std::uint64_t pages);
 
     // ---- records ----
     Status replay_record(const Next& next);

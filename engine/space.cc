@@ -377,31 +377,21 @@ void Space::cut(std::uint32_t to_chunks, std::uint64_t file_bytes) {
     }
 }
 
-Status Space::extend_file(std::uint32_t chunks) {
-    CHECK(growth_.idle());
+bool Space::extend(std::uint32_t chunks) {
     const std::uint32_t ready = growth_.chunks();
-    std::uint32_t step = std::min(chunks, chunks_limit() - std::min(chunks_limit(), ready));
-    Status extended = {Error::kNoSpace, "data file is at its limit"};
-    for (; step > 0; step /= 2) {  // there may be room for less
-        extended = disk_.extend(StoreFile::kData, ready * kChunkBytes,
-                                (ready + std::uint64_t{step}) * kChunkBytes);
-        if (extended.error() != Error::kNoSpace) break;
-    }
-    if (extended) growth_.set_chunks(ready + step);
-    return extended;
+    if (ready >= chunks_limit()) return false;
+    growth_.extend(ready + std::min(chunks, chunks_limit() - ready));
+    return true;
 }
 
-Status Space::take_chunks(std::uint32_t chunks) {
-    const bool none_ready = chunk_count_ == growth_.chunks();
-    if (none_ready && !growth_.idle()) return {Error::kBusy, "growth is under way"};
-    if (none_ready && punched_count_ > 0 && !fill_refused_) {
-        fill_chunk();
-        return {Error::kBusy, "a chunk that gave its blocks back is filled"};
-    }
-    Status extended;
-    if (none_ready) extended = extend_file(chunks);
+bool Space::fill_punched() {
+    if (punched_count_ == 0 || fill_refused_) return false;
+    fill_chunk();
+    return true;
+}
+
+void Space::take_chunks(std::uint32_t chunks) {
     for (; chunks > 0 && chunk_count_ < growth_.chunks(); --chunks) add_chunk(chunk_count_);
-    return extended;
 }
 
 void Space::format_first_chunk() {

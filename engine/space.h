@@ -168,12 +168,14 @@ class Space final : public Pages {
     void written_extent(PageId page, const std::byte* bytes, bool first, std::uint32_t newest);
     void attach_extents(TableId table, const PageRun& run);
     void end_extents(TableId table) { std::erase(loading_, table); }
-    // Takes up to `chunks` chunks into use: ready ones, else new ones, for which the file is made
-    // longer without zeros, since their pages are written whole. Needs an open batch and as many
-    // frames. kBusy: growth is under way. kNoSpace: not even one.
-    Status take_chunks(std::uint32_t chunks);
-    // Makes up to so many new chunks ready in this way. kNoSpace: not even one. No growth runs.
-    Status extend_file(std::uint32_t chunks);
+    // Takes up to so many chunks into use that are ready. Needs an open batch and as many frames.
+    void take_chunks(std::uint32_t chunks);
+    // Begins to make up to so many new chunks ready without zeros, since their pages are written
+    // whole. False: the file is at its limit. Growth is idle.
+    bool extend(std::uint32_t chunks);
+    // Begins to fill a chunk in use that is punched. False: there is none, or the file system was
+    // full the last time. Growth is idle.
+    bool fill_punched();
     // So many pages in reach are left to others; with fewer, growth begins.
     std::uint64_t growth_mark() const { return growth_mark(growth_.chunks()); }
 

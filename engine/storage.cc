@@ -101,15 +101,7 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
 bool Storage::grow(std::uint64_t pages, Status& grown) {
     if (space.any_punched()) {
         if (!space.grow(pages)) return false;
-        const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
-        while (space.growth().running()) {
-            disk.poll(1'000'000);
-            if (clock.monotonic_ns() <= deadline) continue;
-            grown = {Error::kIoError,
-                     "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
-            return true;
-        }
-        space.take_growth(grown);
+        grown = await_growth();
         if (grown.error() != Error::kNoSpace) return true;
     }
     const std::uint32_t chunks = space.growth_wanted(pages);
@@ -117,8 +109,22 @@ bool Storage::grow(std::uint64_t pages, Status& grown) {
     // What the dead process had grown is there still, also on a file system that is full now. The
     // rest comes without zeros: a checkpoint writes the pages that are used, and syncs the new
     // size, before it refers to them.
-    grown = space.extend_file(chunks - space.growth().chunks());
+    space.extend(chunks - space.growth().chunks());
+    grown = await_growth();
     return true;
+}
+
+Status Storage::await_growth() {
+    const std::uint64_t deadline = clock.monotonic_ns() + kWaitNs;
+    while (space.growth().running()) {
+        disk.poll(1'000'000);
+        if (clock.monotonic_ns() <= deadline) continue;
+        return {Error::kIoError,
+                "growth: no answer from " + disk.path(StoreFile::kData) + " in 30 s"};
+    }
+    Status grown;
+    space.take_growth(grown);
+    return grown;
 }
 
 Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> extents) {

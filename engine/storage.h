@@ -67,6 +67,8 @@ class Storage {
     // Space::reserve_extents() and Space::secure(), waiting for growth where that is needed.
     Status secure_space(std::uint32_t pages, std::span<const ExtentNeed> extents = {});
 
+    // While recovering: waits for what growth was asked to do, and says what came of it.
+    Status await_growth();
     // While recovering: makes at least so many frames free, as far as cold pages go.
     void make_frames(std::uint64_t frames);
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).

@@ -38,9 +38,6 @@ class ThreadDiskImpl final : public Disk {
     Status resize(StoreFile file, std::uint64_t size_bytes) override {
         return files_.resize(file, size_bytes);
     }
-    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override {
-        return files_.extend(file, from_bytes, size_bytes);
-    }
     Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
                         std::uint64_t length_bytes) override {
         return files_.backed(file, offset_bytes, length_bytes);
@@ -167,13 +164,23 @@ void ThreadDiskImpl::execute(DiskRequest& request) const {
         request.result = failed == 0 ? 0 : -errno;
         return;
     }
-    if (request.kind == DiskRequest::Kind::kPunch || request.kind == DiskRequest::Kind::kCut) {
-        const bool cut = request.kind == DiskRequest::Kind::kCut;
-        const int failed =
-            cut ? files_.cut(request.file, request.offset_bytes)
-                : files_.punch(request.file, request.offset_bytes, request.length_bytes);
+    const auto moves_no_bytes = [&](int failed) {
         request.result = failed < 0 ? failed : static_cast<std::int64_t>(request.length_bytes);
-        return;
+    };
+    switch (request.kind) {
+        case DiskRequest::Kind::kPunch:
+            return moves_no_bytes(
+                files_.punch(request.file, request.offset_bytes, request.length_bytes));
+        case DiskRequest::Kind::kExtend:
+            return moves_no_bytes(
+                files_.extend(request.file, request.offset_bytes, request.length_bytes));
+        case DiskRequest::Kind::kCut:
+            return moves_no_bytes(files_.cut(request.file, request.offset_bytes));
+        case DiskRequest::Kind::kRead:
+        case DiskRequest::Kind::kWrite:
+        case DiskRequest::Kind::kGrow:
+        case DiskRequest::Kind::kSync:
+            break;
     }
     while (request.done_bytes < request.length_bytes) {
         const ssize_t moved = transfer_rest(request);

@@ -86,9 +86,6 @@ class UringDiskImpl final : public Disk {
     Status resize(StoreFile file, std::uint64_t size_bytes) override {
         return files_.resize(file, size_bytes);
     }
-    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override {
-        return files_.extend(file, from_bytes, size_bytes);
-    }
     Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
                         std::uint64_t length_bytes) override {
         return files_.backed(file, offset_bytes, length_bytes);
@@ -298,8 +295,10 @@ void UringDiskImpl::prepare(io_uring_sqe& entry, DiskRequest& request) const {
             if (request.durable) entry.rw_flags = RWF_DSYNC;
             break;
         case DiskRequest::Kind::kPunch:
-            ::io_uring_prep_fallocate(&entry, file, kPunchMode, static_cast<off_t>(offset),
-                                      static_cast<off_t>(length));
+        case DiskRequest::Kind::kExtend:  // to a thread, too
+            ::io_uring_prep_fallocate(&entry, file,
+                                      request.kind == DiskRequest::Kind::kPunch ? kPunchMode : 0,
+                                      static_cast<off_t>(offset), static_cast<off_t>(length));
             break;
         case DiskRequest::Kind::kSync:
             ::io_uring_prep_fsync(&entry, file, IORING_FSYNC_DATASYNC);
@@ -409,7 +408,8 @@ void UringDiskImpl::on_request(DiskRequest& request, int result) {
         waiting_.push(request);
     } else if (result < 0 || request.kind == DiskRequest::Kind::kSync) {
         complete(request, result);
-    } else if (request.kind == DiskRequest::Kind::kPunch) {
+    } else if (request.kind == DiskRequest::Kind::kPunch ||
+               request.kind == DiskRequest::Kind::kExtend) {
         complete(request, request.length_bytes);
     } else if (result == 0 && request.length_bytes > 0) {
         complete(request, request.kind == DiskRequest::Kind::kRead ? -ENODATA : -EIO);

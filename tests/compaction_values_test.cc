@@ -357,7 +357,7 @@ TEST_F(CompactionValues, RecoveryOnAFullFileSystemTakesWhatWasGrownBefore) {
     // The file got longer, the process died, and others took all that was left.
     auto disk = store->disk->clone(7);
     const std::uint64_t size_bytes = *disk->size_bytes(StoreFile::kData);
-    ASSERT_TRUE(disk->extend(StoreFile::kData, size_bytes, size_bytes + 2 * kChunkBytes).ok());
+    ASSERT_TRUE(disk->resize(StoreFile::kData, size_bytes + 2 * kChunkBytes).ok());
     disk->set_capacity_bytes(0);
     SimStore full(options_, std::move(disk), 3);
     ASSERT_TRUE(full.open().ok());

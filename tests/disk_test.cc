@@ -203,9 +203,11 @@ TEST_P(DiskContract, ExtendedFileIsLongerAndNeverShorter) {
     fill(out, 6);
     Request write(Kind::kWrite, StoreFile::kData, 0, out.data(), 4 * kPageBytes);
     EXPECT_EQ(run(write), 4 * kPageBytes);
-    ASSERT_TRUE(disk_->extend(StoreFile::kData, 4 * kPageBytes, 12 * kPageBytes).ok());
+    Request longer(Kind::kExtend, StoreFile::kData, 4 * kPageBytes, nullptr, 8 * kPageBytes);
+    EXPECT_EQ(run(longer), 8 * kPageBytes);
     EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 12 * kPageBytes);
-    ASSERT_TRUE(disk_->extend(StoreFile::kData, 2 * kPageBytes, 8 * kPageBytes).ok());
+    Request within(Kind::kExtend, StoreFile::kData, 2 * kPageBytes, nullptr, 6 * kPageBytes);
+    EXPECT_EQ(run(within), 6 * kPageBytes);
     EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 12 * kPageBytes);
     Request old(Kind::kRead, StoreFile::kData, 0, in.data(), 4 * kPageBytes);
     EXPECT_EQ(run(old), 4 * kPageBytes);
@@ -472,7 +474,8 @@ TEST_P(RealDisk, ExtendedFileHasItsBlocksWhereItHadHoles) {
     Request hole(Kind::kPunch, StoreFile::kData, kBytes, nullptr, kBytes);
     if (run(hole) == -EOPNOTSUPP) GTEST_SKIP() << "this file system has no holes";
     EXPECT_LT(taken(), 2 * kBytes);
-    ASSERT_TRUE(disk_->extend(StoreFile::kData, kBytes, 2 * kBytes).ok());
+    Request filled(Kind::kExtend, StoreFile::kData, kBytes, nullptr, kBytes);
+    EXPECT_EQ(run(filled), static_cast<std::int64_t>(kBytes));
     EXPECT_GE(taken(), 2 * kBytes);
     EXPECT_EQ(*disk_->size_bytes(StoreFile::kData), 2 * kBytes);
 }
@@ -595,7 +598,6 @@ class HungDisk final : public Disk {
     void set_wake_descriptor(int) override {}
     Result<std::uint64_t> size_bytes(StoreFile) override { return std::uint64_t{0}; }
     Status resize(StoreFile, std::uint64_t) override { return {}; }
-    Status extend(StoreFile, std::uint64_t, std::uint64_t) override { return {}; }
     Result<bool> backed(StoreFile, std::uint64_t, std::uint64_t) override { return true; }
     std::string path(StoreFile) const override { return "hung"; }
 

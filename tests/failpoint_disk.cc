@@ -25,7 +25,7 @@ constexpr std::uint64_t kSuperblocksEnd = 2 * kPageBytes;  // both copies
 
 DiskStep step_of(const DiskRequest& request) {
     using Kind = DiskRequest::Kind;
-    if (request.kind == Kind::kGrow) return DiskStep::kGrow;
+    if (request.kind == Kind::kGrow || request.kind == Kind::kExtend) return DiskStep::kGrow;
     if (request.kind == Kind::kPunch) return DiskStep::kPunch;
     if (request.kind == Kind::kCut) return DiskStep::kCut;
     const auto one_of = [&](DiskStep read, DiskStep write, DiskStep sync) {
@@ -173,14 +173,6 @@ Status FailpointDisk::resize(StoreFile file, std::uint64_t size_bytes) {
     const bool last = hit(DiskStep::kResize);
     if (last && failpoint_.moment < DiskMoment::kDone) die();
     Status status = below_->resize(file, size_bytes);
-    if (last) die();
-    return status;
-}
-
-Status FailpointDisk::extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) {
-    const bool last = hit(DiskStep::kResize);
-    if (last && failpoint_.moment < DiskMoment::kDone) die();
-    Status status = below_->extend(file, from_bytes, size_bytes);
     if (last) die();
     return status;
 }

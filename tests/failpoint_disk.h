@@ -79,7 +79,6 @@ class FailpointDisk final : public Disk {
     void set_wake_descriptor(int descriptor) override { below_->set_wake_descriptor(descriptor); }
     Result<std::uint64_t> size_bytes(StoreFile file) override { return below_->size_bytes(file); }
     Status resize(StoreFile file, std::uint64_t size_bytes) override;
-    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override;
     Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
                         std::uint64_t length_bytes) override {
         return below_->backed(file, offset_bytes, length_bytes);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "tests/load_fixture.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -247,6 +248,123 @@ TEST_F(GrowthTest, CrashAtEveryStepOfGrowthLosesNothingAndLeaksNothing) {
         }
         if (HasFailure()) return;
     }
+}
+
+// ---- what bulk loads ask for
+
+// A load made the file longer on the engine's thread, and all commits and misses stood still.
+TEST_F(GrowthTest, BulkLoadIsGivenChunksBesideTheCommits) {
+    start();
+    std::uint64_t resizes = 0;
+    std::uint64_t extended = 0;
+    store->disk->observe([&](std::uint64_t, SimStep kind) {
+        resizes += kind == SimStep::kResize;
+        const DiskRequest* request = store->disk->submitting();
+        extended += request != nullptr && request->kind == DiskRequest::Kind::kExtend;
+    });
+    const Schema schema = load_schema("loaded", false);
+    const LoadRows loaded = make_load_rows(schema, 15'000, 1);  // 1,072 pages
+    LoadClient load(store->connect(), schema, loaded);
+    std::uint32_t during = 0;  // rounds that ended while the file was growing
+    std::uint32_t commits = 0;
+    std::optional<std::uint32_t> token;
+    while (!load.step()) {
+        if (!token) token = client->submit(rows(commits % 20).bytes());
+        ASSERT_NE(store->round(), EngineRound::kFenced);
+        during += space().growth().running();
+        ASSERT_GE(file_bytes(), space().growth().chunks() * kChunkBytes);
+        const auto answer = client->answer(*token);
+        if (!answer) continue;
+        ASSERT_EQ(answer->error, Error::kOk);
+        ++commits;
+        token.reset();
+    }
+    EXPECT_TRUE(load.loaded());
+    EXPECT_GT(during, 0u) << "everybody else went on meanwhile";
+    EXPECT_GT(commits, 10u);
+    EXPECT_GE(extended, 2u);
+    EXPECT_EQ(resizes, 0u);
+    EXPECT_EQ(store->rows(table_named(*store, "loaded")->id), loaded);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(GrowthTest, BulkLoadTakesWhatANearlyFullFileSystemHasAndNamesIt) {
+    const Schema schema = load_schema("loaded", false);
+    const LoadRows loaded = make_load_rows(schema, 60'000, 1);  // 4,286 pages
+    for (const std::uint64_t chunks : {1u, 2u, 6u}) {
+        SCOPED_TRACE("room for " + std::to_string(chunks) + " chunks");
+        start(chunks);
+        set_room((1 + chunks) * kChunkBytes + 3 * kPageBytes);
+        LoadClient load(store->connect(), schema, loaded);
+        ASSERT_TRUE(store->run_until([&] { return load.step(); }));
+        EXPECT_EQ(load.error(), Error::kNoSpace);
+        EXPECT_EQ(space().growth().chunks(), 1 + chunks);
+        const auto& lines = store->log_lines;
+        EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [](auto& line) {
+            return line.find("load of loaded finds no room: growing sim:/data") !=
+                   std::string::npos;
+        }));
+        EXPECT_EQ(put(1), Error::kOk);
+        EXPECT_EQ(store->verify(), "");
+        // At once, not when growth has had its rest.
+        store->disk->set_capacity_bytes(1ull << 40);
+        EXPECT_EQ(run_load(*store, store->connect(), schema, loaded), Error::kOk);
+        if (HasFailure()) return;
+    }
+}
+
+// Asked for many chunks at once: down to the last whole one.
+TEST(Growth, ExtendsANearlyFullFileSystemByWhatItHas) {
+    for (std::uint32_t room = 0; room <= 13; ++room) {
+        SCOPED_TRACE("room for " + std::to_string(room) + " chunks");
+        SimDiskOptions options;
+        options.seed = room + 1;
+        options.capacity_bytes = (2 + room) * kChunkBytes + 5 * kPageBytes;
+        SimDisk disk(options);
+        ASSERT_TRUE(disk.resize(StoreFile::kData, 2 * kChunkBytes).ok());
+        Growth growth(disk);
+        growth.set_chunks(2);
+        growth.extend(14);
+        while (growth.running()) disk.poll(1'000'000);
+        Status extended;
+        ASSERT_TRUE(growth.take_result(extended));
+        EXPECT_EQ(extended.error(), room < 12 ? Error::kNoSpace : Error::kOk);
+        EXPECT_EQ(growth.chunks(), 2 + std::min(room, 12u));
+    }
+}
+
+TEST_F(GrowthTest, BulkLoadTakesZerosWhereTheFileSystemPromisesNoRoom) {
+    start();
+    std::uint64_t zeros = 0;
+    store->disk->observe([&](std::uint64_t step, SimStep) {
+        const DiskRequest* request = store->disk->submitting();
+        if (request == nullptr) return;
+        const bool extends = request->kind == DiskRequest::Kind::kExtend;
+        if (extends) store->disk->fail_at(step, EOPNOTSUPP);
+        zeros += request->kind == DiskRequest::Kind::kGrow;
+    });
+    const Schema schema = load_schema("loaded", false);
+    const LoadRows loaded = make_load_rows(schema, 9'000, 1);  // 643 pages
+    EXPECT_EQ(run_load(*store, store->connect(), schema, loaded), Error::kOk);
+    EXPECT_GE(zeros, kChunkBytes / kPieceBytes);
+    EXPECT_EQ(store->rows(table_named(*store, "loaded")->id), loaded);
+    EXPECT_EQ(store->verify(), "");
+}
+
+TEST_F(GrowthTest, BulkLoadThatMeetsAnotherFailureOfGrowthFences) {
+    start();
+    store->disk->observe([this](std::uint64_t step, SimStep) {
+        const DiskRequest* request = store->disk->submitting();
+        const bool extends = request != nullptr && request->kind == DiskRequest::Kind::kExtend;
+        if (extends) store->disk->fail_at(step, EIO);
+    });
+    const Schema schema = load_schema("loaded", false);
+    LoadClient load(store->connect(), schema, make_load_rows(schema, 9'000, 1));
+    EXPECT_TRUE(store->run_until([&] {
+        load.step();
+        return store->round() == EngineRound::kFenced;
+    }));
+    EXPECT_FALSE(load.loaded());
 }
 
 // One transaction that was too large for what was left made the store read-only for all.

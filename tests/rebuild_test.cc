@@ -377,9 +377,6 @@ class HungDisk final : public Disk {
     Status resize(StoreFile file, std::uint64_t bytes) override {
         return below_.resize(file, bytes);
     }
-    Status extend(StoreFile file, std::uint64_t from, std::uint64_t bytes) override {
-        return below_.extend(file, from, bytes);
-    }
     Result<bool> backed(StoreFile file, std::uint64_t at, std::uint64_t bytes) override {
         return below_.backed(file, at, bytes);
     }

@@ -68,6 +68,11 @@ void SimDisk::check_request(const DiskRequest& request) const {
         if (!crashed_) CHECK_OP(end, <=, file_of(request.file).size_bytes);
         return;
     }
+    if (request.kind == DiskRequest::Kind::kExtend) {
+        CHECK(request.buffer == nullptr);
+        if (!crashed_) CHECK_OP(request.offset_bytes, <=, file_of(request.file).size_bytes);
+        return;
+    }
     void* aligned = request.buffer;
     std::size_t space = kPageBytes;
     CHECK(std::align(kPageBytes, 1, aligned, space) == request.buffer);
@@ -125,9 +130,11 @@ void SimDisk::capture(Flight& flight) {
     }
     const auto* bytes = static_cast<const std::byte*>(request.buffer);
     static const auto zeros = std::make_shared<Sector>();  // of growth and holes, one for all
-    if (request.kind == DiskRequest::Kind::kGrow) {
+    const bool extends = request.kind == DiskRequest::Kind::kExtend;
+    if (extends || request.kind == DiskRequest::Kind::kGrow) {
         flight.grows_to_bytes = request.offset_bytes + request.length_bytes;
     }
+    if (extends) return;
     for (std::uint32_t at = 0; at < request.length_bytes; at += kSectorBytes) {
         if (request.kind != DiskRequest::Kind::kWrite) {
             flight.values.push_back(zeros);
@@ -445,27 +452,6 @@ Result<bool> SimDisk::backed(StoreFile name, std::uint64_t offset_bytes,
     const auto hole = file.holes.lower_bound(offset_bytes / kPageBytes);
     const std::uint64_t end = offset_bytes + length_bytes;
     return end <= file.size_bytes && (hole == file.holes.end() || *hole * kPageBytes >= end);
-}
-
-Status SimDisk::extend(StoreFile name, std::uint64_t from_bytes, std::uint64_t size_bytes) {
-    File& file = file_of(name);
-    const auto first = file.holes.lower_bound(from_bytes / kPageBytes);
-    const auto last = file.holes.lower_bound(size_bytes / kPageBytes);
-    const auto holes = static_cast<std::uint64_t>(std::distance(first, last));
-    const std::uint64_t added = size_bytes - std::min(size_bytes, file.size_bytes);
-    if (holes * kPageBytes + added > room_bytes()) {
-        return {Error::kNoSpace, "growing " + path(name) + ": no space left on device"};
-    }
-    for (auto hole = first; hole != last; ++hole) file.filled[*hole] = ++order_;
-    file.holes.erase(first, last);
-    if (added == 0) return {};
-    const std::uint64_t durable_bytes = file.durable_size_bytes;
-    std::vector<GrownSize> grown = file.grown;
-    const Status resized = resize(name, size_bytes);
-    file.durable_size_bytes = durable_bytes;
-    file.grown = std::move(grown);
-    file.grown.push_back({++order_, file.size_bytes});
-    return resized;
 }
 
 Status SimDisk::resize(StoreFile name, std::uint64_t size_bytes) {

@@ -21,8 +21,7 @@
 //             again.
 //   cut       is done when it completes, and durable as grow is: before the kSync, power loss
 //             leaves any size between.
-//   extend    is done when it returns, holes that it fills included, and durable as grow is.
-//             kNoSpace leaves the size.
+//   extend    is a growth, holes that it fills included, that writes nothing.
 //   errors    fail_at(): one operation fails with an errno; a failed write may have happened in
 //             part. bad_range(): reads there fail until they are told otherwise.
 //   lies      lose_at(): a write reports success and does nothing. misdirect_at(): a write
@@ -80,7 +79,6 @@ class SimDisk final : public Disk {
     void set_wake_descriptor(int descriptor) override { wake_ = descriptor; }
     Result<std::uint64_t> size_bytes(StoreFile file) override;
     Status resize(StoreFile file, std::uint64_t size_bytes) override;
-    Status extend(StoreFile file, std::uint64_t from_bytes, std::uint64_t size_bytes) override;
     Result<bool> backed(StoreFile file, std::uint64_t offset_bytes,
                         std::uint64_t length_bytes) override;
     std::string path(StoreFile file) const override;

@@ -24,9 +24,6 @@ class SharedDisk final : public Disk {
     void set_wake_descriptor(int) override {}
     Result<std::uint64_t> size_bytes(StoreFile file) override { return below_.size_bytes(file); }
     Status resize(StoreFile, std::uint64_t) override { return {Error::kInvalid, "it only looks"}; }
-    Status extend(StoreFile, std::uint64_t, std::uint64_t) override {
-        return {Error::kInvalid, "it only looks"};
-    }
     Result<bool> backed(StoreFile, std::uint64_t, std::uint64_t) override { return true; }
     std::string path(StoreFile file) const override { return below_.path(file); }
 
