@@ -256,6 +256,11 @@ bool Engine::Core::find_pages(BulkLoad& load) {
         fail_load(load, Error::kTooLarge);
         return true;
     }
+    // A compaction gives way, as it does to everybody in want of room.
+    if (storage_.space.closed_chunks() > 0) {
+        storage_.space.reopen();
+        return true;
+    }
     if (mode_ == EngineMode::kServing && !load.made_do()) {
         const Found found = find_chunks(load);
         if (found != Found::kNone) return found == Found::kSome;

@@ -181,7 +181,7 @@ class Space final : public Pages {
 
     // ---- compaction (engine/engine_compaction.cc) ----
     // A chunk that is closed gives no pages, and its available ones do not count, until reopen().
-    // Whoever is in want of room reopens: secure() does.
+    // Whoever is in want of room reopens: secure() does, and so do bulk loads.
     void close_chunk(std::uint32_t chunk);
     void open_chunk(std::uint32_t chunk);
     void reopen();

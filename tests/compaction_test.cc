@@ -375,6 +375,28 @@ TEST_F(CompactionTest, WriterInWantOfRoomTakesTheChunksBack) {
     expect_sound();
 }
 
+// It was told that there is no room, beside free pages that nobody could use.
+TEST_F(CompactionTest, LoadInWantOfRoomTakesTheChunksBack) {
+    SimStoreOptions options = compaction_store();
+    options.pages = 6 * kChunkPages;
+    start(options);
+    fill();
+    CompactClient compaction(*client, 1);
+    ASSERT_TRUE(store->run_until([&] {
+        store->clock.advance_ns(1'000'000);
+        return compaction.advance() || (compaction.moved() > 2 && space().closed_chunks() > 0);
+    }));
+    ASSERT_GT(space().closed_chunks(), 0u);
+    const Schema schema = load_schema("t", false);
+    const LoadRows loaded = make_load_rows(schema, 20'000, 1);  // 1,429 pages
+    EXPECT_EQ(run_load(*store, store->connect(), schema, loaded), Error::kOk);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    ASSERT_NE(table_named(*store, "t"), nullptr);
+    EXPECT_EQ(store->rows(table_named(*store, "t")->id), loaded);
+    expect_sound();
+}
+
 TEST_F(CompactionTest, ChunkWithARootStays) {
     start();
     put_rows(*store, *client, table, 0, kRows, rows);
