@@ -1,20 +1,20 @@
-/* The reader protocol of the pool, sequentially consistent part.  See check.sh.
+/* Page map, chains and frames: the reader protocol as it is in shm/ and engine/, sequentially
+ * consistent. What the orders of single stores are worth is the business of announce.pml and
+ * order.pml; check.sh says what else there is, and which sizes are searched.
  *
- * One engine, NR readers, NP pages, NF frames.  Every access to shared memory is its own step.  A frame's content is
- * identified by (page, csn): hp[], hc[] stand for the whole page.
+ * One engine, NR readers, NP pages, NF frames. Every access to shared memory is its own step. A
+ * frame's content is identified by (page, csn): hp[], hc[] stand for the whole page.
  *
- * PROTO 0: the walk of the first draft (each link is checked again after the csn behind it was read)
- *       1: the walk under the reuse generation (the fix)
- *       2: no check at all
- *       3: as 0, read generously: csn and next link are both read before the link to them is checked again
- * RENEW: a reader lets go of its frames and looks its pages up again; REST: it waits without any.
- * WATCH: the engine asks for marks by a bit of the page map's entry (kWatched), and takes it away
- *        again, whenever it likes: by one store of the entry as it is but for the bit.
- * V_... : one deliberate fault each; all of them must fail.
+ * EVICT   pages leave the pool and come back
+ * REVOKE  the engine ends leases, whenever it likes
+ * DETACH  reader 0's connection ends, but its process lives on; reader 1 gets the slot's number
+ * ACCUSE  the engine keeps what it saw of a slot, and calls nobody hostile who is not
+ * WATCH   the engine asks for marks by a bit of the page map's entry (kWatched), and takes it away
+ *         again, by one store of the entry as it is but for the bit; WATCH_ONE: of page 0 alone
+ * RENEW   a reader lets go of its frames and looks its pages up again; REST: it waits without any
+ * ONE     batches change page 0 alone
+ * V_...   one deliberate fault each; all of them must fail
  */
-#ifndef PROTO
-#define PROTO 1
-#endif
 #ifndef NR
 #define NR 1
 #endif
@@ -30,12 +30,8 @@
 #ifndef PIPE
 #define PIPE 2          /* batches applied but unpublished */
 #endif
-#ifndef NEV
-#define NEV 1           /* evictions */
-#endif
-#ifndef NREV
+#define NEV  1          /* evictions */
 #define NREV 1          /* revocations */
-#endif
 #define NP   2
 #define NONE 255
 #define IDLE 0
@@ -46,8 +42,18 @@
 
 #define FREE  0
 #define UNPUB 1
-#define PUB   2
+#define PUB   2         /* published; retired when it has a successor */
 #define LIMBO 3         /* evicted, not yet reused */
+#define ROUND 4         /* unlinked in the round under way */
+
+#ifdef DETACH
+#define REV(i) rev[0]
+#define AFTER 8         /* episodes after the newest that die with the connection */
+#define SNAPSHOTS (me == 0 -> READS : 1)
+#else
+#define REV(i) rev[i]
+#define SNAPSHOTS READS
+#endif
 
 /* shared memory */
 byte pm[NP];
@@ -60,6 +66,9 @@ byte rev[NR];           /* episodes up to this one are revoked */
 #ifdef RENEW
 byte looked[NR];        /* every frame in use was looked up when this was visible */
 #endif
+#ifdef DETACH
+bool attached[NR];      /* has a connection; the engine scans these alone */
+#endif
 
 /* the engine's own */
 byte st[NF];
@@ -71,8 +80,15 @@ byte disk[NP];
 byte ub[4];             /* unpublished frames [batch*NP+page] */
 byte uc[2];             /* their csns */
 byte nu;
-#ifdef V_SLOTGEN
-byte rw[NR];
+byte held[NR];          /* by the newest scan: the csn, or IDLE */
+#ifdef RENEW
+byte read_at[NR];       /* the same of evicted pages: the greater of word and looked */
+#endif
+#ifdef ACCUSE
+byte known[NR];         /* the episode seen last, its word, and what was visible before it */
+byte known_word[NR];
+byte lowest[NR];
+byte last_visible;
 #endif
 #ifdef V_REVOKE_LATE
 byte pend = NONE; byte pendq;
@@ -81,14 +97,28 @@ byte pend = NONE; byte pendq;
 bool hist[16];
 byte gs[NR];
 byte gq[NR];
-#ifdef LTL
-bool rdone;
-#endif
 
 #ifdef V_EVICT_UNPUB
 #define SINGLE(p) true
 #else
 #define SINGLE(p) (nw[p] == FRAME(pm[p]))
+#endif
+#ifdef RENEW
+#define LOOKED_ZERO l = 0;
+#define RESET_READ_AT(i) read_at[i] = 0;
+#else
+#define LOOKED_ZERO
+#define RESET_READ_AT(i)
+#endif
+#ifdef DETACH
+#define SCANNED(i) attached[i]
+#else
+#define SCANNED(i) true
+#endif
+#ifdef ACCUSE
+#define SCAN_ANY || visible != last_visible || slot[0] != IDLE
+#else
+#define SCAN_ANY
 #endif
 #define H(p,c) hist[(p)*8+(c)]
 
@@ -99,96 +129,146 @@ inline truth(p, s, res) {
 
 /* ------------------------------------------------------------------ engine */
 
-inline alloc(f) {       /* a free frame, or blocked */
+inline alloc(f) {       /* a free frame; there is one */
   f = 0;
   do :: f < NF && st[f] != FREE -> f++ :: else -> break od
 }
 
-inline fill(f, p, oldc, c, o) {   /* not atomic: stale walkers may look */
-  d_step { st[f] = UNPUB; lo_[f] = c; sup[f] = 0 }
-  d_step { hp[f] = p; hc[f] = oldc }        /* memcpy of the newest version, or DMA */
-  if :: oldc != c -> hc[f] = c :: else fi;
+/* A version of an unpublished batch: VersionWriter::fill, then link. Stale walkers may look. */
+inline copy_version(f, p, c, o) {
+  d_step { st[f] = UNPUB; lo_[f] = c; sup[f] = 0; hc[f] = c }
+  hp[f] = p;
   ol[f] = o
 }
 
-/* an evicted page's frame is judged by when its users looked it up; a replaced version by their snapshots */
-#ifdef RENEW
-#ifdef V_LOOKED_ALL
-#define EVICTED(v) true
+#ifndef V_BOUND
+#define IN(w, lo, hi) (w >= lo && w < hi)
 #else
-#define EVICTED(v) (st[v] == LIMBO)
+#define IN(w, lo, hi) (w > lo && w <= hi)
 #endif
-#define JUDGE if :: w != IDLE && w != PIN && EVICTED(v) && looked[i] > w -> w = looked[i] :: else fi;
-#else
-#define JUDGE
-#endif
-
-inline scan(lo, hi) {
-  i = 0; blocked = false;
+/* A replaced version is judged by the snapshots, an evicted page by when its frame was looked up. */
+inline judge(v) {
+  blocked = false; i = 0;
   do
   :: i < NR ->
-#ifdef V_SEQFIRST
-     q = seq[i]; w = slot[i];
+#ifdef RENEW
+#ifdef V_LOOKED_ALL
+     if :: held[i] != IDLE && IN(read_at[i], lo_[v], sup[v]) -> blocked = true :: else fi;
 #else
-     w = slot[i]; q = seq[i];
+     if :: st[v] == LIMBO && held[i] != IDLE && IN(read_at[i], lo_[v], sup[v]) -> blocked = true
+        :: st[v] != LIMBO && held[i] != IDLE && IN(held[i], lo_[v], sup[v]) -> blocked = true
+        :: else
+     fi;
 #endif
-     JUDGE
-#ifdef V_SLOTGEN
-     /* no episode number: a revoked slot is ignored for as long as it shows the same word */
-     if :: w != rw[i] -> rw[i] = IDLE :: else fi;
-     if :: w == IDLE || w == rw[i] -> skip
 #else
-     if :: w == IDLE || q <= rev[i] -> skip
+     if :: held[i] != IDLE && IN(held[i], lo_[v], sup[v]) -> blocked = true :: else fi;
 #endif
+     i++
+  :: else -> i = 0; break
+  od
+}
+
+/* SlotWatcher::look: word, then episode, then looked. */
+#ifdef RENEW
+#define LOOK_LOOKED(i) ; l = looked[i]
+#else
+#define LOOK_LOOKED(i)
+#endif
+#ifdef V_EPISODE_FIRST
+#define LOOK(i) q = seq[i]; w = slot[i] LOOK_LOOKED(i)
+#else
+#define LOOK(i) w = slot[i]; q = seq[i] LOOK_LOOKED(i)
+#endif
+/* SlotWatcher::look_again: an episode that changed after the fence does not count. */
+#define LOOK_AGAIN(i) q1 = q; LOOK(i); if :: q != q1 -> w = IDLE :: else fi; q1 = 0
+
 #ifdef V_REVOKE_LATE
-        :: i == pend && q <= pendq -> skip
+#define COUNTS(i) (w != IDLE && q > REV(i) && !(i == pend && q <= pendq))
+#else
+#define COUNTS(i) (w != IDLE && q > REV(i))
+#endif
+
+/* ClientPort::look_at. Of an episode not seen before, the word may be that of the one before. */
+inline scan_slot(i) {
+  held[i] = IDLE;
+  LOOK(i);
+  if
+  :: COUNTS(i) ->
+#ifdef ACCUSE
+     fresh = q != known[i];
+#ifndef V_NO_RELOOK
+     if :: fresh -> LOOK_AGAIN(i) :: else fi;
+#endif
+#endif
+#ifndef V_NOPIN
+     do :: w == PIN -> LOOK_AGAIN(i) :: break od;
+#endif
+     if
+     :: COUNTS(i) ->
+#ifdef ACCUSE
+        d_step {
+          if :: fresh -> known[i] = q; known_word[i] = IDLE; lowest[i] = last_visible :: else fi;
+          if
+          :: w != PIN ->
+             assert(w <= visible && w >= lowest[i]);
+             assert(known_word[i] == IDLE || known_word[i] == w);
+             known_word[i] = w
+          :: else
+          fi
+        }
 #endif
 #ifdef V_NOPIN
-        :: else -> if :: w != PIN && w >= lo && w < hi -> blocked = true :: else fi
+        if :: w != PIN -> held[i] = w :: else fi;
 #else
-#ifdef RELOOK
-        /* PIN_ALL: look again; an episode that began after the fence does not count */
-        :: w == PIN && q > rev[i] ->
-           w = slot[i];
-           JUDGE
-           if
-           :: seq[i] != q -> skip
-           :: else -> if :: w == PIN || (w >= lo && w < hi) -> blocked = true :: else fi
-           fi
-        :: w != PIN && w != IDLE && q > rev[i] -> if :: w >= lo && w < hi -> blocked = true :: else fi
-#else
-        :: else -> if :: w == PIN || (w >= lo && w < hi) -> blocked = true :: else fi
+        if :: w == PIN -> pinned = true :: else -> held[i] = w fi;
 #endif
+#ifdef RENEW
+        d_step { read_at[i] = (l > w -> l : w) }
 #endif
-     fi;
-     i++
-  :: else -> break
-  od
+     :: else
+     fi
+  :: else
+  fi;
+  d_step { w = 0; q = 0; LOOKED_ZERO fresh = false }
 }
 
 /* ghost check: nobody who is not revoked needs it */
 inline check_free(v) {
-#if !defined(V_SLOTGEN) && !defined(V_REVOKE_LATE) && !defined(READER_ONLY)
+#ifndef V_REVOKE_LATE
   i = 0;
   do
   :: i < NR ->
 #ifdef RENEW
      /* an evicted page can be read again: the reader's own assertion watches its frames */
-     assert(st[v] == LIMBO || !(gs[i] != 0 && gq[i] > rev[i] && gs[i] >= lo_[v] && gs[i] < sup[v]));
+     assert(retired == LIMBO || !(gs[i] != 0 && gq[i] > REV(i) && gs[i] >= lo_[v] && gs[i] < sup[v]));
 #else
-     assert(!(gs[i] != 0 && gq[i] > rev[i] && gs[i] >= lo_[v] && gs[i] < sup[v]));
+     assert(!(gs[i] != 0 && gq[i] > REV(i) && gs[i] >= lo_[v] && gs[i] < sup[v]));
 #endif
      i++
-  :: else -> break
+  :: else -> i = 0; break
   od
 #else
   skip
 #endif
 }
 
+#define RETIRED(v) ((st[v] == PUB || st[v] == LIMBO) && sup[v] != 0 && sup[v] <= visible)
+
+/* The frames are free, and written over at once, by what every snapshot takes for its own. */
+inline free_round() {
+  d_step {
+    v = 0;
+    do
+    :: v < NF -> if :: st[v] == ROUND -> st[v] = FREE; lo_[v] = 0; sup[v] = 0; hp[v] = NP; hc[v] = 1; ol[v] = NONE :: else fi; v++
+    :: else -> break
+    od;
+    v = 0
+  }
+}
+
 proctype Engine() {
-  byte f, g, p, v, x, i, w, q, c, m;
-  byte nev, nrev; bool blocked;
+  byte f, g, p, v, x, i, w, q, q1, l, c, m, retired;
+  byte nev, nrev; bool blocked, pinned, fresh, any;
 #if defined(WATCH) && defined(V_WATCH_LATE)
   byte late = NONE, latep;
 #endif
@@ -196,7 +276,11 @@ end_engine:
   do
   /* apply a batch: pages m (bit 0, bit 1) */
   :: nu < PIPE && next <= MAXC ->
+#ifdef ONE
+     m = 1;
+#else
      if :: m = 1 :: m = 2 :: m = 3 fi;
+#endif
      /* both pages must be resident and frames must be there */
      atomic {
        g = 0; f = 0;
@@ -211,8 +295,12 @@ end_engine:
         :: p < NP ->
            if :: (m >> p) & 1 ->
               atomic { alloc(f); assert(f < NF) }
-              fill(f, p, lo_[nw[p]], c, nw[p]);
-              d_step { nw[p] = f; ub[nu*2+p] = f; H(p,c) = true }
+#ifdef V_LINK_LATE
+              copy_version(f, p, c, ol[f]);
+#else
+              copy_version(f, p, c, nw[p]);
+#endif
+              d_step { x = nw[p]; nw[p] = f; ub[nu*2+p] = f; H(p,c) = true; x = 0 }
            :: else fi;
            p++
         :: else -> break
@@ -221,7 +309,7 @@ end_engine:
      :: else -> skip
      fi; m = 0; g = 0; f = 0
 
-  /* publish the oldest batch */
+  /* publish the oldest batch: page map entries, then visible */
   :: nu > 0 ->
      p = 0;
 #ifdef V_VISFIRST
@@ -230,7 +318,12 @@ end_engine:
      do
      :: p < NP ->
         if :: ub[p] != NONE ->
+#ifdef V_LINK_LATE
+           d_step { x = FRAME(pm[p]); pm[p] = ub[p] }
+           d_step { ol[ub[p]] = x; st[ub[p]] = PUB; if :: x != NONE -> sup[x] = uc[0] :: else fi }
+#else
            d_step { x = ol[ub[p]]; pm[p] = ub[p]; st[ub[p]] = PUB; if :: x != NONE -> sup[x] = uc[0] :: else fi }
+#endif
         :: else fi;
         p++
      :: else -> break
@@ -241,40 +334,71 @@ end_engine:
      skip;
      d_step { uc[0] = uc[1]; ub[0] = ub[2]; ub[1] = ub[3]; ub[2] = NONE; ub[3] = NONE; uc[1] = 0; nu--; p = 0; x = 0 }
 
-  /* reclaim one version */
-  :: atomic { v = 0;
-       do :: v < NF-1 -> v++ :: break od;
-       (((st[v] == PUB || st[v] == LIMBO) && sup[v] != 0 && sup[v] <= visible)) }
-     scan(lo_[v], sup[v]);
-     if
-     :: blocked -> skip
-     :: else ->
-        x = NONE;
-#ifdef V_UNLINK_LATE
-        d_step { check_free(v) }
-        gen++;
-        d_step { hp[v] = NP; hc[v] = 1 }    /* already overwritten */
+  /* a round of reclaim: one scan, then any versions that nobody needs, in any order; one step of
+   * the generation serves them all */
+  :: atomic { v = 0; do :: v < NF && !RETIRED(v) -> v++ :: else -> break od; (v < NF SCAN_ANY); v = 0 }
+     pinned = false;
+     i = 0;
+     do
+     :: i < NR && SCANNED(i) -> scan_slot(i); i++
+     :: i < NR && !SCANNED(i) -> held[i] = IDLE; i++
+     :: else -> i = 0; break
+     od;
+#ifdef ACCUSE
+     last_visible = visible;
 #endif
-        if :: st[v] == PUB ->
-           d_step { x = 0; do :: x < NF && !(ol[x] == v && (st[x] == PUB || st[x] == UNPUB)) -> x++ :: else -> break od; assert(x < NF) }
-           ol[x] = ol[v]
-        :: else fi;
-#if !defined(V_UNLINK_LATE) && !defined(V_GENLATE)
-        gen++;
+     if
+     :: pinned -> skip
+     :: else ->
+        do
+        :: atomic { v = 0; do :: v < NF-1 -> v++ :: break od;
+             (RETIRED(v)); judge(v); !blocked }
+           d_step { retired = st[v]; check_free(v); st[v] = ROUND; x = 0;
+#ifndef V_NO_UNLINK
+             if
+             :: retired == PUB ->
+                do :: x < NF && !(ol[x] == v && (st[x] == PUB || st[x] == UNPUB)) -> x++ :: else -> break od;
+                assert(x < NF)
+             :: else
+             fi
+#endif
+             }
+#ifdef V_GEN_FIRST
+           if :: !any -> gen++ :: else fi;
+#endif
+#ifndef V_NO_UNLINK
+           if :: retired == PUB -> ol[x] = ol[v] :: else fi;
+#endif
+#ifdef V_GEN_EARLY
+           if :: !any -> gen++ :: else fi;
+#endif
+           any = true;
+           d_step { retired = 0; x = 0; v = 0 }
+        :: break
+        od;
+#ifdef V_GEN_LATE
+        free_round();
+#endif
+        if :: any ->
+#if !defined(V_GEN_FIRST) && !defined(V_GEN_EARLY)
+           gen++;
 #endif
 #ifdef V_REVOKE_LATE
-        if :: pend != NONE -> d_step { hp[v] = NP; hc[v] = 1 }; rev[pend] = pendq; pend = NONE :: else fi;
+           if :: pend != NONE ->
+              free_round();
+              REV(pend) = pendq; pend = NONE
+              :: else
+           fi;
 #endif
-        d_step { check_free(v); st[v] = FREE; lo_[v] = 0; sup[v] = 0; x = 0 }
-#ifdef V_GENLATE
-        /* the frame is handed out and overwritten, and only then the generation moves */
-        d_step { hp[v] = NP; hc[v] = 1 }
-        gen++;
-#endif
-     fi; skip; d_step { v = 0; i = 0; w = 0; q = 0; blocked = false; x = 0 }
+           free_round()
+        :: else
+        fi
+     fi; skip;
+     d_step { v = 0; i = 0; any = false; pinned = false; blocked = false; x = 0; f = 0;
+       do :: f < NR -> held[f] = IDLE; RESET_READ_AT(f) f++ :: else -> break od; f = 0 }
 
-#ifndef NO_EVICT
-  /* evict a page */
+#ifdef EVICT
+  /* evict a page that has one version, which a checkpoint covers */
   :: atomic { if :: p = 0 :: p = 1 fi;
        (nev < NEV && pm[p] != NONE && ol[FRAME(pm[p])] == NONE && (nu > 0 || next <= MAXC) && SINGLE(p)) }
      /* e is the csn of the next publication; with none under way the round takes a csn of its own */
@@ -292,9 +416,13 @@ end_engine:
      if :: nu == 0 -> visible = c :: else fi;
      d_step { x = 0; c = 0; p = 0 }
 
-  /* page in */
+  /* page in: the link ends, the device writes in any order, then the page map leads here */
   :: atomic { if :: p = 0 :: p = 1 fi; pm[p] == NONE && nw[p] == NONE; alloc(f); f < NF }
-     fill(f, p, disk[p], disk[p], NONE);
+     d_step { st[f] = UNPUB; lo_[f] = disk[p]; sup[f] = 0; ol[f] = NONE }
+#ifdef V_MAP_EARLY
+     d_step { pm[p] = f; nw[p] = f }
+#endif
+     if :: hc[f] = disk[p]; hp[f] = p :: hp[f] = p; hc[f] = disk[p] fi;
 #ifdef WATCH
      d_step { pm[p] = f + WATCHED; nw[p] = f; st[f] = PUB; f = 0; p = 0 }
 #else
@@ -321,13 +449,10 @@ end_engine:
 #endif
 #endif
 
-#ifndef NO_REVOKE
+#ifdef REVOKE
   /* revoke a slot */
   :: atomic { i = 0; do :: i < NR-1 -> i++ :: break od;
-#if defined(V_SLOTGEN)
-       (nrev < NREV && slot[i] != IDLE && rw[i] == IDLE) }
-     atomic { w = slot[i]; if :: w != IDLE -> rw[i] = w; rev[i]++ :: else fi }
-#elif defined(V_REVOKE_LATE)
+#ifdef V_REVOKE_LATE
        (nrev < NREV && slot[i] != IDLE && seq[i] > rev[i] && pend == NONE) }
      d_step { pend = i; pendq = seq[i] }
 #else
@@ -337,99 +462,118 @@ end_engine:
 #endif
      d_step { nrev++; i = 0; w = 0; q = 0 }
 #endif
+
+#ifdef DETACH
+  /* the connection of reader 0 ends; reader 1 gets the slot's number, in a segment of its own */
+  :: attached[0] ->
+     q = seq[0];
+#ifdef V_DETACH_NEWEST
+     rev[0] = q;
+#else
+     rev[0] = q + AFTER;
+#endif
+     d_step { attached[0] = false; q = 0;
+#ifndef V_OWNER_AGAIN
+       seq[1] = rev[0];
+#endif
+       attached[1] = true }
+#endif
   od
 }
 
 /* ------------------------------------------------------------------ reader */
 
-inline get(p, fr) {      /* leaves the frame in fr, or NONE */
-  skip;
-again:
+/* page_walk::walk: from the page map to the version that s sees; disturbed when the generation
+ * moved meanwhile. */
+inline walk(p, fr, disturbed) {
   g = gen;
 #ifdef V_NOMASK
   fr = pm[p];
 #else
   d_step { fr = pm[p]; fr = FRAME(fr) }
 #endif
-#ifdef V_NOMASK
-  /* as the walk does with what is no frame: no version, which is believed if nothing was revoked */
-  if :: fr != NONE && fr >= NF -> r = rev[me]; if :: r < k -> assert(false) :: else fi; fr = NONE
-     :: else fi;
-#endif
-  if
-  :: fr == NONE -> skip                       /* would ask for the page */
-  :: else ->
+  absent = fr == NONE;
+  do
+  :: fr != NONE && fr < NF ->
      c = hc[fr];
-#if PROTO == 3
-     y = ol[fr];
-#endif
-#if PROTO == 0 || PROTO == 3
-     if :: pm[p] != fr -> goto again :: else fi;
-#endif
-     do
-     :: c > s ->
-#if PROTO == 3
-        x = fr; fr = y;
+     if :: c > s -> fr = ol[fr] :: else -> break fi
+  :: else -> fr = NONE; break
+  od;
+#ifdef V_NO_GEN
+  disturbed = false;
 #else
-        x = fr; fr = ol[x];
+  disturbed = gen != g;
 #endif
-        if :: fr == NONE -> break :: else fi;
-        c = hc[fr];
-#if PROTO == 3
-        y = ol[fr];
-#endif
-#if PROTO == 0 || PROTO == 3
-        if :: ol[x] != fr -> goto again :: else fi;
-#endif
-     :: else -> break
-     od;
-#if PROTO == 1
+  d_step { g = 0; c = 0 }
+}
+
+/* version_at and walk_pinned: leaves the frame in fr, or NONE */
+inline get(p, fr) {
+  skip;
+  walk(p, fr, bad);
+  if
+  :: bad ->
+     r = REV(me);
      if
-     :: gen != g ->
-#ifdef PINWALK
-        /* the second try walks under PIN_ALL; after that only the round then under way can disturb it, once */
-        tries = (tries < 3 -> tries + 1 : 3);
-        assert(tries < 3 || rev[me] >= k);
-        if :: tries == 1 -> slot[me] = PIN :: else fi;
+     :: r >= k -> fr = NONE; absent = true
+     :: else ->
+#ifndef V_NO_PIN_WALK
+        slot[me] = PIN;
 #endif
-        goto again
-     :: else
-     fi;
-#ifdef PINWALK
-     if :: tries > 0 -> slot[me] = s; tries = 0 :: else fi;
-#endif
-#endif
-     /* a version too new with nothing below: only for a revoked reader (pages here exist from csn 1 on) */
-     if
-     :: fr == NONE ->
-        r = rev[me];
-#ifdef V_SLOTGEN
-        if :: r == r0 -> assert(false) :: else fi
-#else
-        if :: r < k -> assert(false) :: else fi
-#endif
-     :: else fi
-  fi
+        do
+        :: r = REV(me);
+           if :: r >= k -> fr = NONE; absent = true; break :: else fi;
+           walk(p, fr, bad);
+           if
+           :: bad ->
+              /* only the round that was under way can disturb it, once */
+              tries = (tries < 2 -> tries + 1 : 2);
+              assert(tries < 2 || REV(me) >= k)
+           :: else -> break
+           fi
+        od;
+        tries = 0;
+        slot[me] = s
+     fi
+  :: else
+  fi;
+  /* a version too new with nothing below: only for a revoked reader (pages here exist from csn 1
+   * on). Absent: it would ask for the page. */
+  if
+  :: fr == NONE && !absent -> r = REV(me); assert(r >= k)
+  :: else
+  fi;
+  d_step { bad = false; r = 0; absent = false }
+}
+
+inline get_both() {
+  get(0, f0); get(1, f1)
+}
+
+/* What do the frames hold now? */
+inline use() {
+  d_step { truth(0, s, t0); truth(1, s, t1);
+    if :: f0 != NONE && (hp[f0] != 0 || hc[f0] != t0) -> wrong = true :: else fi;
+    if :: f1 != NONE && (hp[f1] != 1 || hc[f1] != t1) -> wrong = true :: else fi;
+    t0 = 0; t1 = 0 }
 }
 
 proctype Reader(byte me) {
-  byte tries, s, p, fr, y, f0, f1, g, c, x, k, r, t0, t1, r0;
-  bool bad;
-  do
-  :: k < READS ->
-     k++;
-#ifdef V_SLOTGEN
-     r0 = rev[me];
+  byte tries, s, f0, f1, g, c, k, r, t0, t1, n;
+  bool bad, absent, wrong;
+#ifdef DETACH
+  attached[me];
+  k = seq[me];
 #endif
-     d_step { seq[me] = k; bad = false }
+  do
+  :: n < SNAPSHOTS ->
+     d_step { n++; k++ }
+     /* SlotOwner::begin */
+     seq[me] = k;
      slot[me] = PIN;
      d_step { s = visible; gs[me] = s; gq[me] = k }
      slot[me] = s;
-     p = 0;
-     do
-     :: p < NP -> get(p, fr); skip; d_step { if :: p == 0 -> f0 = fr :: else -> f1 = fr fi; p++; fr = 0; c = 0; x = 0; y = 0; g = 0; r = 0 }
-     :: else -> break
-     od; skip;
+     get_both();
 
 #ifdef RENEW
      /* lets go of its frames, keeps the snapshot, and looks both pages up once more */
@@ -437,16 +581,11 @@ proctype Reader(byte me) {
      :: true -> skip
      :: true ->
         /* the end of the first use: it must have been right until here */
-        d_step { truth(0, s, t0); truth(1, s, t1);
-          if :: f0 != NONE && (hp[f0] != 0 || hc[f0] != t0) -> bad = true :: else fi;
-          if :: f1 != NONE && (hp[f1] != 1 || hc[f1] != t1) -> bad = true :: else fi }
+        use();
 #ifdef V_LOOKED_LATE
         /* looks up before it says so, and says what is visible then */
-        f0 = 0; f1 = 0; p = 0;
-        do
-        :: p < NP -> get(p, fr); skip; d_step { if :: p == 0 -> f0 = fr :: else -> f1 = fr fi; p++; fr = 0; c = 0; x = 0; y = 0; g = 0; r = 0 }
-        :: else -> break
-        od; skip;
+        f0 = 0; f1 = 0;
+        get_both();
         r = visible;
         looked[me] = r; r = 0
 #else
@@ -454,15 +593,11 @@ proctype Reader(byte me) {
         /* waits without any frame, and announces itself anew before it looks one up */
         f0 = NONE; f1 = NONE; looked[me] = NOTHING;
 #ifdef V_REST_LOOKUP
-        get(0, fr); skip; d_step { f0 = fr; fr = 0; c = 0; x = 0; y = 0; g = 0; r = 0 }
+        get(0, f0);
         looked[me] = s;
         r = visible;
-        looked[me] = r; r = 0; p = 1;
-        do
-        :: p < NP -> get(p, fr); skip; d_step { f1 = fr; p++; fr = 0; c = 0; x = 0; y = 0; g = 0; r = 0 }
-        :: else -> break
-        od; skip;
-#define V_LOOKED_KEEP
+        looked[me] = r; r = 0;
+        get(1, f1)
 #else
         looked[me] = s;
 #endif
@@ -470,39 +605,28 @@ proctype Reader(byte me) {
 #ifndef V_REST_LOOKUP
         r = visible;
         looked[me] = r; r = 0;
-#endif
-#ifndef V_LOOKED_KEEP
-        f0 = 0; f1 = 0; p = 0;
-        do
-        :: p < NP -> get(p, fr); skip; d_step { if :: p == 0 -> f0 = fr :: else -> f1 = fr fi; p++; fr = 0; c = 0; x = 0; y = 0; g = 0; r = 0 }
-        :: else -> break
-        od; skip
+        f0 = 0; f1 = 0;
+        get_both()
 #endif
 #endif
      fi;
 #endif
 
-     /* the end of the use: what do the frames hold now? */
-     d_step { truth(0, s, t0); truth(1, s, t1);
-       if :: f0 != NONE && (hp[f0] != 0 || hc[f0] != t0) -> bad = true :: else fi;
-       if :: f1 != NONE && (hp[f1] != 1 || hc[f1] != t1) -> bad = true :: else fi }
-     r = rev[me];
-#ifdef V_SLOTGEN
-     assert(r != r0 || !bad);
-#else
-     assert(r >= k || !bad);
+     /* the end of the use, and valid() */
+     use();
+     r = REV(me);
+#ifdef V_BELIEVE
+     r = 0;
 #endif
-     d_step { gs[me] = 0; slot[me] = IDLE; f0 = 0; f1 = 0; s = 0; p = 0; g = 0; c = 0; x = 0; t0 = 0; t1 = 0; bad = false; r = 0 }
+     assert(r >= k || !wrong);
+#ifdef V_OWNER_AGAIN
+     /* nobody revoked a snapshot of this one */
+     assert(me == 0 || r < k);
+#endif
+     d_step { gs[me] = 0; slot[me] = IDLE; f0 = 0; f1 = 0; s = 0; wrong = false; r = 0 }
   :: else -> break
-  od;
-#ifdef LTL
-  rdone = true
-#endif
+  od
 }
-
-#ifdef LTL
-ltl term { <> rdone }   /* under weak fairness: every reader ends, whatever the engine does */
-#endif
 
 init {
   atomic {
@@ -512,6 +636,12 @@ init {
     do :: n < NF -> ol[n] = NONE; hp[n] = NP; n++ :: else -> break od;
     H(0,1) = true; H(1,1) = true; disk[0] = 1; disk[1] = 1;
     ub[0] = NONE; ub[1] = NONE; ub[2] = NONE; ub[3] = NONE;
+#ifdef ACCUSE
+    last_visible = 1;
+#endif
+#ifdef DETACH
+    attached[0] = true;
+#endif
     run Engine();
     n = 0;
     do :: n < NR -> run Reader(n); n++ :: else -> break od
