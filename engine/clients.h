@@ -5,10 +5,10 @@
 //         second thread through a queue; the simulated one makes them up from its seed.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <string_view>
 
+#include "shm/atom.h"
 #include "shm/error.h"
 #include "shm/layout.h"
 
@@ -44,7 +44,7 @@ struct ClientCommand {
     Kind kind = Kind::kStop;
     std::uint64_t client_id = 0;  // the daemon's number for the connection; never reused
     Rights rights = Rights::kReader;
-    std::uint32_t uid = 0;        // a session belongs to one user
+    std::uint32_t uid = 0;  // a session belongs to one user
     SessionId session;
     AttachedSegment segment;
 };
@@ -72,8 +72,7 @@ class Clients {
 
     // Wakes threads that wait on `word` with a bit of `bits` (futex, shared mapping), so many at
     // most: anyone who has the word mapped may wait there with any number of threads.
-    virtual void wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
-                      std::uint32_t waiters_max) = 0;
+    virtual void wake(Atom<std::uint32_t>& word, std::uint32_t bits, std::uint32_t waiters_max) = 0;
 
     // Empties the doorbell after a sleep.
     virtual void drain_doorbell() = 0;

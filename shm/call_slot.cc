@@ -13,7 +13,7 @@
 namespace bidstore {
 namespace {
 
-static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t));
+static_assert(sizeof(Atom<std::uint32_t>) == sizeof(std::uint32_t));
 
 timespec to_timespec(std::uint64_t time_ns) {
     timespec time{};
@@ -25,7 +25,7 @@ timespec to_timespec(std::uint64_t time_ns) {
 enum class Sleep { kWoken, kTimedOut };
 
 // Sleeps while word == expected. The deadline is absolute, so that spurious wakes do not extend it.
-Sleep futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
+Sleep futex_wait(Atom<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits,
                  std::uint64_t deadline_ns) {
     const timespec deadline = to_timespec(deadline_ns);
     const timespec* until = deadline_ns == kNoDeadline ? nullptr : &deadline;
@@ -58,21 +58,11 @@ bool spin_for_answer(const RingControl& control, std::span<const AwaitedCall> ca
 
 bool wait_for_answer(RingControl& control, std::span<const AwaitedCall> calls,
                      std::uint64_t deadline_ns) {
-    if (any_answered(calls)) return true;
-    std::uint32_t bits = 0;
-    for (const AwaitedCall& call : calls) bits |= call_bit(call.slot_index);
-    for (;;) {
-        const std::uint32_t answered = control.answered.load(std::memory_order_acquire);  // C1
-        control.waiters.fetch_add(1, std::memory_order_relaxed);                          // C2
-        std::atomic_thread_fence(std::memory_order_seq_cst);                              // C3
-        Sleep sleep = Sleep::kWoken;
-        if (!any_answered(calls)) {  // C4
-            sleep = futex_wait(control.answered, answered, bits, deadline_ns);
-        }
-        control.waiters.fetch_sub(1, std::memory_order_relaxed);  // C6
-        if (any_answered(calls)) return true;
-        if (sleep == Sleep::kTimedOut) return false;
-    }
+    return wait_for_answer_by(
+        control, calls,
+        [deadline_ns](Atom<std::uint32_t>& word, std::uint32_t expected, std::uint32_t bits) {
+            return futex_wait(word, expected, bits, deadline_ns) != Sleep::kTimedOut;
+        });
 }
 
 bool Linger::for_answer(const RingControl& control, std::span<const AwaitedCall> calls,
@@ -94,7 +84,7 @@ bool Linger::for_answer(const RingControl& control, std::span<const AwaitedCall>
     return answered;
 }
 
-void futex_wake(std::atomic<std::uint32_t>& word, std::uint32_t bits) {
+void futex_wake(Atom<std::uint32_t>& word, std::uint32_t bits) {
     // It fails only for a word that is not mapped, which would be our own mistake.
     const long rc = syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, INT_MAX, nullptr, nullptr, bits);
     CHECK(rc >= 0);

@@ -34,6 +34,7 @@
 #include <cstdint>
 #include <span>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 #include "shm/error.h"
 #include "shm/layout.h"
@@ -69,6 +70,25 @@ inline bool any_answered(std::span<const AwaitedCall> calls) {
     return std::any_of(calls.begin(), calls.end(), [](const AwaitedCall& call) {
         return is_answered(*call.slot, call.generation);
     });
+}
+
+// C1 to C6. `sleep` sleeps while the word has the value, until it is woken with one of the bits,
+// and returns false when its deadline passed.
+template <class Sleep>
+bool wait_for_answer_by(RingControl& control, std::span<const AwaitedCall> calls, Sleep sleep) {
+    if (any_answered(calls)) return true;
+    std::uint32_t bits = 0;
+    for (const AwaitedCall& call : calls) bits |= call_bit(call.slot_index);
+    for (;;) {
+        const std::uint32_t answered = control.answered.load(std::memory_order_acquire);  // C1
+        control.waiters.fetch_add(1, std::memory_order_relaxed);                          // C2
+        memory_fence<std::memory_order_seq_cst>();                                        // C3
+        const bool slept = any_answered(calls) ||                                         // C4
+                           sleep(control.answered, answered, bits);                       // C5
+        control.waiters.fetch_sub(1, std::memory_order_relaxed);                          // C6
+        if (any_answered(calls)) return true;
+        if (!slept) return false;
+    }
 }
 
 // True when one of the answers is there, false when the deadline (CLOCK_MONOTONIC, ns) passed
@@ -129,7 +149,7 @@ static_assert(kPageBytes % sizeof(CallSlot) == 0);  // all of a slot goes at one
 inline Answer read_answer(const CallSlot& slot, std::uint32_t generation) {
     const Answer answer = read_answer(slot);
     // Acquire: the generation is loaded behind all that was copied.
-    std::atomic_thread_fence(std::memory_order_acquire);
+    memory_fence<std::memory_order_acquire>();
     if (is_answered(slot, generation)) return answer;
     Answer gone;
     gone.error = Error::kUnknownOutcome;
@@ -163,7 +183,7 @@ class Answers {
         const std::uint32_t bits = bits_;
         bits_ = 0;
         control.answered.fetch_add(1, std::memory_order_release);  // E2
-        std::atomic_thread_fence(std::memory_order_seq_cst);       // E3
+        memory_fence<std::memory_order_seq_cst>();                 // E3
         // Relaxed: the fence decides.
         return control.waiters.load(std::memory_order_relaxed) != 0 ? bits : 0;  // E4
     }
@@ -175,6 +195,6 @@ class Answers {
 };
 
 // Wakes all that sleep on `word` (in a shared mapping) with a bit of `bits`.
-void futex_wake(std::atomic<std::uint32_t>& word, std::uint32_t bits);
+void futex_wake(Atom<std::uint32_t>& word, std::uint32_t bits);
 
 }  // namespace bidstore

@@ -17,9 +17,9 @@
 //   Either C2 comes before E2, and E3 sees the record; or E2 before C2, and C3 sees the sleeper.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 
+#include "shm/atom.h"
 #include "shm/error.h"
 #include "shm/layout.h"
 #include "shm/segment.h"
@@ -34,7 +34,7 @@ void ring_doorbell(int descriptor);
 
 // Client, after commit(): rings when the engine sleeps.
 inline void ring_if_sleeping(const EngineState& engine, int descriptor) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // C2
+    memory_fence<std::memory_order_seq_cst>();  // C2
     // Relaxed: the fence decides.
     if (engine.sleeping.load(std::memory_order_relaxed) != 0) [[unlikely]] {
         ring_doorbell(descriptor);  // C3
@@ -51,7 +51,7 @@ class EngineSleep {
     explicit EngineSleep(EngineState& engine) : engine_(&engine) {}
     void announce() {
         engine_->sleeping.store(1, std::memory_order_relaxed);  // E1
-        std::atomic_thread_fence(std::memory_order_seq_cst);    // E2
+        memory_fence<std::memory_order_seq_cst>();              // E2
     }
     // After the sleep, or instead of it. Relaxed: a client that sees it late rings for nothing.
     void cancel() { engine_->sleeping.store(0, std::memory_order_relaxed); }

@@ -19,13 +19,13 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #define XXH_INLINE_ALL  // header only
 #include <xxhash.h>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 #include "shm/layout.h"
 
@@ -99,7 +99,7 @@ class KeyDirectory {
     [[gnu::always_inline]] std::uint64_t in_bucket(std::uint64_t bucket, std::uint32_t tag) const {
         std::uint64_t found = 0;
 #pragma GCC unroll 8
-        for (const std::atomic<std::uint64_t>& word : buckets_[bucket].entry) {
+        for (const Atom<std::uint64_t>& word : buckets_[bucket].entry) {
             const std::uint64_t entry = word.load(std::memory_order_relaxed);
             found = directory_entry::tag(entry) == tag ? entry : found;
         }
@@ -173,14 +173,14 @@ class KeyDirectoryWriter {
     void write_next() { write(waiting_[settled_++ % kWaiting]); }
 
     // Nothing is read on the strength of an entry, so relaxed stores do; its words are ours alone.
-    std::atomic<std::uint64_t>& word(std::uint64_t bucket, std::uint32_t i) {
+    Atom<std::uint64_t>& word(std::uint64_t bucket, std::uint32_t i) {
         return buckets_[bucket ^ (i / kBucketEntries)].entry[i % kBucketEntries];
     }
 
     void write(const News& news) {
         std::uint32_t empty = kPairEntries;
         for (std::uint32_t i = 0; i < kPairEntries; ++i) {
-            std::atomic<std::uint64_t>& at = word(news.place.bucket, i);
+            Atom<std::uint64_t>& at = word(news.place.bucket, i);
             const std::uint64_t entry = at.load(std::memory_order_relaxed);
             if (entry == 0 && empty == kPairEntries) empty = i;
             if (directory_entry::tag(entry) != news.place.tag) {

@@ -12,10 +12,10 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <type_traits>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 
 namespace bidstore {
@@ -40,9 +40,9 @@ enum class EngineMode : std::uint32_t {
 
 // One line, written at each publication.
 struct alignas(kCacheLineBytes) Published {
-    std::atomic<std::uint64_t> visible;    // csn of the newest published batch
-    std::atomic<std::uint64_t> reuse_gen;  // one more before frames of a reclaim round are reused
-    std::atomic<std::uint64_t> dropped;    // csn of the newest batch that dropped a table
+    Atom<std::uint64_t> visible;    // csn of the newest published batch
+    Atom<std::uint64_t> reuse_gen;  // one more before frames of a reclaim round are reused
+    Atom<std::uint64_t> dropped;    // csn of the newest batch that dropped a table
     std::uint8_t reserved[40];
 };
 PIN_FIELD(Published, visible, 0, 8);
@@ -52,9 +52,9 @@ PIN_FIELD(Published, reserved, 24, 40);
 
 // One line, written when the engine goes to sleep, wakes, and a few times a second.
 struct alignas(kCacheLineBytes) EngineState {
-    std::atomic<std::uint64_t> heartbeat_ns;  // CLOCK_MONOTONIC of the engine's last round
-    std::atomic<std::uint32_t> sleeping;      // 1: ring the doorbell after a ring has news
-    std::atomic<EngineMode> mode;
+    Atom<std::uint64_t> heartbeat_ns;  // CLOCK_MONOTONIC of the engine's last round
+    Atom<std::uint32_t> sleeping;      // 1: ring the doorbell after a ring has news
+    Atom<EngineMode> mode;
     std::uint8_t reserved[48];
 };
 PIN_FIELD(EngineState, heartbeat_ns, 0, 8);
@@ -63,7 +63,7 @@ PIN_FIELD(EngineState, mode, 12, 4);
 PIN_FIELD(EngineState, reserved, 16, 48);
 
 struct alignas(kCacheLineBytes) PoolHeader {
-    std::atomic<std::uint64_t> magic;  // kPoolMagic, written last (release)
+    Atom<std::uint64_t> magic;  // kPoolMagic, written last (release)
     std::uint32_t abi_version;
     std::uint32_t page_bytes;
     std::uint64_t fingerprint;  // kLayoutFingerprint of the daemon's build
@@ -112,24 +112,24 @@ static_assert(sizeof(PoolHeader) == 320);
 
 // Page map entry: the frame of a page's newest published version, or kNoFrame when the page is not
 // in the pool; and kWatched, when a client's next use of the page is to be marked for certain.
-using PageMapEntry = std::atomic<std::uint32_t>;
+using PageMapEntry = Atom<std::uint32_t>;
 inline constexpr std::uint32_t kNoFrame = 0;
 inline constexpr std::uint32_t kWatched = 1u << 31;
 inline constexpr std::uint32_t kFrameMask = kWatched - 1;
 
 struct FrameDescriptor {
-    std::atomic<std::uint32_t> older;  // frame of the next older version of the same page, or none
+    Atom<std::uint32_t> older;  // frame of the next older version of the same page, or none
 };
 PIN_FIELD(FrameDescriptor, older, 0, 4);
 
 // Per slot: the newest dead episode; never decreases while the pool lives.
-using RevokedEntry = std::atomic<std::uint64_t>;
+using RevokedEntry = Atom<std::uint64_t>;
 
 // Key directory: where keys were last seen, advisory. An entry is 0 for none, or, from its lowest
 // bit up: 32 bits of leaf page id, 8 of row number (modulo 256), 24 of tag (shm/key_directory.h).
 inline constexpr std::uint32_t kBucketEntries = 8;
 struct alignas(kCacheLineBytes) DirectoryBucket {
-    std::atomic<std::uint64_t> entry[kBucketEntries];
+    Atom<std::uint64_t> entry[kBucketEntries];
 };
 PIN_FIELD(DirectoryBucket, entry, 0, 64);
 static_assert(sizeof(DirectoryBucket) == kCacheLineBytes);
@@ -142,9 +142,9 @@ inline constexpr std::uint32_t kHistogramCount = 8;
 inline constexpr std::uint32_t kHistogramBuckets = 256;  // 64 powers of two, 4 steps each
 
 struct Histogram {
-    std::atomic<std::uint64_t> count;
-    std::atomic<std::uint64_t> sum;
-    std::atomic<std::uint64_t> bucket[kHistogramBuckets];
+    Atom<std::uint64_t> count;
+    Atom<std::uint64_t> sum;
+    Atom<std::uint64_t> bucket[kHistogramBuckets];
 };
 PIN_FIELD(Histogram, count, 0, 8);
 PIN_FIELD(Histogram, sum, 8, 8);
@@ -155,7 +155,7 @@ struct alignas(kCacheLineBytes) StatsPage {
     std::uint32_t counter_count;    // how many of counter[] have a name
     std::uint32_t histogram_count;  // how many of histogram[] have a name
     std::uint32_t reserved[13];
-    std::atomic<std::uint64_t> counter[kCounterCount];
+    Atom<std::uint64_t> counter[kCounterCount];
     Histogram histogram[kHistogramCount];
 };
 PIN_FIELD(StatsPage, stats_version, 0, 4);
@@ -169,9 +169,9 @@ PIN_FIELD(StatsPage, histogram, 1088, 16512);
 
 // Where a reading thread announces its snapshot. One line per slot, so readers share none.
 struct alignas(kCacheLineBytes) ReaderSlot {
-    std::atomic<std::uint64_t> word;     // kSlotIdle, kSlotPinAll, else the csn held
-    std::atomic<std::uint64_t> episode;  // one more at each begin; starts above revoked[slot]
-    std::atomic<std::uint64_t> looked;   // every frame in use was looked up when this was visible
+    Atom<std::uint64_t> word;     // kSlotIdle, kSlotPinAll, else the csn held
+    Atom<std::uint64_t> episode;  // one more at each begin; starts above revoked[slot]
+    Atom<std::uint64_t> looked;   // every frame in use was looked up when this was visible
     std::uint8_t reserved[40];
 };
 PIN_FIELD(ReaderSlot, word, 0, 8);
@@ -185,9 +185,9 @@ inline constexpr std::uint64_t kSlotPinAll = ~std::uint64_t{0};
 // its number modulo kTouchMarks. Page numbers, advisory.
 inline constexpr std::uint32_t kTouchMarks = 128;
 struct alignas(kCacheLineBytes) TouchMarks {
-    std::atomic<std::uint32_t> written;  // marks made so far, modulo 2^32; written last (release)
+    Atom<std::uint32_t> written;  // marks made so far, modulo 2^32; written last (release)
     std::uint8_t reserved[60];
-    std::atomic<std::uint32_t> page[kTouchMarks];
+    Atom<std::uint32_t> page[kTouchMarks];
 };
 PIN_FIELD(TouchMarks, written, 0, 4);
 PIN_FIELD(TouchMarks, reserved, 4, 60);
@@ -199,14 +199,14 @@ inline constexpr std::uint32_t kRingUnitBytes = 64;
 struct RingControl {
     // Low half: units claimed, modulo 2^32. High half: writes claimed, modulo 2^32. One word, so
     // that the order of write numbers is the order of the ring.
-    alignas(kCacheLineBytes) std::atomic<std::uint64_t> claim;
+    alignas(kCacheLineBytes) Atom<std::uint64_t> claim;
     std::uint8_t reserved0[56];
     // Units consumed, modulo 2^32. The engine writes it and keeps its own copy.
-    alignas(kCacheLineBytes) std::atomic<std::uint32_t> head;
+    alignas(kCacheLineBytes) Atom<std::uint32_t> head;
     std::uint8_t reserved1[60];
     // Answers given (futex of the waiting threads; bit of a call slot: index % 32).
-    alignas(kCacheLineBytes) std::atomic<std::uint32_t> answered;
-    std::atomic<std::uint32_t> waiters;  // threads that sleep on it; 0: the engine need not wake
+    alignas(kCacheLineBytes) Atom<std::uint32_t> answered;
+    Atom<std::uint32_t> waiters;  // threads that sleep on it; 0: the engine need not wake
     std::uint8_t reserved2[56];
 };
 PIN_FIELD(RingControl, claim, 0, 8);
@@ -226,7 +226,7 @@ enum class RecordKind : std::uint16_t {
 
 // In front of each record in the ring, at a unit's start.
 struct RecordHeader {
-    std::atomic<std::uint32_t> length_bytes;  // header included; 0 until committed (release)
+    Atom<std::uint32_t> length_bytes;  // header included; 0 until committed (release)
     RecordKind kind;
     std::uint16_t reserved;
     std::uint32_t call_slot;        // where the answer goes
@@ -248,10 +248,10 @@ inline constexpr std::uint32_t kCallResults = 29;
 // Where one call's answer comes back. The client fills generation when it claims the slot; the
 // engine writes the rest and then state (release).
 struct alignas(kCacheLineBytes) CallSlot {
-    std::atomic<std::uint32_t> answered_generation;  // generation of the newest answer; the state
-    std::uint32_t error;                             // Error
-    std::uint64_t csn;                               // of the batch, for an applied transaction
-    std::uint32_t failed_operation;                  // index of the operation that failed, or ~0
+    Atom<std::uint32_t> answered_generation;  // generation of the newest answer; the state
+    std::uint32_t error;                      // Error
+    std::uint64_t csn;                        // of the batch, for an applied transaction
+    std::uint32_t failed_operation;           // index of the operation that failed, or ~0
     std::uint32_t result_count;
     std::int64_t result[kCallResults];  // of each operation that was asked for one, in order
 };
@@ -270,7 +270,7 @@ enum class Rights : std::uint32_t {
 };
 
 struct alignas(kCacheLineBytes) ClientHeader {
-    std::atomic<std::uint64_t> magic;  // kClientMagic, written last (release)
+    Atom<std::uint64_t> magic;  // kClientMagic, written last (release)
     std::uint32_t abi_version;
     std::uint32_t first_slot;  // this segment's slot i is slot first_slot + i of the pool
     std::uint64_t fingerprint;
@@ -378,12 +378,11 @@ consteval std::uint64_t layout_fingerprint() {
 }
 inline constexpr std::uint64_t kLayoutFingerprint = layout_fingerprint();
 
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
-static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+static_assert(Atom<std::uint64_t>::is_always_lock_free);
+static_assert(Atom<std::uint32_t>::is_always_lock_free);
 static_assert(std::is_standard_layout_v<PoolHeader> && std::is_standard_layout_v<StatsPage> &&
-              std::is_standard_layout_v<DirectoryBucket> &&
-              std::is_standard_layout_v<ReaderSlot> && std::is_standard_layout_v<TouchMarks> &&
-              std::is_standard_layout_v<RingControl> &&
+              std::is_standard_layout_v<DirectoryBucket> && std::is_standard_layout_v<ReaderSlot> &&
+              std::is_standard_layout_v<TouchMarks> && std::is_standard_layout_v<RingControl> &&
               std::is_standard_layout_v<RecordHeader> && std::is_standard_layout_v<CallSlot> &&
               std::is_standard_layout_v<ClientHeader>);
 

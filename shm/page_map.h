@@ -18,9 +18,9 @@
 //   valid() says whether trying makes sense.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 #include "shm/layout.h"
 #include "shm/reader_slot.h"
@@ -29,8 +29,8 @@
 namespace bidstore {
 
 // The csn word of a frame.
-inline const std::atomic<std::uint64_t>& frame_csn(const std::byte* frame) {
-    return *reinterpret_cast<const std::atomic<std::uint64_t>*>(frame);
+inline const Atom<std::uint64_t>& frame_csn(const std::byte* frame) {
+    return *reinterpret_cast<const Atom<std::uint64_t>*>(frame);
 }
 
 enum class PageLookup : std::uint32_t {
@@ -79,7 +79,7 @@ struct NoPrefetch {
 template <class Pool, class Prefetch = PrefetchBehindHeader>
 [[gnu::always_inline]] inline Step walk(const Pool& pool, PageId page, Csn snapshot,
                                         Prefetch prefetch = {}) {
-    const std::atomic<std::uint64_t>& reuse_gen = pool.published().reuse_gen;
+    const Atom<std::uint64_t>& reuse_gen = pool.published().reuse_gen;
     const std::uint64_t generation = reuse_gen.load(std::memory_order_acquire);
     // Acquire, here and below: the frame's csn and link were written before it was linked to.
     const std::uint32_t entry = pool.page_map()[page.value].load(std::memory_order_acquire);
@@ -98,7 +98,7 @@ template <class Pool, class Prefetch = PrefetchBehindHeader>
         frame = pool.descriptors()[frame].older.load(std::memory_order_acquire);
     }
     // The loads above are done before this look at reuse_gen.
-    std::atomic_thread_fence(std::memory_order_acquire);
+    memory_fence<std::memory_order_acquire>();
     return {version, reuse_gen.load(std::memory_order_relaxed) != generation};
 }
 

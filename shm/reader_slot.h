@@ -63,9 +63,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 #include "shm/layout.h"
 
@@ -106,7 +106,7 @@ class SlotOwner {
     // Was all that was loaded since begin() the snapshot's? Data are used, then this is checked,
     // then they are believed. Once false, false until the next begin().
     bool valid() const {
-        std::atomic_thread_fence(std::memory_order_acquire);          // R5
+        memory_fence<std::memory_order_acquire>();                    // R5
         return revoked_->load(std::memory_order_relaxed) < episode_;  // R6
     }
 
@@ -180,7 +180,7 @@ struct SlotSighting {
 class SlotWatcher {
   public:
     // E2. Once per scan, after publishing: what becomes visible later is not judged by this scan.
-    static void begin_scan() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+    static void begin_scan() { memory_fence<std::memory_order_seq_cst>(); }
 
     // E3. Word, then episode. E9.
     static SlotSighting look(const ReaderSlot& slot) {
@@ -204,7 +204,7 @@ class SlotWatcher {
         if (revoked.load(std::memory_order_relaxed) < episode) {
             revoked.store(episode, std::memory_order_relaxed);
         }
-        std::atomic_thread_fence(std::memory_order_release);
+        memory_fence<std::memory_order_release>();
     }
 
     // Prepares a slot for a new owner, before its segment is announced: idle, episodes above all

@@ -31,6 +31,7 @@
 #include <cstring>
 #include <span>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 #include "shm/layout.h"
 
@@ -259,8 +260,8 @@ class RingConsumer {
         return ring_ + std::size_t{unit} * kRingUnitBytes;
     }
     // The first word of a unit: a length when a record starts there.
-    std::atomic<std::uint32_t>& word_at(std::uint32_t position) const {
-        return *reinterpret_cast<std::atomic<std::uint32_t>*>(unit_at(position));
+    Atom<std::uint32_t>& word_at(std::uint32_t position) const {
+        return *reinterpret_cast<Atom<std::uint32_t>*>(unit_at(position));
     }
     bool committed_at(std::uint32_t position) const {
         return word_at(position).load(std::memory_order_acquire) != 0;
@@ -286,7 +287,7 @@ class RingConsumer {
     std::uint32_t ring_bytes_;
     // Our own: the one in the segment is for the producers to read, and anyone's to overwrite.
     std::uint32_t position_;
-    std::uint32_t ahead_;  // page requests before it are taken; see ahead()
+    std::uint32_t ahead_;      // page requests before it are taken; see ahead()
     std::uint32_t published_;  // the head that producers were told
     const char* hostile_reason_ = nullptr;
 };

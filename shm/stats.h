@@ -9,11 +9,11 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <string_view>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 #include "shm/layout.h"
 
@@ -192,12 +192,12 @@ class StatsWriter {
     }
 
   private:
-    std::atomic<std::uint64_t>& at(Counter counter) {
+    Atom<std::uint64_t>& at(Counter counter) {
         // A second writer would lose counts: neither of them locks.
         DCHECK(kCounterNames[static_cast<std::size_t>(counter)].writer == thread_);
         return page_->counter[static_cast<std::uint32_t>(counter)];
     }
-    static void bump(std::atomic<std::uint64_t>& word, std::uint64_t amount) {
+    static void bump(Atom<std::uint64_t>& word, std::uint64_t amount) {
         word.store(word.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
     }
     StatsPage* page_;

@@ -7,10 +7,10 @@
 //         entries of a batch are stored before `visible` names the batch (release).
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 
+#include "shm/atom.h"
 #include "shm/layout.h"
 #include "shm/segment.h"
 
@@ -71,8 +71,7 @@ class VersionWriter {
     }
     static std::uint64_t csn_of(const std::byte* frame) {
         // Our own last store.
-        return reinterpret_cast<const std::atomic<std::uint64_t>*>(frame)->load(
-            std::memory_order_relaxed);
+        return reinterpret_cast<const Atom<std::uint64_t>*>(frame)->load(std::memory_order_relaxed);
     }
 
     // Everything that the batch changed is mapped: readers that load this csn see all of it.
@@ -90,12 +89,12 @@ class VersionWriter {
     void next_generation() {
         const std::uint64_t now = published_.reuse_gen.load(std::memory_order_relaxed);
         published_.reuse_gen.store(now + 1, std::memory_order_release);
-        std::atomic_thread_fence(std::memory_order_release);
+        memory_fence<std::memory_order_release>();
     }
 
   private:
-    static std::atomic<std::uint64_t>& csn_word(std::byte* frame) {
-        return *reinterpret_cast<std::atomic<std::uint64_t>*>(frame);
+    static Atom<std::uint64_t>& csn_word(std::byte* frame) {
+        return *reinterpret_cast<Atom<std::uint64_t>*>(frame);
     }
 
     Published& published_;

@@ -7,12 +7,12 @@
 //         after Snapshot::valid(). Garbage gives a wrong answer, never a fault or an endless loop.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
+#include "shm/atom.h"
 #include "shm/base.h"
 
 namespace bidstore {
@@ -30,7 +30,7 @@ enum class PageType : std::uint8_t {
 };
 
 struct PageHeader {
-    std::atomic<std::uint64_t> csn;  // of the batch that made this version; readers acquire it
+    Atom<std::uint64_t> csn;  // of the batch that made this version; readers acquire it
     std::uint32_t page_id;
     std::uint32_t crc;          // CRC-32C of the page with this field as zero; set when the
                                 // image is written to the file, meaningless in the pool
