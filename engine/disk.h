@@ -57,7 +57,8 @@ struct DiskRequest {
     StoreFile file = StoreFile::kData;
     bool durable = false;             // of a write: on stable storage when it completes (RWF_DSYNC)
     bool in_flight = false;           // kept by the disk; true from submit() to the completion
-    std::uint32_t length_bytes = 0;   // 0 for kSync and kCut; at most kMaxTransferBytes
+    std::uint32_t length_bytes = 0;   // 0 for kSync and kCut; with a buffer at most
+                                      // kMaxTransferBytes
     std::uint64_t offset_bytes = 0;
     void* buffer = nullptr;
     std::int64_t result = 0;          // bytes, or -errno

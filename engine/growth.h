@@ -74,8 +74,9 @@ class Growth {
     static_assert(kChunkBytes % kPieceBytes == 0);
 
     static constexpr std::uint32_t kHoleBytes = static_cast<std::uint32_t>(kChunkBytes);
-    // Reads of the file wait for the kernel's part of each.
-    static constexpr std::uint32_t kExtendBytes = kMaxTransferBytes;
+    // Each piece waits in the kernel for all direct I/O of the file, and the next ones for it: few
+    // and large ones disturb readers and loads less than many small ones.
+    static constexpr std::uint32_t kExtendBytes = 128u << 20;
     static_assert(kExtendBytes % kChunkBytes == 0);
 
     void begin(Job job);
