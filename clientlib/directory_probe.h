@@ -4,6 +4,7 @@
 //     aim       hash the key                     -> its bucket
 //     look      choose the entry                 -> the leaf's entry of the page map
 //     approach  look at that entry               -> the leaf's header, the row's key and value
+//               (of one of many rows: the value's first line; arrive: the rest)
 //     arrive    the version, its checks, the key
 //
 // A step that finds nothing leaves nothing for the next one; arrive() says so. Only a row that is
@@ -57,18 +58,23 @@ class DirectoryProbe {
             hint_ = {};
         prefetch_line(pool.page_map() + hint_.leaf.value);
     }
-    // All lines of the row in one go: in loops of their own, the leaves' headers first and then the
-    // rest, they came no sooner, and 32 rows together took longer.
+    // All lines of the row in one go, for a row alone: its page is where it waits, whatever the
+    // number of lines.
     [[gnu::always_inline]] void approach(const PoolView& pool, const TableInfo& table) const {
-        const std::byte* frame = newest_hint(pool, hint_.leaf);
-        if (frame == nullptr) return;
-        const LeafLayout& layout = table.shape->leaf;
-        const std::uint32_t key_stride = layout.variable ? kSlotBytes : layout.key_bytes;
-        prefetch_line(frame);
-        prefetch_line(frame + kPageHeaderBytes + hint_.row * key_stride);
-        const std::byte* value = frame + layout.values_offset + hint_.row * layout.value_bytes;
-        const std::size_t bytes = std::min<std::size_t>(layout.value_bytes, kValueBytesAhead);
-        if (bytes > 0) prefetch_bytes(value, bytes);
+        approach_for(pool, table, kValueBytesAhead);
+    }
+    // For one of many rows. The processor has some twenty lines on their way at a time, and rows
+    // together wait for their number: what decides whether the row is the one comes first, and the
+    // value while the others are looked at (prefetch_rest).
+    [[gnu::always_inline]] void approach_with_others(const PoolView& pool,
+                                                     const TableInfo& table) const {
+        approach_for(pool, table, 1);
+    }
+    // What approach_with_others() left out.
+    [[gnu::always_inline]] static void prefetch_rest(std::span<const std::byte> value) {
+        const std::size_t bytes = std::min(value.size(), kValueBytesAhead);
+        if (bytes <= kCacheLineBytes) return;
+        prefetch_bytes(value.data() + kCacheLineBytes, bytes - kCacheLineBytes);
     }
     [[gnu::always_inline]] bool arrive(ReaderState& state, const TableInfo& table,
                                        const std::byte* key, std::uint64_t floor,
@@ -92,6 +98,20 @@ class DirectoryProbe {
     PageId leaf() const { return hint_.leaf; }
 
   private:
+    // With so many bytes of the value.
+    [[gnu::always_inline]] void approach_for(const PoolView& pool, const TableInfo& table,
+                                             std::size_t value_bytes) const {
+        const std::byte* frame = newest_hint(pool, hint_.leaf);
+        if (frame == nullptr) return;
+        const LeafLayout& layout = table.shape->leaf;
+        const std::uint32_t key_stride = layout.variable ? kSlotBytes : layout.key_bytes;
+        prefetch_line(frame);
+        prefetch_line(frame + kPageHeaderBytes + hint_.row * key_stride);
+        const std::byte* value = frame + layout.values_offset + hint_.row * layout.value_bytes;
+        const std::size_t bytes = std::min<std::size_t>(layout.value_bytes, value_bytes);
+        if (bytes > 0) prefetch_bytes(value, bytes);
+    }
+
     DirectoryPlace place_;
     RowHint hint_;
 };

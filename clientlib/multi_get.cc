@@ -113,13 +113,15 @@ class ManyRows {
         const PoolView& pool = state_.connection->pool();
         for (std::size_t i = 0; i < count; ++i) probes[i].aim(directory, table_, key(indexes[i]));
         for (std::size_t i = 0; i < count; ++i) probes[i].look(directory, pool);
-        for (std::size_t i = 0; i < count; ++i) probes[i].approach(pool, table_);
+        for (std::size_t i = 0; i < count; ++i) probes[i].approach_with_others(pool, table_);
         std::size_t left = 0;
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t index = indexes[i];
             RawRow& row = rows_[index].emplace();
-            if (probes[i].arrive(state_, table_, key(index), floor, row)) [[likely]]
+            if (probes[i].arrive(state_, table_, key(index), floor, row)) [[likely]] {
+                DirectoryProbe::prefetch_rest(row.value);
                 continue;
+            }
             rows_[index].reset();
             indexes[left++] = index;
         }
