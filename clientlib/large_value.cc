@@ -141,7 +141,7 @@ bool LargeValue::intact() const {
 }
 
 Result<LargeValue> large_value(const RawRow& row, std::uint32_t column) {
-    if (row.reader == nullptr || !row.reader->holding) {
+    if (row.reader == nullptr || !row.reader->holding()) {
         return {Error::kInvalid, "this row's snapshot has ended: take a new one"};
     }
     const Schema& schema = row.table->schema;

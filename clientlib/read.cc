@@ -59,7 +59,7 @@ ReaderState::~ReaderState() {
         touches.reset();
         return;
     }
-    if (holding) end();
+    if (holding()) end();
     if (connection) connection->release_reader_slot(slot_number);
 }
 
@@ -119,7 +119,7 @@ Status ReaderState::look_around(Deadline until) {
 Status ReaderState::begin(Deadline until) {
     if (generation != fork_generation()) [[unlikely]]
         return forked_failure();
-    if (holding) [[unlikely]] {
+    if (holding()) [[unlikely]] {
         return {Error::kInvalid, "this Reader has a live snapshot: end it, or use another Reader"};
     }
     if (Status there = look_around(until); !there.ok()) [[unlikely]]
@@ -129,8 +129,7 @@ Status ReaderState::begin(Deadline until) {
     value_failed = false;
     slot->begin();
     forget_dropped_roots();
-    holding = true;
-    ++snapshots;
+    held = ++snapshots;
     rows_out = false;
     standing_cursors = 0;
     deadline = until;
@@ -138,7 +137,7 @@ Status ReaderState::begin(Deadline until) {
 }
 
 void ReaderState::end() {
-    holding = false;
+    held = 0;
     if (generation != fork_generation()) return;
     if (!slot->valid()) [[unlikely]] {
         lost_a_snapshot = true;

@@ -19,8 +19,9 @@ constexpr std::uint32_t kReadAheadMax = kPagesPerRequest - 1;
 constexpr std::uint32_t kPoolShare = 16;
 // A streaming scan lets go of what it came through after so many leaves.
 constexpr std::uint32_t kLeavesKept = 16;
-// Rows of a leaf whose values are prefetched.
+// Rows of a leaf whose values are prefetched, and of all leaves in front together.
 constexpr std::uint32_t kValuesAhead = 16;
+constexpr std::uint64_t kValuesAheadMax = 64;
 constexpr std::uint64_t kNoLimit = ScanOptions{}.limit;
 
 // A bound as long as a key: zeros behind a prefix make it the least key that begins with it.
@@ -64,11 +65,11 @@ struct RawCursor::State {
     std::uint32_t end = 0;
     bool more = false;
     std::optional<LeafView> leaf;  // that they are in
-    // What is on its way to the processor's cache. Each leaf is fetched twice: its beginning, and,
-    // once that is there and says how many rows the leaf has, their values.
-    std::uint32_t leaves_ahead = 0;  // whose beginnings were prefetched
-    bool values_ahead = false;       // those of the next leaf were prefetched
-    std::uint32_t values_when = 0;   // rows of this leaf are left: time to do so
+    // What is on its way to the processor's cache, in leaves behind this one. Each is fetched
+    // twice: its beginning, and, once that is there and says how many rows the leaf has, their
+    // values.
+    std::uint32_t leaves_ahead = 0;
+    std::uint32_t values_ahead = 0;
     bool streaming = false;
     bool standing = false;           // one of the reader's standing cursors
     std::uint32_t since_let_go = 0;  // leaves it came to
@@ -83,8 +84,7 @@ struct RawCursor::State {
                const ScanOptions& options);
     // The snapshot that the cursor was made under is still the reader's.
     bool usable() const {
-        return reader->generation == fork_generation() && reader->holding &&
-               reader->snapshots == snapshot;
+        return reader->generation == fork_generation() && reader->held == snapshot;
     }
     bool fail(Failure failure);
     bool finish();
@@ -93,9 +93,10 @@ struct RawCursor::State {
     Landing seek();
     void find_bounds(bool first);
     void enter_leaf();
-    void prefetch_values(const LeafView& of, std::uint32_t from, std::uint32_t to) const;
-    void prefetch_next_values();
-    void prefetch_leaves();
+    std::uint32_t leaves_sought() const;
+    void prefetch_values(const LeafView& of, std::uint32_t from, std::uint32_t to,
+                         std::uint64_t most) const;
+    void prefetch_next();
     void stand();
     void step_off();
     bool let_go();
@@ -106,6 +107,7 @@ struct RawCursor::State {
         return !table->schema.live(row.key.data(), row.value, floor);
     }
     void take_row(RawRow& row);
+    void take_run(Run& run);
     std::uint64_t count_leaf();
 };
 
@@ -138,24 +140,25 @@ bool RawCursor::State::let_go() {
     (reverse ? upper : lower).set(std::span(key).first(table->shape->leaf.key_bytes));
     on_leaf = false;
     since_let_go = 0;
-    leaves_ahead = 0;
-    values_ahead = false;
+    leaves_ahead = values_ahead = 0;
     step_off();
     reader->renew();
     return true;
 }
 
 Landing RawCursor::State::seek() {
-    if (!reverse && lower.given) return path->seek(lower.key.data());
-    if (!reverse) return path->seek_first();
-    if (!upper.given) return path->seek_last();
+    const PathCursor<PageSource>::Ahead ahead{!reverse, leaves_sought(),
+                                              reverse ? lower.or_none() : upper.or_none()};
+    if (!reverse && lower.given) return path->seek(lower.key.data(), ahead);
+    if (!reverse) return path->seek_first(ahead);
+    if (!upper.given) return path->seek_last(ahead);
     // The greatest key below the bound.
     std::array<std::byte, kKeyBytesMax> below = upper.key;
     std::size_t at = table->shape->leaf.key_bytes;
     while (at > 0 && below[at - 1] == std::byte{0}) below[--at] = std::byte{0xff};
-    if (at == 0) return path->seek_first();
+    if (at == 0) return path->seek_first(ahead);
     below[at - 1] = std::byte(std::to_integer<unsigned>(below[at - 1]) - 1);
-    return path->seek(below.data());
+    return path->seek(below.data(), ahead);
 }
 
 Landing RawCursor::State::go() {
@@ -163,47 +166,68 @@ Landing RawCursor::State::go() {
     const PageId root = reader->root(*table);
     if (!root) return {Landed::kCorrupt, PageId{}, nullptr};
     path.emplace(*table->shape, root, PageSource(*reader, last));
-    return seek();
+    const Landing landing = seek();
+    leaves_ahead = path->sought_ahead();
+    values_ahead = 0;
+    return landing;
+}
+
+// The leaves that the limit needs besides the one that the scan begins in, before that is known: as
+// if half of its rows were within the bounds, and the others were three quarters full.
+std::uint32_t RawCursor::State::leaves_sought() const {
+    using Path = PathCursor<PageSource>;
+    const std::uint64_t full = table->shape->leaf.capacity;
+    if (left == kNoLimit) return Path::kLeavesAhead;
+    if (left <= full / 2) return 0;
+    const std::uint64_t rows = std::min(left - full / 2, full * Path::kLeavesAheadMax);
+    const std::uint64_t leaves = rows * 4 / (full * 3) + 1;
+    return static_cast<std::uint32_t>(std::min<std::uint64_t>(leaves, Path::kLeavesAheadMax));
 }
 
 // The rows come one after another, each in cache lines of its own: all of them are on their way
-// before the first is looked at. Of rows [from, to) as many as the limit lets the scan visit.
+// before the first is looked at. Of rows [from, to) the `most` that the scan comes to first.
 [[gnu::always_inline]] inline void RawCursor::State::prefetch_values(const LeafView& of,
                                                                      std::uint32_t from,
-                                                                     std::uint32_t to) const {
+                                                                     std::uint32_t to,
+                                                                     std::uint64_t most) const {
     if (table->shape->leaf.variable || from == to) return;
-    const std::uint64_t most = std::min<std::uint64_t>(left, kValuesAhead);
+    most = std::min<std::uint64_t>(most, kValuesAhead);
     const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(most, to - from));
     const std::size_t stride = table->shape->leaf.value_bytes;
     const std::byte* at = of.value(reverse ? to - rows : from).data();
     for (std::uint32_t i = 0; i < rows; ++i) prefetch_line(at + i * stride);
 }
 
-// In the middle of a leaf: by now the beginning of the next one is there, and its count says where
-// the scan will go on.
-void RawCursor::State::prefetch_next_values() {
-    PageId next;
-    if (left <= end - begin || path->upcoming(!reverse, std::span(&next, 1)) == 0) return;
-    const std::byte* bytes = PageSource(*reader, last).hint(next);
-    if (bytes == nullptr) return;
-    const LeafView following(bytes, table->shape->leaf);
-    prefetch_values(following, 0, following.count());
-    values_ahead = true;
-}
-
-// The leaves that the limit needs, should they have as many rows as this one.
-void RawCursor::State::prefetch_leaves() {
+// The values in the leaves whose beginnings are there by now, and the beginnings of those that the
+// limit needs besides, should they have as many rows as this one.
+void RawCursor::State::prefetch_next() {
     using Path = PathCursor<PageSource>;
-    const std::uint32_t rows_here = end - begin;
-    if (!more || left <= rows_here) return;
+    std::uint64_t rows = end - begin;
+    if (!more || left <= rows) return;
     std::uint32_t wanted = Path::kLeavesAhead;
     if (left != kNoLimit) {
-        const std::uint64_t leaves = (left - rows_here - 1) / std::max(leaf->count(), 1u) + 1;
+        const std::uint64_t leaves = (left - rows - 1) / std::max(leaf->count(), 1u) + 1;
         wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(leaves, Path::kLeavesAheadMax));
     }
-    if (wanted <= leaves_ahead) return;
-    path->prefetch(!reverse, leaves_ahead, wanted);
-    leaves_ahead = wanted;
+    wanted = std::max(wanted, leaves_ahead);
+    if (values_ahead >= wanted) return;
+    std::array<PageId, Path::kLeavesAheadMax> pages;
+    const std::uint32_t count = path->upcoming(!reverse, std::span(pages).first(wanted));
+    const PageSource source(*reader, last);
+    for (std::uint32_t i = leaves_ahead; i < count; ++i) source.prefetch_entry(pages[i]);
+    for (std::uint32_t i = 0; i < std::min(leaves_ahead, count); ++i) {
+        if (rows >= std::min(left, kValuesAheadMax)) break;
+        const std::byte* bytes = source.hint(pages[i]);
+        if (bytes == nullptr) break;
+        const LeafView following(bytes, table->shape->leaf);
+        if (i >= values_ahead) {
+            prefetch_values(following, 0, following.count(), left - rows);
+            values_ahead = i + 1;
+        }
+        rows += following.count();
+    }
+    for (std::uint32_t i = leaves_ahead; i < count; ++i) source.prefetch(pages[i]);
+    leaves_ahead = std::max(leaves_ahead, count);
 }
 
 // The bound that the scan comes from was looked for in its first leaf: all rows of later ones lie
@@ -238,10 +262,10 @@ void RawCursor::State::enter_leaf() {
     stand();
     ++since_let_go;
     if (begin < end && !streaming) reader->rows_out = true;
-    if (!std::exchange(values_ahead, false)) prefetch_values(*leaf, begin, end);
-    values_when = (end - begin) / 2;
-    if (leaves_ahead > 0) --leaves_ahead;
-    prefetch_leaves();
+    if (values_ahead == 0) prefetch_values(*leaf, begin, end, left);
+    if (!first && values_ahead > 0) --values_ahead;
+    if (!first && leaves_ahead > 0) --leaves_ahead;
+    prefetch_next();
     if (more && window > 0) read_ahead();
 }
 
@@ -312,9 +336,22 @@ bool RawCursor::State::to_leaf_with_rows() {
 // inside the page anyway.
 [[gnu::always_inline]] inline void RawCursor::State::take_row(RawRow& row) {
     const std::uint32_t at = reverse ? --end : begin++;
-    if (more && end - begin == values_when) [[unlikely]]
-        prefetch_next_values();
     row = row_in(*reader, *table, *leaf, at);
+}
+
+// The rows of this leaf behind the one that was taken, if nothing has to be asked of each.
+[[gnu::always_inline]] inline void RawCursor::State::take_run(Run& run) {
+    if (floor != 0 || table->shape->leaf.variable) return;
+    const auto rows = static_cast<std::uint32_t>(std::min<std::uint64_t>(end - begin, left));
+    run.rows = rows;
+    left -= rows;
+    (reverse ? end : begin) += reverse ? 0 - rows : rows;
+    const auto key_bytes = static_cast<std::ptrdiff_t>(table->shape->leaf.key_bytes);
+    const auto value_bytes = static_cast<std::ptrdiff_t>(table->shape->leaf.value_bytes);
+    run.key_step = reverse ? -key_bytes : key_bytes;
+    run.value_step = reverse ? -value_bytes : value_bytes;
+    run.snapshot = snapshot;
+    run.held = &reader->held;
 }
 
 // Leaves the leaf. The rows themselves are looked at only where some may be dead.
@@ -338,6 +375,7 @@ RawCursor::RawCursor(RawCursor&& other) noexcept = default;
 RawCursor& RawCursor::operator=(RawCursor&& other) noexcept {
     std::swap(state_, other.state_);
     std::swap(row_, other.row_);
+    std::swap(run_, other.run_);
     return *this;
 }
 
@@ -348,8 +386,9 @@ RawCursor::~RawCursor() {
     spare.push_back(std::move(state_));
 }
 
-bool RawCursor::next() {
+bool RawCursor::next_run() {
     State& state = *state_;
+    run_.rows = 0;
     if (state.ended) return false;
     if (!state.usable()) {
         return state.fail({Error::kInvalid, "the snapshot of this scan has ended"});
@@ -360,6 +399,7 @@ bool RawCursor::next() {
         state.take_row(row_);
     } while (state.dead(row_));
     --state.left;
+    state.take_run(run_);
     return true;
 }
 
@@ -389,8 +429,7 @@ void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const Tabl
     left = options.limit;
     on_leaf = false;
     begin = end = 0;
-    leaves_ahead = 0;
-    values_ahead = false;
+    leaves_ahead = values_ahead = 0;
     streaming = options.streaming;
     standing = false;
     since_let_go = window = asked_ahead = 0;

@@ -56,6 +56,7 @@ struct ReaderState {
     void renew() {
         if (uses_nothing()) slot->renew();
     }
+    bool holding() const { return held != 0; }
     bool uses_nothing() const { return !rows_out && standing_cursors == 0; }
 
     // The root of a table as this reader saw it, and where it still is; 0: look in the catalog.
@@ -76,8 +77,8 @@ struct ReaderState {
     std::uint32_t slot_number = 0;
     std::optional<SlotOwner> slot;
     std::optional<TouchMarker> touches;  // with the slot
-    bool holding = false;                // a snapshot is live
     std::uint64_t snapshots = 0;         // taken, with this one; unlike episodes, on any connection
+    std::uint64_t held = 0;              // the number of the one that is live; 0: none
     bool rows_out = false;  // rows in their pages were given out under it: theirs until it ends
     std::uint32_t standing_cursors = 0;  // that have a way to a leaf under it
     bool value_failed = false;

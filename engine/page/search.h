@@ -113,18 +113,30 @@ class PathCursor {
         std::uint32_t index;  // of the child that the way goes on with; 0 in the leaf
     };
 
+    // What a scan goes on to behind the leaf that it begins in.
+    struct Ahead {
+        bool forward = true;
+        std::uint32_t leaves = 0;  // at most kLeavesAheadMax
+        // A whole key or nullptr, as for upcoming(); by its first bytes alone, so a leaf too many
+        // is possible.
+        const std::byte* bound = nullptr;
+    };
+
     PathCursor(const TreeShape& shape, PageId root, Source source)
         : shape_(&shape), root_(root), source_(source) {}
 
-    Landing seek(const std::byte* key) {
-        return seek_by([&](const InnerView& node) { return node.index_for(key); });
+    Landing seek(const std::byte* key, const Ahead& ahead = {}) {
+        return seek_by([&](const InnerView& node) { return node.index_for(key); }, ahead);
     }
-    Landing seek_first() {
-        return seek_by([](const InnerView&) { return 0u; });
+    Landing seek_first(const Ahead& ahead = {}) {
+        return seek_by([](const InnerView&) { return 0u; }, ahead);
     }
-    Landing seek_last() {
-        return seek_by([](const InnerView& node) { return node.count() - 1; });
+    Landing seek_last(const Ahead& ahead = {}) {
+        return seek_by([](const InnerView& node) { return node.count() - 1; }, ahead);
     }
+    // How many leaves the last seek has on their way to the processor's cache (if its source can do
+    // so), beginning with the one next to where it ended.
+    std::uint32_t sought_ahead() const { return sought_ahead_; }
 
     Landing next_leaf() { return move(true); }
     Landing previous_leaf() { return move(false); }
@@ -164,20 +176,23 @@ class PathCursor {
 
   private:
     template <class Choose>
-    Landing seek_by(Choose choose) {
+    Landing seek_by(Choose choose, const Ahead& ahead) {
         depth_ = 0;
+        sought_ahead_ = 0;
         const std::byte* bytes = source_(root_);
         if (bytes == nullptr) return {Landed::kMissing, root_, nullptr};
         const int level = tree_level(bytes, shape_->table);
         if (level < 0) return {Landed::kCorrupt, root_, nullptr};
-        const Landing landing = fill(steps_, 0, {root_, bytes, 0}, level, choose);
+        const Landing landing = fill(steps_, 0, {root_, bytes, 0}, level, choose, ahead);
         if (landing.state == Landed::kLeaf) depth_ = static_cast<std::uint32_t>(level) + 1;
         return landing;
     }
     template <class Choose>
     Landing fill(std::array<Step, kDepthMax>& steps, std::uint32_t at, Step step, int level,
-                 Choose choose) const;
+                 Choose choose, const Ahead& ahead = {});
+    void prefetch_leaves(const InnerView& node, std::uint32_t index, const Ahead& ahead);
     Landing move(bool forward);
+    Landing move_to_sibling(bool forward);
     // The deepest inner step that has a child beyond its index, or -1.
     int turning_step(bool forward) const;
     std::uint32_t children(std::uint32_t i) const {
@@ -188,19 +203,45 @@ class PathCursor {
     PageId root_;
     Source source_;
     std::uint32_t depth_ = 0;
+    std::uint32_t sought_ahead_ = 0;
     std::array<Step, kDepthMax> steps_;
 };
+
+// The leaf numbered `index` of a node above leaves, and those that come behind it: all of them at
+// once, since each is a miss or two, and the way to the first one waits for nothing else.
+template <class Source>
+void PathCursor<Source>::prefetch_leaves(const InnerView& node, std::uint32_t index,
+                                         const Ahead& ahead) {
+    if constexpr (requires { source_.prefetch(PageId{}); }) {
+        std::array<PageId, kLeavesAheadMax + 1> pages;
+        std::uint32_t count = 0;
+        source_.prefetch_entry(pages[count++] = node.child(index));
+        const std::uint32_t key_bytes = shape_->inner.key_bytes;
+        const std::uint64_t bound = ahead.bound != nullptr ? key_head(ahead.bound, key_bytes) : 0;
+        while (count <= ahead.leaves) {
+            if (ahead.forward ? index + 1 >= node.count() : index == 0) break;
+            const std::uint64_t between = node.head(ahead.forward ? index + 1 : index);
+            const bool beyond = ahead.forward ? between > bound : between < bound;
+            if (ahead.bound != nullptr && beyond) break;
+            index = ahead.forward ? index + 1 : index - 1;
+            source_.prefetch_entry(pages[count++] = node.child(index));
+        }
+        for (std::uint32_t i = 0; i < count; ++i) source_.prefetch(pages[i]);
+        sought_ahead_ = count - 1;
+    }
+}
 
 // Notes `step`, whose page was checked to be of `level`, and goes on down from it to a leaf.
 template <class Source>
 template <class Choose>
 Landing PathCursor<Source>::fill(std::array<Step, kDepthMax>& steps, std::uint32_t at, Step step,
-                                 int level, Choose choose) const {
+                                 int level, Choose choose, const Ahead& ahead) {
     while (level > 0) {
         const InnerView node(step.bytes, shape_->inner);
         if (node.count() == 0) return {Landed::kCorrupt, step.page, nullptr};
         step.index = choose(node);
         steps[at++] = step;
+        if (level == 1 && ahead.leaves != 0) prefetch_leaves(node, step.index, ahead);
         const PageId page = node.child(step.index);
         const std::byte* bytes = source_(page);
         if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
@@ -227,6 +268,7 @@ Landing PathCursor<Source>::move(bool forward) {
     const int turn = turning_step(forward);
     if (turn < 0) return {Landed::kEnd, PageId{}, nullptr};
     const auto at = static_cast<std::uint32_t>(turn);
+    if (at + 2 == depth_) return move_to_sibling(forward);
     Step step = steps_[at];
     step.index = forward ? step.index + 1 : step.index - 1;
     const int level = static_cast<int>(depth_ - 1 - at);
@@ -244,6 +286,23 @@ Landing PathCursor<Source>::move(bool forward) {
     if (landing.state != Landed::kLeaf) return landing;
     for (std::uint32_t i = at; i < depth_; ++i) steps_[i] = steps[i];
     return landing;
+}
+
+// To the leaf beside this one under the same parent, which has one: as most leaves have.
+template <class Source>
+Landing PathCursor<Source>::move_to_sibling(bool forward) {
+    Step& parent = steps_[depth_ - 2];
+    const InnerView node(parent.bytes, shape_->inner);
+    const std::uint32_t index = forward ? parent.index + 1 : parent.index - 1;
+    // A count that changed under a dead lease must not lead outside the node.
+    if (index >= node.count()) return {Landed::kCorrupt, parent.page, nullptr};
+    const PageId page = node.child(index);
+    const std::byte* bytes = source_(page);
+    if (bytes == nullptr) return {Landed::kMissing, page, nullptr};
+    if (tree_level(bytes, shape_->table) != 0) return {Landed::kCorrupt, page, nullptr};
+    parent.index = index;
+    steps_[depth_ - 1] = {page, bytes, 0};
+    return {Landed::kLeaf, page, bytes};
 }
 
 template <class Source>
