@@ -2,8 +2,8 @@
 //
 //   bench_micro [--benchmark_filter=Leaf]
 //
-// `near`: on one page, in the processor's cache: the instructions. `far`: on pages picked at random
-// out of 256 MiB: the cache misses.
+// `near`: on one page or some buckets, in the processor's cache: the instructions. `far`: on pages
+// or buckets picked at random out of 256 MiB: the cache misses.
 #include <benchmark/benchmark.h>
 
 #include <array>
@@ -22,6 +22,7 @@
 #include "engine/page/leaf.h"
 #include "engine/page/page.h"
 #include "engine/page/schema.h"
+#include "shm/key_directory.h"
 #include "shm/layout.h"
 #include "shm/reader_slot.h"
 #include "shm/ring.h"
@@ -90,6 +91,47 @@ void announce(benchmark::State& state) {
     }
 }
 BENCHMARK(announce);
+
+// Buckets two thirds full, as those of a pool that is sized for its rows.
+class Directory {
+  public:
+    explicit Directory(std::uint64_t bucket_count)
+        : keys_(bucket_count * bidstore::kBucketEntries * 2 / 3),
+          buckets_(std::make_unique<bidstore::DirectoryBucket[]>(bucket_count)),
+          view_(buckets_.get(), bucket_count) {
+        bidstore::KeyDirectoryWriter writer(buckets_.get(), bucket_count, nullptr, 0);
+        for (std::uint64_t i = 0; i < keys_; ++i) {
+            writer.enter(kTable, key_of(i, i).data(), kKeyBytes, leaf_of(i), 0);
+        }
+        writer.settle();
+    }
+    // Whether the leaf of a key at random is found: nearly always.
+    bool probe(Random& random) const {
+        const std::uint64_t i = random.below(keys_);
+        const auto place = view_.aim(kTable, key_of(i, i).data(), kKeyBytes);
+        return view_.find(place).leaf == leaf_of(i);
+    }
+
+  private:
+    static constexpr bidstore::TableId kTable{7};
+    static bidstore::PageId leaf_of(std::uint64_t key) {
+        return bidstore::PageId{static_cast<std::uint32_t>(key / 14 + 1)};
+    }
+
+    std::uint64_t keys_;
+    std::unique_ptr<bidstore::DirectoryBucket[]> buckets_;
+    bidstore::KeyDirectory view_;
+};
+
+void directory_probe(benchmark::State& state) {
+    const std::uint64_t far = (std::uint64_t{256} << 20) / sizeof(bidstore::DirectoryBucket);
+    const Directory directory(state.range(0) == 0 ? 64 : far);
+    Random random(1);
+    std::int64_t found = 0;
+    for (auto _ : state) found += directory.probe(random) ? 1 : 0;
+    if (found < state.iterations() / 10 * 9) fail("the directory lost keys");
+}
+BENCHMARK(directory_probe)->ArgName("far")->Arg(0)->Arg(1);
 
 void leaf_search(benchmark::State& state) {
     const bidstore::Schema table = schema();
