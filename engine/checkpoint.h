@@ -160,6 +160,7 @@ class Checkpointer {
     void submit_sync(StoreFile file);
     void submit_single();
     void submit_superblock();
+    bool may_write();
     Transfer* idle_transfer();
     void on_completed(DiskRequest& request);
     void enter(Phase phase);
@@ -202,6 +203,7 @@ class Checkpointer {
     std::size_t direct_cursor_ = 0;          // kCompose: images before it lie in earlier chunks
     std::size_t journal_cursor_ = 0;
     std::uint32_t in_flight_ = 0;
+    bool group_open_ = true;  // writes are handed over, until slice_ has enough of them in flight
     std::vector<std::unique_ptr<Transfer>> transfers_;
     AlignedBuffer list_;  // the journal's header and list
     DiskRequest single_;  // pieces of that, and syncs
