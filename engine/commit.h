@@ -9,7 +9,9 @@
 //   4 publish  page map entries, then visible (release): readers see all of it
 //   5 answer   call slots, one wake per client
 //
-// A batch goes out as soon as no other one is in flight; interval and bytes bound the wait.
+// A batch goes out as soon as no other one is in flight; interval and bytes bound the wait. One
+// that nobody waits for (relaxed writes alone) is given half a millisecond, or until it has those
+// bytes.
 // Results computed from unpublished batches, refusals included, wait for those batches.
 //
 // Who:    the engine thread alone.
@@ -74,6 +76,8 @@ class Commit {
     bool idle(std::uint64_t now_ns, std::uint64_t log_position);
     bool in_flight() const { return wal_.writes_in_flight() > 0; }
     bool quiet() const { return !in_flight() && !has_content(); }
+    // The open batch has records, and is given time because nobody waits for it.
+    bool gathers() const { return has_content() && !waited_for(); }
     bool failed() const { return !failure_.empty(); }
     const std::string& failure() const { return failure_; }
     // A batch was published since the last call.
@@ -112,6 +116,9 @@ class Commit {
         return wal_.is_open() &&
                (wal_.record_count() > 0 || !open_sessions_.empty() || open_touched_);
     }
+    // For an answer of the open batch, or for what its publication sets free.
+    bool waited_for() const { return hurry_ || open_touched_ || !open_.waiting.empty(); }
+    std::uint64_t interval_ns() const;
     bool time_to_write(std::uint64_t now_ns) const;
     void seal_and_write(std::uint64_t now_ns);
     void log_sessions();

@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t kTickNs = 10'000'000;
 constexpr std::uint64_t kDeviceQuietNsMax = 5'000'000'000;
 constexpr std::uint64_t kLongGapNs = 1'000'000;       // a gap counts as so long at most
-constexpr std::uint64_t kSleepBehindLogNs = 100'000;  // with a log write under way: no doorbell
+constexpr std::uint64_t kNapNs = 100'000;             // a sleep that no doorbell ends
 
 }  // namespace
 
@@ -180,14 +180,20 @@ void Engine::Core::watch_device(std::uint64_t now_ns) {
 }
 
 // With a log write under way its completion is the next event that matters, and it is near: the
-// doorbell (a system call of the client) is not worth it.
+// doorbell (a system call of the client) is not worth it. Nor is it for each of the relaxed writes
+// that come one after the other while a batch of them is gathered.
 void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     if (options_.spin || max_sleep_ns == 0) return;
     if (commit_->in_flight()) {
-        poll_disk(std::min(max_sleep_ns, kSleepBehindLogNs));
+        poll_disk(std::min(max_sleep_ns, kNapNs));
         return;
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
+    if (commit_->gathers()) {
+        poll_disk(std::min(max_sleep_ns, kNapNs));
+        clients_.drain_doorbell();  // one that rang late would end all further naps
+        return;
+    }
     // Frames come back when a reader ends, which rings no bell.
     const bool starved = !parked_.empty() || !loads_.empty() || storage_.loader.waits_for_frames();
     const bool paced = storage_.checkpointer->running();  // its next piece is due soon

@@ -511,6 +511,29 @@ TEST_F(EngineTest, MoreTransactionsThanABatchTakesWaitForTheNext) {
     EXPECT_EQ(applied, 200u);
 }
 
+TEST_F(EngineTest, RelaxedWritesAreGatheredUntilSomebodyWaits) {
+    start();
+    const auto log_writes = [&] {
+        return counter_value(store->pool->stats(), Counter::kLogWrites);
+    };
+    const auto put_relaxed = [&](std::uint64_t id) {
+        TransactionBytes bytes(Durability::kRelaxed);
+        bytes.operation(OperationKind::kPut, users, key_of(id),
+                        row_of(users_schema(), id, 1, "a.example"));
+        return store->commit(*client, bytes).error;
+    };
+    const std::uint64_t before = log_writes();
+    for (std::uint64_t id = 0; id < 5; ++id) ASSERT_EQ(put_relaxed(id), Error::kOk);
+    EXPECT_EQ(log_writes(), before);
+    ASSERT_EQ(put(5, 1), Error::kOk);
+    EXPECT_EQ(log_writes(), before + 1);
+    const std::uint64_t began_ns = store->clock.monotonic_ns();
+    ASSERT_EQ(put_relaxed(6), Error::kOk);
+    ASSERT_TRUE(store->run_until([&] { return log_writes() > before + 1; }));
+    EXPECT_GE(store->clock.monotonic_ns() - began_ns, 450'000u);
+    EXPECT_LE(store->clock.monotonic_ns() - began_ns, 600'000u);
+}
+
 TEST_F(EngineTest, ADeviceThatDoesNotAnswerIsNamedOnce) {
     start();
     const auto named = [&](const std::string& what) {
