@@ -61,8 +61,12 @@ bool Commit::log_room(std::uint32_t record_bytes, std::uint64_t log_position) co
 void Commit::applied(Session& session, std::uint64_t number, const CallAddress& to,
                      const Executor& transaction, std::uint64_t taken_ns) {
     session.applied(number);
-    const auto row = session.row(number, clock_.wall_us(), arena_);
-    CHECK(catalog_.sessions().tree.put(key_of(session.id()).data(), row).ok());
+    session.open_number = number;
+    if (!has_row(session)) {
+        const auto row = session.row(number, clock_.wall_us(), arena_);
+        CHECK(catalog_.sessions().tree.put(key_of(session.id()).data(), row).ok());
+        session.open_row_bytes = row.size();
+    }
     if (!session.in_open_batch) {
         session.in_open_batch = true;
         open_sessions_.push_back(&session);
@@ -125,13 +129,16 @@ bool Commit::pump() {
     return true;
 }
 
-// The rows were put into the tree with each transaction; the log needs the last state alone.
+// Tree and log need the last state of each alone. Its row is in the batch's version of the leaf
+// since the first of its transactions, and is not longer now: no page is taken.
 void Commit::log_sessions() {
     TableEntry& table = catalog_.sessions();
     for (Session* session : open_sessions_) {
-        const Lookup row = table.tree.get(key_of(session->id()).data());
-        CHECK(row.found);
-        wal_.append(RecordType::kSession, table.id, key_of(session->id()), row.value);
+        const auto row = session->row(session->open_number, clock_.wall_us(), arena_);
+        CHECK_OP(row.size(), <=, session->open_row_bytes);
+        const Change change = table.tree.put(key_of(session->id()).data(), row);
+        CHECK(change.ok() && change.found);
+        wal_.append(RecordType::kSession, table.id, key_of(session->id()), row);
         session->in_open_batch = false;
     }
     open_sessions_.clear();

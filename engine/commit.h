@@ -3,7 +3,8 @@
 //   open ──seal, one durable write──► in flight ──completed──► published, answered
 //
 //   1 fill     transactions change the open batch's private page versions and append records
-//   2 seal     the sessions' rows join; the batch gets its place in the log and its CRC
+//   2 seal     the sessions' rows get their last state, and join the records; the batch gets its
+//              place in the log and its CRC
 //   3 write    one durable write; the next batch fills meanwhile
 //              crash before 4: the batch is there whole or not at all; nobody was told
 //   4 publish  page map entries, then visible (release): readers see all of it
@@ -54,6 +55,11 @@ class Commit {
     bool fits(std::uint32_t record_bytes) const;
     bool log_room(std::uint32_t record_bytes, std::uint64_t log_position) const;
     Wal& wal() { return wal_; }
+    // Whether the session's row is in the open batch and need not grow: applied() changes no page
+    // then, and sealing puts the last state where the row is.
+    bool has_row(const Session& session) const {
+        return session.in_open_batch && session.row_bytes() <= session.open_row_bytes;
+    }
     // The transaction was applied: its session's row follows, its answer waits (or, relaxed, goes
     // out now).
     void applied(Session& session, std::uint64_t number, const CallAddress& to,

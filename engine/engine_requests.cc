@@ -178,12 +178,14 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
 
 Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& session,
                                        std::uint64_t taken_ns, PageId& page) {
-    const Tree& sessions = storage_.catalog->sessions().tree;
-    const Lookup row = sessions.get(std::as_bytes(std::span(session.id().bytes)).data());
-    page = row.missing;
-    if (row.missing) return Wait::kPage;
-    transaction_->room().put(sessions, std::as_bytes(std::span(session.id().bytes)).data(),
-                             session.row_bytes(), row);
+    if (!commit_->has_row(session)) {
+        const Tree& sessions = storage_.catalog->sessions().tree;
+        const std::byte* const key = std::as_bytes(std::span(session.id().bytes)).data();
+        const Lookup row = sessions.get(key);
+        page = row.missing;
+        if (row.missing) return Wait::kPage;
+        transaction_->room().put(sessions, key, session.row_bytes(), row);
+    }
     const Room room = transaction_->room().total();
     Refused refused;
     const std::uint64_t reserve = transaction_->only_deletes() ? 0 : kReservePages;

@@ -53,8 +53,11 @@ void Session::refused(std::uint64_t number, Error error, std::uint32_t operation
 
 std::span<const std::byte> Session::row(std::uint64_t number, std::uint64_t now_us,
                                         Arena& arena) const {
-    const std::size_t refused_bytes = refused_.size() * sizeof(StoredRefusal);
-    const std::size_t length = row_bytes();
+    const auto behind = [number](const Refusal& refusal) { return refusal.number > number; };
+    const auto last = std::find_if(refused_.begin(), refused_.end(), behind);
+    const auto count = static_cast<std::size_t>(last - refused_.begin());
+    const std::size_t refused_bytes = count * sizeof(StoredRefusal);
+    const std::size_t length = row_bytes() - (refused_.size() - count) * sizeof(StoredRefusal);
     std::byte* row = arena.take(length);
     std::memset(row, 0, length);
     std::memcpy(row, &number, 8);
@@ -63,8 +66,8 @@ std::span<const std::byte> Session::row(std::uint64_t number, std::uint64_t now_
     const auto end = static_cast<std::uint16_t>(refused_bytes);
     std::memcpy(row + 20, &end, 2);
     std::byte* to = row + 22;
-    for (const Refusal& refusal : refused_) {
-        const StoredRefusal stored = packed(refusal, number);
+    for (auto refusal = refused_.begin(); refusal != last; ++refusal) {
+        const StoredRefusal stored = packed(*refusal, number);
         std::memcpy(to, &stored, sizeof stored);
         to += sizeof stored;
     }

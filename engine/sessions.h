@@ -76,7 +76,8 @@ class Session {
     void applied(std::uint64_t number) { decided_ = number; }
     void refused(std::uint64_t number, Error error, std::uint32_t operation);
 
-    // The row as it should be after `number` was applied at `now_us`, in the arena.
+    // The row as it should be after `number` was applied at `now_us`, in the arena: without what
+    // was refused behind it.
     std::span<const std::byte> row(std::uint64_t number, std::uint64_t now_us, Arena& arena) const;
     std::size_t row_bytes() const {
         return 8 + 8 + 4 + 2 + refused_.size() * sizeof(StoredRefusal);
@@ -89,6 +90,8 @@ class Session {
 
     // Bookkeeping of the open batch (engine/commit.h).
     bool in_open_batch = false;
+    std::uint64_t open_number = 0;   // the newest write that was applied in it
+    std::size_t open_row_bytes = 0;  // of its row in the batch's version of the tree
 
   private:
     SessionId id_;
