@@ -138,7 +138,7 @@ class Engine::Core {
     bool expire_session(TableEntry& table, const std::vector<std::byte>& key);
 
     // ---- requests ----
-    void handle(const ClientRequest& request);
+    void handle(const ClientRequest& request, std::uint64_t taken_ns);
     Wait attempt(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
     Wait handle_transaction(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
     Wait apply(const ClientRequest& request, Session& session, std::uint64_t taken_ns,

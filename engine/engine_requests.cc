@@ -19,18 +19,20 @@ bool Engine::Core::take_requests() {
     if (stopping_) return false;
     ClientRequest request;
     std::uint32_t taken = 0;
+    std::uint64_t taken_ns = 0;
     while (taken < kRequestsPerRound && port_.take(request)) {
+        // Reading it costs some percent of a small transaction.
+        if (taken % kRequestsPerPoll == 0) taken_ns = clock_.monotonic_ns();
         ++taken;
-        handle(request);
+        handle(request, taken_ns);
         // A round of many requests is long: pages that were read meanwhile are waited for, too.
         if (taken % kRequestsPerPoll == 0) poll_disk(0);
     }
     return taken > 0;
 }
 
-void Engine::Core::handle(const ClientRequest& request) {
+void Engine::Core::handle(const ClientRequest& request, std::uint64_t taken_ns) {
     if (request.kind == RecordKind::kPageRequest) return handle_page_request(request);
-    const std::uint64_t taken_ns = clock_.monotonic_ns();
     PageId page;
     Chances chances;
     chances_ = &chances;
