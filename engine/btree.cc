@@ -162,12 +162,14 @@ Tree::Path Tree::path_to(const std::byte* key) const {
 // 2. A row that is there is replaced in its place when it fits.
 // 3. A new row, or one that grew, goes into the leaf, or the leaf is split.
 // 4. Each split gives the parent one more child, which may split it in turn, up to the root.
-Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
-    Path path = path_to(key);
+Change Tree::put(const std::byte* key, std::span<const std::byte> value, PageId leaf) {
+    Path path;
+    if (!leaf) path = path_to(key);
     Change change;
     static_cast<TreeAccess&>(change) = path;
     if (!path.ok()) return change;
-    LeafEdit edit(pages_->writable(path.leaf().page), shape_.leaf, *schema_);
+    const PageId page = leaf ? leaf : path.leaf().page;
+    LeafEdit edit(pages_->writable(page), shape_.leaf, *schema_);
     if (const std::uint64_t floor = this->floor(); floor > edit.view().time_min()) {
         if (!edit.fits(value.size())) purge(edit, floor);
     }
@@ -184,8 +186,10 @@ Change Tree::put(const std::byte* key, std::span<const std::byte> value) {
     }
     if (edit.fits(value.size())) {
         edit.insert(row, key, value);
-        pages_->row_entered(shape_.table, key_span(key), path.leaf().page, row);
+        pages_->row_entered(shape_.table, key_span(key), page, row);
     } else {
+        if (leaf) path = path_to(key);
+        CHECK(path.ok());
         insert_split(path, row, key, value);
     }
     return change;

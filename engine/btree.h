@@ -104,7 +104,8 @@ class Tree {
     };
     static constexpr std::uint32_t kKeysTogether = 16;
     void leaves_for(std::span<const std::byte* const> keys, std::span<Ahead> found) const;
-    Change put(const std::byte* key, std::span<const std::byte> value);
+    // `leaf`: the one that get(key) named, when nothing was put or erased since; spares the way.
+    Change put(const std::byte* key, std::span<const std::byte> value, PageId leaf = {});
     Change erase(const std::byte* key);
 
     // The rows with lo <= key < hi; nullptr is no bound.

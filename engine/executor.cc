@@ -338,6 +338,7 @@ void Executor::change(const Effect& effect, const Lookup& stored) {
         room_.add({0, 0, 0, extents_needed_[i].pages, 2 * kValueRunsMax});
     }
     room_.put(tree, effect.key.data(), stored_bytes_at_most(schema, effect.value), stored);
+    if (effects_.size() == 1) effects_.back().leaf = stored.leaf;
 }
 
 Executor::State Executor::check(const Operation& operation) {
@@ -583,7 +584,7 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
         case RecordType::kAddColumn:
         case RecordType::kSession:
             CHECK(put_row(effect.table->tree, catalog.pages(), effect.table->schema,
-                          effect.key.data(), effect.value)
+                          effect.key.data(), effect.value, effect.leaf)
                       .ok());
             return 0;
         case RecordType::kDeleteRow:

@@ -60,6 +60,7 @@ struct Effect {
     // The resulting row of kPutRow, kUpdateColumns and kAddColumn, as put_row() takes it: large
     // columns whole where they are new, as references where they stay.
     std::span<const std::byte> value;
+    PageId leaf;  // of the first effect's row, which no other one has moved
 };
 
 struct EffectCounts {

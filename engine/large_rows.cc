@@ -84,13 +84,13 @@ std::span<const std::byte> store_wide_row(const Schema& schema, const std::byte*
 }
 
 Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* key,
-               std::span<const std::byte> value) {
-    if (!schema.has_variable() || !RowView(schema, value).wide()) return tree.put(key, value);
+               std::span<const std::byte> value, PageId leaf) {
+    if (!schema.has_variable() || !RowView(schema, value).wide()) return tree.put(key, value, leaf);
     std::array<std::byte, kRowBytesMax> to;
     const auto put_value = [&](std::span<const std::byte> large, std::uint32_t newest) {
         return pages.allocate_extent(tree.table(), large, newest);
     };
-    return tree.put(key, store_wide_row(schema, key, value, put_value, to));
+    return tree.put(key, store_wide_row(schema, key, value, put_value, to), leaf);
 }
 
 std::span<const std::byte> moved_row(const Schema& schema, std::span<const std::byte> stored,

@@ -36,9 +36,10 @@ using PutValue =
 std::span<const std::byte> store_wide_row(const Schema& schema, const std::byte* key,
                                           std::span<const std::byte> value,
                                           const PutValue& put_value, std::span<std::byte> to);
-// Puts a row that row_value_fault() finds sound, its large columns into extents.
+// Puts a row that row_value_fault() finds sound, its large columns into extents. `leaf`: as in
+// Tree::put().
 Change put_row(Tree& tree, Pages& pages, const Schema& schema, const std::byte* key,
-               std::span<const std::byte> value);
+               std::span<const std::byte> value, PageId leaf = {});
 
 // The row as it is stored, in `to`, but for the reference `from`, which is `moved` instead; empty
 // when it has no such reference.
