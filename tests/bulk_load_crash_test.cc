@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/load_fixture.h"
+#include "tests/one_request.h"
 
 namespace bidstore {
 namespace {
@@ -45,22 +46,18 @@ Outcome crash_run(const Schema& schema, const LoadRows& rows, const LoadRows& be
         if (store.commit(other, make).error != Error::kOk) return;
         LoadClient load(client, schema, rows);
         auto row = beside.begin();
-        std::optional<std::uint32_t> token;
+        OneRequest put_beside(other);
         bool done = false;
         while (!done && !store.disk->crashed()) {
-            if (!token && row != beside.end()) {
+            if (!put_beside.on_its_way() && row != beside.end()) {
                 TransactionBytes put;
                 put.operation(OperationKind::kPut, kFirstUserTable, row->first, row->second);
-                token = other.submit(put.bytes());
-                if (token) ++row;
+                if (put_beside.submit(put.bytes())) ++row;
             }
-            done = load.step() && !token;
+            done = load.step() && !put_beside.on_its_way();
             if (store.round() == EngineRound::kFenced) break;
-            if (!token) continue;
-            const auto answer = other.answer(*token);
-            if (!answer) continue;
-            if (answer->error == Error::kOk) ++outcome.commits;
-            token.reset();
+            const auto answer = put_beside.answer();
+            if (answer && answer->error == Error::kOk) ++outcome.commits;
         }
         outcome.loaded = load.loaded();
     };

@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "tests/compaction_fixture.h"
+#include "tests/one_request.h"
 
 namespace bidstore {
 namespace {
@@ -106,27 +107,24 @@ Life live(const SimDisk& from, const AllRows& rows, std::uint64_t step) {
         SimClient& writer = store.connect();
         if (store.disk->crashed()) return;
         CompactClient compaction(client);
-        std::optional<std::uint32_t> token;
+        OneRequest put_beside(writer);
         std::uint32_t commits = 0;
-        while (!store.disk->crashed() && !(compaction.done() && !token)) {
-            if (!token && commits < kCommits && !compaction.done()) {
+        while (!store.disk->crashed() && !(compaction.done() && !put_beside.on_its_way())) {
+            if (!put_beside.on_its_way() && commits < kCommits && !compaction.done()) {
                 std::uint32_t id = 0;
                 const auto [table, value] = commit_number(++commits, id);
                 TransactionBytes put;
                 put.operation(OperationKind::kPut, table, row_key(id), value);
-                token = writer.submit(put.bytes());
+                put_beside.submit(put.bytes());
                 life.unsure[{table.value, row_key(id)}] = value;
             }
             store.clock.advance_ns(500'000);
             compaction.advance();
             if (store.round() == EngineRound::kFenced) break;
-            if (!token) continue;
-            const auto answer = writer.answer(*token);
-            if (!answer) continue;
-            if (answer->error == Error::kOk)
-                life.rows.insert_or_assign(life.unsure.begin()->first, life.unsure.begin()->second);
-            if (answer->error == Error::kOk) life.unsure.clear();
-            token.reset();
+            const auto answer = put_beside.answer();
+            if (!answer || answer->error != Error::kOk) continue;
+            life.rows.insert_or_assign(life.unsure.begin()->first, life.unsure.begin()->second);
+            life.unsure.clear();
         }
         life.done = compaction.done() && compaction.error() == Error::kOk;
         if (!store.disk->crashed()) life.file_bytes = data_bytes(store);

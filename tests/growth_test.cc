@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "tests/load_fixture.h"
+#include "tests/one_request.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -267,17 +268,16 @@ TEST_F(GrowthTest, BulkLoadIsGivenChunksBesideTheCommits) {
     LoadClient load(store->connect(), schema, loaded);
     std::uint32_t during = 0;  // rounds that ended while the file was growing
     std::uint32_t commits = 0;
-    std::optional<std::uint32_t> token;
+    OneRequest put_beside(*client);
     while (!load.step()) {
-        if (!token) token = client->submit(rows(commits % 20).bytes());
+        if (!put_beside.on_its_way()) put_beside.submit(rows(commits % 20).bytes());
         ASSERT_NE(store->round(), EngineRound::kFenced);
         during += space().growth().running();
         ASSERT_GE(file_bytes(), space().growth().chunks() * kChunkBytes);
-        const auto answer = client->answer(*token);
+        const auto answer = put_beside.answer();
         if (!answer) continue;
         ASSERT_EQ(answer->error, Error::kOk);
         ++commits;
-        token.reset();
     }
     EXPECT_TRUE(load.loaded());
     EXPECT_GT(during, 0u) << "everybody else went on meanwhile";

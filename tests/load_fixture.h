@@ -100,8 +100,9 @@ class LoadBytes {
         return *this;
     }
     void append(const void* from, std::size_t length) {
-        const auto* bytes = static_cast<const std::byte*>(from);
-        body_.insert(body_.end(), bytes, bytes + length);
+        if (length == 0) return;
+        body_.resize(body_.size() + length);
+        std::memcpy(body_.data() + body_.size() - length, from, length);
     }
     std::size_t size() const { return body_.size(); }
     std::vector<std::byte> bytes() const {
