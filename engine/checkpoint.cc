@@ -278,6 +278,17 @@ bool Checkpointer::may_write() {
     return group_open_;
 }
 
+// Of its copy. What went through the journal was summed up there.
+void Checkpointer::sum_up(Image& image, std::byte* page) const {
+    if (phase_ == Phase::kPlaces) {
+        page_header(page).crc = image.crc;
+        return;
+    }
+    if (!image.extent) seal_page(page);
+    image.crc = image.extent ? crc32c(page, kPageBytes) : page_header(page).crc;
+    if (!image.extent) image.newest = Space::newest_in(page);
+}
+
 // Copies the next run of images into a transfer, seals them and writes them: to their places (a run
 // is then one of neighbours), or one behind the other into the journal.
 bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, bool in_place) {
@@ -294,9 +305,7 @@ bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, boo
         if (!spend(1)) break;
         std::byte* page = transfer->buffer.data() + std::size_t{count} * kPageBytes;
         std::memcpy(page, image.source, kPageBytes);
-        if (!image.extent) seal_page(page);
-        image.crc = image.extent ? crc32c(page, kPageBytes) : page_header(page).crc;
-        if (!image.extent) image.newest = Space::newest_in(page);
+        sum_up(image, page);
         ++cursor_;
         ++count;
     }

@@ -161,6 +161,7 @@ class Checkpointer {
     void submit_single();
     void submit_superblock();
     bool may_write();
+    void sum_up(Image& image, std::byte* page) const;
     Transfer* idle_transfer();
     void on_completed(DiskRequest& request);
     void enter(Phase phase);
