@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <system_error>
 
@@ -60,20 +61,44 @@ BlockingIo::BlockingIo(Disk& disk, Clock& clock, std::uint64_t deadline_ns)
 
 BlockingIo::~BlockingIo() {
     // The disk still holds a request that never came back, so its memory stays.
-    if (stuck_) static_cast<void>(request_.release());
+    if (!stuck_) return;
+    static_cast<void>(request_.release());
+    buffer_.leak();
 }
 
 Status BlockingIo::read(StoreFile file, std::uint64_t offset_bytes, void* to,
                         std::uint64_t length_bytes) {
-    return transfer(DiskRequest::Kind::kRead, file, offset_bytes, static_cast<std::byte*>(to),
-                    length_bytes, false);
+    auto* bytes = static_cast<std::byte*>(to);
+    for (std::uint64_t done = 0; done < length_bytes;) {
+        const std::uint64_t part = std::min<std::uint64_t>(length_bytes - done, kMaxTransferBytes);
+        const Status status =
+            transfer(DiskRequest::Kind::kRead, file, offset_bytes + done, part, false);
+        if (!status) return status;
+        std::memcpy(bytes + done, buffer_.data(), part);
+        done += part;
+    }
+    return {};
 }
 
 Status BlockingIo::write(StoreFile file, std::uint64_t offset_bytes, const void* from,
                          std::uint64_t length_bytes, bool durable) {
-    // The seam has one buffer pointer for both directions; a write leaves the bytes untouched.
-    auto* bytes = static_cast<std::byte*>(const_cast<void*>(from));
-    return transfer(DiskRequest::Kind::kWrite, file, offset_bytes, bytes, length_bytes, durable);
+    const auto* bytes = static_cast<const std::byte*>(from);
+    for (std::uint64_t done = 0; done < length_bytes;) {
+        const std::uint64_t part = std::min<std::uint64_t>(length_bytes - done, kMaxTransferBytes);
+        if (!stuck_) {
+            make_room(part);
+            std::memcpy(buffer_.data(), bytes + done, part);
+        }
+        const Status status =
+            transfer(DiskRequest::Kind::kWrite, file, offset_bytes + done, part, durable);
+        if (!status) return status;
+        done += part;
+    }
+    return {};
+}
+
+void BlockingIo::make_room(std::uint64_t length_bytes) {
+    if (buffer_.size_bytes() < length_bytes) buffer_ = AlignedBuffer(length_bytes);
 }
 
 Status BlockingIo::sync(StoreFile file) {
@@ -85,21 +110,17 @@ Status BlockingIo::sync(StoreFile file) {
 }
 
 Status BlockingIo::transfer(DiskRequest::Kind kind, StoreFile file, std::uint64_t offset_bytes,
-                            std::byte* buffer, std::uint64_t length_bytes, bool durable) {
-    for (std::uint64_t done = 0; done < length_bytes;) {
-        if (stuck_) return run();
-        const std::uint64_t part = std::min<std::uint64_t>(length_bytes - done, kMaxTransferBytes);
-        *request_ = DiskRequest{};
-        request_->kind = kind;
-        request_->file = file;
-        request_->durable = durable;
-        request_->offset_bytes = offset_bytes + done;
-        request_->length_bytes = static_cast<std::uint32_t>(part);
-        request_->buffer = buffer + done;
-        if (const Status status = run(); !status) return status;
-        done += part;
-    }
-    return {};
+                            std::uint64_t length_bytes, bool durable) {
+    if (stuck_) return run();
+    make_room(length_bytes);
+    *request_ = DiskRequest{};
+    request_->kind = kind;
+    request_->file = file;
+    request_->durable = durable;
+    request_->offset_bytes = offset_bytes;
+    request_->length_bytes = static_cast<std::uint32_t>(length_bytes);
+    request_->buffer = buffer_.data();
+    return run();
 }
 
 Status BlockingIo::run() {

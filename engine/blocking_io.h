@@ -2,8 +2,9 @@
 //
 // Who:      the engine thread. Other requests that are in flight complete meanwhile, as in any
 //           poll().
-// Deadline: an operation that has not completed in time is kIoError. The device may still touch
-//           the caller's buffer then: stuck() says so, and the buffer must stay allocated.
+// Deadline: an operation that has not completed in time is kIoError. The device may still touch its
+//           memory then, which is never the caller's: bytes go through a buffer of this class, and
+//           that stays allocated for good.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/aligned_buffer.h"
 #include "engine/clock.h"
 #include "engine/disk.h"
 #include "shm/error.h"
@@ -41,13 +43,15 @@ class BlockingIo {
 
   private:
     Status transfer(DiskRequest::Kind kind, StoreFile file, std::uint64_t offset_bytes,
-                    std::byte* buffer, std::uint64_t length_bytes, bool durable);
+                    std::uint64_t length_bytes, bool durable);
+    void make_room(std::uint64_t length_bytes);
     Status run();
 
     Disk& disk_;
     Clock& clock_;
     const std::uint64_t deadline_ns_;
     std::unique_ptr<DiskRequest> request_;
+    AlignedBuffer buffer_;
     bool stuck_ = false;
 };
 

@@ -34,12 +34,6 @@ class RebuildJournal {
   public:
     RebuildJournal(Disk& disk, Clock& clock, Recovery& recovery)
         : disk_(disk), io_(disk, clock), recovery_(recovery) {}
-    // The device may still write to what it has not answered for.
-    ~RebuildJournal() {
-        if (io_.stuck()) page_.leak();
-    }
-    RebuildJournal(const RebuildJournal&) = delete;
-    RebuildJournal& operator=(const RebuildJournal&) = delete;
 
     // All of the above; `superblock` has what else changes with the images.
     Status write(Superblock& superblock, const PageImages& images);

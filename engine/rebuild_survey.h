@@ -52,14 +52,6 @@ class Survey {
     using Progress = std::function<void(std::uint64_t pages)>;
 
     Survey(Disk& disk, Clock& clock, const Superblock& superblock);
-    // The device may still write to what it has not answered for.
-    ~Survey() {
-        if (!io_.stuck()) return;
-        copy_.leak();
-        chunk_bytes_.leak();
-    }
-    Survey(const Survey&) = delete;
-    Survey& operator=(const Survey&) = delete;
 
     // Reads the whole data file, once.
     void run(const Progress& progress);

@@ -63,15 +63,6 @@ class OnlineVerifier {
           sink_(sink),
           progress_(progress) {}
 
-    // The device may still write to what it has not answered for.
-    ~OnlineVerifier() {
-        if (!io_.stuck()) return;
-        page_.leak();
-        chunk_.leak();
-    }
-    OnlineVerifier(const OnlineVerifier&) = delete;
-    OnlineVerifier& operator=(const OnlineVerifier&) = delete;
-
     Result<OnlineReport> run();
 
   private:
