@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/page/catalog_schema.h"
+
 namespace bidstore {
 
 namespace {
@@ -453,7 +455,11 @@ bool Pool::evictable(std::uint32_t frame, Csn covered) const {
     if (writer_.older(frame) != kNoFrame || info.csn > covered.value) return false;
     if (bit(changed_, PageId{info.page}) || bit(taken_, PageId{info.page})) return false;
     if (info.unwritten) return false;
-    return info.extent || page_header(const_frame(frame)).type != PageType::kMeta;
+    if (info.extent) return true;
+    const PageHeader& header = page_header(const_frame(frame));
+    // A batch that is sealed puts its sessions' rows, whose way it cannot read then.
+    if (header.type == PageType::kInner && header.table_id == kSessionsTable.value) return false;
+    return header.type != PageType::kMeta;
 }
 
 // What the hands ask of the pages they come to.
