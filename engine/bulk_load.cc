@@ -120,8 +120,10 @@ void BulkLoad::on_written(const DiskRequest& done) {
 }
 
 bool BulkLoad::pump() {
-    needs_pages_ = std::exchange(row_needs_pages_, false);
+    const bool row_needs_pages = std::exchange(row_needs_pages_, false);
+    needs_pages_ = false;
     if (state_ != State::kRows && state_ != State::kEnding) return false;
+    needs_pages_ = row_needs_pages;
     bool worked = false;
     for (std::uint32_t sealed = 0; !full_.empty() && sealed < kSealedPerPump; ++sealed) {
         Buffer& buffer = *full_.front();
