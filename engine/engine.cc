@@ -13,6 +13,7 @@ constexpr std::uint64_t kTickNs = 10'000'000;
 constexpr std::uint64_t kDeviceQuietNsMax = 5'000'000'000;
 constexpr std::uint64_t kLongGapNs = 1'000'000;       // a gap counts as so long at most
 constexpr std::uint64_t kNapNs = 100'000;             // a sleep that no doorbell ends
+constexpr std::uint64_t kGatherNapNs = 20'000;        // nor a device
 
 }  // namespace
 
@@ -181,7 +182,8 @@ void Engine::Core::watch_device(std::uint64_t now_ns) {
 
 // With a log write under way its completion is the next event that matters, and it is near: the
 // doorbell (a system call of the client) is not worth it. Nor is it for each of the relaxed writes
-// that come one after the other while a batch of them is gathered.
+// that come one after the other while a batch of them is gathered; a durable one, or a page
+// request, that comes then waits for a nap, so they are short.
 void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     if (options_.spin || max_sleep_ns == 0) return;
     if (commit_->in_flight()) {
@@ -190,7 +192,7 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));
     if (commit_->gathers()) {
-        poll_disk(std::min(max_sleep_ns, kNapNs));
+        poll_disk(std::min(max_sleep_ns, kGatherNapNs));
         clients_.drain_doorbell();  // one that rang late would end all further naps
         return;
     }
