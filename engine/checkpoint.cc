@@ -270,14 +270,6 @@ Checkpointer::Transfer* Checkpointer::idle_transfer() {
     return nullptr;
 }
 
-// Telling the device of a write costs more than the write of a page itself, and it is told once of
-// all that are handed over together: the next ones wait until few are left.
-bool Checkpointer::may_write() {
-    if (4 * in_flight_ <= slice_.writes_in_flight) group_open_ = true;
-    if (in_flight_ >= slice_.writes_in_flight) group_open_ = false;
-    return group_open_;
-}
-
 // Of its copy. What went through the journal was summed up there.
 void Checkpointer::sum_up(Image& image, std::byte* page) const {
     if (phase_ == Phase::kPlaces) {
@@ -292,7 +284,7 @@ void Checkpointer::sum_up(Image& image, std::byte* page) const {
 // Copies the next run of images into a transfer, seals them and writes them: to their places (a run
 // is then one of neighbours), or one behind the other into the journal.
 bool Checkpointer::submit_images(std::vector<Image>& images, StoreFile file, bool in_place) {
-    if (slice_.work == 0 || !may_write()) return false;
+    if (slice_.work == 0 || in_flight_ >= slice_.writes_in_flight) return false;
     Transfer* transfer = idle_transfer();
     if (transfer == nullptr) return false;
     const std::size_t first = cursor_;

@@ -160,7 +160,6 @@ class Checkpointer {
     void submit_sync(StoreFile file);
     void submit_single();
     void submit_superblock();
-    bool may_write();
     void sum_up(Image& image, std::byte* page) const;
     Transfer* idle_transfer();
     void on_completed(DiskRequest& request);
@@ -204,7 +203,6 @@ class Checkpointer {
     std::size_t direct_cursor_ = 0;          // kCompose: images before it lie in earlier chunks
     std::size_t journal_cursor_ = 0;
     std::uint32_t in_flight_ = 0;
-    bool group_open_ = true;  // writes are handed over, until slice_ has enough of them in flight
     std::vector<std::unique_ptr<Transfer>> transfers_;
     AlignedBuffer list_;  // the journal's header and list
     DiskRequest single_;  // pieces of that, and syncs
