@@ -193,7 +193,7 @@ Failure TableLoad::failure(Error error, std::uint64_t row) const {
                                  "waited for the room that the load keeps: nothing was loaded; "
                                  "load from a file, or when rows come without a pause"};
         case Error::kTooLarge:
-            return {error, who + "all rows touch more chunks than pool_bytes and journal_bytes "
+            return {error, who + "its rows touch more chunks than pool_bytes and journal_bytes "
                                  "have room for: raise them"};
         default:
             return {error, who + "the load was refused: " + std::string(error_name(error))};

@@ -8,6 +8,9 @@
 // Rows are packed and go to the daemon as ring records; it checks them and builds the pages.
 //
 // Who:    one thread per load; rights kAdmin.
+// Room:   what the daemon cannot place any more fails the load at that row's record, not at
+//         finish(): kNoSpace when no page is left, kTooLarge when the rows that came touch more
+//         chunks than may be attached at once. How many rows come it is not told.
 // Errors: kTableExists, kSchemaMismatch, kBusy, kDenied, kNoSpace, kPrecondition (keys that do not
 //         rise, with the row's number), kTooLarge, kTimedOut, kDisconnected. After one of them
 //         nothing but destroying it makes sense.

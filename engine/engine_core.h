@@ -187,6 +187,7 @@ class Engine::Core {
     bool loading() const;
     bool advance(BulkLoad& load);
     enum class Found : std::uint8_t { kSome, kLater, kNone };
+    bool touches_too_many(const BulkLoad& load) const;
     bool find_pages(BulkLoad& load);
     Found find_chunks(BulkLoad& load);
     bool waits_for_freed_pages(BulkLoad& load);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wait for no more
 constexpr std::uint32_t kExtendChunksMax = 64;
-constexpr std::uint32_t kChunksBeside = 64;           // versions that attaching needs besides
+constexpr std::uint64_t kChunksBeside = 64;           // versions that attaching needs besides,
+constexpr std::uint64_t kChunksBesideShare = 8;       // or a share of what there may be
 constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
 constexpr std::uint64_t kSilentNs = 600'000'000'000;  // of a load that others wait for
 
@@ -194,7 +195,12 @@ bool Engine::Core::pump_loads() {
         worked |= load->pump();
         if (!load->fatal().empty()) fence(load->fatal());
         if (const std::string trouble = load->take_trouble(); !trouble.empty()) say(3, trouble);
-        if (load->needs_pages()) worked |= find_pages(*load);
+        if (touches_too_many(*load)) {
+            fail_load(*load, Error::kTooLarge);
+            worked = true;
+        } else if (load->needs_pages()) {
+            worked |= find_pages(*load);
+        }
         worked |= advance(*load);
         if (load->state() == BulkLoad::State::kFailed) {
             orphans_ = true;
@@ -247,15 +253,18 @@ bool Engine::Core::advance(BulkLoad& load) {
     }
 }
 
-// Room in the file for the load: more of it, then what is left in small pieces, then none.
-bool Engine::Core::find_pages(BulkLoad& load) {
-    // What attaching all of it will take has to fit pool and journal.
+// What attaching all of it takes has to fit pool and journal. Told while rows come, for those that
+// came are in the way of that whatever follows.
+bool Engine::Core::touches_too_many(const BulkLoad& load) const {
+    using State = BulkLoad::State;
+    if (load.state() != State::kRows && load.state() != State::kEnding) return false;
     const std::uint64_t versions = std::min<std::uint64_t>(
         frames_at_most(), storage_.checkpointer->journal_capacity() / 4);
-    if (load.chunks() + kChunksBeside > versions) {
-        fail_load(load, Error::kTooLarge);
-        return true;
-    }
+    return load.chunks() + std::min(kChunksBeside, versions / kChunksBesideShare) > versions;
+}
+
+// Room in the file for the load: more of it, then what is left in small pieces, then none.
+bool Engine::Core::find_pages(BulkLoad& load) {
     // A compaction gives way, as it does to everybody in want of room.
     if (storage_.space.closed_chunks() > 0) {
         storage_.space.reopen();

@@ -284,5 +284,65 @@ TEST_F(LoadExtentsOnAFullDisk, WhatDoesNotFitIsRefusedAndWhatFitsFits) {
     EXPECT_EQ(store_.verify(), "");
 }
 
+class SmallJournal : public BulkLoadTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = small_store();
+        options.engine.journal_bytes = 256u << 10;
+        return options;
+    }
+    SmallJournal() : BulkLoadTest(options(), {}) {}
+    // `count` rows of 15 pages each.
+    static LoadRows rows(const Schema& schema, std::uint32_t count) {
+        LoadRows rows;
+        RowBuilder builder(schema);
+        const std::vector<std::byte> text(60'000, std::byte{'x'});
+        CHECK(builder.set_bytes(2, text).ok());
+        const auto value = builder.value();
+        CHECK(value.ok());
+        const std::vector<std::byte> row(value->begin(), value->end());
+        for (std::uint32_t i = 0; i < count; ++i) {
+            std::vector<std::byte> key(16);
+            encode_key_integer(key.data(), i, 4, false);
+            rows.emplace(key, row);
+        }
+        return rows;
+    }
+};
+
+// Only a load that asked for pages was told; in a file with enough of them all rows came first.
+TEST_F(SmallJournal, RowsThatTouchTooManyChunksAreRefusedAsTheyCome) {
+    const std::uint32_t fits = 34 * 12;  // 34 rows to a chunk
+    {  // Two loads that end on the way leave free pages in more chunks than one may touch.
+        SimClient& first = store_.connect();
+        SimClient& second = store_.connect();
+        LoadClient a(first, load_schema("a", true), rows(load_schema("a", true), fits));
+        LoadClient b(second, load_schema("b", true), rows(load_schema("b", true), fits));
+        const auto nearly_done = [](LoadClient& load) {  // the last step is not sent yet
+            return load.answered() + 64 > load.steps() || load.step();
+        };
+        ASSERT_TRUE(store_.run_until([&] { return nearly_done(a); }));
+        ASSERT_TRUE(store_.run_until([&] { return nearly_done(b); }));
+        ASSERT_EQ(a.error(), Error::kOk);
+        ASSERT_EQ(b.error(), Error::kOk);
+        store_.disconnect(first);
+        store_.disconnect(second);
+    }
+    const auto all_free = [&] { return space().available() > 16 * 500; };
+    ASSERT_TRUE(store_.run_until(all_free)) << space().available();
+    const std::uint32_t chunks = space().chunk_count();
+    const Schema schema = load_schema("c", true);
+    LoadClient load(*client_, schema, rows(schema, 34 * 17));
+    ASSERT_TRUE(store_.run_until([&] { return load.step(); }));
+    EXPECT_EQ(load.error(), Error::kTooLarge);
+    EXPECT_LT(load.answered(), load.steps());
+    EXPECT_EQ(space().chunk_count(), chunks);
+    store_.disconnect(*client_);
+    client_ = &store_.connect();
+    EXPECT_TRUE(store_.run_until(all_free)) << space().available();
+    EXPECT_EQ(store_.verify(), "");
+    EXPECT_EQ(run_load(store_, *client_, schema, rows(schema, fits)), Error::kOk);
+}
+
 }  // namespace
 }  // namespace bidstore
