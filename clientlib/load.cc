@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "clientlib/attach.h"
+#include "engine/page/chunk.h"
 #include "shm/message.h"
 
 namespace bidstore {
@@ -103,6 +104,13 @@ Status TableLoad::add_packed(std::span<const std::byte> rows, Deadline deadline)
         if (Status sent = send_packed(deadline); !sent) return sent;
     }
     return {};
+}
+
+std::uint64_t TableLoad::file_pages_max() const {
+    const PoolHeader& pool = connection_->pool().header();
+    // The chunks' metadata, a frame each, may fill half of the pool.
+    const std::uint64_t of_pool = std::uint64_t{pool.frame_count / 2} * kChunkPages;
+    return std::min<std::uint64_t>(pool.page_count, of_pool);
 }
 
 Status TableLoad::send_packed(Deadline deadline) {

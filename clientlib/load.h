@@ -49,6 +49,9 @@ class TableLoad {
     Status finish(Deadline deadline);
 
     std::uint64_t rows() const { return rows_; }
+    // As many as the largest file has that max_data_bytes and pool_bytes allow: for callers that
+    // know how many rows come, and would rather be refused before they send them.
+    std::uint64_t file_pages_max() const;
 
   private:
     struct Sent;

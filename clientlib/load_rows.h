@@ -21,6 +21,7 @@
 //         as the longest one has.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -81,6 +82,11 @@ class RowsFile {
     std::uint64_t rows_read() const { return rows_read_; }
     std::uint64_t bytes_read() const { return bytes_total_ - unread_; }
     std::uint64_t bytes_total() const { return bytes_total_; }  // of all rows
+    // Of these, their keys and values.
+    std::uint64_t row_bytes_total() const {
+        const std::uint64_t lengths = has_variable() ? header_.rows * sizeof(std::uint32_t) : 0;
+        return bytes_total_ - std::min(bytes_total_, lengths);
+    }
 
   private:
     RowsFile(std::string path, Descriptor descriptor, const Schema& schema);

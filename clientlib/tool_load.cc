@@ -15,7 +15,9 @@
 #include "clientlib/load_lines.h"
 #include "clientlib/load_rows.h"
 #include "clientlib/load_sort.h"
+#include "clientlib/space_report.h"
 #include "clientlib/tool_output.h"
+#include "shm/stats.h"
 
 namespace bidstore {
 namespace {
@@ -70,15 +72,26 @@ class LoadRun final : public PackedSink {
             const std::uint64_t before = load_.rows();
             Status sent = load_.add_packed(rows, options_.deadline());
             taken_ += load_.rows() - before;
+            bytes_ += rows.size();
             return sent;
         }
         for (; !rows.empty(); ++taken_) {
             const PackedRow row = take_row(schema_, rows);
+            bytes_ += row.key.size() + row.value.size();
+            if (sorter_) {
+                if (Status room = look_for_room(bytes_); !room) return room;
+            }
             Status taken = sorter_ ? sorter_->add(row.key, row.value) : add(row.key, row.value);
             if (!taken) return taken;
         }
         return {};
     }
+    // kNoSpace when all rows that are known of have so many bytes that they cannot fit, told before
+    // they are sorted, sent and placed. A row takes its length at least, unless a later one may
+    // replace it.
+    Status look_for_room(std::uint64_t bytes);
+    // Of the largest file that there may be: in use by nobody now.
+    Result<std::uint64_t> free_pages() const;
     // Looks at the clock for some rows together.
     Status add(std::span<const std::byte> key, std::span<const std::byte> value) {
         if (load_.rows() % kRowsPerDeadline == 0) deadline_ = options_.deadline();
@@ -105,12 +118,41 @@ class LoadRun final : public PackedSink {
     bool shown_ = false;
     double next_shown_ = 0.2;
     std::uint64_t taken_ = 0;
+    std::uint64_t bytes_ = 0;       // of the rows that came, keys and values
+    std::uint64_t free_pages_ = 0;  // when they were last counted
     std::uint64_t read_ = 0;
     std::uint64_t refused_ = 0;
     std::uint64_t runs_ = 0;
     std::vector<std::string> examples_;
     SteadyClock::time_point start_ = SteadyClock::now();
 };
+
+Status LoadRun::look_for_room(std::uint64_t bytes) {
+    const std::uint64_t pages = bytes / kPageBytes;
+    if (command_.last_wins || pages <= free_pages_) return {};
+    auto free = free_pages();
+    if (!free) return free.failure();
+    free_pages_ = *free;
+    if (pages <= free_pages_) return {};
+    return {Error::kNoSpace,
+            command_.table + ": rows of " + grouped(bytes) + " bytes take " + grouped(pages) +
+                " pages at least, and of the largest file that max_data_bytes and pool_bytes allow "
+                "no more than " +
+                grouped(free_pages_) + " are free: nothing was loaded; free some, or raise these"};
+}
+
+Result<std::uint64_t> LoadRun::free_pages() const {
+    auto store = options_.attach(Rights::kAdmin);
+    if (!store) return store.failure();
+    auto stats = store->stats(options_.deadline());
+    if (!stats) return stats.failure();
+    auto reader = store->reader();
+    if (!reader) return reader.failure();
+    const std::uint64_t chunks = stats->counter[static_cast<std::uint32_t>(Counter::kChunks)];
+    auto file = file_space(*reader, chunks, options_.deadline());
+    if (!file) return file.failure();
+    return load_.file_pages_max() - std::min(load_.file_pages_max(), file->used_pages);
+}
 
 void LoadRun::show(const ImportTotals& totals, const std::string& what) {
     if (!terminal_ && !command_.progress) return;
@@ -153,6 +195,7 @@ Status LoadRun::read_rows(const std::string& path) {
     if (!file) return file.failure();
     ImportTotals totals;
     totals.bytes_total = file->bytes_total();
+    if (Status room = look_for_room(bytes_ + file->row_bytes_total()); !room) return room;
     for (;;) {
         auto rows = file->next();
         if (!rows) return rows.failure();

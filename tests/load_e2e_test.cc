@@ -270,6 +270,50 @@ TEST_F(LoadProcesses, AFullDiskRefusesTheLoadAndServesOn) {
     EXPECT_EQ(daemon_->stop(), 0) << daemon_->log();
 }
 
+// All rows were sorted, sent and placed before it was told.
+TEST_F(LoadProcesses, RowsThatCannotFitAreRefusedBeforeTheyAreSent) {
+    daemon_.emplace(std::vector<std::string>{"pool_bytes=64MiB", "max_data_bytes=16MiB"});
+    ASSERT_TRUE(daemon_->start());
+    make_table();
+    const auto expect_refused = [&](const std::vector<std::string>& words) {
+        const Finished ran = tool(words);
+        EXPECT_EQ(ran.status, 5) << ran.output;
+        EXPECT_NE(ran.output.find("pages at least, and of the largest file"), std::string::npos)
+            << ran.output;
+    };
+    const std::string many = write_file("many", rising(100'000));  // 20 MB
+    expect_refused({"load", "t", many, "--sorted"});
+    expect_refused({"load", "t", many});
+    const std::string half = write_file("half", rising(50'000));
+    const auto behind = [](std::uint64_t i) { return 50'000 + i; };
+    const std::string rest = write_file("rest", rows_file(50'000, behind));
+    expect_refused({"load", "t", half, rest, "--sorted"});
+    // Lines, of which nobody knows how many come: as soon as there are too many.
+    const std::string pipe = work_.file("pipe");
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    const std::string mapping =
+        write_file("lines.toml",
+                   "[[table]]\nname = \"t\"\nmode = \"put\"\nkey = [\"k\"]\n"
+                   "columns = [{ name = \"k\", type = \"u64\", path = \"k\" },\n"
+                   "{ name = \"pad\", type = \"fixed(192)\", path = \"p\", decode = \"text\" }]\n");
+    writer_ = Process::fork([&] {
+        std::ofstream lines(pipe, std::ios::binary);
+        const std::string pad(192, 'p');
+        for (std::uint64_t i = 0; i < 1'000'000 && lines; ++i) {
+            lines << "{\"k\":" << i << ",\"p\":\"" << pad << "\"}\n";
+        }
+        return 0;
+    });
+    expect_refused({"load", "t", pipe, "--mapping", mapping});
+    expect_nothing_loaded();
+    // As many bytes, but half of the rows replace the others.
+    const auto twice = [](std::uint64_t i) { return i / 2; };
+    const std::string doubles = write_file("doubles", rows_file(100'000, twice));
+    const Finished ran = tool({"load", "t", doubles, "--last-wins"});
+    EXPECT_EQ(ran.status, 0) << ran.output;
+    EXPECT_EQ(tool({"count", "t"}).output, "50000\n");
+}
+
 TEST_F(LoadProcesses, AFullDirectoryForSortingNamesItAndLoadsNothing) {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root, to mount a small file system";
     SmallFileSystem small(std::uint64_t{4} << 20);
