@@ -396,7 +396,9 @@ void Checkpointer::compose_chunk(std::uint32_t chunk) {
         meta.page_crc[i] = image != nullptr ? image->crc : space_.known_crc(page);
         if (Space::fixed(page)) continue;
         if (extents.in_extent(i)) {
-            newest[i] = extents.first_of_run(i) ? space_.extent_newest(page) : 0;
+            if (!extents.first_of_run(i)) continue;
+            space_.lower_time(page);
+            newest[i] = space_.extent_newest(page);
             continue;
         }
         newest[i] = image != nullptr ? image->newest : space_.newest_known(page);

@@ -62,9 +62,6 @@ void Engine::Core::start_checkpoint() {
                                   commit_->published_time_us(), end.previous_crc,
                                   commit_->durable()});
     pace_.begin(pace_fill(), checkpoint_began_ns_, options_.checkpoint_interval_ns);
-    if (storage_.space.lowered() == extents_lowered_) return;
-    extents_lowered_ = storage_.space.lowered();
-    ++expiries_;  // some of them may be dead by that
 }
 
 // Whether somebody waits for what the checkpoint sets free: a write, a read that finds no frame,
@@ -97,6 +94,10 @@ bool Engine::Core::pump_checkpoint() {
     stats_.record(HistogramKind::kCheckpointNs, clock_.monotonic_ns() - checkpoint_began_ns_);
     storage_.loader.set_covered(checkpointer.covered());
     no_eviction_before_ns_ = 0;
+    if (storage_.space.lowered() != extents_lowered_) {
+        extents_lowered_ = storage_.space.lowered();
+        ++expiries_;  // some of them may be dead by that
+    }
     sweep_left_ = std::max(storage_.pool.kept(), 1u);
     give_back_in_pause();
     return true;

@@ -252,9 +252,16 @@ class Space final : public Pages {
         return chunk_of(page) < chunk_count_ && (bit(dropped_, page) || bit(in_file_, page));
     }
     // Of the run of an extent that begins with this page.
-    std::uint32_t extent_newest(PageId first) const { return newest_[first.value]; }
+    std::uint32_t extent_newest(PageId first) const {
+        const auto lower = lower_.find(first.value);
+        return lower != lower_.end() && due(lower->second) ? lower->second.newest
+                                                           : newest_[first.value];
+    }
     // Whether that is of a row which has a lower time by now: the next checkpoint says so.
     bool extent_lowers(PageId first) const { return lower_.contains(first.value); }
+    // The lower time is the extent's if a batch said so that the newest checkpoint has: whoever
+    // composes metadata calls it for each extent of the chunk.
+    void lower_time(PageId first);
     // How many extents have got a lower time by a checkpoint so far.
     std::uint64_t lowered() const { return lowered_; }
     // The checkpoint's new truth about one chunk and one page.
@@ -272,7 +279,7 @@ class Space final : public Pages {
     void begin_checkpoint() {
         checkpoint_running_ = true;
         known_changed_ = pool_.begin_checkpoint();
-        lower_times();
+        lowers_to_ = Csn{pool_.visible()};
     }
     void end_checkpoint() { checkpoint_running_ = false; }
 
@@ -321,7 +328,6 @@ class Space final : public Pages {
                                      std::uint32_t from_chunk);
     bool reserve_extent(const ExtentNeed& need, std::uint32_t runs_max);
     void set_run(TableId table, ExtentRun run, std::uint32_t newest);
-    void lower_times();
     void free_run(ExtentRun run);
     void add_chunk(std::uint32_t chunk);
     void resize_tables(std::uint32_t chunks);
@@ -357,7 +363,9 @@ class Space final : public Pages {
         std::uint32_t newest = 0;
         Csn csn;  // of the batch that said so
     };
+    bool due(const Lower& lower) const { return lower.csn <= lowers_to_; }
     std::unordered_map<std::uint32_t, Lower> lower_;  // by first page of a run: stamp_extent()
+    Csn lowers_to_;                                   // of the newest checkpoint that began
     std::uint64_t lowered_ = 0;
     std::vector<std::uint64_t> dropped_;  // bit per page: dropped, in quarantine
     std::vector<std::uint64_t> extent_;   // bit per page: is_extent()

@@ -250,6 +250,7 @@ ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> 
 // one, where the file can tell it from that, waits for a checkpoint that has its batch.
 void Space::stamp_extent(const ValueReference& reference, std::uint32_t newest) {
     for (const ExtentRun& run : reference.all_runs()) {
+        lower_time(first_page(run));
         std::uint32_t& known = newest_[run.first];
         if (known >> kExtentNewestShift > newest >> kExtentNewestShift) {
             // What an earlier batch said stays, or a batch after the other puts it off for ever.
@@ -265,14 +266,14 @@ void Space::stamp_extent(const ValueReference& reference, std::uint32_t newest) 
     }
 }
 
-// A checkpoint of everything published begins.
-void Space::lower_times() {
-    lowered_ += std::erase_if(lower_, [this](const auto& entry) {
-        const auto& [first, lower] = entry;
-        if (lower.csn > Csn{pool_.visible()}) return false;
-        newest_[first] = lower.newest;
-        return true;
-    });
+// Each when its chunk's metadata is composed, or it is looked at before that: all of them at the
+// checkpoint's start would hold up a round.
+void Space::lower_time(PageId first) {
+    const auto lower = lower_.find(first.value);
+    if (lower == lower_.end() || !due(lower->second)) return;
+    newest_[first.value] = lower->second.newest;
+    lower_.erase(lower);
+    ++lowered_;
 }
 
 void Space::free_run(ExtentRun run) {
@@ -281,6 +282,7 @@ void Space::free_run(ExtentRun run) {
     CHECK(ExtentMap(meta).first_of_run(index));
     CHECK_OP(ExtentMap(meta).run_pages(index), ==, run.pages);
     ExtentMapEdit(meta).give_back(index);
+    lower_time(first_page(run));  // a checkpoint of a batch before may still have the extent
     lower_.erase(run.first);
     for (std::uint32_t i = 0; i < run.pages; ++i) {
         const PageId page{run.first + i};
@@ -300,7 +302,8 @@ std::uint32_t Space::free_dead_extents(std::uint32_t chunk, const DeadExtent& de
     for (std::uint32_t i = 0; map.any() && i < kChunkPages; ++i) {
         if (!map.first_of_run(i)) continue;
         const std::uint32_t first = chunk * kChunkPages + i;
-        if (dead(map.owner(i), newest_[first])) runs.push_back({first, map.run_pages(i)});
+        const std::uint32_t newest = extent_newest(PageId{first});
+        if (dead(map.owner(i), newest)) runs.push_back({first, map.run_pages(i)});
     }
     std::uint32_t pages = 0;
     for (const ExtentRun& run : runs) {
