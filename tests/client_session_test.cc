@@ -461,7 +461,9 @@ TEST_F(ClientSession, RandomKillsLoseAndRepeatNothing) {
     auto amounts = spent();
     std::sort(amounts.begin(), amounts.end());
     EXPECT_EQ(amounts, up_to(next));
-    EXPECT_EQ(store_->reconnects(), 5u);
+    // A daemon may be gone again before anybody on a busy host came to it.
+    EXPECT_GE(store_->reconnects(), 1u);
+    EXPECT_LE(store_->reconnects(), 5u);
 }
 
 TEST_F(ClientSession, ReadersMoveToTheNextDaemon) {
