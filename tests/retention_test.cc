@@ -85,6 +85,8 @@ class RetentionTest : public ::testing::Test {
         for (std::uint64_t i = 0; i < 2 * seconds; ++i) {
             store->clock.advance_ns(500'000'000);
             store->run_until([] { return false; }, 12);
+            store->clock.advance_ns(1'000'000);  // records that nobody waits for are written now
+            store->run_until([] { return false; }, 4);
         }
     }
     static Bytes user_key(std::uint64_t user) {
