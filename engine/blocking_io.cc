@@ -68,37 +68,15 @@ BlockingIo::~BlockingIo() {
 
 Status BlockingIo::read(StoreFile file, std::uint64_t offset_bytes, void* to,
                         std::uint64_t length_bytes) {
-    auto* bytes = static_cast<std::byte*>(to);
-    for (std::uint64_t done = 0; done < length_bytes;) {
-        const std::uint64_t part = std::min<std::uint64_t>(length_bytes - done, kMaxTransferBytes);
-        const Status status =
-            transfer(DiskRequest::Kind::kRead, file, offset_bytes + done, part, false);
-        if (!status) return status;
-        std::memcpy(bytes + done, buffer_.data(), part);
-        done += part;
-    }
-    return {};
+    return transfer(DiskRequest::Kind::kRead, file, offset_bytes, static_cast<std::byte*>(to),
+                    length_bytes, false);
 }
 
 Status BlockingIo::write(StoreFile file, std::uint64_t offset_bytes, const void* from,
                          std::uint64_t length_bytes, bool durable) {
-    const auto* bytes = static_cast<const std::byte*>(from);
-    for (std::uint64_t done = 0; done < length_bytes;) {
-        const std::uint64_t part = std::min<std::uint64_t>(length_bytes - done, kMaxTransferBytes);
-        if (!stuck_) {
-            make_room(part);
-            std::memcpy(buffer_.data(), bytes + done, part);
-        }
-        const Status status =
-            transfer(DiskRequest::Kind::kWrite, file, offset_bytes + done, part, durable);
-        if (!status) return status;
-        done += part;
-    }
-    return {};
-}
-
-void BlockingIo::make_room(std::uint64_t length_bytes) {
-    if (buffer_.size_bytes() < length_bytes) buffer_ = AlignedBuffer(length_bytes);
+    // One pointer for both directions; a write leaves the bytes untouched.
+    auto* bytes = static_cast<std::byte*>(const_cast<void*>(from));
+    return transfer(DiskRequest::Kind::kWrite, file, offset_bytes, bytes, length_bytes, durable);
 }
 
 Status BlockingIo::sync(StoreFile file) {
@@ -110,17 +88,24 @@ Status BlockingIo::sync(StoreFile file) {
 }
 
 Status BlockingIo::transfer(DiskRequest::Kind kind, StoreFile file, std::uint64_t offset_bytes,
-                            std::uint64_t length_bytes, bool durable) {
-    if (stuck_) return run();
-    make_room(length_bytes);
-    *request_ = DiskRequest{};
-    request_->kind = kind;
-    request_->file = file;
-    request_->durable = durable;
-    request_->offset_bytes = offset_bytes;
-    request_->length_bytes = static_cast<std::uint32_t>(length_bytes);
-    request_->buffer = buffer_.data();
-    return run();
+                            std::byte* bytes, std::uint64_t length_bytes, bool durable) {
+    for (std::uint64_t done = 0; done < length_bytes;) {
+        if (stuck_) return run();
+        const std::uint64_t part = std::min<std::uint64_t>(length_bytes - done, kMaxTransferBytes);
+        if (buffer_.size_bytes() < part) buffer_ = AlignedBuffer(part);
+        if (kind == DiskRequest::Kind::kWrite) std::memcpy(buffer_.data(), bytes + done, part);
+        *request_ = DiskRequest{};
+        request_->kind = kind;
+        request_->file = file;
+        request_->durable = durable;
+        request_->offset_bytes = offset_bytes + done;
+        request_->length_bytes = static_cast<std::uint32_t>(part);
+        request_->buffer = buffer_.data();
+        if (const Status status = run(); !status) return status;
+        if (kind == DiskRequest::Kind::kRead) std::memcpy(bytes + done, buffer_.data(), part);
+        done += part;
+    }
+    return {};
 }
 
 Status BlockingIo::run() {

@@ -43,8 +43,7 @@ class BlockingIo {
 
   private:
     Status transfer(DiskRequest::Kind kind, StoreFile file, std::uint64_t offset_bytes,
-                    std::uint64_t length_bytes, bool durable);
-    void make_room(std::uint64_t length_bytes);
+                    std::byte* bytes, std::uint64_t length_bytes, bool durable);
     Status run();
 
     Disk& disk_;
