@@ -355,18 +355,28 @@ TEST_F(CompactionTest, ClientThatGoesAwayLeavesTheStoreAsItWas) {
     expect_sound();
 }
 
+class NearlyFull : public CompactionTest {
+  protected:
+    NearlyFull() {
+        SimStoreOptions options = compaction_store();
+        options.pages = 6 * kChunkPages;
+        start(options);
+        fill();
+    }
+    // Until it has moved some pages, and more are in the chunks that it closed.
+    void compact_in_part(CompactClient& compaction) {
+        ASSERT_TRUE(store->run_until([&] {
+            store->clock.advance_ns(1'000'000);
+            return compaction.advance() || (compaction.moved() > 2 && space().closed_chunks() > 0);
+        }));
+        ASSERT_GT(space().closed_chunks(), 0u);
+    }
+};
+
 // Chunks that are being emptied are taken back rather than said to be full, or grown beside.
-TEST_F(CompactionTest, WriterInWantOfRoomTakesTheChunksBack) {
-    SimStoreOptions options = compaction_store();
-    options.pages = 6 * kChunkPages;
-    start(options);
-    fill();
+TEST_F(NearlyFull, WriterInWantOfRoomTakesTheChunksBack) {
     CompactClient compaction(*client, 1);
-    ASSERT_TRUE(store->run_until([&] {
-        store->clock.advance_ns(1'000'000);
-        return compaction.advance() || (compaction.moved() > 2 && space().closed_chunks() > 0);
-    }));
-    ASSERT_GT(space().closed_chunks(), 0u);
+    compact_in_part(compaction);
     put_rows(*store, *client, table, kRows, kRows + 10'000, rows);
     EXPECT_EQ(rows.size(), kRows / 4 + 10'000);
     EXPECT_EQ(space().closed_chunks(), 0u);
@@ -376,17 +386,9 @@ TEST_F(CompactionTest, WriterInWantOfRoomTakesTheChunksBack) {
 }
 
 // It was told that there is no room, beside free pages that nobody could use.
-TEST_F(CompactionTest, LoadInWantOfRoomTakesTheChunksBack) {
-    SimStoreOptions options = compaction_store();
-    options.pages = 6 * kChunkPages;
-    start(options);
-    fill();
+TEST_F(NearlyFull, LoadInWantOfRoomTakesTheChunksBack) {
     CompactClient compaction(*client, 1);
-    ASSERT_TRUE(store->run_until([&] {
-        store->clock.advance_ns(1'000'000);
-        return compaction.advance() || (compaction.moved() > 2 && space().closed_chunks() > 0);
-    }));
-    ASSERT_GT(space().closed_chunks(), 0u);
+    compact_in_part(compaction);
     const Schema schema = load_schema("t", false);
     const LoadRows loaded = make_load_rows(schema, 20'000, 1);  // 1,429 pages
     EXPECT_EQ(run_load(*store, store->connect(), schema, loaded), Error::kOk);

@@ -108,6 +108,10 @@ class FailingDaemon : public testing::Test {
         const std::string line = log.substr(at, log.find('\n', at) - at);
         EXPECT_NE(line.find("(errno " + std::to_string(number) + ")"), std::string::npos) << line;
     }
+    static void expect_going_on(const Writers& writers) {
+        const std::uint64_t before = writers.acknowledged();
+        ASSERT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    }
     // What a writer counted, what is there, and what it was told are one.
     void expect_every_write_once(const Writers& writers) {
         Store store = attach(daemon_, Rights::kReader);
@@ -162,9 +166,8 @@ TEST_P(RefusedLogWrite, FencesTheDaemonAndIsDecidedOnce) {
         << error_name(unknown.error());
     EXPECT_EQ(reader.snapshot(in(100ms)).error(), Error::kDisconnected);
 
-    const std::uint64_t before = writers.acknowledged();
     ASSERT_TRUE(daemon_.start());
-    EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    expect_going_on(writers);
     writers.end();
     expect_every_write_once(writers);
     expect_sound_files();
@@ -190,8 +193,7 @@ TEST_F(FailingDaemon, WritesOfEachKindFenceItAndAreDoneByTheNextLife) {
                              {"superblock", "data", "writing"},
                              {"data-sync", "data", "syncing"}}) {
         SCOPED_TRACE(step.name);
-        const std::uint64_t before = writers.acknowledged();
-        ASSERT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+        expect_going_on(writers);
         fail(step.name);
         EXPECT_EQ(daemon_.wait(kPatience), kFenced);
         expect_said(step.file, step.operation, EIO);
@@ -199,8 +201,7 @@ TEST_F(FailingDaemon, WritesOfEachKindFenceItAndAreDoneByTheNextLife) {
         heal();
         ASSERT_TRUE(daemon_.start());
     }
-    const std::uint64_t before = writers.acknowledged();
-    EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    expect_going_on(writers);
     writers.end();
     expect_every_write_once(writers);
     expect_sound_files();
@@ -233,8 +234,7 @@ TEST_F(FailingDaemon, ThatCannotReadAPageSaysSoAndGoesOn) {
         << unread.failure().what;
     expect_said("data", "reading", EIO);
     // Others do not notice.
-    const std::uint64_t before = writers.acknowledged();
-    EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+    expect_going_on(writers);
     writers.end();
     expect_every_write_once(writers);
     EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
@@ -260,8 +260,7 @@ TEST_F(FailingDaemon, DoesNotStartFromADeviceThatFailsAndDoesFromOneThatIsWell) 
         }
         heal();
         ASSERT_TRUE(daemon_.start());
-        const std::uint64_t before = writers.acknowledged();
-        EXPECT_TRUE(eventually([&] { return writers.acknowledged() > before + 20; }));
+        expect_going_on(writers);
         writers.end();
         expect_every_write_once(writers);
     }

@@ -409,8 +409,6 @@ void KillCampaign::live_under_audit(KillAudit& audit) {
     if (stopped) process.signal(SIGCONT);
 }
 
-// Nobody is left but us, so nothing is held, and every frame is free or has the newest version of
-// a page.
 void KillCampaign::report() const {
     const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
     std::printf(
