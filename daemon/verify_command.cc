@@ -198,8 +198,11 @@ Result<RebuildReport> rebuild_in_pool(const Config& config, std::uint64_t& pool_
             [&](std::uint64_t pages) { progress.show(pages); }, is_dry ? nullptr : &agreed);
     });
     progress.clear();
-    for (const RebuildNote& note : is_dry ? notes : std::vector<RebuildNote>()) {
-        std::printf("%s: %s; %s\n", word_of(note.kind), note.what.c_str(), note.outcome.c_str());
+    if (is_dry) {
+        for (const RebuildNote& note : notes) {
+            std::printf("%s: %s; %s\n", word_of(note.kind), note.what.c_str(),
+                        note.outcome.c_str());
+        }
     }
     for (const BrokenRule& rule : rules) print_rule(rule);
     if (is_dry && report) agreed = {std::move(notes), report->images};

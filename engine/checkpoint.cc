@@ -270,7 +270,7 @@ Checkpointer::Transfer* Checkpointer::idle_transfer() {
     return nullptr;
 }
 
-// Of its copy. What went through the journal was summed up there.
+// Of its copy. What went through the journal was summed up there; no page of an extent does.
 void Checkpointer::sum_up(Image& image, std::byte* page) const {
     if (phase_ == Phase::kPlaces) {
         page_header(page).crc = image.crc;

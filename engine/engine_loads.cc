@@ -279,7 +279,10 @@ bool Engine::Core::find_pages(BulkLoad& load) {
         return true;
     }
     if (waits_for_freed_pages(load)) return false;
-    say(4, "load of " + load.name() + " finds no room: " + why_full());
+    // Without a reason of the file's, it is pool or journal that is short beside what is under way.
+    const std::string why = why_full();
+    say(4, "load of " + load.name() + " finds no room: " +
+               (why.empty() ? "load again later, or raise pool_bytes and journal_bytes" : why));
     fail_load(load, Error::kNoSpace);
     return true;
 }

@@ -165,11 +165,7 @@ bool Engine::Core::freed_pages_may_do() {
 
 std::string Engine::Core::why_full() const {
     const Space& space = storage_.space;
-    if (!space.at_limit()) {
-        return growth_failure_.empty() ? "its pages do not fit beside what is under way: send it "
-                                         "again, or raise pool_bytes and journal_bytes"
-                                       : growth_failure_;
-    }
+    if (!space.at_limit()) return growth_failure_;
     if (space.pool_chunks() < space.page_map_chunks()) {
         return "data file: the metadata of its " + std::to_string(space.chunk_count()) +
                " chunks (2 MiB each) fill half of the pool's " +

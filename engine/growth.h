@@ -13,8 +13,9 @@
 // A chunk counts only when it is zeroed and synced with the file's new size, so no page of a chunk
 // that could be lost is ever used; or when the file was extended by it, and then whoever makes such
 // pages durable syncs the size with them: a bulk load, and the first checkpoint with the chunk.
-// Pieces are small and go one at a time: the log's writes share the device. What a crash or a full
-// file system leaves behind the last counted chunk is free, and is written over by the next growth.
+// Pieces go one at a time, and those that are written are small: the log's writes share the device.
+// What a crash or a full file system leaves behind the last counted chunk is free, and is written
+// over by the next growth.
 //
 // Who:    the engine thread alone; I/O completes in Disk::poll().
 // Errors: kNoSpace may be tried again later; anything else is final, since a device that fails to

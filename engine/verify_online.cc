@@ -183,8 +183,7 @@ Status OnlineVerifier::await_places() {
                     ": the checkpoint that is put in its places has not ended in " +
                     std::to_string(longest_ns / 1'000'000'000) +
                     " s: the daemon is gone or fenced; start it anew, or stop it and use --verify "
-                    "without "
-                    "--online"};
+                    "without --online"};
     }
     options_.pause(kPauseNs);
     return {};

@@ -15,6 +15,8 @@
 //   C3  sleeping.load() != 0? write eventfd   E3  has_news() of each ring? cancel; else sleep
 //
 //   Either C2 comes before E2, and E3 sees the record; or E2 before C2, and C3 sees the sleeper.
+//   Behind a log write, and while it gathers relaxed writes, the engine naps without E1: nobody
+//   rings, and a nap ends by itself within 100 us.
 #pragma once
 
 #include <cstdint>
