@@ -71,6 +71,10 @@ void BulkLoad::finish(const CallAddress& from) {
 // room for the worst case of each transaction, and were refused beside a load that does not fit.
 std::uint64_t BulkLoad::pages_to_leave() const { return space_.growth_mark() + kLeave; }
 
+std::uint64_t BulkLoad::pages_left() const {
+    return space_.in_reach() - std::min(space_.in_reach(), pages_to_leave());
+}
+
 void BulkLoad::touch(std::uint32_t chunk) {
     if (touched_.size() <= chunk) touched_.resize(chunk + 1, false);
     chunks_ += touched_[chunk] ? 0 : 1;
@@ -80,9 +84,8 @@ void BulkLoad::touch(std::uint32_t chunk) {
 // Pages for one buffer at least, unless the file has to grow first.
 bool BulkLoad::reserve() {
     while (rest_.count == 0) {
-        const std::uint64_t leave = pages_to_leave();
-        if (space_.in_reach() <= leave) return false;
-        const std::uint64_t spare = space_.in_reach() - leave;
+        const std::uint64_t spare = pages_left();
+        if (spare == 0) return false;
         const auto pages = static_cast<std::uint32_t>(std::min<std::uint64_t>(spare, kChunkPages));
         rest_ = space_.reserve(pages, at_least_);
         if (rest_.count == 0) return false;

@@ -73,6 +73,8 @@ class BulkLoad {
     // ---- kRows to kSync ----
     // Places and writes what is complete, and moves on. True when something was done.
     bool pump();
+    // Pages of the file that it may reserve before it needs more.
+    std::uint64_t pages_left() const;
     // pump() stands still: it needs pages of the file.
     bool needs_pages() const { return needs_pages_; }
     // There are none in big runs, and no more will come: take what there is in small ones.

@@ -189,6 +189,7 @@ class Engine::Core {
     enum class Found : std::uint8_t { kSome, kLater, kNone };
     bool touches_too_many(const BulkLoad& load) const;
     bool find_pages(BulkLoad& load);
+    void extend_ahead(BulkLoad& load);
     Found find_chunks(BulkLoad& load);
     bool waits_for_freed_pages(BulkLoad& load);
     bool copies_ahead(BulkLoad& load);

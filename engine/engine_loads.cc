@@ -9,8 +9,9 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint32_t kRecordsPerRound = 2;         // of one load: commits wait for no more
+constexpr std::uint32_t kRecordsPerRound = 2;  // of one load: commits wait for no more
 constexpr std::uint32_t kExtendChunksMax = 64;
+constexpr std::uint32_t kChunksOfLargeLoad = 16;
 constexpr std::uint64_t kChunksBeside = 64;           // versions that attaching needs besides,
 constexpr std::uint64_t kChunksBesideShare = 8;       // or a share of what there may be
 constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
@@ -19,6 +20,11 @@ constexpr std::uint64_t kSilentNs = 600'000'000'000;  // of a load that others w
 bool is_empty(const std::byte* root) {
     const PageHeader& header = page_header(root);
     return header.level == 0 && header.count == 0;
+}
+
+// By an eighth at most.
+std::uint32_t extension(const Space& space) {
+    return std::clamp(space.chunk_count() / 8, 1u, kExtendChunksMax);
 }
 
 }  // namespace
@@ -101,8 +107,8 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
     commit_->wal().append(RecordType::kBeginLoad, id, key, body);
     storage_.catalog->create(id, *schema, kHiddenTableFlag, attributes.retain_us);
     const LoadIdentity identity{id, storage_.pool.file_uuid(), storage_.checkpointer->covered()};
-    loads_.push_back(std::make_unique<BulkLoad>(request.from, *schema, identity, storage_.space,
-                                                disk_));
+    loads_.push_back(
+        std::make_unique<BulkLoad>(request.from, *schema, identity, storage_.space, disk_));
     loads_.back()->heard(clock_.monotonic_ns());
     commit_->answer_later(request.from, Error::kOk, kNoOperation);
     return Wait::kNone;
@@ -200,6 +206,8 @@ bool Engine::Core::pump_loads() {
             worked = true;
         } else if (load->needs_pages()) {
             worked |= find_pages(*load);
+        } else {
+            extend_ahead(*load);
         }
         worked |= advance(*load);
         if (load->state() == BulkLoad::State::kFailed) {
@@ -258,8 +266,8 @@ bool Engine::Core::advance(BulkLoad& load) {
 bool Engine::Core::touches_too_many(const BulkLoad& load) const {
     using State = BulkLoad::State;
     if (load.state() != State::kRows && load.state() != State::kEnding) return false;
-    const std::uint64_t versions = std::min<std::uint64_t>(
-        frames_at_most(), storage_.checkpointer->journal_capacity() / 4);
+    const std::uint64_t versions =
+        std::min<std::uint64_t>(frames_at_most(), storage_.checkpointer->journal_capacity() / 4);
     return load.chunks() + std::min(kChunksBeside, versions / kChunksBesideShare) > versions;
 }
 
@@ -287,11 +295,23 @@ bool Engine::Core::find_pages(BulkLoad& load) {
     return true;
 }
 
+// A load that waits for the file to be extended leaves the device without work; one that has grown
+// large is not at its end yet, and asks for more while it writes what it has. What it does not need
+// in the end is a quarter of what it needed, at most, and is anybody's.
+void Engine::Core::extend_ahead(BulkLoad& load) {
+    Space& space = storage_.space;
+    if (load.state() != BulkLoad::State::kRows || load.chunks() < kChunksOfLargeLoad) return;
+    if (mode_ != EngineMode::kServing || load.made_do() || growth_failed_ns_ != 0) return;
+    if (!space.growth().idle() || space.closed_chunks() > 0 || space.any_punched()) return;
+    const std::uint32_t chunks = std::min(extension(space), load.chunks() / 4);
+    if (load.pages_left() < chunks * kChunkPages / 2) load.set_extended(space.extend(chunks));
+}
+
 // Chunks that are ready are taken into use; where there are none, growth makes some, beside
 // everything else.
 Engine::Core::Found Engine::Core::find_chunks(BulkLoad& load) {
     Space& space = storage_.space;
-    const std::uint32_t chunks = std::clamp(space.chunk_count() / 8, 1u, kExtendChunksMax);
+    const std::uint32_t chunks = extension(space);
     if (space.chunk_count() == space.growth().chunks()) {
         if (!space.growth().idle() || space.fill_punched()) return Found::kLater;
         if (load.extended() && growth_failed_ns_ != 0) return Found::kNone;

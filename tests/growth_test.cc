@@ -288,6 +288,25 @@ TEST_F(GrowthTest, BulkLoadIsGivenChunksBesideTheCommits) {
     EXPECT_EQ(store->verify(), "");
 }
 
+// Else the device would have nothing to write while the file is extended.
+TEST_F(GrowthTest, ALargeBulkLoadAsksForChunksBeforeItNeedsThem) {
+    start();
+    std::uint32_t ahead = 0;
+    store->disk->observe([&](std::uint64_t, SimStep) {
+        const DiskRequest* request = store->disk->submitting();
+        if (request == nullptr || request->kind != DiskRequest::Kind::kExtend) return;
+        ahead += space().in_reach() > space().growth_mark() + kChunkPages / 4;
+    });
+    const Schema schema = load_schema("loaded", false);
+    const LoadRows loaded = make_load_rows(schema, 200'000, 1);  // 14,286 pages in 29 chunks
+    LoadClient load(store->connect(), schema, loaded);
+    ASSERT_TRUE(store->run_until([&] { return load.step(); }, 200'000));
+    EXPECT_TRUE(load.loaded());
+    EXPECT_GE(ahead, 2u);
+    EXPECT_LE(space().growth().chunks(), 29 + 29 / 4 + 3) << "no more than that ahead";
+    EXPECT_EQ(store->verify(), "");
+}
+
 TEST_F(GrowthTest, BulkLoadTakesWhatANearlyFullFileSystemHasAndNamesIt) {
     const Schema schema = load_schema("loaded", false);
     const LoadRows loaded = make_load_rows(schema, 60'000, 1);  // 4,286 pages
