@@ -56,6 +56,8 @@ void EngineThread::run() {
     EngineRound round = EngineRound::kIdle;
     while (round == EngineRound::kIdle || round == EngineRound::kWorked) {
         round = (*engine)->run_once(kSleepNsMax);
+        // Awake for what may come in a moment: to whoever wants this processor meanwhile.
+        if (round == EngineRound::kIdle) ::sched_yield();
     }
     if (round == EngineRound::kStopped) return enter(EnginePhase::kStopped);
     enter(EnginePhase::kFailed, {Error::kFenced, (*engine)->fence_reason()});

@@ -112,12 +112,14 @@ std::uint64_t Commit::interval_ns() const {
 bool Commit::time_to_write(std::uint64_t now_ns) const {
     if (!has_content() || wal_.writes_in_flight() > 0) return false;
     if (hurry_ || wal_.bytes() >= limits_.group_commit_bytes) return true;
+    if (delayed(now_ns)) return false;
     return now_ns - open_.opened_ns >= interval_ns();
 }
 
 std::uint64_t Commit::due_in_ns(std::uint64_t now_ns) const {
     if (!has_content()) return ~std::uint64_t{0};
-    const std::uint64_t due = open_.opened_ns + interval_ns();
+    const std::uint64_t due =
+        std::max(open_.opened_ns + interval_ns(), delay_.until_ns(open_.waiting.size()));
     return due > now_ns ? due - now_ns : 0;
 }
 
@@ -155,6 +157,7 @@ void Commit::seal_and_write(std::uint64_t now_ns) {
     stats_.add(Counter::kLogSyncs);
     stats_.add(Counter::kLogBytes, sealed.length_bytes);
     stats_.record(HistogramKind::kBatchTransactions, open_.transactions);
+    delay_.went_out(open_.waiting.size());
     flying_.push_back(std::move(open_));
     open_ = Batch{};
     open_touched_ = false;
@@ -214,8 +217,10 @@ void Commit::on_completed(const SealedBatch& sealed, const Status& status) {
     published_ = true;
     stats_.add(Counter::kBatches);
     stats_.set(Counter::kCsnVisible, pool_.visible());
-    stats_.record(HistogramKind::kLogWriteNs, clock_.monotonic_ns() - batch.written_ns);
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    stats_.record(HistogramKind::kLogWriteNs, now_ns - batch.written_ns);
     answer_all(batch);
+    delay_.answered(batch.waiting.size(), open_.waiting.size(), now_ns - batch.written_ns, now_ns);
 }
 
 bool Commit::take_published() {

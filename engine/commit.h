@@ -12,7 +12,7 @@
 //
 // A batch goes out as soon as no other one is in flight; interval and bytes bound the wait. One
 // that nobody waits for (relaxed writes alone) is given half a millisecond, or until it has those
-// bytes.
+// bytes. Those who were just answered are given a moment to come back (engine/commit_delay.h).
 // Results computed from unpublished batches, refusals included, wait for those batches.
 //
 // Who:    the engine thread alone.
@@ -28,6 +28,7 @@
 
 #include "engine/client_port.h"
 #include "engine/clock.h"
+#include "engine/commit_delay.h"
 #include "engine/pool.h"
 #include "engine/sessions.h"
 #include "engine/space.h"
@@ -84,6 +85,10 @@ class Commit {
     bool quiet() const { return !in_flight() && !has_content(); }
     // The open batch has records, and is given time because nobody waits for it.
     bool gathers() const { return has_content() && !waited_for(); }
+    // The next batch is kept back for those who were just answered.
+    bool delayed(std::uint64_t now_ns) const {
+        return !in_flight() && now_ns < delay_.until_ns(open_.waiting.size());
+    }
     bool failed() const { return !failure_.empty(); }
     const std::string& failure() const { return failure_; }
     // A batch was published since the last call.
@@ -152,6 +157,7 @@ class Commit {
     bool hurry_ = false;
     bool published_ = false;
     std::uint64_t last_write_ns_ = 0;
+    CommitDelay delay_;
     std::string failure_;
     Arena arena_;
 };

@@ -11,9 +11,9 @@ namespace {
 
 constexpr std::uint64_t kTickNs = 10'000'000;
 constexpr std::uint64_t kDeviceQuietNsMax = 5'000'000'000;
-constexpr std::uint64_t kLongGapNs = 1'000'000;       // a gap counts as so long at most
-constexpr std::uint64_t kNapNs = 100'000;             // a sleep that no doorbell ends
-constexpr std::uint64_t kGatherNapNs = 20'000;        // nor a device
+constexpr std::uint64_t kLongGapNs = 1'000'000;  // a gap counts as so long at most
+constexpr std::uint64_t kNapNs = 100'000;        // a sleep that no doorbell ends
+constexpr std::uint64_t kGatherNapNs = 20'000;   // nor a device
 
 }  // namespace
 
@@ -209,9 +209,11 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
 // Whether to look again at once rather than sleep. To sleep and to be woken costs some ten
 // microseconds on either side, about as much as a fast device takes to read a page: while there are
 // misses, short gaps between them are waited out awake. Where gaps are long (a slow device) this
-// does not begin; where they become long it ends after options_.linger_ns, once.
+// does not begin; where they become long it ends after options_.linger_ns, once. So is the moment
+// for which a batch is kept back.
 bool Engine::Core::lingers(bool worked) {
     if (options_.linger_ns == 0) return false;
+    if (!worked && commit_->delayed(clock_.monotonic_ns())) return true;
     if (worked && idle_since_ns_ == 0) return false;  // no clock is read in a busy stretch
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (worked) {
