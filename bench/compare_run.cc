@@ -337,7 +337,7 @@ class Runner {
         const auto mib = [](double count) { return static_cast<std::uint64_t>(count) << 20; };
         EngineOptions options{store, options_.binaries, shape_, 0, 0};
         options.memory_bytes =
-            shape_.rows * 272 * 17 / 10 + mib(64 + std::min(writing * 60, 4096.));
+            shape_.rows * 272 * 17 / 10 + mib(64 + std::min(writing * 240, 4096.));
         options.disk_bytes = options.memory_bytes * 2 + mib(1024);
         return makers.at(options_.engine)(options);
     }
