@@ -3,6 +3,19 @@
 #include <algorithm>
 
 namespace bidstore {
+namespace {
+
+// Adds what a slot that counts holds. Of one in PIN_ALL the snapshot is not below `from`.
+void hold(HeldSnapshots& held, const SlotSighting& seen, std::uint64_t from) {
+    if (seen.pins_all()) {
+        held.pinned_from = std::min(held.pinned_from, from);
+        return;
+    }
+    held.csns.push_back(seen.word);
+    held.looked.push_back(std::max(seen.word, seen.looked));
+}
+
+}  // namespace
 
 ClientPort::ClientPort(Clients& clients, PoolSegment& pool, Clock& clock, StatsWriter& stats,
                        const LeaseLimits& limits)
@@ -174,25 +187,18 @@ bool ClientPort::impossible(const SlotState& state, const SlotSighting& seen) co
     return state.word != kSlotIdle && state.word != seen.word;
 }
 
-// New episodes in PIN_ALL, one after the other, hold everything as one long one would.
-bool ClientPort::pins_too_long(SlotState& state, const SlotSighting& seen,
-                               std::uint64_t now_ns) const {
-    if (!seen.pins_all()) {
-        state.pinned_run_since_ns = 0;
-        return false;
-    }
-    if (state.pinned_run_since_ns == 0) state.pinned_run_since_ns = now_ns;
-    return now_ns - state.pinned_run_since_ns > kPinnedRunsMax * limits_.max_pin_all_ns;
+// What the slot's snapshot, known or not, is not below (shm/reader_slot.h). Of an episode that no
+// scan has seen yet: what was visible at the last one.
+std::uint64_t ClientPort::not_below(const SlotState& state, const SlotSighting& seen) const {
+    if (state.episode != seen.episode) return last_scan_visible_;
+    return state.word == kSlotIdle ? state.lowest : state.word;
 }
 
 void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns) {
     const std::uint64_t revoked = pool_.revoked()[client.segment.first_slot + slot].load();
     SlotState& state = client.slot_states[slot];
     SlotSighting seen = SlotWatcher::look(client.slots[slot]);
-    if (!seen.counts(revoked)) {
-        state.pinned_run_since_ns = 0;
-        return;
-    }
+    if (!seen.counts(revoked)) return;
     const bool fresh = state.episode != seen.episode;
     // Of an episode not seen before, the word may still be that of the one before it: it was loaded
     // first. A second look that finds the same episode has its word.
@@ -202,10 +208,7 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
     if (seen.episode > episodes_at_most(client, slot, now_ns)) {
         return hostile(client.id, "an episode that no reader can have reached");
     }
-    if (fresh) {
-        const std::uint64_t pinned_run = state.pinned_run_since_ns;
-        state = {seen.episode, kSlotIdle, now_ns, pinned_run, 0, last_scan_visible_};
-    }
+    if (fresh) state = {seen.episode, kSlotIdle, now_ns, 0, last_scan_visible_};
     if (!seen.pins_all()) state.pinned_since_ns = 0;
     if (seen.pins_all() && state.pinned_since_ns == 0) state.pinned_since_ns = now_ns;
     if (impossible(state, seen)) {
@@ -215,48 +218,17 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
         offend(client, "impossible snapshots announced");
         return;
     }
-    if (pins_too_long(state, seen, now_ns)) {
-        revoke(client, slot, seen.episode);
-        stats_.add(Counter::kRevokedSnapshots);
-        offend(client, "one snapshot after the other in PIN_ALL");
-        return;
-    }
     if (lease_over(state, seen, now_ns)) {
         revoke(client, slot, seen.episode);
         stats_.add(Counter::kRevokedSnapshots);
         return;
     }
-    if (seen.pins_all()) {
-        pinned_.push_back({&client, slot, seen.episode});
-        return;
-    }
-    state.word = seen.word;
-    held_.csns.push_back(seen.word);
-    held_.looked.push_back(std::max(seen.word, seen.looked));
-}
-
-// Slots that take turns in PIN_ALL, of one client or of several, stop all reclaim as one that stays
-// would, though each is within its lease. That they are honest is possible, on a host with many
-// more readers than cores: they lose the snapshots that they were about to begin, and nothing else.
-void ClientPort::end_pinned_run(std::uint64_t now_ns) {
-    if (pinned_.empty()) {
-        all_pinned_since_ns_ = 0;
-        return;
-    }
-    if (all_pinned_since_ns_ == 0) all_pinned_since_ns_ = now_ns;
-    if (now_ns - all_pinned_since_ns_ <= kPinnedRunsMax * limits_.max_pin_all_ns) return;
-    for (const Pinned& pinned : pinned_) {
-        revoke(*pinned.client, pinned.slot, pinned.episode);
-        stats_.add(Counter::kRevokedSnapshots);
-    }
-    pinned_.clear();
-    all_pinned_since_ns_ = 0;
+    if (!seen.pins_all()) state.word = seen.word;
+    hold(held_, seen, not_below(state, seen));
 }
 
 const HeldSnapshots& ClientPort::scan() {
-    held_.csns.clear();
-    held_.looked.clear();
-    pinned_.clear();
+    held_.clear();
     SlotWatcher::begin_scan();
     held_visible_ = pool_.header().published.visible.load();
     const std::uint64_t now_ns = clock_.monotonic_ns();
@@ -265,11 +237,8 @@ const HeldSnapshots& ClientPort::scan() {
             look_at(*client, slot, now_ns);
         }
     }
-    end_pinned_run(now_ns);
-    held_.pin_all = !pinned_.empty();
     last_scan_visible_ = held_visible_;
-    std::sort(held_.csns.begin(), held_.csns.end());
-    std::sort(held_.looked.begin(), held_.looked.end());
+    held_.sort();
     return held_;
 }
 
@@ -309,17 +278,15 @@ ClientPort::Holding ClientPort::holding_of(const Client& client, std::uint64_t n
         const SlotSighting seen = settle_pin_all(line, SlotWatcher::look(line));
         if (!seen.counts(pool_.revoked()[client.segment.first_slot + slot].load())) continue;
         if (seen.episode > episodes_at_most(client, slot, now_ns)) continue;  // scan() ends it
-        holding.held.pin_all |= seen.pins_all();
-        holding.held.csns.push_back(seen.word);
-        holding.held.looked.push_back(std::max(seen.word, seen.looked));
-        const std::uint64_t age = seen.word + 1;  // PIN_ALL, which holds the most, comes first
+        const std::uint64_t from = not_below(client.slot_states[slot], seen);
+        hold(holding.held, seen, from);
+        const std::uint64_t age = seen.pins_all() ? from : seen.word;
         if (age >= oldest) continue;
         oldest = age;
         holding.oldest_slot = slot;
         holding.oldest_episode = seen.episode;
     }
-    std::sort(holding.held.csns.begin(), holding.held.csns.end());
-    std::sort(holding.held.looked.begin(), holding.held.looked.end());
+    holding.held.sort();
     return holding;
 }
 

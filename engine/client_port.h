@@ -96,11 +96,10 @@ class ClientPort {
   private:
     struct SlotState {
         std::uint64_t episode = 0;
-        std::uint64_t word = kSlotIdle;  // the csn that this episode showed; kSlotIdle: none yet
-        std::uint64_t since_ns = 0;      // when this episode was first seen holding something
-        std::uint64_t pinned_run_since_ns = 0;  // the same, whatever the episode
-        std::uint64_t pinned_since_ns = 0;      // when it was first seen in PIN_ALL; 0: it is not
-        std::uint64_t lowest = 0;               // visible at the last scan before it appeared
+        std::uint64_t word = kSlotIdle;     // the csn that this episode showed; kSlotIdle: none yet
+        std::uint64_t since_ns = 0;         // when this episode was first seen holding something
+        std::uint64_t pinned_since_ns = 0;  // when it was first seen in PIN_ALL; 0: it is not
+        std::uint64_t lowest = 0;           // visible at the last scan before it appeared
     };
     struct Client {
         std::uint64_t id = 0;
@@ -130,28 +129,20 @@ class ClientPort {
     static constexpr std::uint32_t kOffencesMax = 3;
     static constexpr std::uint32_t kLooksMax = 64;
     static constexpr std::uint32_t kMarkedSlotsMax = 512;  // looked at in one take_touches()
-    static constexpr std::uint64_t kPinnedRunsMax = 5;
     // No thread begins more than one episode in a nanosecond. What it began since the clock was
     // read, however long the engine was kept from going on, is far less than this.
     static constexpr std::uint64_t kEpisodesAhead = 1u << 24;
     // Of a process that lives on without its connection, until its library notices. Numbers last
     // for 2^30 detaches of a slot.
     static constexpr std::uint64_t kEpisodesAfterDetach = std::uint64_t{1} << 34;
-    // A slot that showed PIN_ALL in the scan under way.
-    struct Pinned {
-        Client* client;
-        std::uint32_t slot;
-        std::uint64_t episode;
-    };
 
     Client* find(std::uint64_t client_id) const;
     void look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns);
     bool lease_over(const SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
     bool impossible(const SlotState& state, const SlotSighting& seen) const;
-    bool pins_too_long(SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
+    std::uint64_t not_below(const SlotState& state, const SlotSighting& seen) const;
     std::uint32_t take_touches(Client& client, std::uint32_t slots_max,
                                std::span<std::uint32_t> room);
-    void end_pinned_run(std::uint64_t now_ns);
     void offend(Client& client, const char* reason);
     std::uint64_t episodes_at_most(const Client& client, std::uint32_t slot,
                                    std::uint64_t now_ns) const;
@@ -170,9 +161,6 @@ class ClientPort {
     std::size_t next_marked_client_ = 0;
     std::vector<std::byte> buffer_;
     HeldSnapshots held_;
-    std::vector<Pinned> pinned_;  // in the newest scan
-    std::uint64_t all_pinned_since_ns_ =
-        0;                                 // every scan since then found one; 0: the newest did not
     std::uint64_t held_visible_ = 0;       // visible when the scan under way began
     std::uint64_t last_scan_visible_ = 0;  // and the one before
 };

@@ -21,12 +21,23 @@ bool lies_in(const std::vector<std::uint64_t>& ascending, std::uint64_t from, st
 
 }  // namespace
 
+void HeldSnapshots::clear() {
+    csns.clear();
+    looked.clear();
+    pinned_from = kNobody;
+}
+
+void HeldSnapshots::sort() {
+    std::sort(csns.begin(), csns.end());
+    std::sort(looked.begin(), looked.end());
+}
+
 bool HeldSnapshots::any_in(std::uint64_t from, std::uint64_t to) const {
-    return lies_in(csns, from, to);
+    return to > pinned_from || lies_in(csns, from, to);
 }
 
 bool HeldSnapshots::any_reading(std::uint64_t from, std::uint64_t to) const {
-    return lies_in(looked, from, to);
+    return to > pinned_from || lies_in(looked, from, to);
 }
 
 Pool::Pool(PoolSegment& segment)
@@ -354,21 +365,15 @@ void Pool::unlink(std::uint32_t frame) {
     if (below != kNoFrame) info_[below].newer = newer;
 }
 
-// An evicted page's successor is the next publication, which may not have happened yet.
 bool Pool::seen_by(const HeldSnapshots& held, std::uint32_t frame) const {
     const Info& info = info_[frame];
     return info.evicted ? held.any_reading(info.csn, info.successor)
                         : held.any_in(info.csn, info.successor);
 }
 
-bool Pool::needed(std::uint32_t frame, const HeldSnapshots& held) const {
-    return info_[frame].successor > visible_ || seen_by(held, frame);
-}
-
 std::uint64_t Pool::kept_for(const HeldSnapshots& held) const {
     constexpr std::size_t kLookedAt = 1024;  // of each list: some tens of microseconds
-    if (held.pin_all) return retired();
-    if (held.csns.empty()) return 0;
+    if (held.empty()) return 0;
     std::uint64_t kept = 0;
     for (const auto* frames : {&retired_, &kept_}) {
         const std::size_t step = frames->size() / kLookedAt + 1;
@@ -388,7 +393,7 @@ void Pool::look_again(const HeldSnapshots& held, std::uint32_t looks) {
     for (; looks > 0; --looks) {
         if (kept_hand_ == 0 || kept_hand_ > kept_.size()) kept_hand_ = kept_.size();
         const std::uint32_t frame = kept_[--kept_hand_];
-        if (needed(frame, held)) continue;
+        if (seen_by(held, frame)) continue;
         unlink(frame);
         round_.push_back(frame);
         kept_[kept_hand_] = kept_.back();
@@ -397,18 +402,24 @@ void Pool::look_again(const HeldSnapshots& held, std::uint32_t looks) {
 }
 
 std::uint32_t Pool::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks) {
-    if (held.pin_all || retired() == 0) return 0;
+    if (retired() == 0) return 0;
     round_.clear();
     look_again(held, kept_looks);
-    for (const std::uint32_t frame : retired_) {
-        if (needed(frame, held)) {
-            kept_.push_back(frame);
+    // What slots in PIN_ALL keep is soon judged by snapshots; an evicted page's successor is the
+    // next publication, which may not have happened yet. Neither is looked at before.
+    const std::uint64_t judged = std::min(visible_, held.pinned_from);
+    const auto end = std::upper_bound(
+        retired_.begin(), retired_.end(), judged,
+        [this](std::uint64_t csn, std::uint32_t frame) { return csn < info_[frame].successor; });
+    for (auto next = retired_.begin(); next != end; ++next) {
+        if (seen_by(held, *next)) {
+            kept_.push_back(*next);
             continue;
         }
-        unlink(frame);
-        round_.push_back(frame);
+        unlink(*next);
+        round_.push_back(*next);
     }
-    retired_.clear();
+    retired_.erase(retired_.begin(), end);
     if (round_.empty()) return 0;
     writer_.next_generation();  // one step serves the round
     for (const std::uint32_t frame : round_) {
@@ -552,6 +563,9 @@ void Pool::check_invariants() const {
         }
     }
     CHECK_OP(in_use + free_.size(), ==, frame_count_);
+    CHECK(std::is_sorted(retired_.begin(), retired_.end(), [this](auto left, auto right) {
+        return info_[left].successor < info_[right].successor;
+    }));
     eviction_.check_invariants();
 }
 

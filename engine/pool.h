@@ -12,7 +12,7 @@
 //   unpublished  belongs to a batch that is not durable yet; reachable only through newest()
 //   published    page_map or an older link leads to it: immutable until reclaimed
 //   retired      a version with a successor (or an evicted page): free as soon as no announced
-//                snapshot lies in [csn, successor)
+//                snapshot lies in [csn, successor), or may lie there (HeldSnapshots)
 //
 // Pages of extents (engine/page/row.h) have one version for as long as they are allocated, and no
 // header: their csn is known here alone. A freed one stays readable until its quarantine is over.
@@ -38,17 +38,26 @@ namespace bidstore {
 
 // The snapshots that a scan of the reader slots found announced and not revoked.
 struct HeldSnapshots {
-    std::vector<std::uint64_t> csns;    // ascending
+    std::vector<std::uint64_t> csns;  // ascending
     // Of the same slots: when its reader looked up all frames that it may be using (ascending, each
     // at least its snapshot's csn). What judges evicted pages, see shm/reader_slot.h.
     std::vector<std::uint64_t> looked;
-    bool pin_all = false;  // somebody is beginning: nothing may be reclaimed
-    // Whether a snapshot lies in [from, to).
+    // The snapshots of slots in PIN_ALL are not known, but none is below this csn: what was
+    // replaced or evicted above it may be theirs (shm/reader_slot.h).
+    static constexpr std::uint64_t kNobody = ~std::uint64_t{0};
+    std::uint64_t pinned_from = kNobody;
+
+    void clear();
+    void sort();  // after csns and looked were filled in any order
+    bool empty() const { return csns.empty() && pinned_from == kNobody; }
+    // Whether a snapshot may lie in [from, to).
     bool any_in(std::uint64_t from, std::uint64_t to) const;
     // Whether somebody may be using the frame of a page with csn `from`, evicted at `to`.
     bool any_reading(std::uint64_t from, std::uint64_t to) const;
-    // Whether a snapshot lies below csn.
-    bool any_below(std::uint64_t csn) const { return !csns.empty() && csns.front() < csn; }
+    // Whether a snapshot may lie below csn.
+    bool any_below(std::uint64_t csn) const {
+        return pinned_from < csn || (!csns.empty() && csns.front() < csn);
+    }
 };
 
 class Pool {
@@ -252,7 +261,6 @@ class Pool {
     std::byte* take_over(std::uint32_t frame);
     void mark_changed(PageId page);
     bool seen_by(const HeldSnapshots& held, std::uint32_t frame) const;
-    bool needed(std::uint32_t frame, const HeldSnapshots& held) const;
     const std::byte* const_frame(std::uint32_t frame) const {
         return segment_.frame(FrameId{frame});
     }
@@ -280,7 +288,7 @@ class Pool {
     std::uint32_t last_extent_frame_ = kNoFrame;
     std::uint32_t extent_pages_left_ = 0;    // that were to follow it
     std::uint32_t run_hand_ = 1;          // where the last search for neighbouring frames ended
-    std::vector<std::uint32_t> retired_;  // since the last round
+    std::vector<std::uint32_t> retired_;  // not judged yet; ascending by successor
     std::vector<std::uint32_t> kept_;     // by a snapshot, in an earlier round
     std::uint32_t evicted_ = 0;           // of retired_ and kept_
     std::size_t kept_hand_ = 0;           // below it they are looked at next, downwards

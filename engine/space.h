@@ -8,7 +8,9 @@
 // A freed page goes
 //     in use ──free──► quarantine ──release──► available ──allocate──► in use
 // and leaves the quarantine only when a checkpoint at or above its free csn is finished and no
-// snapshot below that csn is left: before that the file, or a reader, may still need its place.
+// snapshot below that csn is left: before that the file, or a reader, may still need its place. A
+// slot in PIN_ALL may have any snapshot from its bound on, thus none below the csn when the bound
+// is not: at the csn or above the page is free, and no row that is seen refers to an extent there.
 //
 // A chunk of available pages alone may be given back to the file system, at the end of the file or
 // where it stands, and taken into use again:
@@ -385,7 +387,6 @@ template <class InUse>
 std::vector<PageId> Space::leaving_quarantine(const HeldSnapshots& held, Csn covered,
                                               std::size_t most, InUse in_use) {
     std::vector<PageId> pages;
-    if (held.pin_all) return pages;
     while (!quarantine_.empty() && pages.size() < most) {
         const Quarantined& front = quarantine_.front();
         if (front.freed > covered || held.any_below(front.freed.value)) break;

@@ -13,9 +13,18 @@
 //   A snapshot at 8 reads the version of 7. Its slot keeps that frame; the frames on the way, that
 //   of 9 here, are nobody's promise and may be reused while we look at them. Before the engine
 //   reuses frames it unlinks them and moves reuse_gen: a walk that began and ended under one value
-//   met no reused frame. A walk that was disturbed is made again under PIN_ALL, which only the
-//   reclaim round then under way can disturb, once; so the third try ends, and before every try
-//   valid() says whether trying makes sense.
+//   met no reused frame. A walk that was disturbed is made again under PIN_ALL, twice at most, for
+//   the second of these needs no check:
+//   - Rounds come one after the other: a scan (E2 in shm/reader_slot.h), unlinking, one step of
+//     reuse_gen, and only then are frames reused. So at most one round has its scan before
+//     pin_all() and its step after it; the step of the round before came before that scan, and is
+//     seen by all that is loaded after pin_all().
+//   - If the first walk saw reuse_gen move, that was the step of this one round, or of a later one:
+//     its unlinking is done, and the second walk, whose first load of reuse_gen acquires, meets
+//     none of its frames.
+//   - Later rounds saw PIN_ALL, and keep what has a successor above the snapshot, or is evicted
+//     above it: every frame that the walk can come to, the one that it ends on included. They
+//     unlink older ones, which changes links that the walk does not follow.
 #pragma once
 
 #include <cstdint>
@@ -102,20 +111,16 @@ template <class Pool, class Prefetch = PrefetchBehindHeader>
     return {version, reuse_gen.load(std::memory_order_relaxed) != generation};
 }
 
-// The walk after a disturbed one. Out of line: it is rare, and the read path is short without it.
+// The walks after a disturbed one. Out of line: they are rare, and the read path is short without.
 template <class Pool>
 [[gnu::noinline]] PageVersion walk_pinned(const Pool& pool, SlotOwner& slot, PageId page) {
-    PageVersion version{nullptr, PageLookup::kExpired};
-    if (!slot.valid()) return version;
+    if (!slot.valid()) return {nullptr, PageLookup::kExpired};
     slot.pin_all();
-    while (slot.valid()) {
-        const Step step = walk(pool, page, slot.snapshot());
-        if (step.disturbed) continue;
-        version = step.version;
-        break;
-    }
+    Step step = walk(pool, page, slot.snapshot());
+    // Now no round is left that does not know of the pin: right, whether disturbed or not.
+    if (step.disturbed) step = walk(pool, page, slot.snapshot());
     slot.unpin();
-    return version;
+    return step.version;
 }
 
 }  // namespace page_walk

@@ -25,8 +25,8 @@
 //
 //   In the single order of seq_cst operations either R1 comes before E2 or E2 before R1.
 //   - R1 before E2: the load E3 sees PIN_ALL or something later of this slot. PIN_ALL keeps every
-//     version; s, written by R3, keeps the versions of s; something later than R3 needs nothing of
-//     this snapshot.
+//     version that s can see (below); s, written by R3, keeps the versions of s; something later
+//     than R3 needs nothing of this snapshot.
 //   - E2 before R1: R2 comes after R1, thus after E2, and sees visible >= c. The engine reclaims
 //     only versions whose successor is visible before E2, with csn_w <= c <= s: this snapshot reads
 //     the successor, or something newer.
@@ -35,6 +35,15 @@
 //   is answered (tests/reader_slot_test.cc watches that happen). Word before episode at E3: the
 //   episode is written before the word, so it is at least as new as the word, and an episode newer
 //   than the word began after E2 and needs nothing that this scan judges.
+//
+// What PIN_ALL keeps: the engine does not know s, but a csn b that s is not below. It is s itself
+// when a scan saw s in this episode. Else it is what was visible at the last scan before the one
+// that saw the episode first: that one did not see R1, so its E2 came before R1, and R2 saw what
+// was visible then, or later. s >= b, so what s sees has no successor, or one above b: every
+// version with a successor above b is kept, and nothing else. A snapshot that begins keeps what was
+// replaced since the last scan but one, and slots that take turns in PIN_ALL keep no more than
+// that, for each episode has its own b. One that stays in PIN_ALL keeps what its snapshot sees and
+// everything newer.
 //
 // Why a revoked snapshot is never believed, from both sides:
 //
@@ -116,9 +125,14 @@ class SlotOwner {
         snapshot_ = Csn{};
     }
 
-    // Keeps every version for a moment, without letting go of the snapshot (shm/page_map.h). Always
-    // followed by unpin(), soon: the engine revokes an episode that stays in PIN_ALL.
-    void pin_all() { slot_->word.exchange(kSlotPinAll, std::memory_order_seq_cst); }
+    // Keeps every version that the snapshot sees, and all newer ones, for a moment
+    // (shm/page_map.h). Always followed by unpin(), soon: the engine revokes an episode that stays
+    // in PIN_ALL. The fence: what is loaded from here on is as new as at the last scan (E2) before
+    // the exchange, whatever the loads are.
+    void pin_all() {
+        slot_->word.exchange(kSlotPinAll, std::memory_order_seq_cst);
+        memory_fence<std::memory_order_seq_cst>();
+    }
     void unpin() { slot_->word.store(snapshot_.value, std::memory_order_release); }
 
     // The caller uses no frame any more that it looked up so far; the snapshot stays, and what it
@@ -170,9 +184,9 @@ struct SlotSighting {
     bool counts(std::uint64_t revoked) const { return word != kSlotIdle && episode > revoked; }
     bool pins_all() const { return word == kSlotPinAll; }
     // Does a counting slot keep a version of csn `from` whose successor has csn `to`? From
-    // inclusive, to exclusive.
-    bool keeps(Csn from, Csn to) const {
-        return pins_all() || (word >= from.value && word < to.value);
+    // inclusive, to exclusive. In PIN_ALL its snapshot is not below `bound`.
+    bool keeps(Csn from, Csn to, Csn bound) const {
+        return pins_all() ? to > bound : word >= from.value && word < to.value;
     }
 };
 

@@ -199,8 +199,8 @@ TEST_F(ClientPhase, Announced) {
     });
 }
 
-// Between the two stores of an announcement, or in the second round of a walk.
-TEST_F(ClientPhase, HoldingAllVersions) {
+// Between the two stores of an announcement, or in the second try of a walk.
+TEST_F(ClientPhase, InPinAll) {
     expect_no_harm(Where::kStopsItself, [](const AttachOptions& options) {
         BareReader reader(options);
         reader.slot.begin();

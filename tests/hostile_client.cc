@@ -23,6 +23,7 @@ const std::vector<HostileClient::Harm>& HostileClient::harms() {
         {"scribble everywhere", &Self::scribble_everywhere},
         {"scribble under the engine", &Self::scribble_under_the_engine},
         {"forge slots", &Self::forge_slots},
+        {"take turns in PIN_ALL", &Self::take_turns_in_pin_all},
         {"forge marks", &Self::forge_marks},
         {"forge records", &Self::forge_records},
         {"damage transactions", &Self::damage_transactions},

@@ -58,6 +58,7 @@ class HostileClient {
     std::string scribble_everywhere();
     std::string scribble_under_the_engine();
     std::string forge_slots();
+    std::string take_turns_in_pin_all();
     std::string forge_marks();
     std::string forge_records();
     std::string damage_transactions();

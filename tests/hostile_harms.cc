@@ -102,6 +102,21 @@ std::string HostileClient::forge_slots() {
     return "";
 }
 
+// New episodes one after the other, so that each scan finds one, and none of them stays for long.
+std::string HostileClient::take_turns_in_pin_all() {
+    if (!connect(Rights::kReader)) return "";
+    ReaderSlot* last = nullptr;
+    for (std::uint32_t turn = 0; turn < 300; ++turn) {
+        ReaderSlot& slot = segment_->slots()[turn % segment_->slot_count()];
+        slot.episode.store(slot.episode.load() + 1);
+        slot.word.store(kSlotPinAll);
+        if (last != nullptr) last->word.store(kSlotIdle);
+        last = &slot;
+        pause(1000);
+    }
+    return "";
+}
+
 std::string HostileClient::forge_marks() {
     if (!connect(Rights::kReader)) return "";
     for (int step = 0; step < 200; ++step) {

@@ -70,6 +70,8 @@ enum class ReadPlant {
     kEvictedTooEarly,   // judged by a csn that is visible already
     kNotValidated,      // valid() is not asked
     kUnpinnedSnapshot,  // a reader that ends before it has used what it found
+    kPinnedFromNow,     // slots in PIN_ALL keep what is replaced after the scan alone
+    kPinUnchecked,      // the first walk under PIN_ALL does not ask reuse_gen
 };
 
 class NoClients final : public Clients {
@@ -131,6 +133,7 @@ class ReadWorld {
     static constexpr std::uint32_t kReaders = 2;
     static constexpr std::uint32_t kSnapshots = 3;
     static constexpr std::uint32_t kEngineTurns = 40;
+    static constexpr std::uint32_t kWalks = 6;
     static constexpr std::uint32_t kAll = ~0u;
     static constexpr std::array kPages{PageId{1}, PageId{2}};
     static constexpr PoolShape kShape{.frame_count = 8,
@@ -198,6 +201,10 @@ class ReadWorld {
         port_.attach(command, 0);
     }
 
+    void pause() {
+        for (std::uint64_t steps = schedule_.random(8); steps > 0; --steps) Schedule::step();
+    }
+
     // ---- the engine ----
     static constexpr std::size_t kContentAt = 128;  // behind the header
     static Content content_of(const std::byte* frame) {
@@ -250,15 +257,27 @@ class ReadWorld {
         VersionWriter::fill(bytes, content.csn, nullptr);
         if (!late) std::memcpy(bytes + kContentAt, &content, sizeof content);
         pool_.loaded(frame);
-        for (std::uint64_t pause = schedule_.random(8); pause > 0; --pause) Schedule::step();
+        pause();
         if (late) std::memcpy(bytes + kContentAt, &content, sizeof content);
     }
     void reclaim() {
-        const HeldSnapshots& held = port_.scan();
+        HeldSnapshots held = port_.scan();
+        if (plant_ == ReadPlant::kPinnedFromNow && held.pinned_from != HeldSnapshots::kNobody) {
+            held.pinned_from = pool_.visible();
+        }
         pool_.reclaim(plant_ == ReadPlant::kReclaimBlind ? nobody_ : held, kAll);
+    }
+    void replace_one() {
+        if (pool_.free_frames() >= 2) batch(1 + static_cast<std::uint32_t>(schedule_.random(2)));
+        if (unpublished_ > 0) publish();
+        reclaim();
     }
     void serve() {
         for (std::uint32_t turn = 0; turn < kEngineTurns; ++turn) {
+            if (walks_) {
+                replace_one();
+                continue;
+            }
             const PageId page = kPages[schedule_.random(kPages.size())];
             switch (schedule_.random(12)) {
                 case 0:
@@ -299,12 +318,20 @@ class ReadWorld {
         }
         return content;
     }
+    PageVersion version_of(PageId page, SlotOwner& owner) {
+        const bool planted =
+            plant_ == ReadPlant::kWalkUnchecked || plant_ == ReadPlant::kPinUnchecked;
+        if (!planted) return version_at(view_, owner, page);
+        page_walk::Step step = page_walk::walk(view_, page, owner.snapshot());
+        if (!step.disturbed || plant_ == ReadPlant::kWalkUnchecked) return step.version;
+        owner.pin_all();
+        step = page_walk::walk(view_, page, owner.snapshot());
+        owner.unpin();
+        return step.version;
+    }
     void look_up(SlotOwner& owner, std::array<Use, kPages.size()>& uses) {
         for (std::size_t i = 0; i < kPages.size(); ++i) {
-            const PageVersion found =
-                plant_ == ReadPlant::kWalkUnchecked
-                    ? page_walk::walk(view_, kPages[i], owner.snapshot()).version
-                    : version_at(view_, owner, kPages[i]);
+            const PageVersion found = version_of(kPages[i], owner);
             uses[i] = {found.page, truth(kPages[i], owner.snapshot())};
             if (found.lookup == PageLookup::kNoVersion && owner.valid()) {
                 Schedule::fail("a page has no version that a valid snapshot sees");
@@ -313,7 +340,7 @@ class ReadWorld {
     }
     // Reads, and then asks whether it was right to.
     void use(const SlotOwner& owner, const std::array<Use, kPages.size()>& uses) {
-        for (std::uint64_t pause = schedule_.random(8); pause > 0; --pause) Schedule::step();
+        pause();
         bool right = true;
         for (const Use& use : uses) {
             if (use.frame != nullptr) right &= content_of(use.frame) == use.wanted;
@@ -329,6 +356,10 @@ class ReadWorld {
             if (owner.snapshot() < newest) Schedule::fail("a snapshot goes back");
             newest = owner.snapshot();
             std::array<Use, kPages.size()> uses;
+            for (std::uint32_t walk = 0; walks_ && walk < kWalks; ++walk) {
+                look_up(owner, uses);
+                use(owner, uses);
+            }
             look_up(owner, uses);
             if (plant_ == ReadPlant::kUnpinnedSnapshot) {
                 owner.end();
@@ -340,9 +371,7 @@ class ReadWorld {
             if (then == 1) owner.renew();
             if (then == 2) {
                 owner.rest();
-                for (std::uint64_t pause = schedule_.random(8); pause > 0; --pause) {
-                    Schedule::step();
-                }
+                pause();
                 owner.resume();
             }
             if (then != 0) {
@@ -355,6 +384,8 @@ class ReadWorld {
 
     Schedule& schedule_;
     const ReadPlant plant_;
+    // Versions come and go faster, under readers that walk to theirs again and again.
+    const bool walks_ = schedule_.random(2) == 0;
     PoolSegment& segment_;
     const PoolView& view_;
     NoClients clients_;
@@ -379,7 +410,8 @@ TEST(Interleaving, MistakesOfReadersAndEngineAreFound) {
     for (const ReadPlant plant :
          {ReadPlant::kReclaimBlind, ReadPlant::kExchangeIsStore, ReadPlant::kNoFence,
           ReadPlant::kWalkUnchecked, ReadPlant::kFillLate, ReadPlant::kVisibleFirst,
-          ReadPlant::kEvictedTooEarly, ReadPlant::kNotValidated, ReadPlant::kUnpinnedSnapshot}) {
+          ReadPlant::kEvictedTooEarly, ReadPlant::kNotValidated, ReadPlant::kUnpinnedSnapshot,
+          ReadPlant::kPinnedFromNow, ReadPlant::kPinUnchecked}) {
         EXPECT_NE(failures<ReadWorld>(20'000, plant), 0u) << static_cast<int>(plant);
     }
 }

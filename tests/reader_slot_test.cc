@@ -41,13 +41,15 @@ TEST(ReaderSlot, BeginAnnouncesWhatIsVisible) {
     EXPECT_EQ(test.look().episode, 2u);
 }
 
-TEST(ReaderSlot, PinAllKeepsEverythingAndGivesTheSnapshotBack) {
+TEST(ReaderSlot, PinAllKeepsWhatItMaySeeAndGivesTheSnapshotBack) {
     TestSlot test;
     SlotOwner owner = test.owner();
     owner.begin();
     owner.pin_all();
     EXPECT_EQ(test.look().word, kSlotPinAll);
-    EXPECT_TRUE(test.look().keeps(Csn{1}, Csn{2}));
+    EXPECT_TRUE(test.look().keeps(Csn{90}, Csn{101}, Csn{100}));
+    EXPECT_TRUE(test.look().keeps(Csn{150}, Csn{160}, Csn{100})) << "newer ones, too";
+    EXPECT_FALSE(test.look().keeps(Csn{90}, Csn{100}, Csn{100})) << "none is below its bound";
     owner.unpin();
     EXPECT_EQ(test.look().word, 100u);
     EXPECT_EQ(test.look().episode, 1u) << "one stay in the slot, one episode";
@@ -55,11 +57,12 @@ TEST(ReaderSlot, PinAllKeepsEverythingAndGivesTheSnapshotBack) {
 
 TEST(ReaderSlot, KeepsTheVersionsOfItsSnapshotAndNoOther) {
     const SlotSighting sighting{.word = 100, .episode = 1};
-    EXPECT_TRUE(sighting.keeps(Csn{100}, Csn{101}));
-    EXPECT_TRUE(sighting.keeps(Csn{90}, Csn{101}));
-    EXPECT_TRUE(sighting.keeps(Csn{100}, Csn{200}));
-    EXPECT_FALSE(sighting.keeps(Csn{90}, Csn{100})) << "the successor is visible to it";
-    EXPECT_FALSE(sighting.keeps(Csn{101}, Csn{200})) << "too new for it";
+    const Csn bound{100};
+    EXPECT_TRUE(sighting.keeps(Csn{100}, Csn{101}, bound));
+    EXPECT_TRUE(sighting.keeps(Csn{90}, Csn{101}, bound));
+    EXPECT_TRUE(sighting.keeps(Csn{100}, Csn{200}, bound));
+    EXPECT_FALSE(sighting.keeps(Csn{90}, Csn{100}, bound)) << "the successor is visible to it";
+    EXPECT_FALSE(sighting.keeps(Csn{101}, Csn{200}, bound)) << "too new for it";
 }
 
 TEST(ReaderSlot, IdleOrRevokedSlotDoesNotCount) {
@@ -257,7 +260,9 @@ void run_engine(Litmus& litmus) {
         litmus.test.published.visible.store(round + 1, std::memory_order_release);
         SlotWatcher::begin_scan();
         const SlotSighting sighting = litmus.test.look();
-        const bool kept = sighting.counts(0) && sighting.keeps(Csn{round}, Csn{round + 1});
+        // Each round scans once, and each episode is new to it: the bound is the last round's.
+        const bool kept =
+            sighting.counts(0) && sighting.keeps(Csn{round}, Csn{round + 1}, Csn{round});
         if (!kept) litmus.reclaimed.store(round, std::memory_order_relaxed);
         litmus.finish.meet(round);
     }

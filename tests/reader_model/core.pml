@@ -37,6 +37,7 @@
 #define IDLE 0
 #define NOTHING 253     /* looked: uses no frame */
 #define PIN  254
+#define NOBODY 255      /* pinned_from: no slot is in PIN_ALL */
 #define WATCHED 64      /* the bit of a page map entry; NONE never has it */
 #define FRAME(e) (e == NONE -> NONE : e & 63)
 
@@ -80,16 +81,6 @@ byte disk[NP];
 byte ub[4];             /* unpublished frames [batch*NP+page] */
 byte uc[2];             /* their csns */
 byte nu;
-byte held[NR];          /* by the newest scan: the csn, or IDLE */
-#ifdef RENEW
-byte read_at[NR];       /* the same of evicted pages: the greater of word and looked */
-#endif
-#ifdef ACCUSE
-byte known[NR];         /* the episode seen last, its word, and what was visible before it */
-byte known_word[NR];
-byte lowest[NR];
-byte last_visible;
-#endif
 #ifdef V_REVOKE_LATE
 byte pend = NONE; byte pendq;
 #endif
@@ -118,7 +109,7 @@ byte gq[NR];
 #ifdef ACCUSE
 #define SCAN_ANY || visible != last_visible || slot[0] != IDLE
 #else
-#define SCAN_ANY
+#define SCAN_ANY || (slot[0] != IDLE && slot[0] != PIN && seq[0] != known[0])
 #endif
 #define H(p,c) hist[(p)*8+(c)]
 
@@ -146,9 +137,10 @@ inline copy_version(f, p, c, o) {
 #else
 #define IN(w, lo, hi) (w > lo && w <= hi)
 #endif
-/* A replaced version is judged by the snapshots, an evicted page by when its frame was looked up. */
+/* A replaced version is judged by the snapshots, an evicted page by when its frame was looked up;
+ * both by slots in PIN_ALL. */
 inline judge(v) {
-  blocked = false; i = 0;
+  blocked = sup[v] > from; i = 0;
   do
   :: i < NR ->
 #ifdef RENEW
@@ -188,6 +180,18 @@ inline judge(v) {
 #define COUNTS(i) (w != IDLE && q > REV(i))
 #endif
 
+/* The bound of a slot in PIN_ALL whose episode is seen for the first time, ClientPort::not_below. */
+#ifdef V_PIN_NOW
+#define BOUND_BEFORE visible
+#else
+#define BOUND_BEFORE last_visible
+#endif
+#ifdef V_PIN_KNOWN
+#define BOUND_KNOWN(w) visible
+#else
+#define BOUND_KNOWN(w) w
+#endif
+
 /* ClientPort::look_at. Of an episode not seen before, the word may be that of the one before. */
 inline scan_slot(i) {
   held[i] = IDLE;
@@ -205,23 +209,29 @@ inline scan_slot(i) {
 #endif
      if
      :: COUNTS(i) ->
-#ifdef ACCUSE
         d_step {
-          if :: fresh -> known[i] = q; known_word[i] = IDLE; lowest[i] = last_visible :: else fi;
+          if
+          :: q != known[i] ->
+             known[i] = q; bound[i] = BOUND_BEFORE;
+#ifdef ACCUSE
+             word_known[i] = false
+#endif
+          :: else
+          fi;
           if
           :: w != PIN ->
-             assert(w <= visible && w >= lowest[i]);
-             assert(known_word[i] == IDLE || known_word[i] == w);
-             known_word[i] = w
+#ifdef ACCUSE
+             assert(w <= visible && w >= bound[i]);
+             assert(!word_known[i] || w == bound[i]);
+             word_known[i] = true;
+#endif
+             held[i] = w; bound[i] = BOUND_KNOWN(w)
+#ifndef V_NOPIN
+          :: w == PIN && bound[i] < from -> from = bound[i]
+#endif
           :: else
           fi
         }
-#endif
-#ifdef V_NOPIN
-        if :: w != PIN -> held[i] = w :: else fi;
-#else
-        if :: w == PIN -> pinned = true :: else -> held[i] = w fi;
-#endif
 #ifdef RENEW
         d_step { read_at[i] = (l > w -> l : w) }
 #endif
@@ -229,7 +239,7 @@ inline scan_slot(i) {
      fi
   :: else
   fi;
-  d_step { w = 0; q = 0; LOOKED_ZERO fresh = false }
+  d_step { if :: COUNTS(i) -> skip :: else -> bound[i] = 0 fi; w = 0; q = 0; LOOKED_ZERO fresh = false }
 }
 
 /* ghost check: nobody who is not revoked needs it */
@@ -268,7 +278,20 @@ inline free_round() {
 
 proctype Engine() {
   byte f, g, p, v, x, i, w, q, q1, l, c, m, retired;
-  byte nev, nrev; bool blocked, pinned, fresh, any;
+  byte held[NR];         /* by the newest scan: the csn, or IDLE */
+#ifdef RENEW
+  byte read_at[NR];      /* the same of evicted pages: the greater of word and looked */
+#endif
+  byte known[NR];        /* the episode seen last, and what its snapshot is not below */
+  byte bound[NR];
+  byte last_visible = 1; /* at the newest scan */
+#ifdef ACCUSE
+  bool word_known[NR];   /* the bound is the snapshot itself */
+#endif
+  byte nev, nrev, from = NOBODY; bool blocked, fresh, any;
+#ifdef V_TWO_ROUNDS
+  bool again;
+#endif
 #if defined(WATCH) && defined(V_WATCH_LATE)
   byte late = NONE, latep;
 #endif
@@ -337,19 +360,15 @@ end_engine:
   /* a round of reclaim: one scan, then any versions that nobody needs, in any order; one step of
    * the generation serves them all */
   :: atomic { v = 0; do :: v < NF && !RETIRED(v) -> v++ :: else -> break od; (v < NF SCAN_ANY); v = 0 }
-     pinned = false;
      i = 0;
      do
      :: i < NR && SCANNED(i) -> scan_slot(i); i++
      :: i < NR && !SCANNED(i) -> held[i] = IDLE; i++
-     :: else -> i = 0; break
+     :: else -> d_step { i = 0; last_visible = visible } break
      od;
-#ifdef ACCUSE
-     last_visible = visible;
+#ifdef V_TWO_ROUNDS
+round:
 #endif
-     if
-     :: pinned -> skip
-     :: else ->
         do
         :: atomic { v = 0; do :: v < NF-1 -> v++ :: break od;
              (RETIRED(v)); judge(v); !blocked }
@@ -392,9 +411,12 @@ end_engine:
 #endif
            free_round()
         :: else
-        fi
-     fi; skip;
-     d_step { v = 0; i = 0; any = false; pinned = false; blocked = false; x = 0; f = 0;
+        fi;
+#ifdef V_TWO_ROUNDS
+        if :: any && !again -> d_step { again = true; any = false }; goto round :: else -> again = false fi;
+#endif
+     skip;
+     d_step { v = 0; i = 0; any = false; from = NOBODY; blocked = false; x = 0; f = 0;
        do :: f < NR -> held[f] = IDLE; RESET_READ_AT(f) f++ :: else -> break od; f = 0 }
 
 #ifdef EVICT
@@ -472,7 +494,7 @@ end_engine:
 #else
      rev[0] = q + AFTER;
 #endif
-     d_step { attached[0] = false; q = 0;
+     d_step { attached[0] = false; q = 0; known[0] = 0; bound[0] = 0;
 #ifndef V_OWNER_AGAIN
        seq[1] = rev[0];
 #endif
@@ -520,19 +542,11 @@ inline get(p, fr) {
 #ifndef V_NO_PIN_WALK
         slot[me] = PIN;
 #endif
-        do
-        :: r = REV(me);
-           if :: r >= k -> fr = NONE; absent = true; break :: else fi;
-           walk(p, fr, bad);
-           if
-           :: bad ->
-              /* only the round that was under way can disturb it, once */
-              tries = (tries < 2 -> tries + 1 : 2);
-              assert(tries < 2 || REV(me) >= k)
-           :: else -> break
-           fi
-        od;
-        tries = 0;
+#ifndef V_UNCHECKED_FIRST
+        walk(p, fr, bad);
+#endif
+        /* no round is left that does not know of the pin: this one needs no check */
+        if :: bad -> walk(p, fr, bad) :: else fi;
         slot[me] = s
      fi
   :: else
@@ -559,7 +573,7 @@ inline use() {
 }
 
 proctype Reader(byte me) {
-  byte tries, s, f0, f1, g, c, k, r, t0, t1, n;
+  byte s, f0, f1, g, c, k, r, t0, t1, n;
   bool bad, absent, wrong;
 #ifdef DETACH
   attached[me];
@@ -636,9 +650,6 @@ init {
     do :: n < NF -> ol[n] = NONE; hp[n] = NP; n++ :: else -> break od;
     H(0,1) = true; H(1,1) = true; disk[0] = 1; disk[1] = 1;
     ub[0] = NONE; ub[1] = NONE; ub[2] = NONE; ub[3] = NONE;
-#ifdef ACCUSE
-    last_visible = 1;
-#endif
 #ifdef DETACH
     attached[0] = true;
 #endif

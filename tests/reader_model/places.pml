@@ -31,7 +31,7 @@
 #define LIMBO 5         /* evicted */
 
 /* shared memory */
-byte pm = 0, visible = 1, slot = IDLE, looked;
+byte pm = 0, visible = 1, slot = IDLE, seq, looked;
 byte content[NF];
 
 /* the engine's own */
@@ -39,6 +39,8 @@ byte st[NF], sup[NF];
 byte file, covered;
 byte freed;             /* csn; 0: not yet */
 byte reused;            /* csn of content 2; 0: not visible yet */
+byte known, bound;      /* the episode seen last, and what its snapshot is not below */
+byte last_visible = 1;  /* at the newest scan */
 bool changed, unwritten, available;
 bool gone;              /* content 1 is gone for good: its quarantine is over */
 
@@ -54,10 +56,25 @@ bool gone;              /* content 1 is gone for good: its quarantine is over */
 #else
 #define NOT_READ !LOADING_ONE
 #endif
-#define SCAN w = slot; l = looked; if :: l > w -> skip :: else -> l = w fi
+#ifdef V_PIN_NOW
+#define BOUND_BEFORE visible
+#else
+#define BOUND_BEFORE last_visible
+#endif
+/* SlotWatcher::look, ClientPort::look_at: of a slot in PIN_ALL, b is what its snapshot is not below */
+inline scan() {
+  w = slot; q = seq; l = looked;
+  d_step {
+    if :: l > w -> skip :: else -> l = w fi;
+    if :: w != IDLE && q != known -> known = q; bound = BOUND_BEFORE :: else fi;
+    if :: w != IDLE && w != PIN -> bound = w :: else fi;
+    b = bound; q = 0;
+    last_visible = visible
+  }
+}
 
 proctype Engine() {
-  byte newest = 0, f, w, l, c;
+  byte newest = 0, f, w, l, c, q, b;
 end_engine:
   do
   /* csn 2 frees the page */
@@ -101,9 +118,9 @@ end_engine:
   /* a round of reclaim: evicted frames by when they were looked up, retiring ones by the snapshots */
   :: atomic { f = 0; do :: f < NF-1 -> f++ :: break od;
        (st[f] == LIMBO || st[f] == RETIRING) && sup[f] <= visible }
-     SCAN;
+     scan();
      if
-     :: w == PIN -> skip
+     :: w == PIN && sup[f] > b -> skip
      :: w != PIN && w != IDLE && st[f] == LIMBO && l >= 1 && l < sup[f] -> skip
 #ifdef V_RETIRING_LOOKED
      :: w != PIN && w != IDLE && st[f] == RETIRING && l >= 1 && l < sup[f] -> skip
@@ -114,15 +131,15 @@ end_engine:
         if :: newest == f -> pm = NONE; newest = NONE :: else fi;
         d_step { st[f] = FREE; sup[f] = 0; content[f] = 0 }
      fi;
-     d_step { f = 0; w = 0; l = 0 }
+     d_step { f = 0; w = 0; l = 0; b = 0 }
 
   /* the quarantine ends */
   :: (freed != 0 && covered >= freed && !gone && visible < MAXC && NOT_READ &&
       !(newest != NONE && st[newest] == RETIRING)) ->
-     SCAN;
+     scan();
      if
 #ifndef V_QUARANTINE_PIN
-     :: w == PIN -> skip
+     :: w == PIN && b < freed -> skip
 #endif
 #ifndef V_QUARANTINE_SNAPSHOT
      :: w != PIN && w != IDLE && w < freed -> skip
@@ -139,7 +156,7 @@ end_engine:
         fi;
         d_step { available = true; gone = true; changed = false; unwritten = false }
      fi;
-     d_step { w = 0; l = 0 }
+     d_step { w = 0; l = 0; b = 0 }
 
   /* other content comes into the same place */
   :: atomic { available && visible < MAXC && newest == NONE ->
@@ -178,7 +195,7 @@ proctype Reader() {
   do
   :: n < READS ->
      n++;
-     slot = PIN; s = visible; slot = s;
+     seq = n; slot = PIN; s = visible; slot = s;
      d_step { want = WANTED }
 #ifdef DROP
      /* the directory leads here, whatever the snapshot: it is no answer, but it must hold still */
