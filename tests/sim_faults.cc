@@ -110,10 +110,15 @@ void SimFaults::plan_room(SimDisk& disk) {
     }
 }
 
+void SimFaults::mend(SimDisk& disk) {
+    disk.mend();
+    reads_fail_ = 0;
+    rotten_ = log_rotten_ = false;
+}
+
 void SimFaults::plan_rot(SimDisk& disk) {
     if (rotten_ && pick(30) == 0) {
-        disk.mend();
-        rotten_ = log_rotten_ = false;
+        mend(disk);
     } else if (!rotten_ && pick(30) == 0) {
         rotten_ = excuses_.damage = true;
         for (std::uint64_t bits = 1 + pick(6); bits > 0; --bits) flip(disk);
@@ -137,11 +142,9 @@ void SimFaults::flip(SimDisk& disk) {
 void SimFaults::begin_lies() { lies_ = excuses_.damage = true; }
 
 void SimFaults::end(SimDisk& disk) {
-    armed_ = lies_ = false;
-    full_ = rotten_ = log_rotten_ = false;
-    reads_fail_ = 0;
+    armed_ = lies_ = full_ = false;
+    mend(disk);
     disk.crash_at(0);
-    disk.mend();
     disk.set_capacity_bytes(kNoLimit);
     disk.set_slowness(1);
 }

@@ -29,6 +29,7 @@ class SimFaults {
         : random_(random), excuses_(excuses), counts_(counts), kind_(kind) {}
 
     FaultKind kind() const { return kind_; }
+    bool rotten() const { return rotten_; }
     bool log_rotten() const { return log_rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
@@ -38,8 +39,9 @@ class SimFaults {
     void plan(SimDisk& disk, bool delicate);
     // From here on the disk is not to be trusted; what follows can be detected, not undone.
     void begin_lies();
-    // Reads do not fail for the moment: a daemon that cannot read its files does not start.
-    void let_read() { reads_fail_ = 0; }
+    // For a start: reads do not fail (a daemon that cannot read its files does not start), and what
+    // was rotten is well.
+    void mend(SimDisk& disk);
     bool fails_starts() const {
         return kind_ == FaultKind::kWriteErrors || kind_ == FaultKind::kReadErrors ||
                kind_ == FaultKind::kAll;

@@ -283,9 +283,9 @@ void SimKeeper::act(SimLife& life) {
 
 // ---- answers ----
 
-void SimKeeper::answered(SimLife& life, const Answer& answer) {
+void SimKeeper::answered(SimLife& life, const SimSession::Write& write) {
     give_back(life.store.engine->core().storage().space, held_);
-    const Error error = answer.error;
+    const Error error = write.answer.error;
     if (error == Error::kOk) {
         now_ = next_;
     } else if (decided_) {
@@ -293,7 +293,8 @@ void SimKeeper::answered(SimLife& life, const Answer& answer) {
             "a change of the keeper's was there after recovery, and was then refused "
             "with " +
             std::string(error_name(error)));
-    } else if (!excuses_.cover(error) && error != Error::kTooLarge) {  // for the smallest pools
+    } else if (!excuses_.cover(error, write.sent_before) &&
+               error != Error::kTooLarge) {  // for the smallest pools
         findings_.report("a change of the keeper's was refused with " +
                          std::string(error_name(error)) + ", and there is no reason for it");
     }
@@ -303,7 +304,7 @@ void SimKeeper::answered(SimLife& life, const Answer& answer) {
 
 void SimKeeper::collect(SimLife& life) {
     session_.collect([&](const SimSession::Write& write) {
-        if (write.number == number_ && next_) answered(life, write.answer);
+        if (write.number == number_ && next_) answered(life, write);
     });
 }
 

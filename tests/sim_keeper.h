@@ -68,7 +68,7 @@ class SimKeeper {
     void begin_load(const std::string& name);
     TableId id_of(SimLife& life, const std::string& name) const;
     void send(SimCount what, Guests next, const TransactionBytes& bytes);
-    void answered(SimLife& life, const Answer& answer);
+    void answered(SimLife& life, const SimSession::Write& write);
     void pump_load();
     void pump_compaction();
     Bytes key(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us);

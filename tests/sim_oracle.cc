@@ -26,7 +26,7 @@ bool may_be_too_large(const Operations& operations) {
 // ---- answers ----
 
 void Oracle::answered(std::uint32_t writer, std::uint64_t number, const Operations& operations,
-                      bool durable, const Answer& answer) {
+                      bool durable, bool sent_before, const Answer& answer) {
     auto& places = places_[writer];
     const auto known = places.find(number);
     if (answer.error != Error::kOk) {
@@ -35,6 +35,7 @@ void Oracle::answered(std::uint32_t writer, std::uint64_t number, const Operatio
                                     std::to_string(known->second) + " and was then refused with " +
                                     std::string(error_name(answer.error)));
         }
+        if (excuses_.cover(answer.error, sent_before)) return;
         refused_.push_back({writer, number, operations, answer.error, answer.failed_operation});
         return;
     }
@@ -118,7 +119,6 @@ void Oracle::settle() {
 
 // Between its writer's transactions before and after it there is a state that refuses it so.
 void Oracle::judge(const Refused& refused) {
-    if (excuses_.cover(refused.error)) return;
     if (refused.error == Error::kTooLarge && may_be_too_large(refused.operations)) return;
     const auto& places = places_[refused.writer];
     const auto after = places.upper_bound(refused.number);
@@ -206,7 +206,8 @@ class Oracle::Order {
         const Outcome outcome = evaluation.run(*write.operations);
         const bool may_be_refused = outcome.error != Error::kOk ||
                                     may_be_too_large(*write.operations) || oracle_.excuses_.full ||
-                                    oracle_.excuses_.damage;
+                                    oracle_.excuses_.damage ||
+                                    oracle_.excuses_.damage_before;
         left_[writer].pop_front();
         bool found = may_be_refused && find();
         const bool taken = oracle_.waiting_.contains(model_.newest() + 1);

@@ -75,7 +75,10 @@ bool SimSession::send(Write& write) {
 }
 
 void SimSession::send_again() {
-    for (Write& write : kept_) CHECK(send(write));  // few are kept, and the ring is new
+    for (Write& write : kept_) {
+        write.sent_before = true;
+        CHECK(send(write));  // few are kept, and the ring is new
+    }
 }
 
 std::uint64_t SimSession::submit(std::vector<std::byte> bytes) {

@@ -167,7 +167,6 @@ std::unique_ptr<SimDisk> SimWorld::after(End end) {
 void SimWorld::restart(End end) {
     count();
     const std::uint64_t seed = random_();
-    const bool rot = faults_.kind() == FaultKind::kRot && excuses_.damage;
     if (end == End::kStop) readers_.end_all();
     std::unique_ptr<SimDisk> disk = after(end);
     if (!disk) return;
@@ -178,10 +177,11 @@ void SimWorld::restart(End end) {
     writers_.lose();
     keeper_.lose();
     clock_ = life_->store.clock;
+    look_for_hostile();
     const bool log_rotten = faults_.log_rotten();
     std::unique_ptr<SimDisk> rotten;
-    if (rot) rotten = disk->clone(seed);
-    disk->mend();
+    if (faults_.rotten()) rotten = disk->clone(seed);
+    faults_.mend(*disk);
     life_.reset();
     if (findings_.any()) return;
     life_ = recover(std::move(disk));
@@ -194,7 +194,6 @@ void SimWorld::restart(End end) {
 
 // Opens the files, however often that is cut off, or fails.
 std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
-    faults_.let_read();
     for (int attempt = 0;; ++attempt) {
         SimStoreOptions options = options_;
         const Start start = plan_start(*disk, options, attempt);
@@ -283,10 +282,15 @@ void SimWorld::adopt() {
     readers_.recovered(*life_);
     makes_room = false;
     if (findings_.any()) return;
+    excuses_.end_damage();
     writers_.send_again();
     keeper_.send_again();
     if (!readers_.connect(*life_)) findings_.report("a reader is not welcome after recovery");
     faults_.watch(*life_->store.disk);
+}
+
+void SimWorld::look_for_hostile() {
+    if (life_->store.clients.hostile_clients != 0) findings_.report("a client was called hostile");
 }
 
 std::string SimWorld::verify() { return life_->store.verify(); }
@@ -385,7 +389,7 @@ void SimWorld::last_look() {
     const std::string broken = verify();
     if (!broken.empty()) return findings_.report("at the end: " + broken);
     life_->store.engine->core().storage().pool.check_invariants();
-    if (life_->store.clients.hostile_clients != 0) findings_.report("a client was called hostile");
+    look_for_hostile();
     readers_.end_all();
     count();
     if (!life_->store.stop()) findings_.report("the daemon does not stop at the end");

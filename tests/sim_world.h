@@ -53,6 +53,7 @@ class SimWorld {
     void adopt();
     void look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches);
     void look_at_damage(SimLife& life);
+    void look_for_hostile();
     void count();
     std::string verify();
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }
