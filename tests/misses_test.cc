@@ -396,5 +396,48 @@ TEST_F(Misses, AReaderThatAsksForABadPageAgainAndAgainCostsNoRead) {
     EXPECT_EQ(answer->error, Error::kOk);
 }
 
+// A batch puts its sessions' rows when it is sealed, and cannot read then. While the log write
+// before it was slow, readers of other pages could drive the way to these rows out of the pool, and
+// the sealing would have ended the daemon.
+TEST_F(Misses, TheWayToTheSessionsOfAnOpenBatchStays) {
+    constexpr std::uint32_t kSessions = 200;
+    ASSERT_TRUE(store->leave_sessions(kSessions, table, key_of(kRows)));
+    const PageId way = core().storage().catalog->sessions().tree.root();
+    Pool& pool = core().storage().pool;
+    ASSERT_EQ(page_header(pool.newest(way)).type, PageType::kInner);
+    // A checkpoint with all of it, so that it might go.
+    const Csn all{pool.visible()};
+    const auto written = [&] { return core().storage().checkpointer->covered() >= all; };
+    store->clock.advance_ns(60'000'000'000);
+    ASSERT_TRUE(store->run_until(written));
+
+    SimClient& other = store->connect();
+    put(0, 1, 2);
+    store->disk->hold_back(StoreFile::kLog);
+    const auto submit = [&](SimClient& client, std::uint64_t id) {
+        TransactionBytes bytes;
+        std::vector<std::byte> value(wide_schema().fixed_bytes());
+        bytes.operation(OperationKind::kPut, table, key_of(id), value);
+        const auto token = client.submit(bytes.bytes());
+        store->run_until([] { return false; }, 20);
+        return token;
+    };
+    const auto flying = submit(*writer, 0);
+    const auto open = submit(other, 1);
+    ASSERT_TRUE(flying && open);
+    // Readers need all frames there are: what may go, goes, inner nodes last.
+    for (bool more = true; more;) {
+        const auto& pages = pool.eviction_candidates(kFrames, all, nullptr);
+        more = !pages.empty();
+        core().storage().evict(pages, pool.oldest_unpublished());
+    }
+    EXPECT_FALSE(pool.resident(root()));
+    store->disk->release();
+    std::optional<Answer> answer;
+    ASSERT_TRUE(store->run_until([&] { return (answer = other.answer(*open)).has_value(); }));
+    EXPECT_EQ(answer->error, Error::kOk);
+    EXPECT_EQ(writer->answer(*flying)->error, Error::kOk);
+}
+
 }  // namespace
 }  // namespace bidstore

@@ -238,10 +238,16 @@ SimClient& SimStore::connect(Rights rights, std::optional<SessionId> session,
 
 SimClient& SimStore::add_client(Rights rights, const SessionId& session, std::uint32_t call_slots,
                                 std::uint32_t ring_bytes) {
-    sim_clients_.push_back(std::make_unique<SimClient>(next_client_++, next_slot_, session, rights,
-                                                       call_slots, ring_bytes));
-    next_slot_ += kSlotsPerClient;
-    CHECK_OP(next_slot_, <=, kReaderSlots);
+    std::uint32_t slot = next_slot_;
+    if (free_slots_.empty()) {
+        next_slot_ += kSlotsPerClient;
+        CHECK_OP(next_slot_, <=, kReaderSlots);
+    } else {
+        slot = free_slots_.back();
+        free_slots_.pop_back();
+    }
+    sim_clients_.push_back(
+        std::make_unique<SimClient>(next_client_++, slot, session, rights, call_slots, ring_bytes));
     clients.commands.push_back(sim_clients_.back()->attach_command());
     return *sim_clients_.back();
 }
@@ -274,8 +280,38 @@ void SimStore::hang_up(const SimClient& client) {
 }
 
 void SimStore::disconnect(SimClient& client) {
+    const auto gone = [&] {
+        const auto& all = clients.detached_clients;
+        return std::find(all.begin(), all.end(), client.id()) != all.end();
+    };
+    if (gone()) return;
     hang_up(client);
-    run_until([&] { return clients.commands.empty(); });
+    if (run_until(gone)) free_slots_.push_back(client.segment().first_slot());
+}
+
+bool SimStore::leave_sessions(std::uint32_t count, TableId table,
+                              std::span<const std::byte> absent_key) {
+    constexpr std::uint32_t kTogether = 32;
+    TransactionBytes nothing;
+    nothing.operation(OperationKind::kCheckAbsent, table, absent_key, {});
+    for (std::uint32_t left = count; left > 0;) {
+        std::vector<SimClient*> together;
+        for (; left > 0 && together.size() < kTogether; --left) {
+            together.push_back(&connect(Rights::kWriter, std::nullopt, 4));
+            if (!together.back()->submit(nothing.bytes())) return false;
+        }
+        const bool applied = run_until([&] {
+            return std::ranges::all_of(together, [](SimClient* client) {
+                return is_answered(client->segment().calls()[0], 1);
+            });
+        });
+        if (!applied) return false;
+        for (SimClient* client : together) {
+            if (client->answer(0)->error != Error::kOk) return false;
+            disconnect(*client);
+        }
+    }
+    return true;
 }
 
 Answer SimStore::commit(SimClient& client, const TransactionBytes& transaction) {

@@ -148,6 +148,9 @@ class SimStore {
     TableId create_table(SimClient& client, const Schema& schema);
     // All rows of a table at the newest state, through the engine's trees; large values whole.
     std::map<std::vector<std::byte>, std::vector<std::byte>> rows(TableId table);
+    // So many sessions of one write each, which changes no row of the table; their clients are
+    // gone.
+    bool leave_sessions(std::uint32_t count, TableId table, std::span<const std::byte> absent_key);
     bool stop();  // clean stop
     // Walks everything; the first broken rule, or an empty string.
     std::string verify();
@@ -167,6 +170,7 @@ class SimStore {
 
     std::uint64_t next_client_ = 1;
     std::uint32_t next_slot_ = 0;
+    std::vector<std::uint32_t> free_slots_;  // the first ones of clients that were disconnected
     std::vector<std::unique_ptr<SimClient>> sim_clients_;
 };
 

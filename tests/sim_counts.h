@@ -22,6 +22,7 @@ enum class SimCount : std::uint8_t {
     kRangeReads,
     kGuestReads,
     kMisses,
+    kPagesAskedAhead,
     kLeasesEnded,
     // ---- tables ----
     kCreates,
@@ -81,6 +82,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "scans of shared tables",
     "scans of coming and going tables",
     "page misses",
+    "pages asked for without waiting",
     "leases ended",
     "tables made",
     "changes of rows in them",

@@ -195,8 +195,9 @@ int SimDisk::poll_served(std::uint64_t timeout_ns) {
     return count;
 }
 
-// False: a part of it was done, and it goes on.
+// False: a part of it was done, or none, and it goes on.
 bool SimDisk::deliver(std::size_t index) {
+    if (held_back_ == flights_[index].file && !crashed_) return false;
     const bool alive = step(SimStep::kComplete);
     const auto at = flights_.begin() + static_cast<std::ptrdiff_t>(index);
     if (alive && transfer_part(*at)) return false;

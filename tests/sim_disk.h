@@ -10,6 +10,7 @@
 //             each write in flight is done, not done, or done in part.
 //   order     poll() delivers completions in any order, and late; a slow disk, later.
 //   slow      serve_one_by_one(): each operation takes so long, one after the other, in order.
+//             hold_back(): all operations of a file take until release().
 //   resize    is durable when it returns; cut off, the file has the old size, the new one, or one
 //             between (whole blocks), and what was added is zeros. kNoSpace beyond capacity_bytes.
 //   grow      makes the file longer when it completes, and durably so with a kSync submitted after
@@ -46,6 +47,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -115,6 +117,9 @@ class SimDisk final : public Disk {
     // Of so many times that the end of a transfer is due, only a part of it is done once; 0: never.
     void transfer_in_parts(std::uint32_t one_in) { parts_one_in_ = one_in; }
     std::uint64_t parts() const { return parts_; }  // done so far, without the last of each
+    // Until release(): nothing of this file completes.
+    void hold_back(StoreFile file) { held_back_ = file; }
+    void release() { held_back_.reset(); }
     // From now on what was submitted first completes last.
     void serve_newest_first() { newest_first_ = true; }
     void set_capacity_bytes(std::uint64_t bytes) { options_.capacity_bytes = bytes; }
@@ -250,6 +255,7 @@ class SimDisk final : public Disk {
     std::uint32_t parts_one_in_ = 0;
     std::uint64_t parts_ = 0;
     bool newest_first_ = false;
+    std::optional<StoreFile> held_back_;
 };
 
 }  // namespace bidstore

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::uint32_t kClients = 2;
 constexpr std::size_t kOpenMax = 4;
+constexpr std::size_t kAskedMax = 16;  // of the call slots of two clients
 constexpr std::uint64_t kLeaseSlackNs = 100'000'000;
 
 SessionId reader_session(Random& random) {
@@ -52,6 +53,7 @@ bool SimReaders::connect(SimLife& life) {
 
 void SimReaders::lose() {
     open_.clear();
+    asked_.clear();
     clients_.clear();
 }
 
@@ -230,6 +232,21 @@ void SimReaders::stop_announced(SimLife& life) {
     slot.begin();
     slot.pin_all();
     ++counts_[SimCount::kStopsAnnounced];
+}
+
+void SimReaders::ask_ahead(SimLife& life) {
+    std::erase_if(asked_, [](const auto& call) { return call.first->answer(call.second); });
+    SimClient& client = *clients_[random_() % clients_.size()];
+    const Space& space = life.store.engine->core().storage().space;
+    const std::uint32_t pages = space.chunk_count() * kChunkPages;
+    for (int i = 0; i < 4 && asked_.size() < kAskedMax; ++i) {
+        std::array<PageId, kPagesPerRequest> wanted;
+        for (PageId& page : wanted) page = PageId{static_cast<std::uint32_t>(random_() % pages)};
+        const auto token = client.request_pages(wanted);
+        if (!token) return;
+        asked_.emplace_back(&client, *token);
+        counts_[SimCount::kPagesAskedAhead] += kPagesPerRequest;
+    }
 }
 
 bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {

@@ -43,6 +43,8 @@ class SimReaders {
     void end_all() { open_.clear(); }
     // A thread stops between announcing its snapshot and taking it.
     void stop_announced(SimLife& life);
+    // Asks for pages all over the file and waits for none, so that others have to go.
+    void ask_ahead(SimLife& life);
     // All rows of all tables as one snapshot after another sees them, with nobody writing.
     void read_everything(SimLife& life);
 
@@ -86,6 +88,7 @@ class SimReaders {
     Maker maker_;
     std::vector<SimClient*> clients_;
     std::vector<Open> open_;
+    std::vector<std::pair<SimClient*, std::uint32_t>> asked_;  // and the call's token
     std::int64_t newest_place_ = 0;  // that a snapshot of this life began with
     // Csn and floor, by name and serial of the table; of the shared tables that is 0.
     using TableName = std::pair<std::string, std::uint64_t>;

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::uint32_t kFillRows = 5;  // in a transaction
 constexpr int kRecoveryCrashesMax = 3;
-constexpr std::uint64_t kBurialsMax = 19;  // each takes the slots of another client
+constexpr std::uint64_t kBurialsMax = 19;    // each takes the slots of another client
+constexpr std::uint32_t kOldSessions = 200;  // so many that their tree has an inner node
 
 FaultKind kind_of(std::uint64_t seed) {
     // Crashes twice as often as the others.
@@ -90,6 +91,11 @@ bool SimWorld::begin() {
     if (!keeper_.retain_shared(*life_, tables[kRetained])) return false;
     writers_.submit_witness();  // durable, and the floor before it
     if (!writers_.settle(*life_)) return false;
+    const bool many_sessions = seed_ / 10 % 4 == 1;
+    const Bytes nobodys = key_of(0, ~std::uint32_t{0});
+    if (many_sessions && !life_->store.leave_sessions(kOldSessions, tables[0], nobodys)) {
+        return false;
+    }
     faults_.watch(*life_->store.disk);
     return true;
 }
@@ -125,7 +131,7 @@ void SimWorld::step() {
     } else if (choice < 96) {
         sleep();
     } else if (choice == 96) {
-        if (pick(3) == 0) readers_.stop_announced(*life_);
+        pick(3) == 0 ? readers_.stop_announced(*life_) : readers_.ask_ahead(*life_);
     } else if (choice == 97) {
         const std::uint64_t buried = counts_[SimCount::kDeaths] + counts_[SimCount::kTakeOvers];
         const bool slots = buried < kBurialsMax;
