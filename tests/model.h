@@ -439,6 +439,14 @@ class Model {
     }
     std::int64_t newest() const { return newest_; }
     std::uint64_t newest_csn() const { return csns_.empty() ? 0 : csns_.back(); }
+    // The last place that is in none of the newest so many batches.
+    std::int64_t place_before_batches(std::uint32_t batches) const {
+        auto end = csns_.end();
+        for (; batches > 0 && end != csns_.begin(); --batches) {
+            end = std::lower_bound(csns_.begin(), end, *(end - 1));
+        }
+        return end - csns_.begin();
+    }
     // The last place in the order that a snapshot of csn sees.
     std::int64_t place_of(std::uint64_t csn) const {
         return std::upper_bound(csns_.begin(), csns_.end(), csn) - csns_.begin();

@@ -106,6 +106,13 @@ void SimClient::welcomed(std::uint64_t last_number) {
 }
 
 std::optional<std::uint32_t> SimClient::push(RecordKind kind, std::span<const std::byte> payload) {
+    const auto slot = claim(kind, payload);
+    if (slot) producer_->commit(claim_);
+    return slot;
+}
+
+// Its call slot; what is written stands in claim_, and is not committed.
+std::optional<std::uint32_t> SimClient::claim(RecordKind kind, std::span<const std::byte> payload) {
     const auto free = std::find(busy_.begin(), busy_.end(), false);
     if (free == busy_.end()) return std::nullopt;
     const auto slot = static_cast<std::uint32_t>(free - busy_.begin());
@@ -120,13 +127,12 @@ std::optional<std::uint32_t> SimClient::push(RecordKind kind, std::span<const st
         if (number != 0) oldest = std::min(oldest, number);
     }
     request.decided_below = decided_below_.value_or(oldest);
-    const RingClaim claim = producer_->try_claim(request);
-    if (!claim) return std::nullopt;
-    std::memcpy(claim.payload, payload.data(), payload.size());
-    if (kind == RecordKind::kTransaction) last_number_ = claim.write_number;
-    producer_->commit(claim);
+    claim_ = producer_->try_claim(request);
+    if (!claim_) return std::nullopt;
+    std::memcpy(claim_.payload, payload.data(), payload.size());
+    if (kind == RecordKind::kTransaction) last_number_ = claim_.write_number;
     busy_[slot] = true;
-    numbers_[slot] = kind == RecordKind::kTransaction ? claim.write_number : 0;
+    numbers_[slot] = claim_.write_number;
     return slot;
 }
 
@@ -151,11 +157,18 @@ std::optional<std::uint32_t> SimClient::request_pages(std::span<const PageId> pa
     return push(RecordKind::kPageRequest, bytes.first(4 + 4 * pages.size()));
 }
 
-void SimClient::claim_and_stop() {
-    ClaimRequest request;
-    request.kind = RecordKind::kPageRequest;
-    request.payload_bytes = 8;
-    static_cast<void>(producer_->try_claim(request));
+bool SimClient::claim_and_stop() {
+    const std::uint32_t request[2] = {1, 1};  // one page
+    const auto slot = claim(RecordKind::kPageRequest, std::as_bytes(std::span(request)));
+    if (!slot) return false;
+    stopped_in_ = *slot;
+    stopped_claim_ = claim_;
+    return true;
+}
+
+std::uint32_t SimClient::go_on() {
+    producer_->commit(stopped_claim_);
+    return stopped_in_;
 }
 
 std::optional<Answer> SimClient::answer(std::uint32_t token) {

@@ -85,9 +85,11 @@ class SimClient {
     std::optional<std::uint32_t> submit_load(std::span<const std::byte> load);
     std::optional<std::uint32_t> submit_compact(std::uint32_t pages);
     std::optional<std::uint32_t> request_pages(std::span<const PageId> pages);
-    // Claims a place in the ring for a page request and never commits it, as a thread does that is
-    // stopped there: the engine takes nothing behind it.
-    void claim_and_stop();
+    // Claims a place in the ring for a page request and does not commit it, as a thread does that
+    // is stopped there: the engine takes nothing behind it. False: no room.
+    bool claim_and_stop();
+    // The thread goes on. The answer's token.
+    std::uint32_t go_on();
     // The answer, once; frees the call slot.
     std::optional<Answer> answer(std::uint32_t token);
     std::uint64_t last_number() const { return last_number_; }
@@ -96,6 +98,7 @@ class SimClient {
 
   private:
     std::optional<std::uint32_t> push(RecordKind kind, std::span<const std::byte> payload);
+    std::optional<std::uint32_t> claim(RecordKind kind, std::span<const std::byte> payload);
     std::uint64_t id_;
     SessionId session_;
     Rights rights_;
@@ -104,6 +107,9 @@ class SimClient {
     std::vector<std::uint32_t> generations_;
     std::vector<bool> busy_;
     std::vector<std::uint64_t> numbers_;  // by call slot; 0: no write
+    RingClaim claim_;
+    std::uint32_t stopped_in_ = 0;  // call slot of the thread that stopped, with its claim
+    RingClaim stopped_claim_;
     std::uint64_t last_number_ = 0;
     std::optional<std::uint64_t> decided_below_;
 };

@@ -596,9 +596,43 @@ std::vector<SimDisk::Candidate> SimDisk::candidates() const {
 std::uint64_t SimDisk::unsynced_sectors() const { return candidates().size(); }
 
 std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
+    return power_loss(seed, candidates(), 0);
+}
+
+std::unique_ptr<SimDisk> SimDisk::misdirected_power_loss(std::uint64_t seed) const {
+    const std::vector<Candidate> all = candidates();
+    std::vector<std::pair<std::uint64_t, StoreFile>> writes;
+    for (const Candidate& candidate : all) {
+        if (candidate.file == StoreFile::kLog) continue;
+        for (const Version& each : candidate.versions) {
+            writes.emplace_back(each.write, candidate.file);
+        }
+    }
+    if (writes.empty()) return nullptr;
+    std::mt19937_64 random(~seed);  // of its own: all else is as power_loss() has it
+    const auto [write, file] = writes[random() % writes.size()];
+    auto disk = power_loss(seed, all, write);
+    File& there = disk->file_of(file);
+    const std::uint64_t to = random() % (there.size_bytes / kPageBytes) * kPageBytes / kSectorBytes;
+    std::uint64_t first = 0;
+    bool begun = false;
+    for (const Candidate& candidate : all) {
+        for (const Version& each : candidate.versions) {
+            if (each.write != write) continue;
+            if (!begun) first = candidate.sector;
+            begun = true;
+            const std::uint64_t sector = to + candidate.sector - first;
+            if (sector * kSectorBytes < there.size_bytes) disk->store(there, sector, each.value);
+        }
+    }
+    return disk;
+}
+
+// `elsewhere`: a write that is not at its place, whatever else is kept; 0: none.
+std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed, const std::vector<Candidate>& all,
+                                             std::uint64_t elsewhere) const {
     auto disk = successor(seed);
     std::mt19937_64& random = disk->random_;
-    std::vector<Candidate> all = candidates();
     std::set<std::uint64_t> writes;
     for (const Candidate& candidate : all) {
         for (const Version& version : candidate.versions) writes.insert(version.write);
@@ -636,12 +670,13 @@ std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
         }
     }
     disk->forget_cache();
-    for (Candidate& candidate : all) {
+    kept[elsewhere] = false;
+    for (const Candidate& candidate : all) {
         File& file = disk->file_of(candidate.file);
         if (mode == kSectors) {
             if (random() % 8 >= often) continue;
-            const std::size_t any = random() % candidate.versions.size();
-            disk->store(file, candidate.sector, candidate.versions[any].value);
+            const Version& any = candidate.versions[random() % candidate.versions.size()];
+            if (any.write != elsewhere) disk->store(file, candidate.sector, any.value);
             continue;
         }
         for (const Version& version : candidate.versions) {

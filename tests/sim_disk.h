@@ -6,6 +6,7 @@
 //             written to it since, in any combination: writes are dropped, torn, reordered. A
 //             sector is never half old and half new. A write in flight is like one that completed
 //             unsynced; so is a durable one. Nothing that was durable changes.
+//             misdirected_power_loss(): but for one unsynced write, which went elsewhere.
 //   crash     process_crash(): the kernel lives. What completed stays in the cache, still unsynced;
 //             each write in flight is done, not done, or done in part.
 //   order     poll() delivers completions in any order, and late; a slow disk, later.
@@ -129,6 +130,9 @@ class SimDisk final : public Disk {
     // One of the outcomes that the fault model allows, chosen by `seed`: nothing kept, all kept,
     // each write kept or not, all but one, only one, a prefix, or sector by sector.
     std::unique_ptr<SimDisk> power_loss(std::uint64_t seed) const;
+    // The same outcome, but for one unsynced write of data or journal, which is at another place of
+    // its file and not at its own. Null: there is no such write.
+    std::unique_ptr<SimDisk> misdirected_power_loss(std::uint64_t seed) const;
     // The outcome in which exactly the sectors that `newest` names have their newest value.
     using SectorChoice = std::function<bool(StoreFile file, std::uint64_t sector)>;
     std::unique_ptr<SimDisk> power_loss(std::uint64_t seed, const SectorChoice& newest) const;
@@ -225,6 +229,8 @@ class SimDisk final : public Disk {
     void check_untouched(const Flight& flight) const;
     SectorPtr newest(const File& file, std::uint64_t sector) const;
     std::vector<Candidate> candidates() const;
+    std::unique_ptr<SimDisk> power_loss(std::uint64_t seed, const std::vector<Candidate>& all,
+                                        std::uint64_t elsewhere) const;
     std::unique_ptr<SimDisk> successor(std::uint64_t seed) const;
     void forget_cache();
     bool wake_is_readable() const;

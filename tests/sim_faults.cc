@@ -8,6 +8,8 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kNoLimit = std::uint64_t{1} << 40;
+// Of the log, between two that are lies: so one of the newest is at most (engine/FORMAT.md).
+constexpr std::uint32_t kLogWritesTrue = 8;
 
 std::uint64_t used_bytes(SimDisk& disk) {
     std::uint64_t bytes = 0;
@@ -49,14 +51,17 @@ void SimFaults::watch(SimDisk& disk) {
         }
         if (kind != SimStep::kSubmitWrite || !lies_) return;
         const DiskRequest& request = *disk.submitting();
-        const bool has_bytes = request.buffer != nullptr;  // a hole and a cut miss nothing
-        if (request.file == StoreFile::kLog || !has_bytes) return;
+        if (request.buffer == nullptr) return;  // a hole and a cut miss nothing
+        if (request.file == StoreFile::kLog && ++log_writes_ < kLogWritesTrue) return;
         const bool lost = pick(20) == 0;
         const bool misdirected = pick(20) == 0;
         if (lost) disk.lose_at(step);
         if (misdirected) disk.misdirect_at(step, pick(1'000) * 4'096);
         counts_[SimCount::kWritesLost] += lost;
         counts_[SimCount::kWritesMisdirected] += misdirected;
+        if (request.file != StoreFile::kLog || !(lost || misdirected)) return;
+        log_writes_ = 0;
+        ++counts_[SimCount::kLogLies];
     });
 }
 

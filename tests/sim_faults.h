@@ -17,7 +17,7 @@ enum class FaultKind : std::uint8_t {
     kReadErrors,   // for a while, of some reads
     kFullDisk,     // and room again
     kRot,          // bits of the files flip, and flip back
-    kLies,         // writes of data or journal are lost, or go elsewhere, and report success
+    kLies,         // writes are lost, or go elsewhere, and report success
     kAll,          // crashes, write errors, read errors, full disk
 };
 inline constexpr std::uint32_t kFaultKinds = 8;
@@ -75,6 +75,7 @@ class SimFaults {
     bool rotten_ = false;
     bool log_rotten_ = false;
     std::uint64_t crash_at_ = 0;
+    std::uint32_t log_writes_ = 0;  // since one that was a lie, or since they began
 };
 
 }  // namespace bidstore

@@ -206,8 +206,7 @@ class Oracle::Order {
         const Outcome outcome = evaluation.run(*write.operations);
         const bool may_be_refused = outcome.error != Error::kOk ||
                                     may_be_too_large(*write.operations) || oracle_.excuses_.full ||
-                                    oracle_.excuses_.damage ||
-                                    oracle_.excuses_.damage_before;
+                                    oracle_.excuses_.damage || oracle_.excuses_.damage_before;
         left_[writer].pop_front();
         bool found = may_be_refused && find();
         const bool taken = oracle_.waiting_.contains(model_.newest() + 1);

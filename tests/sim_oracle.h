@@ -55,8 +55,13 @@ class Oracle {
     void saw_row(std::int64_t place, std::uint32_t table, const Bytes& key, TableRows row);
     void saw_rows(std::int64_t place, std::uint32_t table, const Bytes& from, const Bytes& to,
                   TableRows rows);
-    TableRows rows(std::uint32_t table) const {
-        return model_.range(table, {}, {}, model_.newest());
+    TableRows rows(std::uint32_t table) const { return rows(table, model_.newest()); }
+    TableRows rows(std::uint32_t table, std::int64_t place) const {
+        return model_.range(table, {}, {}, place);
+    }
+    // The newest place that is in none of the newest so many batches with a place.
+    std::int64_t place_before_batches(std::uint32_t batches) const {
+        return model_.place_before_batches(batches);
     }
 
     // ---- recovery ----

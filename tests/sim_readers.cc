@@ -266,6 +266,18 @@ bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {
     return true;
 }
 
+// In the middle of a read, while the others go on: for longer than its lease.
+void SimReaders::stand_still(SimLife& life, const Open& open,
+                             const std::function<void()>& meanwhile) {
+    const std::uint64_t most = life.view->header().max_snapshot_age_ns;
+    for (int i = 0; i < 10 && !life.down(); ++i) {
+        life.store.clock.advance_ns((3 * most + kLeaseSlackNs) / 10);
+        meanwhile();
+    }
+    life.store.run_until([&] { return !open.snapshot->valid() || life.down(); }, 200);
+    ++counts_[SimCount::kStopsOutlastingLeases];
+}
+
 bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
                             const std::function<void()>& meanwhile) {
     const TreeShape shape(schemas()[table], tables_[table]);
@@ -274,11 +286,21 @@ bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
     const Bytes from = whole ? key_of(table, 0) : maker_.some_key(table);
     Bytes to = whole ? Bytes{} : maker_.some_key(table);
     if (!to.empty() && to < from) to = {};
+    bool stops = random_() % 16 == 0;
+    bool stopped = false;
+    const auto between = [&] {
+        if (random_() % 3 == 0) meanwhile();
+        if (stops) stand_still(life, open, meanwhile);
+        stopped |= stops;
+        stops = false;
+        return true;
+    };
     auto found = whole && random_() % 2 == 0 ? open.snapshot->backwards(shape, root)
-                                             : open.snapshot->range(shape, root, from, to, [&] {
-                                                   if (random_() % 3 == 0) meanwhile();
-                                                   return true;
-                                               });
+                                             : open.snapshot->range(shape, root, from, to, between);
+    if (stopped && !life.down() && open.snapshot->valid()) {
+        findings_.report("a reader that stood still goes on with a lease that should be over");
+        return false;
+    }
     if (!found || !bury(open, table, *found)) {
         return !lost(life, open, "reading a range of table " + std::to_string(table));
     }

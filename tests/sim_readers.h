@@ -73,6 +73,7 @@ class SimReaders {
     bool read_range(SimLife& life, Open& open, std::uint32_t table,
                     const std::function<void()>& meanwhile);
     bool read_guest(SimLife& life, Open& open);
+    void stand_still(SimLife& life, const Open& open, const std::function<void()>& meanwhile);
     void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
     bool bury(Open& open, std::uint32_t table, TableRows& rows);
     void check_fall(const Open& open, const std::string& name, std::uint64_t serial,

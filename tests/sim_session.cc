@@ -25,6 +25,7 @@ bool SimSession::connect(SimStore& store) {
     client_ = store.attach(rights_, id_);
     store_ = &store;
     again_.clear();
+    went_on_.reset();
     if (client_ == nullptr) return false;
     applied_ = store.clients.attach_answers.at(client_->id()).second;
     if (applied_ >= next_number_) {
@@ -49,6 +50,7 @@ void SimSession::lose() {
     store_ = nullptr;
     client_ = nullptr;
     again_.clear();
+    went_on_.reset();
     for (Write& write : kept_) write.token.reset();
 }
 
@@ -104,6 +106,7 @@ void SimSession::collect(const std::function<void(const Write&)>& on_answer) {
         write.answer = *answer;
         on_answer(write);
     }
+    if (went_on_ && client_->answer(*went_on_)) went_on_.reset();
     std::erase_if(again_, [&](const Again& again) {
         const auto answer = client_->answer(again.token);
         if (!answer) return false;
@@ -126,6 +129,6 @@ void SimSession::drop_decided() {
     while (!kept_.empty() && kept_.front().answered) kept_.pop_front();
 }
 
-void SimSession::stop_in_claim() { client_->claim_and_stop(); }
+bool SimSession::stop_in_claim() { return client_->claim_and_stop(); }
 
 }  // namespace bidstore

@@ -45,15 +45,17 @@ class SimSession {
     // The newest number that the engine had applied when connect() asked.
     std::uint64_t applied() const { return applied_; }
     const std::deque<Write>& kept() const { return kept_; }
-    bool idle() const { return kept_.empty() && again_.empty(); }
+    bool idle() const { return kept_.empty() && again_.empty() && !went_on_; }
     std::uint64_t last_number() const { return next_number_ - 1; }
 
     // Its number; 0 when there is no room for it now.
     std::uint64_t submit(std::vector<std::byte> bytes);
     // Takes the answers that are there.
     void collect(const std::function<void(const Write&)>& on_answer);
-    // Claims a place in the ring and stops before it is committed: nothing behind it is taken.
-    void stop_in_claim();
+    // A thread claims a place in the ring and stops before it is committed: nothing behind it is
+    // taken until it goes on. False: no room.
+    bool stop_in_claim();
+    void go_on() { went_on_ = client_->go_on(); }
 
   private:
     struct Again {  // answered before, sent again for its number alone
@@ -73,6 +75,7 @@ class SimSession {
     std::uint64_t next_number_ = 1;
     std::deque<Write> kept_;
     std::vector<Again> again_;
+    std::optional<std::uint32_t> went_on_;  // the call of a thread that had stopped
 };
 
 }  // namespace bidstore

@@ -131,7 +131,7 @@ void SimWorld::step() {
     } else if (choice < 96) {
         sleep();
     } else if (choice == 96) {
-        pick(3) == 0 ? readers_.stop_announced(*life_) : readers_.ask_ahead(*life_);
+        stop_or_press();
     } else if (choice == 97) {
         const std::uint64_t buried = counts_[SimCount::kDeaths] + counts_[SimCount::kTakeOvers];
         const bool slots = buried < kBurialsMax;
@@ -145,6 +145,18 @@ void SimWorld::step() {
     writers_.collect();
     keeper_.collect(*life_);
     if (life_->down() && !findings_.any()) restart(pick(2) == 0 ? End::kPower : End::kProcess);
+}
+
+// Threads that stop somewhere, or ask for more than the pool holds.
+void SimWorld::stop_or_press() {
+    switch (pick(4)) {
+        case 0:
+            return readers_.stop_announced(*life_);
+        case 1:
+            return static_cast<void>(writers_.stop_one(*life_));
+        default:
+            return readers_.ask_ahead(*life_);
+    }
 }
 
 // ---- ends and beginnings ----
@@ -161,13 +173,20 @@ std::unique_ptr<SimDisk> SimWorld::after(End end) {
                 findings_.report("the daemon does not stop");
                 return nullptr;
             }
-            return disk.power_loss(random_());
+            return after_power_loss(disk);
         case End::kPower:
-            return disk.power_loss(random_());
+            return after_power_loss(disk);
         case End::kProcess:
             return disk.process_crash(random_());
     }
     return nullptr;
+}
+
+std::unique_ptr<SimDisk> SimWorld::after_power_loss(const SimDisk& disk) {
+    const std::uint64_t seed = random_();
+    if (pick(3) == 0) damaged_ = disk.misdirected_power_loss(seed);
+    if (damaged_) ++counts_[SimCount::kMisdirectedUnsynced];
+    return disk.power_loss(seed);
 }
 
 void SimWorld::restart(End end) {
@@ -185,16 +204,15 @@ void SimWorld::restart(End end) {
     clock_ = life_->store.clock;
     look_for_hostile();
     const bool log_rotten = faults_.log_rotten();
-    std::unique_ptr<SimDisk> rotten;
-    if (faults_.rotten()) rotten = disk->clone(seed);
+    if (faults_.rotten()) damaged_ = disk->clone(seed);
     faults_.mend(*disk);
     life_.reset();
     if (findings_.any()) return;
     life_ = recover(std::move(disk));
     if (findings_.any()) return;
     adopt();
-    if (rotten && !findings_.any()) {
-        look_at_rot(std::move(rotten), log_rotten, life_->store.engine->recovery().batches);
+    if (damaged_ && !findings_.any()) {
+        look_at_rot(std::move(damaged_), log_rotten, life_->store.engine->recovery().batches);
     }
 }
 
@@ -304,21 +322,40 @@ std::string SimWorld::verify() { return life_->store.verify(); }
 // Damaged files: refused with a reason, or opened; and then no row is another one.
 // The last two batches of a log may be taken for a torn end, where they rot (engine/FORMAT.md).
 void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches) {
-    SimLife damaged(options_, std::move(disk), random_(), clock_);
-    if (!damaged.status().ok()) {
-        ++counts_[SimCount::kRefusedStarts];
-        if (damaged.status().failure().what.empty()) findings_.report("refused without a reason");
-        return;
-    }
-    const std::uint64_t found = damaged.store.engine->recovery().batches;
+    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk));
+    if (!damaged) return;
+    const std::uint64_t found = damaged->store.engine->recovery().batches;
     if (log_rotten && found < batches) {
         if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
         return;
     }
-    look_at_damage(damaged);
+    look_at_damage(*damaged, oracle_.newest());
 }
 
-void SimWorld::look_at_damage(SimLife& life) {
+// The same of a log of which a write is missing, or another one is written over by it, too. A batch
+// that is there and was written when that one was called durable tells of it: so what is taken for
+// a torn end is the newest but two at most, the lost one and the one written over being the ends.
+void SimWorld::look_at_lies(std::unique_ptr<SimDisk> disk) {
+    constexpr std::uint32_t kBatchesLost = 3;
+    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk));
+    if (damaged) look_at_damage(*damaged, oracle_.place_before_batches(kBatchesLost));
+}
+
+// Null: refused, with a reason.
+std::unique_ptr<SimLife> SimWorld::open_damaged(std::unique_ptr<SimDisk> disk) {
+    auto damaged = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
+    if (damaged->status().ok()) return damaged;
+    ++counts_[SimCount::kRefusedStarts];
+    if (damaged->status().failure().what.empty()) findings_.report("refused without a reason");
+    return nullptr;
+}
+
+// What can be read of it is as it was at one place of the serial order, not before the earliest.
+void SimWorld::look_at_damage(SimLife& life, std::int64_t earliest) {
+    std::vector<std::int64_t> places;
+    for (std::int64_t place = oracle_.newest(); place >= earliest; --place) {
+        places.push_back(place);
+    }
     SimClient* client = life.store.attach(Rights::kReader, SessionId{});
     if (client == nullptr) return;
     client->welcomed(0);
@@ -336,8 +373,13 @@ void SimWorld::look_at_damage(SimLife& life) {
             found = snapshot.whole(schemas()[table], std::move(*found));
         }
         if (!found || root == nullptr) continue;  // an error: that is an answer
-        const std::string wrong = difference(*found, oracle_.rows(table));
-        if (!wrong.empty()) {
+        std::string wrong;
+        std::erase_if(places, [&](std::int64_t place) {
+            const std::string unlike = difference(*found, oracle_.rows(table, place));
+            if (!unlike.empty() && wrong.empty()) wrong = unlike;
+            return !unlike.empty();
+        });
+        if (places.empty()) {
             findings_.report("in damaged files, table " + std::to_string(table) + ": " + wrong);
         }
     }
@@ -423,7 +465,7 @@ void SimWorld::tell_lies() {
     writers_.lose();
     keeper_.lose();
     life_.reset();
-    look_at_rot(std::move(disk), false, 0);
+    look_at_lies(std::move(disk));
 }
 
 void SimWorld::count() {

@@ -39,12 +39,14 @@ class SimWorld {
     bool begin();
     void step();
     void sleep();
+    void stop_or_press();
     void finish();
     void write_again();
     void tell_lies();
     void last_look();
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
+    std::unique_ptr<SimDisk> after_power_loss(const SimDisk& disk);
     std::unique_ptr<SimLife> recover(std::unique_ptr<SimDisk> disk);
     enum class Start { kWell, kCutOff, kDeviceFails };
     Start plan_start(SimDisk& disk, SimStoreOptions& options, int attempt);
@@ -52,7 +54,9 @@ class SimWorld {
     bool may_go_on(const SimLife& life, Start start);
     void adopt();
     void look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches);
-    void look_at_damage(SimLife& life);
+    void look_at_lies(std::unique_ptr<SimDisk> disk);
+    std::unique_ptr<SimLife> open_damaged(std::unique_ptr<SimDisk> disk);
+    void look_at_damage(SimLife& life, std::int64_t earliest);
     void look_for_hostile();
     void count();
     std::string verify();
@@ -72,6 +76,7 @@ class SimWorld {
     SimReaders readers_;
     SimClock clock_;
     std::unique_ptr<SimLife> life_;
+    std::unique_ptr<SimDisk> damaged_;  // what a fault of the last end left, beside what goes on
 };
 
 }  // namespace bidstore

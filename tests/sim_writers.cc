@@ -123,13 +123,28 @@ bool SimWriters::settle(SimLife& life) {
     return !findings_.any();
 }
 
+bool SimWriters::stop_one(SimLife& life) {
+    SimSession& session = writers_[random_() % kWriters].session;
+    if (!session.connected() || !session.stop_in_claim()) return true;
+    const std::uint64_t nap_ns = life.view->header().max_snapshot_age_ns / 4;
+    for (int i = 0; i < 10 && !life.down(); ++i) {
+        submit();
+        life.store.clock.advance_ns(random_() % nap_ns);
+        life.store.round();
+        collect();
+    }
+    ++counts_[SimCount::kStopsEnded];
+    session.go_on();
+    return settle(life);
+}
+
 bool SimWriters::bury_one(SimLife& life) {
     Writer& writer = writers_[random_() % kWriters];
     const bool takes_over = random_() % 3 == 0;
     const bool in_claim = !takes_over && random_() % 2 == 0;
     ++counts_[takes_over ? SimCount::kTakeOvers : SimCount::kDeaths];
     counts_[SimCount::kStopsInClaim] += in_claim;
-    if (in_claim) writer.session.stop_in_claim();
+    if (in_claim) static_cast<void>(writer.session.stop_in_claim());
     if (!takes_over) writer.session.die(life.store);
     if (takes_over) writer.session.lose();
     // The others go on meanwhile, and come to an end, so that its writes alone have no known place.

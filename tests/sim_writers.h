@@ -45,6 +45,9 @@ class SimWriters {
     bool settle(SimLife& life);
     // One of them dies, or loses its connection to a new one of its own, and comes back.
     bool bury_one(SimLife& life);
+    // One of their threads stops with a place in the ring claimed, for longer than any lease, and
+    // goes on: everything is answered then, also what was sent behind it.
+    bool stop_one(SimLife& life);
 
   private:
     struct Sent {
