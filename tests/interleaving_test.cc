@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -422,6 +423,10 @@ enum class RingPlant {
     kNone,
     kCommitEarly,  // before the record is written
     kNumberAside,  // write numbers are counted beside the claim, not in it
+    kClaimStored,  // by a load and a store, not in one exchange
+    kHeadEarly,    // units are given back before their record is taken
+    kNotZeroed,    // or with what was in them
+    kMarkUndone,   // a request that was taken ahead does not stay marked
 };
 
 // Two producers and the engine, on a ring that a few records fill.
@@ -442,7 +447,8 @@ class RingWorld {
   private:
     static constexpr std::uint32_t kProducers = 2;
     static constexpr std::uint32_t kRecords = 8;
-    static constexpr std::uint32_t kBytes = 16 * kRingUnitBytes;
+    static constexpr std::uint32_t kUnits = 16;
+    static constexpr std::uint32_t kBytes = kUnits * kRingUnitBytes;
     static constexpr std::uint32_t kPayloadMax = 160;
     struct alignas(kRingUnitBytes) Unit {
         std::byte bytes[kRingUnitBytes] = {};
@@ -467,7 +473,8 @@ class RingWorld {
             RingClaim claim;
             for (;;) {
                 const std::uint32_t head = control_.head.stored();
-                claim = ring_producer.try_claim(request);
+                claim = plant_ == RingPlant::kClaimStored ? claim_by_store(request)
+                                                          : ring_producer.try_claim(request);
                 if (claim) break;
                 Schedule::wait_until([this, head] { return control_.head.stored() != head; });
             }
@@ -481,18 +488,52 @@ class RingWorld {
         }
     }
 
-    bool news() const {
-        const std::uint32_t unit = consumer_.position() % (kBytes / kRingUnitBytes);
-        return reinterpret_cast<const RecordHeader*>(ring_[unit].bytes)->length_bytes.stored() != 0;
+    RingClaim claim_by_store(const ClaimRequest& request) {
+        RingControl own{};
+        own.claim.store(control_.claim.load());
+        own.head.store(control_.head.load());
+        const RingClaim claim = RingProducer(own, ring(), kBytes).try_claim(request);
+        control_.claim.store(own.claim.load());
+        return claim;
+    }
+
+    RecordHeader& record_at(std::uint32_t position) {
+        return *reinterpret_cast<RecordHeader*>(ring_[position % kUnits].bytes);
+    }
+    bool news() { return record_at(consumer_.position()).length_bytes.stored() != 0; }
+    void give_back_early() {
+        const std::uint32_t bytes = record_at(consumer_.position()).length_bytes.load();
+        control_.head.store(consumer_.position() + ring_units(bytes));
+    }
+    // From this position up to the consumer's, after its take.
+    void put_back(std::uint32_t position, const std::array<Unit, kUnits>& before) {
+        for (; position != consumer_.position(); ++position) {
+            std::uint32_t word = 0;
+            std::memcpy(&word, before[position % kUnits].bytes, sizeof word);
+            record_at(position).length_bytes.store(word);
+        }
+    }
+    void undo_mark(const TakenRecord& taken) {
+        for (std::uint32_t unit = 0; unit < kUnits; ++unit) {
+            RecordHeader& header = record_at(unit);
+            const bool its = header.call_slot == taken.call_slot &&
+                             header.call_generation == taken.call_generation;
+            if (its && header.kind == RecordKind::kAborted) header.kind = taken.kind;
+        }
     }
     void consume() {
         std::array<std::byte, kBytes> buffer;
         while (writes_ + requests_ < kProducers * kRecords) {
             TakenRecord record;
             const bool ahead = schedule_.random(3) == 0;
+            const std::uint32_t position = consumer_.position();
+            const std::array<Unit, kUnits> before = ring_;
+            if (plant_ == RingPlant::kHeadEarly) give_back_early();
             const TakeResult result = ahead ? consumer_.take_page_request(buffer, record)
                                             : consumer_.take(buffer, record);
             if (result == TakeResult::kHostile) Schedule::fail("honest producers are accused");
+            if (plant_ == RingPlant::kNotZeroed) put_back(position, before);
+            if (plant_ == RingPlant::kMarkUndone && ahead) undo_mark(record);
             if (result == TakeResult::kRecord) check(record);
             if (result == TakeResult::kRecord && schedule_.random(2) == 0) continue;
             consumer_.publish_head();
@@ -523,7 +564,7 @@ class RingWorld {
     Schedule& schedule_;
     const RingPlant plant_;
     RingControl control_{};
-    std::array<Unit, kBytes / kRingUnitBytes> ring_;
+    std::array<Unit, kUnits> ring_;
     RingConsumer consumer_;
     std::uint64_t writes_ = 0;
     std::uint64_t requests_ = 0;
@@ -537,8 +578,23 @@ TEST(Interleaving, RecordsAreTakenWholeOnceAndInTheirOrder) {
 }
 
 TEST(Interleaving, MistakesOfProducersAreFound) {
-    for (const RingPlant plant : {RingPlant::kCommitEarly, RingPlant::kNumberAside}) {
+    for (const RingPlant plant :
+         {RingPlant::kCommitEarly, RingPlant::kNumberAside, RingPlant::kMarkUndone}) {
         EXPECT_NE(failures<RingWorld>(2000, plant), 0u) << static_cast<int>(plant);
+    }
+}
+
+// Where a debug build has them, the producer's own checks may find it first.
+TEST(Interleaving, UnitsOfTheRingWithTwoOwnersAreFound) {
+    for (const RingPlant plant :
+         {RingPlant::kClaimStored, RingPlant::kHeadEarly, RingPlant::kNotZeroed}) {
+        EXPECT_EXIT(
+            {
+                if (failures<RingWorld>(2000, plant) == 0) std::_Exit(0);
+                std::abort();
+            },
+            ::testing::KilledBySignal(SIGABRT), "")
+            << static_cast<int>(plant);
     }
 }
 
