@@ -65,8 +65,9 @@ TransactionBytes& TransactionBytes::columns(OperationKind kind, TableId table,
 // ---- client ----
 
 SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session,
-                     Rights rights, std::uint32_t call_slots, std::uint32_t ring_bytes)
-    : id_(id), session_(session), rights_(rights), segment_([&] {
+                     Rights rights, std::uint32_t call_slots, std::uint32_t ring_bytes,
+                     SimMemory* memory)
+    : id_(id), session_(session), rights_(rights), memory_(memory), segment_([&] {
           ClientShape shape;
           shape.slot_count = kSlotsPerClient;
           shape.call_slot_count = call_slots;
@@ -75,6 +76,7 @@ SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId
           shape.rights = rights;
           std::memcpy(shape.session_id, session.bytes, sizeof shape.session_id);
           shape.instance_id = 1;
+          if (memory != nullptr) return memory->take(shape);
           auto made = ClientSegment::create(shape);
           CHECK(made.ok());
           return std::move(*made);
@@ -82,6 +84,10 @@ SimClient::SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId
     generations_.resize(segment_.call_slot_count(), 0);
     busy_.resize(segment_.call_slot_count(), false);
     numbers_.resize(segment_.call_slot_count(), 0);
+}
+
+SimClient::~SimClient() {
+    if (memory_ != nullptr) memory_->give_back(std::move(segment_));
 }
 
 ClientCommand SimClient::attach_command() {
@@ -210,11 +216,22 @@ SimStore::SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> the_
     shape.instance_id = random_() | 1;
     shape.max_snapshot_age_ns = options.engine.max_snapshot_age_ns;
     shape.directory_bytes = options.directory_bytes;
-    auto made = PoolSegment::create(shape, HugePages::kOff, false);
-    CHECK(made.ok());
-    pool.emplace(std::move(*made));
+    if (options.memory != nullptr) {
+        pool.emplace(options.memory->take(shape));
+    } else {
+        auto made = PoolSegment::create(shape, HugePages::kOff, false);
+        CHECK(made.ok());
+        pool.emplace(std::move(*made));
+    }
     options_.engine.random = [this] { return random_(); };
     options_.engine.log = [this](int, const std::string& line) { log_lines.push_back(line); };
+}
+
+// The disk goes first: it takes back what is in flight.
+SimStore::~SimStore() {
+    disk.reset();
+    engine.reset();
+    if (options_.memory != nullptr) options_.memory->give_back(std::move(*pool));
 }
 
 Status SimStore::open() {
@@ -259,8 +276,8 @@ SimClient& SimStore::add_client(Rights rights, const SessionId& session, std::ui
         slot = free_slots_.back();
         free_slots_.pop_back();
     }
-    sim_clients_.push_back(
-        std::make_unique<SimClient>(next_client_++, slot, session, rights, call_slots, ring_bytes));
+    sim_clients_.push_back(std::make_unique<SimClient>(next_client_++, slot, session, rights,
+                                                       call_slots, ring_bytes, options_.memory));
     clients.commands.push_back(sim_clients_.back()->attach_command());
     return *sim_clients_.back();
 }
@@ -323,6 +340,8 @@ bool SimStore::leave_sessions(std::uint32_t count, TableId table,
             if (client->answer(0)->error != Error::kOk) return false;
             disconnect(*client);
         }
+        // Nobody else knows them.
+        sim_clients_.resize(sim_clients_.size() - together.size());
     }
     return true;
 }

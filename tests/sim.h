@@ -23,6 +23,7 @@
 #include "shm/segment.h"
 #include "tests/sim_clock.h"
 #include "tests/sim_disk.h"
+#include "tests/sim_memory.h"
 
 namespace bidstore {
 
@@ -72,7 +73,11 @@ class TransactionBytes {
 class SimClient {
   public:
     SimClient(std::uint64_t id, std::uint32_t first_slot, const SessionId& session, Rights rights,
-              std::uint32_t call_slots = 64, std::uint32_t ring_bytes = 1u << 20);
+              std::uint32_t call_slots = 64, std::uint32_t ring_bytes = 1u << 20,
+              SimMemory* memory = nullptr);
+    ~SimClient();
+    SimClient(const SimClient&) = delete;
+    SimClient& operator=(const SimClient&) = delete;
 
     ClientCommand attach_command();
     std::uint64_t id() const { return id_; }
@@ -102,6 +107,7 @@ class SimClient {
     std::uint64_t id_;
     SessionId session_;
     Rights rights_;
+    SimMemory* memory_;
     ClientSegment segment_;
     std::unique_ptr<RingProducer> producer_;
     std::vector<std::uint32_t> generations_;
@@ -118,6 +124,7 @@ struct SimStoreOptions {
     std::uint32_t frames = 2048;
     std::uint32_t pages = 64 * 512;
     std::uint64_t directory_bytes = 16'384;
+    SimMemory* memory = nullptr;  // where segments come from, or fresh ones
     EngineOptions engine;
 };
 
@@ -131,8 +138,7 @@ class SimStore {
   public:
     SimStore(const SimStoreOptions& options, std::unique_ptr<SimDisk> disk, std::uint64_t seed);
 
-    // The disk goes first: it takes back what is in flight.
-    ~SimStore() { disk.reset(); }
+    ~SimStore();
 
     Status open();
     // A round; moves the clock on a little.

@@ -1,5 +1,7 @@
 // The simulation as a program: a range of seeds, or one. Exit code 1 when a seed fails, with the
 // seed and the shortest run that still fails as its last lines.
+#include <malloc.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
@@ -23,6 +25,9 @@ int main(int argc, char** argv) {
         return 2;
     }
     plan.shrink = !no_shrink;
+    // The buffers of a store come and go with its lives: the kernel would map and zero each anew.
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
 
     const bidstore::SimResult result = bidstore::run_simulation(plan);
     std::printf("%s%llu seeds\n", result.counts.table().c_str(),

@@ -24,10 +24,11 @@ struct Shared {
     char finding[2048];
 };
 
-void run_seed(SharedMemory<Shared>& shared, std::uint64_t seed, std::uint64_t steps) {
+void run_seed(SharedMemory<Shared>& shared, SimMemory& memory, std::uint64_t seed,
+              std::uint64_t steps) {
     shared->seed = seed;
     shared->step = 0;
-    SimWorld world(seed);
+    SimWorld world(seed, memory);
     const std::string finding = world.run(steps, [&](std::uint64_t step) { shared->step = step; });
     ++shared->seeds;
     shared->counts.add(world.counts());
@@ -61,7 +62,8 @@ bool fails(std::uint64_t seed, std::uint64_t steps, std::string& finding) {
     SharedMemory<Shared> shared;
     const bool failed = in_child(shared, true, [&] {
         ::alarm(kHangSeconds);
-        run_seed(shared, seed, steps);
+        SimMemory memory;
+        run_seed(shared, memory, seed, steps);
     });
     if (failed) finding = shared->finding;
     return failed;
@@ -81,6 +83,7 @@ void shrink(SimResult& result) {
 void run_seeds(SharedMemory<Shared>& shared, const SimPlan& plan) {
     const Clock::time_point began = Clock::now();
     Clock::time_point told = began;
+    SimMemory memory;
     const std::uint64_t first = plan.first_seed + shared->seeds;
     for (std::uint64_t seed = first; plan.seeds == 0 || seed < plan.first_seed + plan.seeds;
          ++seed) {
@@ -95,7 +98,7 @@ void run_seeds(SharedMemory<Shared>& shared, const SimPlan& plan) {
             std::fflush(stdout);
         }
         ::alarm(kHangSeconds);
-        run_seed(shared, seed, plan.steps);
+        run_seed(shared, memory, seed, plan.steps);
         ::alarm(0);
         if (shared->finding[0] != 0) return;
     }

@@ -40,7 +40,7 @@ SimStoreOptions options_of(Random& random) {
 
 }  // namespace
 
-SimWorld::SimWorld(std::uint64_t seed)
+SimWorld::SimWorld(std::uint64_t seed, SimMemory& memory)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
       options_(options_of(random_)),
@@ -49,7 +49,9 @@ SimWorld::SimWorld(std::uint64_t seed)
       oracle_(findings_, excuses_, SimWriters::kWriters),
       writers_(random_, findings_, counts_, oracle_, keys_),
       keeper_(random_, findings_, excuses_, counts_),
-      readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {}
+      readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {
+    options_.memory = &memory;
+}
 
 // What looks into the store goes before it.
 SimWorld::~SimWorld() { readers_.lose(); }

@@ -23,7 +23,7 @@ namespace bidstore {
 
 class SimWorld {
   public:
-    explicit SimWorld(std::uint64_t seed);
+    SimWorld(std::uint64_t seed, SimMemory& memory);
     ~SimWorld();
 
     // Called before each step, with its number.
