@@ -171,6 +171,9 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options, Acces
     std::unique_ptr<Server> server(new Server(options, std::move(rules), pool, clients));
     server->events_ = Descriptor(epoll_create1(EPOLL_CLOEXEC));
     if (!server->events_) return {Error::kIoError, "server (epoll): " + error_text()};
+    Result<std::unique_ptr<Closer>> closer = Closer::start();
+    if (!closer) return closer.failure();
+    server->closer_ = std::move(*closer);
     if (Status status = server->listen(); !status) return status.failure();
     Status status = server->watch(clients.event_descriptor(), kEngineTag);
     if (!status) return status.failure();
@@ -181,6 +184,7 @@ Server::~Server() {
     stop_accepting();
     for (auto& [id, connection] : connections_) {
         if (connection->doorbell) clients_.remove_doorbell(connection->doorbell.number());
+        if (connection->socket) hang_up(connection->user, connection->socket);
     }
 }
 
@@ -215,7 +219,7 @@ void Server::stop_accepting() {
     if (!listener_) return;
     // The path goes first: who connects now is told "no such file" and not left waiting.
     unlink(options_.socket.c_str());
-    listener_ = Descriptor();
+    hang_up(geteuid(), listener_);  // and with it, who was not accepted yet
 }
 
 // ---- the loop -----------------------------------------------------------------------------------
@@ -250,6 +254,7 @@ void Server::run_once(std::uint64_t wait_ns_max) {
 void Server::accept_all() {
     if (now_ns() < accept_again_ns_) return;
     for (std::uint32_t accepts = 0; listener_ && accepts < kAcceptsPerRound; ++accepts) {
+        if (too_many_unclosed()) return;
         const bool full = connections_.size() >= options_.max_clients + kHandshakesMax;
         accept_pause_ns_ = full ? kHelloGraceNs : 0;
         if (full && !make_place()) return;
@@ -259,25 +264,41 @@ void Server::accept_all() {
             if (errno == ECONNABORTED || errno == EINTR) continue;
             accept_pending_ = errno != EAGAIN;
             if (!accept_pending_) return;
-            log_line(kLogWarning, "a connection waits: " + error_text() +
-                                      " (more open files may be allowed by LimitNOFILE)");
-            accept_pause_ns_ = kAcceptPauseNs;
-            accept_again_ns_ = now_ns() + kAcceptPauseNs;
-            return;
+            return pause_accepting(error_text() +
+                                   " (more open files may be allowed by LimitNOFILE)");
         }
         ucred peer{};
         socklen_t bytes = sizeof peer;
-        if (getsockopt(accepted.number(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0) continue;
+        const bool known =
+            getsockopt(accepted.number(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0;
         auto connection = std::make_unique<Connection>();
         connection->id = next_id_++;
         connection->deadline_ns = now_ns() + options_.handshake_timeout_ns;
         connection->user = peer.uid;
         connection->group = peer.gid;
         connection->process = peer.pid;
-        if (!watch(accepted.number(), connection->id)) continue;
+        if (!known || !watch(accepted.number(), connection->id)) {
+            hang_up(peer.uid, accepted);
+            continue;
+        }
         connection->socket = std::move(accepted);
         connections_.emplace(connection->id, std::move(connection));
     }
+}
+
+// As long as it is so they would only become more.
+bool Server::too_many_unclosed() {
+    if (closer_->waiting() < options_.unclosed_max) return false;
+    pause_accepting(std::to_string(options_.unclosed_max) +
+                    " connections that are over cannot be closed, since what their clients passed "
+                    "through them hangs: files of a file system that does not answer, perhaps");
+    return true;
+}
+
+void Server::pause_accepting(std::string why) {
+    log_line(kLogWarning, "a connection waits: " + std::move(why));
+    accept_pause_ns_ = kAcceptPauseNs;
+    accept_again_ns_ = now_ns() + kAcceptPauseNs;
 }
 
 // Ends the oldest silent connection of the user that has most of them. False: none is silent for
@@ -307,11 +328,18 @@ bool Server::make_place() {
 void Server::on_readable(Connection& connection) {
     if (connection.state == State::kDetaching) return;
     Hello hello{};
-    // Descriptors that a peer attaches have nowhere to go and are closed by the kernel.
+    iovec part{.iov_base = &hello, .iov_len = sizeof hello};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    // Looked at, not taken: if there are descriptors with it, taking it would make this thread the
+    // one that closes them. They have nowhere to go (MSG_CTRUNC).
     const ssize_t got =
-        recv(connection.socket.number(), &hello, sizeof hello, MSG_DONTWAIT | MSG_TRUNC);
+        recvmsg(connection.socket.number(), &message, MSG_DONTWAIT | MSG_TRUNC | MSG_PEEK);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got >= 0 && (message.msg_flags & MSG_CTRUNC) != 0) return on_descriptors(connection);
     if (got <= 0) return close(connection);
+    recv(connection.socket.number(), &hello, sizeof hello, MSG_DONTWAIT);
     if (connection.state != State::kHello) {
         warn(connection, "client", "cut off: it sent bytes after its handshake");
         stats_.add(Counter::kClientsDropped);
@@ -324,6 +352,16 @@ void Server::on_readable(Connection& connection) {
                                              ": the program is not of this version of bidstore"});
     }
     on_hello(connection, hello);
+}
+
+// Nothing of ours passes any to the daemon.
+void Server::on_descriptors(Connection& connection) {
+    if (connection.state == State::kHello) {
+        return refuse(connection, {Error::kProtocol, "it passes descriptors, and none are taken"});
+    }
+    warn(connection, "client", "cut off: it passes descriptors, and none are taken");
+    stats_.add(Counter::kClientsDropped);
+    close(connection);
 }
 
 void Server::close_late_handshakes(std::uint64_t now) {
@@ -543,7 +581,7 @@ void Server::refuse(Connection& connection, const Failure& failure) {
 
 void Server::close(Connection& connection) {
     if (connection.state == State::kDetaching) return;
-    connection.socket = Descriptor();  // leaves the epoll set by itself: no one else has it open
+    hang_up(connection.user, connection.socket);
     if (connection.state == State::kServing) stats_.set(Counter::kClients, --serving_count_);
     if (connection.state == State::kHello) return release(connection);
     ClientCommand command;
@@ -551,6 +589,13 @@ void Server::close(Connection& connection) {
     command.client_id = connection.id;
     connection.state = State::kDetaching;
     clients_.send(command);
+}
+
+// The peer sees the end of it now; what is behind it is another thread's to wait for.
+void Server::hang_up(uid_t user, Descriptor& socket) {
+    epoll_ctl(events_.number(), EPOLL_CTL_DEL, socket.number(), nullptr);
+    shutdown(socket.number(), SHUT_RDWR);
+    closer_->close(user, std::move(socket));
 }
 
 void Server::release(Connection& connection) {

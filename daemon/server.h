@@ -14,7 +14,8 @@
 //          lesser of what was asked for and what the rules grant to the credentials that the
 //          kernel vouches for.
 // Waits:   a connection that does not finish its handshake in time is closed; one that says
-//          anything after it is cut off.
+//          anything after it is cut off, and so is one that ever passes descriptors. Nobody waits
+//          for a connection to be closed (daemon/closer.h): the peer sees the hangup at once.
 #pragma once
 
 #include <array>
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include "daemon/access.h"
+#include "daemon/closer.h"
 #include "daemon/host_clients.h"
 #include "daemon/log.h"
 #include "shm/segment.h"
@@ -42,6 +44,9 @@ struct ServerOptions {
     std::uint32_t call_slots_per_client = 512;
     std::uint32_t ring_bytes = 4u << 20;
     std::uint64_t handshake_timeout_ns = 2'000'000'000;
+    // With so many connections that are over and cannot be closed nobody new is let in. It takes
+    // closes that hang.
+    std::size_t unclosed_max = 1024;
 };
 ServerOptions server_options(const Config& config);
 
@@ -65,6 +70,8 @@ class Server {
     std::uint32_t client_count() const { return serving_count_; }
     // These, and connections in their handshake, and clients that the engine has not let go of.
     std::size_t connection_count() const { return connections_.size(); }
+    // Connections that are over, and wait to be closed.
+    std::size_t unclosed_count() const { return closer_->waiting(); }
 
   private:
     enum class State : std::uint8_t { kHello, kAttaching, kServing, kDetaching };
@@ -89,8 +96,11 @@ class Server {
     Status watch(int descriptor, std::uint64_t tag);
 
     void accept_all();
+    bool too_many_unclosed();
+    void pause_accepting(std::string why);
     bool make_place();
     void on_readable(Connection& connection);
+    void on_descriptors(Connection& connection);
     void on_hello(Connection& connection, const Hello& hello);
     // kOk, or why the Hello is refused.
     Status check_hello(Connection& connection, const Hello& hello);
@@ -106,6 +116,7 @@ class Server {
     void refuse(Connection& connection, const Failure& failure);
     // Ends a connection in whatever state it is.
     void close(Connection& connection);
+    void hang_up(uid_t user, Descriptor& socket);
     // Forgets it: what it holds goes back.
     void release(Connection& connection);
     void close_late_handshakes(std::uint64_t now_ns);
@@ -117,6 +128,7 @@ class Server {
     HostClients& clients_;
     StatsWriter stats_;
     PeerLog log_;
+    std::unique_ptr<Closer> closer_;
     Descriptor events_;  // epoll
     Descriptor listener_;
     std::uint64_t next_id_;

@@ -95,6 +95,28 @@ TEST_F(Handshake, GarbageOnTheSocketHarmsNobody) {
     EXPECT_GT(counter(*store_, Counter::kClientsRefused), 30u);
 }
 
+// The thread that reads the socket stops the daemon, too, and feeds the watchdog.
+TEST_F(Handshake, DescriptorsOnTheSocketHoldUpNeitherClientsNorTheEnd) {
+    constexpr std::chrono::seconds kLinger{6};
+    begin();
+    std::vector<Lingering> lingering;
+    std::vector<Descriptor> connections;
+    const auto pass = [&] {
+        Lingering& made = lingering.emplace_back(kLinger);
+        connections.push_back(raw_connect(daemon_.socket()));
+        EXPECT_TRUE(send_descriptors(connections.back(), std::vector<std::byte>(8),
+                                     {made.connection.number()}));
+        made.connection = Descriptor();
+    };
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < 3; ++i) pass();
+    EXPECT_TRUE(try_attach(daemon_, Rights::kReader).ok());
+    EXPECT_TRUE(eventually([&] { return daemon_.logged("it passes descriptors"); }));
+    pass();
+    EXPECT_EQ(daemon_.stop(), 0);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, kLinger);
+}
+
 TEST_F(Handshake, TooManyClientsAreToldSoAndOneThatGoesMakesRoom) {
     begin({"max_clients=2"});
     std::optional<Store> second(attach(daemon_, Rights::kReader));

@@ -19,24 +19,6 @@ void send_bytes(const Descriptor& socket, std::span<const std::byte> bytes) {
     ::send(socket.number(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-// With a message of `bytes`, which may be a hello.
-void send_descriptors(const Descriptor& socket, std::span<std::byte> bytes,
-                      const std::vector<int>& numbers) {
-    iovec part{bytes.data(), bytes.size()};
-    std::vector<std::byte> control(CMSG_SPACE(numbers.size() * sizeof(int)));
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(numbers.size() * sizeof(int));
-    std::memcpy(CMSG_DATA(header), numbers.data(), numbers.size() * sizeof(int));
-    ::sendmsg(socket.number(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 }  // namespace
 
 // ---- in its segment -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -399,6 +400,47 @@ RawGreeting greet(const std::string& socket, const void* bytes, std::size_t leng
 
 RawGreeting greet(const std::string& socket, const Hello& hello) {
     return greet(socket, &hello, sizeof hello);
+}
+
+bool send_descriptors(const Descriptor& socket, std::span<const std::byte> bytes,
+                      const std::vector<int>& numbers) {
+    std::vector<std::byte> text(bytes.begin(), bytes.end());
+    iovec part{text.data(), text.size()};
+    std::vector<std::byte> control(CMSG_SPACE(numbers.size() * sizeof(int)));
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.data();
+    message.msg_controllen = control.size();
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(numbers.size() * sizeof(int));
+    std::memcpy(CMSG_DATA(header), numbers.data(), numbers.size() * sizeof(int));
+    return ::sendmsg(socket.number(), &message, MSG_NOSIGNAL | MSG_DONTWAIT) ==
+           static_cast<ssize_t>(bytes.size());
+}
+
+Lingering::Lingering(std::chrono::seconds linger) {
+    const Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    auto* general = static_cast<sockaddr*>(static_cast<void*>(&address));
+    socklen_t bytes = sizeof address;
+    const int small = 4096;  // or each would take some MB
+    ::setsockopt(listener.number(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    EXPECT_EQ(::bind(listener.number(), general, sizeof address), 0);
+    EXPECT_EQ(::listen(listener.number(), 1), 0);
+    EXPECT_EQ(::getsockname(listener.number(), general, &bytes), 0);
+    connection = Descriptor(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ::setsockopt(connection.number(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    EXPECT_EQ(::connect(connection.number(), general, sizeof address), 0);
+    peer = Descriptor(::accept4(listener.number(), nullptr, nullptr, SOCK_CLOEXEC));
+    const std::vector<char> some(1 << 16);
+    while (::send(connection.number(), some.data(), some.size(), MSG_DONTWAIT) > 0) continue;
+    const struct linger how { .l_onoff = 1, .l_linger = static_cast<int>(linger.count()) };
+    EXPECT_EQ(::setsockopt(connection.number(), SOL_SOCKET, SO_LINGER, &how, sizeof how), 0);
 }
 
 }  // namespace bidstore

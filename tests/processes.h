@@ -11,6 +11,7 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -162,5 +163,15 @@ Hello good_hello(Rights rights);
 Descriptor raw_connect(const std::string& socket);
 RawGreeting greet(const std::string& socket, const void* bytes, std::size_t length_bytes);
 RawGreeting greet(const std::string& socket, const Hello& hello);
+// A message with descriptors. False: it cannot be sent.
+bool send_descriptors(const Descriptor& socket, std::span<const std::byte> bytes,
+                      const std::vector<int>& numbers);
+// A connection whose last close takes so long, since its peer, which goes on living somewhere,
+// reads nothing.
+struct Lingering {
+    explicit Lingering(std::chrono::seconds linger);
+    Descriptor peer;
+    Descriptor connection;
+};
 
 }  // namespace bidstore

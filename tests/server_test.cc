@@ -111,6 +111,10 @@ class RawClient {
                   static_cast<ssize_t>(length));
     }
     void send(const Hello& hello) { send_bytes(&hello, sizeof hello); }
+    // With a message of one byte, which no hello is.
+    void pass(const std::vector<int>& numbers) {
+        EXPECT_TRUE(send_descriptors(socket_, std::vector<std::byte>(1), numbers));
+    }
     bool readable() const {
         pollfd entry{.fd = socket_.number(), .events = POLLIN, .revents = 0};
         return poll(&entry, 1, 0) == 1;
@@ -469,6 +473,80 @@ TEST_F(ServerTest, KeepsPlacesForAdminsAndForOtherUsers) {
     start();
     for (int i = 0; i < 16; ++i) ASSERT_EQ(next().error(), Error::kOk) << i;
     EXPECT_EQ(next().error(), Error::kTooManyClients);
+}
+
+// Anyone may pass a descriptor whose last close takes as long as they like. It must be nobody's
+// that others wait for: not when it is read, nor with the connection that it was passed through.
+TEST_F(ServerTest, NobodyWaitsForWhatAClientPassedOnToBeClosed) {
+    constexpr std::chrono::seconds kLinger{4};
+    start();
+    std::vector<Lingering> lingering;
+    const auto pass = [&](RawClient& client, bool nested) {
+        Lingering& made = lingering.emplace_back(kLinger);
+        if (!nested) {
+            client.pass({made.connection.number()});
+        } else {
+            int pair[2] = {-1, -1};
+            ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+            const Descriptor one(pair[0]);
+            const Descriptor other(pair[1]);
+            ASSERT_TRUE(
+                send_descriptors(one, std::vector<std::byte>(1), {made.connection.number()}));
+            client.pass({other.number()});
+        }
+        made.connection = Descriptor();  // the last hold on it is in the daemon's socket
+    };
+    const auto undisturbed = [&](const char* what) {
+        const std::uint64_t begin_ns = now_ns();
+        RawClient honest(options_.socket);
+        EXPECT_EQ(handshake(honest, good_hello()).error(), Error::kOk) << what;
+        honest.hang_up();
+        EXPECT_TRUE(run_until([&] { return server_->client_count() == 0; })) << what;
+        const std::chrono::nanoseconds took(now_ns() - begin_ns);
+        EXPECT_LT(took, kLinger / 2) << what;
+    };
+    RawClient passes(options_.socket);
+    pass(passes, false);
+    undisturbed("a descriptor before the hello");
+    RawClient nests(options_.socket);
+    pass(nests, true);
+    undisturbed("a descriptor within another");
+    RawClient unread(options_.socket);
+    unread.send_bytes("hello", 5);
+    for (int i = 0; i < 3; ++i) pass(unread, i == 1);
+    undisturbed("descriptors that nobody read");
+    RawClient welcomed(options_.socket);
+    EXPECT_EQ(handshake(welcomed, good_hello()).error(), Error::kOk);
+    pass(welcomed, false);
+    undisturbed("a descriptor of a client");
+    // Those that were not accepted go with the listener.
+    RawClient late(options_.socket);
+    pass(late, false);
+    const std::uint64_t begin_ns = now_ns();
+    server_.reset();
+    EXPECT_LT(std::chrono::nanoseconds(now_ns() - begin_ns), kLinger / 2);
+}
+
+TEST_F(ServerTest, LetsNobodyInWhileTooManyConnectionsCannotBeClosed) {
+    options_.unclosed_max = 3;
+    start();
+    std::size_t most = 0;
+    std::vector<Lingering> lingering;
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (int i = 0; i < 10; ++i) {
+        clients.push_back(std::make_unique<RawClient>(options_.socket));
+        Lingering& made = lingering.emplace_back(std::chrono::seconds(60));
+        clients.back()->pass({made.connection.number()});
+        made.connection = Descriptor();
+        const Greeting answer = answer_to(*clients.back());
+        EXPECT_EQ(answer.error(), Error::kProtocol);
+        EXPECT_NE(std::string(answer.welcome.message).find("descriptors"), std::string::npos);
+        most = std::max(most, server_->unclosed_count());
+    }
+    EXPECT_LE(most, 3u);
+    RawClient honest(options_.socket);
+    EXPECT_EQ(handshake(honest, good_hello()).error(), Error::kOk);
+    EXPECT_TRUE(run_until([&] { return server_->unclosed_count() == 0; }));
 }
 
 // Connections that said nothing, of a user without any rights, had all places of the handshake for

@@ -1,0 +1,81 @@
+// Who waits for what when closes take long.
+#include "daemon/closer.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <vector>
+
+#include "tests/processes.h"
+
+namespace bidstore {
+namespace {
+
+// Two ends of a connection: what is passed through `ours` is closed with `theirs`.
+struct Ends {
+    Ends() {
+        int pair[2] = {-1, -1};
+        EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        ours = Descriptor(pair[0]);
+        theirs = Descriptor(pair[1]);
+    }
+    void pass(Descriptor descriptor) {
+        EXPECT_TRUE(send_descriptors(ours, std::vector<std::byte>(1), {descriptor.number()}));
+    }
+    bool closed() const {
+        pollfd entry{.fd = ours.number(), .events = 0, .revents = 0};
+        return poll(&entry, 1, 0) == 1 && (entry.revents & POLLHUP) != 0;
+    }
+    Descriptor ours;
+    Descriptor theirs;
+};
+
+class CloserTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        auto started = Closer::start();
+        ASSERT_TRUE(started.ok()) << started.failure().what;
+        closer_ = std::move(*started);
+    }
+    // Hands over a connection that something is in whose close lingers.
+    void close_slowly(uid_t user) {
+        Lingering& made = lingering_.emplace_back(std::chrono::seconds(600));
+        Ends& through = slow_.emplace_back();
+        through.pass(std::move(made.connection));
+        closer_->close(user, std::move(through.theirs));
+    }
+
+    std::unique_ptr<Closer> closer_;
+    std::vector<Lingering> lingering_;
+    std::vector<Ends> slow_;
+};
+
+TEST_F(CloserTest, WhatLingersIsEndedAndTheNextOneIsClosed) {
+    for (int i = 0; i < 3; ++i) close_slowly(1);
+    Ends last;
+    closer_->close(1, std::move(last.theirs));
+    EXPECT_TRUE(eventually([&] { return last.closed(); }));
+    EXPECT_TRUE(eventually([&] { return closer_->waiting() == 0; }));
+}
+
+TEST_F(CloserTest, AUserDoesNotWaitForTheClosesOfAnother) {
+    for (int i = 0; i < 60; ++i) close_slowly(1);
+    Ends other;
+    closer_->close(2, std::move(other.theirs));
+    EXPECT_TRUE(eventually([&] { return other.closed(); }));
+    EXPECT_GT(closer_->waiting(), 0u);
+    EXPECT_TRUE(eventually([&] { return closer_->waiting() == 0; }));
+}
+
+TEST_F(CloserTest, ItsEndWaitsForNothingAndLosesNothing) {
+    for (int i = 0; i < 20; ++i) close_slowly(1);
+    Ends last;
+    closer_->close(1, std::move(last.theirs));
+    closer_.reset();
+    EXPECT_TRUE(eventually([&] { return last.closed(); }));
+}
+
+}  // namespace
+}  // namespace bidstore
