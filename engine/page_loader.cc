@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
-#include <unordered_set>
 #include <utility>
 
 #include "engine/blocking_io.h"
@@ -19,7 +18,7 @@ PageLoader::PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, Stats
       clock_(clock),
       stats_(stats),
       done_(std::move(done)),
-      asked_(pool.page_count(), false),
+      asked_(&nodes_),
       reading_(pool.page_count(), false) {
     for (std::uint32_t i = 0; i < kLoadsMax; ++i) {
         loads_.push_back(std::make_unique<Load>());
@@ -32,57 +31,64 @@ Error PageLoader::want(PageId page, std::uint64_t client_id) {
     if (page.value == 0 || page.value >= pool_.page_count()) return Error::kNoSuchPage;
     if (pool_.resident(page)) return pool_.published(page) ? Error::kOk : Error::kNoSuchPage;
     if (reading_[page.value]) return Error::kBusy;
-    const bool asked = asked_[page.value];
-    if (!asked && !space_.readable(page)) return Error::kNoSuchPage;
-    if (!asked && !failed_.empty()) {
-        const Error error =
-            failed_.error_of(page, space_.known_crc(page), clock_.monotonic_ns());
+    auto asked = asked_.find(page.value);
+    const bool fresh = asked == asked_.end();
+    if (fresh && !space_.readable(page)) return Error::kNoSuchPage;
+    if (fresh && !failed_.empty()) {
+        const Error error = failed_.error_of(page, space_.known_crc(page), clock_.monotonic_ns());
         if (error != Error::kOk) return error;
     }
     Queue& queue = queues_[client_id];
     // A few pages, asked for in every round. A client's requests are bounded by its call slots.
-    const bool again =
-        asked && client_id == kEngine && std::find(queue.begin(), queue.end(), page) != queue.end();
+    const bool again = !fresh && client_id == kEngine &&
+                       std::any_of(queue.begin(), queue.end(), [&](const Entry& entry) {
+                           return entry.page == page && entry.number == asked->second.number;
+                       });
     if (again) return Error::kBusy;
-    asked_[page.value] = true;
-    queue.push_back(page);
+    if (fresh) asked = asked_.try_emplace(page.value, Asked{++asked_number_, 0}).first;
+    ++asked->second.standing;
+    queue.push_back({page, asked->second.number});
     ++queued_;
     return Error::kBusy;
 }
 
-void PageLoader::forget(std::uint64_t client_id) {
+std::size_t PageLoader::forget(std::uint64_t client_id) {
     const auto found = queues_.find(client_id);
-    if (found == queues_.end()) return;
-    std::unordered_set<std::uint32_t> left;
-    for (const PageId page : found->second) {
-        if (asked_[page.value]) left.insert(page.value);
-        asked_[page.value] = false;
+    if (found == queues_.end()) return 0;
+    for (const Entry& entry : found->second) {
+        const auto asked = asked_.find(entry.page.value);
+        if (!stands(entry) || --asked->second.standing > 0) continue;
+        asked_.erase(asked);
     }
-    queued_ -= found->second.size();
+    const std::size_t looked = found->second.size();
+    queued_ -= looked;
     queues_.erase(found);
-    for (const auto& [other, queue] : queues_) {
-        for (const PageId page : queue) {
-            if (left.contains(page.value)) asked_[page.value] = true;
-        }
-    }
+    return looked;
+}
+
+// False: the page was read, or is being read, for another one who asked for it.
+bool PageLoader::stands(const Entry& entry) const {
+    const auto asked = asked_.find(entry.page.value);
+    return asked != asked_.end() && asked->second.number == entry.number;
 }
 
 // A turn is a page, or the pages of an extent that lie side by side, which get frames side by side.
 // Entries that mean nothing any more are no turn: they go when they are met. None: no page is left.
 PageId PageLoader::next() {
     auto turn = queues_.find(turn_);
-    const bool goes_on = turn != queues_.end() && !turn->second.empty() &&
-                         run_ < kPagesPerRequest && turn->second.front().value == last_.value + 1 &&
-                         asked_[last_.value + 1] && space_.is_extent(turn->second.front());
+    const bool goes_on =
+        turn != queues_.end() && !turn->second.empty() && run_ < kPagesPerRequest &&
+        turn->second.front().page.value == last_.value + 1 && stands(turn->second.front()) &&
+        space_.is_extent(turn->second.front().page);
     run_ = goes_on ? run_ + 1 : 1;
     if (!goes_on) turn = queues_.upper_bound(turn_);
     for (; queued_ > 0; ++turn) {
         if (turn == queues_.end()) turn = queues_.begin();
         Queue& queue = turn->second;
-        for (; !queue.empty() && !asked_[queue.front().value]; --queued_) queue.pop_front();
+        for (; !queue.empty() && !stands(queue.front()); --queued_) queue.pop_front();
         if (queue.empty()) continue;
         turn_ = turn->first;
-        last_ = queue.front();
+        last_ = queue.front().page;
         queue.pop_front();
         --queued_;
         return last_;
@@ -102,13 +108,13 @@ bool PageLoader::pump(std::uint32_t reserve) {
 }
 
 void PageLoader::start_now(PageId page) {
-    if (!asked_[page.value] || loading_ == kLoadsMax || pool_.free_frames() == 0) return;
+    if (!asked_.contains(page.value) || loading_ == kLoadsMax || pool_.free_frames() == 0) return;
     turn_ = kEngine;
     begin(page);
 }
 
 void PageLoader::begin(PageId page) {
-    asked_[page.value] = false;
+    asked_.erase(page.value);
     reading_[page.value] = true;
     start(page);
 }
@@ -117,7 +123,7 @@ void PageLoader::begin(PageId page) {
 std::uint32_t PageLoader::followers(PageId page) const {
     const Queue& queue = queues_.at(turn_);
     std::uint32_t count = 0;
-    while (count < queue.size() && queue[count].value == page.value + 1 + count) ++count;
+    while (count < queue.size() && queue[count].page.value == page.value + 1 + count) ++count;
     return count;
 }
 

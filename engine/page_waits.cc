@@ -1,6 +1,5 @@
 #include "engine/page_waits.h"
 
-#include <iterator>
 #include <utility>
 
 namespace bidstore {
@@ -9,64 +8,90 @@ std::uint32_t PageWaits::begin(const CallAddress& to, std::uint32_t count) {
     if (idle_requests_.empty()) {
         idle_requests_.push_back(static_cast<std::uint32_t>(requests_.size()));
         requests_.emplace_back();
+        waits_.resize(waits_.size() + kPagesPerRequest);
     }
     const std::uint32_t request = idle_requests_.back();
     idle_requests_.pop_back();
-    requests_[request] = {to, count, Error::kOk, kNoOperation};
+    const auto [newest, alone] = requests_of_.try_emplace(to.client_id, request);
+    const std::uint32_t next = alone ? kNobody : std::exchange(newest->second, request);
+    if (next != kNobody) requests_[next].before = request;
+    requests_[request] = {to, count, count, Error::kOk, kNoOperation, next, kNobody};
     return request;
 }
 
 void PageWaits::wait_for(PageId page, std::uint32_t request, std::uint32_t position) {
-    if (idle_waiter_ == kNobody) {
-        idle_waiter_ = static_cast<std::uint32_t>(waiters_.size());
-        waiters_.push_back({0, 0, kNobody});
-    }
-    const std::uint32_t waiter = idle_waiter_;
-    idle_waiter_ = waiters_[waiter].next;
-    const auto [first, alone] = first_of_.try_emplace(page.value, waiter);
-    waiters_[waiter] = {request, position, alone ? kNobody : first->second};
-    first->second = waiter;
+    const std::uint32_t wait = request * kPagesPerRequest + position;
+    const auto [first, alone] = first_of_.try_emplace(page.value, wait);
+    const std::uint32_t next = alone ? kNobody : std::exchange(first->second, wait);
+    if (next != kNobody) waits_[next].before = wait;
+    waits_[wait] = {page, next, kNobody};
 }
 
 void PageWaits::finish(std::uint32_t request, std::uint32_t position, Error error) {
-    Request& wait = requests_[request];
-    if (error != Error::kOk && wait.error == Error::kOk) {
-        wait.error = error;
-        wait.failed = position;
+    Request& asked = requests_[request];
+    if (error != Error::kOk && asked.error == Error::kOk) {
+        asked.error = error;
+        asked.failed = position;
     }
-    if (--wait.remaining > 0) return;
-    port_.answer(wait.to, wait.error, Csn{}, wait.failed);
-    idle_requests_.push_back(request);
+    if (--asked.remaining > 0) return;
+    port_.answer(asked.to, asked.error, Csn{}, asked.failed);
+    release(request);
 }
 
 void PageWaits::on_loaded(PageId page, Error error) {
     const auto found = first_of_.find(page.value);
     if (found == first_of_.end()) return;
-    std::uint32_t waiter = found->second;
+    std::uint32_t wait = found->second;
     first_of_.erase(found);
-    while (waiter != kNobody) {
-        const Waiter done = waiters_[waiter];
-        waiters_[waiter].next = idle_waiter_;
-        idle_waiter_ = waiter;
-        finish(done.request, done.position, error);
-        waiter = done.next;
+    while (wait != kNobody) {
+        const std::uint32_t next = std::exchange(waits_[wait], Wait{}).next;
+        finish(wait / kPagesPerRequest, wait % kPagesPerRequest, error);
+        wait = next;
     }
 }
 
-void PageWaits::forget(std::uint64_t client_id) {
-    for (auto page = first_of_.begin(); page != first_of_.end();) {
-        for (std::uint32_t* link = &page->second; *link != kNobody;) {
-            Waiter& waiter = waiters_[*link];
-            Request& request = requests_[waiter.request];
-            if (request.to.client_id != client_id) {
-                link = &waiter.next;
-                continue;
-            }
-            if (--request.remaining == 0) idle_requests_.push_back(waiter.request);
-            idle_waiter_ = std::exchange(*link, std::exchange(waiter.next, idle_waiter_));
+std::size_t PageWaits::forget(std::uint64_t client_id) {
+    const auto newest = requests_of_.find(client_id);
+    if (newest == requests_of_.end()) return 0;
+    std::size_t looked = 0;
+    for (std::uint32_t request = newest->second; request != kNobody;) {
+        const Request& own = requests_[request];
+        for (std::uint32_t position = 0; position < own.count; ++position, ++looked) {
+            unlink(request * kPagesPerRequest + position);
         }
-        page = page->second == kNobody ? first_of_.erase(page) : std::next(page);
+        idle_requests_.push_back(request);
+        request = own.next;
     }
+    requests_of_.erase(newest);
+    return looked;
+}
+
+// Takes a wait, if it is one, from those for its page.
+void PageWaits::unlink(std::uint32_t wait) {
+    const Wait over = std::exchange(waits_[wait], Wait{});
+    if (!over.page) return;
+    if (over.next != kNobody) waits_[over.next].before = over.before;
+    if (over.before != kNobody) {
+        waits_[over.before].next = over.next;
+    } else if (over.next != kNobody) {
+        first_of_.at(over.page.value) = over.next;
+    } else {
+        first_of_.erase(over.page.value);
+    }
+}
+
+// The request was answered.
+void PageWaits::release(std::uint32_t request) {
+    const Request& over = requests_[request];
+    if (over.next != kNobody) requests_[over.next].before = over.before;
+    if (over.before != kNobody) {
+        requests_[over.before].next = over.next;
+    } else if (over.next != kNobody) {
+        requests_of_.at(over.to.client_id) = over.next;
+    } else {
+        requests_of_.erase(over.to.client_id);
+    }
+    idle_requests_.push_back(request);
 }
 
 }  // namespace bidstore

@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <map>
+#include <random>
+#include <set>
 
 #include "engine/engine_core.h"
 #include "shm/stats.h"
@@ -268,6 +272,64 @@ TEST_F(Misses, ClientsThatComeAskAndGoLeaveNoQueue) {
     }
     EXPECT_FALSE(core().storage().loader.waits_for_frames());
     EXPECT_EQ(core().page_waits().open(), 0u);
+}
+
+// A client that goes takes its entries out of the queues of pages, and none of another's: by a
+// model of who asked for what, with pages that cannot be read, and are asked for anew.
+TEST_F(Misses, WhatAClientAskedForIsForgottenWithItAndNothingElse) {
+    PageLoader& loader = core().storage().loader;
+    Pool& pool = core().storage().pool;
+    const std::vector<PageId> pages = absent_leaves(40);
+    std::mt19937_64 random(5);
+    std::map<std::uint32_t, std::multiset<std::uint64_t>> asked;  // by page: clients
+    store->disk->bad_range(StoreFile::kData, 0, std::uint64_t{1} << 40, EIO);
+    for (int step = 0; step < 3'000 && !HasFailure(); ++step) {
+        const PageId page = pages[random() % pages.size()];
+        const std::uint64_t client = 1'001 + random() % 4;
+        switch (random() % 12) {
+            default:
+                if (loader.want(page, client) == Error::kBusy) asked[page.value].insert(client);
+                break;
+            case 8:
+            case 9:
+                loader.forget(client);
+                for (auto& [number, who] : asked) who.erase(client);
+                std::erase_if(asked, [](const auto& entry) { return entry.second.empty(); });
+                break;
+            case 10: {  // a few are read, and fail
+                const std::uint32_t free = pool.free_frames();
+                loader.pump(free - std::min(free, 1 + static_cast<std::uint32_t>(random() % 3)));
+                const std::size_t left = asked.size() - loader.loading();
+                while (loader.loading() > 0) store->disk->poll(0);
+                std::erase_if(asked, [&](const auto& entry) {
+                    return !loader.on_its_way(PageId{entry.first});
+                });
+                EXPECT_EQ(asked.size(), left);
+                break;
+            }
+            case 11:
+                store->clock.advance_ns(200'000'000);  // then they may be asked for again
+        }
+        for (const PageId each : pages) {
+            ASSERT_EQ(loader.on_its_way(each), asked.contains(each.value)) << step;
+        }
+    }
+    for (std::uint64_t client = 1'001; client <= 1'004; ++client) loader.forget(client);
+    EXPECT_FALSE(loader.waits_for_frames());
+    for (const PageId page : pages) EXPECT_FALSE(loader.on_its_way(page));
+}
+
+TEST_F(Misses, AClientThatGoesCostsWhatItAskedForItself) {
+    PageLoader& loader = core().storage().loader;
+    const std::vector<PageId> pages = absent_leaves(2'000);
+    for (std::uint64_t client = 1'001; client <= 1'050; ++client) {
+        for (const PageId page : pages) loader.want(page, client);
+    }
+    for (int i = 0; i < 3; ++i) loader.want(pages[7], 7);
+    EXPECT_EQ(loader.forget(7), 3u);
+    EXPECT_TRUE(loader.on_its_way(pages[7]));
+    for (std::uint64_t client = 1'001; client <= 1'050; ++client) loader.forget(client);
+    EXPECT_FALSE(loader.on_its_way(pages[7]));
 }
 
 // Damage that no waiting mends: it was noted for the round in which the write was parked, and
