@@ -254,10 +254,8 @@ void Engine::Core::tick() {
         const std::uint64_t after_ns = clock_.monotonic_ns();
         no_counting_before_ns_ = after_ns + 8 * (after_ns - began_ns);
     }
-    std::erase_if(sessions_, [&](const auto& session) {
-        if (session->in_open_batch) return false;
-        return std::none_of(session_of_client_.begin(), session_of_client_.end(),
-                            [&](const auto& entry) { return entry.second == session.get(); });
+    std::erase_if(sessions_, [](const auto& session) {
+        return !session->in_open_batch && session->clients == 0;
     });
     update_stats();
 }
@@ -349,6 +347,7 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
         sessions_.push_back(std::move(session));
     }
     session_of_client_[command.client_id] = owner;
+    ++owner->clients;
     port_.attach(command, owner->decided());
     clients_.attached(command.client_id, Error::kOk, owner->decided());
     return true;
@@ -362,6 +361,7 @@ void Engine::Core::detach(std::uint64_t client_id) {
         orphans_ = true;
     }
     if (compaction_.client_id == client_id) end_compaction();
+    if (Session* session = session_of(client_id)) --session->clients;
     session_of_client_.erase(client_id);
     page_waits_.forget(client_id);
     storage_.loader.forget(client_id);

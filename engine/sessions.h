@@ -88,6 +88,9 @@ class Session {
     // Takes number and refusals from a row.
     void load(const std::byte* key, std::span<const std::byte> value);
 
+    // Connections, as the engine counts them; a session without one is kept no longer than it is
+    // in the open batch.
+    std::uint32_t clients = 0;
     // Bookkeeping of the open batch (engine/commit.h).
     bool in_open_batch = false;
     std::uint64_t open_number = 0;   // the newest write that was applied in it

@@ -111,6 +111,20 @@ class ClientPortTest : public ::testing::Test {
     std::int64_t sum_ = 0;
 };
 
+TEST_F(ClientPortTest, SessionsGoWithTheirConnections) {
+    const auto becomes = [&](std::uint64_t count) {
+        return store->run_until([&] { return counter(Counter::kSessions) == count; });
+    };
+    std::vector<SimClient*> clients;
+    for (int i = 0; i < 3; ++i) clients.push_back(&store->connect());
+    EXPECT_TRUE(becomes(4));
+    store->disconnect(*clients[1]);
+    EXPECT_TRUE(becomes(3));
+    store->clock.advance_ns(1'000'000'000);
+    store->run_until([] { return false; }, 50);
+    EXPECT_EQ(counter(Counter::kSessions), 3u);
+}
+
 TEST_F(ClientPortTest, ImpossibleLengthsCutTheClientOff) {
     const std::uint32_t ring = good->segment().ring_bytes();
     for (const std::uint32_t length :
