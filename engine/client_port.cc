@@ -80,8 +80,12 @@ void ClientPort::detach(std::uint64_t client_id) {
         revoke(*client, slot, std::max(newest, revoked) + kEpisodesAfterDetach);
     }
     by_id_.erase(client_id);
-    std::erase_if(clients_, [&](const auto& other) { return other.get() == client; });
-    next_client_ = 0;
+    const auto place = std::find_if(clients_.begin(), clients_.end(),
+                                    [&](const auto& other) { return other.get() == client; });
+    // Whose turn it is stays so: clients that come and go give none to the first of all.
+    if (place - clients_.begin() < static_cast<std::ptrdiff_t>(next_client_)) --next_client_;
+    clients_.erase(place);
+    if (next_client_ >= clients_.size()) next_client_ = 0;
 }
 
 void ClientPort::pause(std::uint64_t client_id, bool paused) {

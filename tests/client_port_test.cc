@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
 
 #include "shm/stats.h"
 #include "tests/planted_record.h"
@@ -110,6 +111,33 @@ class ClientPortTest : public ::testing::Test {
   private:
     std::int64_t sum_ = 0;
 };
+
+// One that connects and hangs up without end gave each turn to the first client of all.
+TEST_F(ClientPortTest, TurnsGoOnWhenAClientGoes) {
+    std::vector<SimClient*> idle;
+    std::vector<SimClient*> busy;
+    for (int i = 0; i < 3; ++i) {
+        busy.push_back(i == 0 ? good : &store->connect());
+        for (int j = 0; j < 2; ++j) idle.push_back(&store->connect());
+    }
+    PlantedRecord record;
+    record.kind = RecordKind::kPageRequest;
+    record.payload = bytes_of(std::array<std::uint32_t, 2>{1, 0});
+    for (SimClient* client : busy) {
+        for (record.call_generation = 1; record.call_generation <= 6; ++record.call_generation) {
+            plant(*client, record);
+        }
+    }
+    ClientPort& port = store->engine->core().port();
+    std::map<std::uint64_t, int> turns;
+    for (SimClient* client : idle) {
+        ClientRequest request;
+        ASSERT_TRUE(port.take(request));
+        ++turns[request.from.client_id];
+        port.detach(client->id());
+    }
+    for (SimClient* client : busy) EXPECT_EQ(turns[client->id()], 2) << client->id();
+}
 
 TEST_F(ClientPortTest, SessionsGoWithTheirConnections) {
     const auto becomes = [&](std::uint64_t count) {
