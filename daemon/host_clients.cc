@@ -64,9 +64,11 @@ void HostClients::cut_off(std::uint64_t client_id, CutOff why, std::string_view 
           .reason = std::string(reason)});
 }
 
-void HostClients::wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
-                       std::uint32_t waiters_max) {
-    syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, waiters_max, nullptr, nullptr, bits);
+std::uint32_t HostClients::wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
+                                std::uint32_t waiters_max) {
+    const long woken =
+        syscall(SYS_futex, &word, FUTEX_WAKE_BITSET, waiters_max, nullptr, nullptr, bits);
+    return woken > 0 ? static_cast<std::uint32_t>(woken) : 0;
 }
 
 // With clients that ring faster than this sees it, it would not end. What is left rings again.

@@ -41,8 +41,8 @@ class HostClients final : public Clients {
     void attached(std::uint64_t client_id, Error error, std::uint64_t last_number) override;
     void detached(std::uint64_t client_id) override;
     void cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) override;
-    void wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
-              std::uint32_t waiters_max) override;
+    std::uint32_t wake(std::atomic<std::uint32_t>& word, std::uint32_t bits,
+                       std::uint32_t waiters_max) override;
     void drain_doorbell() override;
 
     // For Disk::set_wake_descriptor: readable while a doorbell has rung.

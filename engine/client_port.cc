@@ -161,10 +161,30 @@ void ClientPort::flush() {
     for (const auto& client : clients_) {
         client->ring->publish_head();
         const std::uint32_t bits = client->answers.finish(*client->control);
-        // Threads with a call in each slot, and as many that wait for one; more look again by
-        // themselves.
-        const std::uint32_t sleepers_max = 2 * client->segment.call_slot_count;
-        if (bits != 0) seam_.wake(client->control->answered, bits, sleepers_max);
+        if (bits != 0) wake(*client, bits);
+    }
+}
+
+// The kernel walks past all who sleep there, whatever bits they sleep with, and nobody else runs
+// meanwhile. One wake that took long may have been put aside in the middle: the next ones are
+// measured by what this thread ran for.
+void ClientPort::wake(Client& client, std::uint32_t bits) {
+    if (client.slow_wakes >= kSlowWakesMax) return;  // it is cut off, and looks at its socket
+    // Threads with a call in each slot, and as many that wait for one; more look again by
+    // themselves.
+    const std::uint32_t sleepers_max = 2 * client.segment.call_slot_count;
+    const bool suspected = client.slow_wakes > 0;
+    const auto time_ns = [&] { return suspected ? clock_.thread_ns() : clock_.monotonic_ns(); };
+    const std::uint64_t began_ns = time_ns();
+    const std::uint64_t woken = seam_.wake(client.control->answered, bits, sleepers_max);
+    const std::uint64_t allowed_ns = kWakeNs + sleepers_max * kSleeperNs + woken * kWokenNs;
+    if (time_ns() - began_ns <= allowed_ns) {
+        if (suspected) --client.slow_wakes;
+        return;
+    }
+    client.slow_wakes += kSlowWake;
+    if (client.slow_wakes >= kSlowWakesMax) {
+        hostile(client.id, "so many threads sleep on its answers that each wake takes too long");
     }
 }
 

@@ -71,8 +71,10 @@ class Clients {
     virtual void cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) = 0;
 
     // Wakes threads that wait on `word` with a bit of `bits` (futex, shared mapping), so many at
-    // most: anyone who has the word mapped may wait there with any number of threads.
-    virtual void wake(Atom<std::uint32_t>& word, std::uint32_t bits, std::uint32_t waiters_max) = 0;
+    // most: how many. Anyone who has the word mapped may wait there with any number of threads, and
+    // those with other bits cost time, too.
+    virtual std::uint32_t wake(Atom<std::uint32_t>& word, std::uint32_t bits,
+                               std::uint32_t waiters_max) = 0;
 
     // Empties the doorbell after a sleep.
     virtual void drain_doorbell() = 0;

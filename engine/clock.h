@@ -10,6 +10,9 @@ class Clock {
     virtual ~Clock() = default;
     // Never goes back; CLOCK_MONOTONIC on a real host, so clients may compare with their own.
     virtual std::uint64_t monotonic_ns() = 0;
+    // What the calling thread has run for: no time in which others had its processor. Dear: a
+    // system call.
+    virtual std::uint64_t thread_ns() = 0;
     // Microseconds since the epoch, for batch times; may jump.
     virtual std::uint64_t wall_us() = 0;
 };
@@ -18,6 +21,7 @@ class Clock {
 class HostClock final : public Clock {
   public:
     std::uint64_t monotonic_ns() override;
+    std::uint64_t thread_ns() override;
     std::uint64_t wall_us() override;
 };
 

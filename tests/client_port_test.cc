@@ -153,6 +153,55 @@ TEST_F(ClientPortTest, SessionsGoWithTheirConnections) {
     EXPECT_EQ(counter(Counter::kSessions), 3u);
 }
 
+// Threads that sleep on the word of its answers with a bit that is never woken: the engine walked
+// past all of them whenever it woke the client, 43 ns each.
+TEST_F(ClientPortTest, AClientWhoseWakesTakeLongOneAfterTheOtherIsCutOff) {
+    SimClient& bad = store->connect();
+    PlantedRecord record;
+    record.kind = RecordKind::kPageRequest;
+    record.payload = bytes_of(std::array<std::uint32_t, 2>{1, 0});
+    const auto ask = [&](std::uint32_t times) {
+        const std::uint64_t before = store->clients.wakes;
+        for (; times > 0; --times) {
+            bad.segment().ring_control().waiters.store(1);
+            ++record.call_generation;
+            answer_of(bad, record);
+        }
+        return store->clients.wakes - before;
+    };
+    ask(2);
+    EXPECT_EQ(ask(1), 1u);
+    // An engine that was put aside in each of its wakes, by whoever it woke.
+    store->clients.on_wake = [&] {
+        store->clock.put_aside_ns(4'000'000);
+        return 1u;
+    };
+    ask(100);
+    EXPECT_FALSE(cut_off(bad));
+    // Many threads that it woke.
+    store->clients.on_wake = [&] {
+        store->clock.advance_ns(500'000);
+        return 64u;
+    };
+    ask(100);
+    EXPECT_FALSE(cut_off(bad));
+    // One slow wake among ten.
+    int wake = 0;
+    store->clients.on_wake = [&] {
+        if (++wake % 10 == 0) store->clock.advance_ns(200'000);
+        return 1u;
+    };
+    ask(100);
+    EXPECT_FALSE(cut_off(bad));
+    store->clients.on_wake = [&] {
+        store->clock.advance_ns(200'000);
+        return 1u;
+    };
+    for (int i = 0; i < 9 && !cut_off(bad); ++i) ask(1);
+    store->clients.on_wake = nullptr;
+    expect_cut_off(bad, "slow wakes");
+}
+
 TEST_F(ClientPortTest, ImpossibleLengthsCutTheClientOff) {
     const std::uint32_t ring = good->segment().ring_bytes();
     for (const std::uint32_t length :

@@ -81,7 +81,7 @@ class NoClients final : public Clients {
     void attached(std::uint64_t, Error, std::uint64_t) override {}
     void detached(std::uint64_t) override {}
     void cut_off(std::uint64_t, CutOff, std::string_view) override { ++cut_off_; }
-    void wake(Atom<std::uint32_t>&, std::uint32_t, std::uint32_t) override {}
+    std::uint32_t wake(Atom<std::uint32_t>&, std::uint32_t, std::uint32_t) override { return 0; }
     void drain_doorbell() override {}
     std::uint32_t cut_off_ = 0;
 };

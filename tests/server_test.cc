@@ -350,11 +350,11 @@ TEST_F(ServerTest, WakesNoMoreThanItWasAskedFor) {
     EXPECT_TRUE(eventually([&] { return control.waiters.load() == 6; }));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until they sleep, too
     calls[0].answered_generation.store(1);
-    clients_->wake(control.answered, ~0u, 2);
+    EXPECT_EQ(clients_->wake(control.answered, ~0u, 2), 2u);
     EXPECT_TRUE(eventually([&] { return woken == 2; }));
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     EXPECT_EQ(woken, 2);
-    clients_->wake(control.answered, ~0u, 6);
+    EXPECT_EQ(clients_->wake(control.answered, ~0u, 6), 4u);
     for (std::thread& thread : sleepers) thread.join();
     EXPECT_EQ(woken, 6);
 }

@@ -43,7 +43,10 @@ class SimClients final : public Clients {
         cut_off_clients[client_id] = std::string(reason);
         hostile_clients += why == CutOff::kHostile;
     }
-    void wake(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t) override { ++wakes; }
+    std::uint32_t wake(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t) override {
+        ++wakes;
+        return on_wake ? on_wake() : 0;
+    }
     void drain_doorbell() override {}
 
     std::deque<ClientCommand> commands;
@@ -52,6 +55,7 @@ class SimClients final : public Clients {
     std::map<std::uint64_t, std::string> cut_off_clients;
     std::uint64_t hostile_clients = 0;  // of cut_off_clients
     std::uint64_t wakes = 0;
+    std::function<std::uint32_t()> on_wake;  // how many it woke
 };
 
 // Puts a transaction together as bytes (shm/message.h).

@@ -12,6 +12,7 @@ class SimClock final : public Clock {
     explicit SimClock(std::uint64_t start_ns = 1'000'000'000) : now_ns_(start_ns) {}
 
     std::uint64_t monotonic_ns() override { return now_ns_; }
+    std::uint64_t thread_ns() override { return now_ns_ - put_aside_ns_; }
     std::uint64_t wall_us() override { return wall_us_; }
 
     void advance_ns(std::uint64_t by_ns) {
@@ -20,11 +21,17 @@ class SimClock final : public Clock {
         wall_us_ += wall_rest_ns_ / 1000;
         wall_rest_ns_ %= 1000;
     }
+    // The one thread there is did not run for so long.
+    void put_aside_ns(std::uint64_t by_ns) {
+        advance_ns(by_ns);
+        put_aside_ns_ += by_ns;
+    }
     // The wall clock may jump, in both directions.
     void set_wall_us(std::uint64_t wall_us) { wall_us_ = wall_us; }
 
   private:
     std::uint64_t now_ns_;
+    std::uint64_t put_aside_ns_ = 0;
     std::uint64_t wall_us_ = 1'700'000'000'000'000;
     std::uint64_t wall_rest_ns_ = 0;
 };
