@@ -27,7 +27,8 @@ enum class ExitCode : int {
 // at an operation of its choice.
 using DiskOver = std::function<std::unique_ptr<Disk>(std::unique_ptr<Disk>)>;
 
-// Runs the daemon in the calling thread, plus one for the engine. Errors are logged.
+// Runs the daemon in the calling thread, plus one for the engine and some that close connections
+// (daemon/closer.h). Errors are logged.
 ExitCode run_service(const Config& config, const DiskOver& over = {});
 
 // How a failure at start is answered for.
