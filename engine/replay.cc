@@ -15,14 +15,8 @@ namespace {
 
 constexpr std::uint64_t kCsnGap = std::uint64_t{1} << 20;  // between lives of the log
 constexpr std::uint64_t kFramesPerRecord = 12;
-constexpr std::uint64_t kFramesPerBatch = 64;
 constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
 constexpr std::uint64_t kSpareShare = 4;     // of the pool, for pages that did not change
-constexpr std::uint32_t kWalksMax = 16;      // over a range, until it is all in the pool
-constexpr std::uint64_t kAllRows = ~std::uint64_t{0} >> 1;
-
-const char* const kPoolTooSmall =
-    "recovery: the pool or the journal is too small for the log: raise pool_bytes or journal_bytes";
 
 Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
 
@@ -447,40 +441,8 @@ Status Replay::effect_of(const LogRecordView& record, Effect& effect) {
     }
     if (record.key.size() != effect.table->schema.key_bytes())
         return corrupt("a key of wrong size");
-    if (record.type == RecordType::kDeleteRange) {
-        if (Status read = bring_in_range(record, effect.table->tree); !read) return read;
-        if (Status free = secure_frames(kFramesPerBatch); !free) return free;
-        // Making room may have cost a page of the range.
-        return bring_in_range(record, effect.table->tree);
-    }
+    if (record.type == RecordType::kDeleteRange) return range_effect(record, effect.table->tree);
     return row_effect(record, effect);
-}
-
-// All pages of the range, at once. A walk goes on where it missed a page, since there may be very
-// many; what came may have cost others, so there is another one until a walk misses nothing.
-Status Replay::bring_in_range(const LogRecordView& record, const Tree& tree) {
-    const std::byte* const high = record.body.empty() ? nullptr : record.body.data();
-    const std::uint64_t frames = storage_.pool.frame_count();
-    std::array<std::byte, kKeyBytesMax> from;
-    for (std::uint32_t walk = 0; walk < kWalksMax; ++walk) {
-        std::copy(record.key.begin(), record.key.end(), from.begin());
-        std::uint64_t brought = 0;
-        for (; brought <= frames; ++brought) {
-            const auto there = [&](const std::byte* key, std::span<const std::byte>) {
-                std::copy_n(key, record.key.size(), from.begin());
-                return true;
-            };
-            const TreeAccess access = tree.visit_range(from.data(), high, there);
-            if (access.corrupt || !access.missing) break;
-            if (Status come = storage_.bring_in(access.missing); !come) return come;
-        }
-        if (brought > frames) break;
-        if (brought > 0) continue;
-        return storage_.complete(
-            [&] { return tree.range_cost(record.key.data(), high, kAllRows); });
-    }
-    return {Error::kTooLarge, "a range is deleted that has more pages than the " +
-                                  std::to_string(frames) + " frames of the pool: raise pool_bytes"};
 }
 
 // The checkpoint that this replay began with, or a later one, has to hold the loaded rows.

@@ -55,6 +55,10 @@ class Replay {
     Csn newest_csn() const { return replayed_csn_; }
 
   private:
+    static constexpr const char* kPoolTooSmall =
+        "recovery: the pool or the journal is too small for the log: raise pool_bytes or "
+        "journal_bytes";
+    static constexpr std::uint64_t kFramesPerBatch = 64;
     static constexpr int kRowUnknown = -1;
     static constexpr int kNoRow = -2;
     struct Next {
@@ -126,6 +130,10 @@ class Replay {
     std::span<std::byte> value_in(const Next& next, const TableEntry& table);
     Status find_value(const Next& next, TableEntry& table, std::span<std::byte>& value);
     Status effect_of(const LogRecordView& record, Effect& effect);
+    // Of ranges: engine/replay_range.cc.
+    Status range_effect(const LogRecordView& record, Tree& tree);
+    Status drop_dead_leaves(const LogRecordView& record, Tree& tree);
+    bool journal_has_room(std::uint64_t nodes_freed) const;
     Status bring_in_range(const LogRecordView& record, const Tree& tree);
     Status loaded_table(const LogRecordView& record);
     Status catalog_place(TableId table);

@@ -535,5 +535,34 @@ TEST_F(RetentionTest, RowsThatExpiredWhileTheStoreWasDownAreNotThereAtItsStart) 
     EXPECT_EQ(again.verify(), "");
 }
 
+// Dropping leaves is not logged. The range that was erased behind it had few pages then, and in
+// replay, whose tree is the checkpoint's, more than the pool holds.
+TEST_F(RetentionTest, RangeOfLeavesThatWereDroppedSinceTheCheckpointIsErasedInReplay) {
+    constexpr std::uint64_t kLongUs = 1'000 * kSecondUs;
+    SimStoreOptions options = retention_store(400);
+    options.engine.checkpoint_interval_ns = 100'000'000'000;
+    start(options);
+    const TableId table = make(by_time(), kLongUs);
+    put_now(table, 12'000);
+    pass(220);
+    const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+    const Csn covered = checkpointer.covered();
+    const std::uint64_t expired = counter(Counter::kPagesExpired);
+    store->clock.set_wall_us(now_us() + kLongUs);
+    put_now(table, 30);
+    ASSERT_TRUE(store->run_until(
+        [&] { return counter(Counter::kPagesExpired) - expired > options.frames; }));
+    TransactionBytes range;
+    range.operation(OperationKind::kDeleteRange, table, time_key(0, 0),
+                    time_key(now_us() - kSecondUs, 0));
+    ASSERT_EQ(store->commit(*client, range).error, Error::kOk);
+    put_now(table, 20);
+    ASSERT_EQ(checkpointer.covered(), covered) << "no checkpoint between drop and range";
+    open(store->disk->power_loss(3), 9);
+    EXPECT_EQ(store->rows(table).size(), 50u);
+    EXPECT_LT(counter(Counter::kPageReads), 60u) << "dead leaves are not read";
+    EXPECT_EQ(store->verify(), "");
+}
+
 }  // namespace
 }  // namespace bidstore
