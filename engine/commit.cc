@@ -35,7 +35,8 @@ Commit::Commit(Pool& pool, Catalog& catalog, ClientPort& port, Disk& disk, Clock
       next_csn_(start.newest_csn.value + 1),
       durable_{pool.visible()},
       told_durable_{pool.visible()},
-      published_end_(start.end) {}
+      published_end_(start.end),
+      published_time_us_(start.newest_time_us) {}
 
 bool Commit::open() {
     if (wal_.is_open()) return true;

@@ -148,7 +148,7 @@ class Commit {
     Csn durable_;
     Csn told_durable_;  // newest csn that a batch in the log calls durable
     LogPoint published_end_;
-    std::uint64_t published_time_us_ = 0;
+    std::uint64_t published_time_us_;  // of the newest batch, at first that of a former life
     Batch open_;
     std::deque<Batch> flying_;
     std::vector<Session*> open_sessions_;

@@ -121,7 +121,8 @@ Status Replay::checkpoint() {
         });
     };
     const Status done = storage_.checkpoint(
-        {replayed_csn_, replayed_.position, 0, replayed_.previous_crc, replayed_csn_});
+        {replayed_csn_, replayed_.position, replayed_time_us_, replayed_.previous_crc,
+         replayed_csn_});
     storage_.at_work = [] {};
     if (done) {
         storage_.reclaim({}, Storage::kAll);  // frames of large values that came and went
@@ -243,6 +244,7 @@ Status Replay::replay_batch(const Ahead& ahead) {
         return whole;
     replayed_ = batch.end;
     replayed_csn_ = batch.csn;
+    replayed_time_us_ = batch.time_us;
     return {};
 }
 

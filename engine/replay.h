@@ -149,6 +149,7 @@ class Replay {
     Arena arena_;
     LogPoint replayed_;  // behind the last batch that was replayed whole
     Csn replayed_csn_;
+    std::uint64_t replayed_time_us_ = 0;
     Csn replaying_;  // the batch that is
     std::deque<Ahead> ahead_;
     std::vector<Next*> unknown_;  // of find_leaves()

@@ -487,5 +487,45 @@ TEST(Recovery, CheckpointInBetweenOverwritesNoJournalThatIsNamed) {
     }
 }
 
+// What a checkpoint tells of its newest batch was nothing in replay, and at a stop after a start
+// that nobody wrote to: a rebuild, which has no other clock, took the floors from an older one.
+TEST(Recovery, CheckpointsTellTheTimeOfTheNewestBatchThatWasReplayed) {
+    constexpr std::uint64_t kLateUs = 5'000'000'000'000'000;
+    std::unique_ptr<SimDisk> disk;
+    {
+        SimStore store(recovery_store(), crashed_store(1), 3);
+        ASSERT_TRUE(store.open().ok());
+        SimClient& client = store.connect();
+        for (std::uint32_t batch = 0; batch < 60; ++batch) {
+            if (batch == 59) store.clock.set_wall_us(kLateUs);
+            TransactionBytes bytes;
+            for (std::uint32_t row = 0; row < 20; ++row) {
+                bytes.operation(OperationKind::kPut, kRows, key_of(20 * batch + row),
+                                std::vector<std::byte>(rows_schema().fixed_bytes()));
+            }
+            ASSERT_EQ(store.commit(client, bytes).error, Error::kOk);
+        }
+        disk = store.disk->process_crash(4);
+    }
+    const auto newest_us = [](SimStore& store) {
+        return store.engine->core().storage().superblock.newest_time_us;
+    };
+    SimStore small([] {
+        SimStoreOptions options = recovery_store();
+        options.frames = 80;
+        return options;
+    }(), disk->clone(5), 5);
+    ASSERT_LT(small.clock.wall_us(), kLateUs);
+    ASSERT_TRUE(small.open().ok());
+    ASSERT_GT(small.engine->recovery().checkpoints, 0u);
+    EXPECT_GE(newest_us(small), SimClock().wall_us()) << "of a batch before the last";
+
+    SimStore again(recovery_store(), std::move(disk), 5);
+    ASSERT_TRUE(again.open().ok());
+    ASSERT_TRUE(again.stop());
+    EXPECT_GE(newest_us(again), kLateUs);
+    EXPECT_LT(newest_us(again), kLateUs + 1'000'000);
+}
+
 }  // namespace
 }  // namespace bidstore
