@@ -37,6 +37,9 @@ struct EngineOptions {
     std::uint64_t session_age_us = 7ull * 86'400'000'000;  // a session unused so long is forgotten
     std::uint64_t pin_recent_us = 60'000'000;              // leaves with younger rows stay
     double pin_recent_share = 0.5;                         // of the pool, as long as they are less
+    // Freed pages that wait until they may be used again, before drops of tables and of expired
+    // leaves wait for them: they are listed in memory.
+    std::uint64_t quarantine_pages_max = 1u << 18;
     bool spin = false;                                     // idle = "spin": never sleep
     std::uint64_t linger_ns = 0;  // awake through gaps between misses that are shorter than this
     // 64 random bits, for uuids and salts; must be given (a seeded one in simulation).

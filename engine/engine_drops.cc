@@ -10,7 +10,6 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kLeavesPerStep = 512;
-constexpr std::uint64_t kQuarantineMost = 1u << 18;
 
 }  // namespace
 
@@ -26,7 +25,7 @@ bool Engine::Core::drop_tables() {
 // So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of
 // them is in memory.
 bool Engine::Core::quarantine_is_full() {
-    if (storage_.space.quarantined() < kQuarantineMost) return false;
+    if (storage_.space.quarantined() < options_.quarantine_pages_max) return false;
     const bool behind = storage_.pool.visible() > storage_.checkpointer->covered().value;
     checkpoint_wanted_ = checkpoint_wanted_ || behind;
     return true;

@@ -139,7 +139,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     }
     RetentionWalk& walk = *begun;
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (now_ns < walk.next_ns) return false;
+    if (now_ns < walk.next_ns || quarantine_is_full()) return false;
     Refused refused;
     const Room room{table.tree.frames_needed(), 0, kLeavesPerStep + table.tree.depth()};
     const Wait wait = secure(room, 0, refused);

@@ -564,5 +564,32 @@ TEST_F(RetentionTest, RangeOfLeavesThatWereDroppedSinceTheCheckpointIsErasedInRe
     EXPECT_EQ(store->verify(), "");
 }
 
+// While a snapshot keeps what was dropped, the list of it grows no longer than it may.
+TEST_F(RetentionTest, LeavesWaitWhileVeryManyFreedPagesAreKept) {
+    constexpr std::uint64_t kStep = 64 + 8;  // of leaves, with the nodes above
+    SimStoreOptions options = retention_store(700);
+    options.engine.max_snapshot_age_ns = 3'000'000'000'000;
+    options.engine.quarantine_pages_max = 200;
+    start(options);
+    const TableId table = make(by_time());
+    put_now(table, 12'000);
+    auto descriptor = store->pool->open_read_only();
+    ASSERT_TRUE(descriptor.ok());
+    auto view = PoolView::map(std::move(*descriptor));
+    ASSERT_TRUE(view.ok());
+    SimClient& reader = store->connect(Rights::kReader);
+    const Space& space = store->engine->core().storage().space;
+    {
+        SimSnapshot snapshot(*store, *view, reader, 0);
+        pass(80);
+        EXPECT_GE(space.quarantined(), options.engine.quarantine_pages_max);
+        EXPECT_LE(space.quarantined(), options.engine.quarantine_pages_max + kStep);
+        EXPECT_FALSE(tree(table).empty());
+    }
+    pass(20);
+    EXPECT_TRUE(tree(table).empty());
+    EXPECT_EQ(store->verify(), "");
+}
+
 }  // namespace
 }  // namespace bidstore
