@@ -22,6 +22,7 @@ namespace {
 constexpr std::uint64_t kKiB = 1ull << 10;
 constexpr std::uint64_t kMiB = 1ull << 20;
 constexpr std::uint64_t kGiB = 1ull << 30;
+constexpr std::uint64_t kJournalBytesMin = 2 * kMiB;  // a quarter of the least pool
 constexpr std::uint64_t kTiB = 1ull << 40;
 constexpr std::uint64_t kMicrosecond = 1'000;
 constexpr std::uint64_t kMillisecond = 1'000'000;
@@ -134,7 +135,8 @@ const std::vector<Setting>& settings() {
         word_setting<&Config::disk>("disk", {"auto", "io_uring", "threads"}),
         number_setting<&Config::log_segment_bytes>("log_segment_bytes", Kind::kSize, kMiB, kGiB),
         number_setting<&Config::log_segment_count>("log_segment_count", Kind::kCount, 3, 4096),
-        number_setting<&Config::journal_bytes>("journal_bytes", Kind::kSize, 4 * kMiB, 64 * kGiB),
+        number_setting<&Config::journal_bytes>("journal_bytes", Kind::kSize, kJournalBytesMin,
+                                               64 * kGiB),
         number_setting<&Config::group_commit_bytes>("group_commit_bytes", Kind::kSize, 4 * kKiB,
                                                     8 * kMiB),
         number_setting<&Config::group_commit_interval_ns>("group_commit_interval", Kind::kTime, 0,
@@ -442,7 +444,7 @@ Status check_counts(const Config& config) {
 Result<Config> finish(const std::string& place, Config config) {
     if (config.journal_bytes == 0) {
         config.journal_bytes =
-            align_up(std::clamp(config.pool_bytes / 4, kMiB, 256 * kMiB), kPageBytes);
+            align_up(std::clamp(config.pool_bytes / 4, kJournalBytesMin, 256 * kMiB), kPageBytes);
     }
     if (config.directory_bytes == 0) config.directory_bytes = config.pool_bytes / 16;
     for (const auto check : {check_paths, check_sizes, check_counts}) {

@@ -116,9 +116,10 @@ class Engine::Core {
     enum class Drop : std::uint8_t {
         kStep,   // some of it went
         kWaits,  // for a page, or for room
-        kStuck,  // damage is in its way
+        kStuck,  // damage is in its way, or a journal or pool that is too small
     };
     Drop drop_leaves_of(TableEntry& table);
+    void tell_of_stuck_drop(const TableEntry& table);
     bool retain();
     bool expire_sessions();
     bool poll_disk(std::uint64_t timeout_ns);
@@ -310,6 +311,7 @@ class Engine::Core {
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
+    bool stuck_drop_told_ = false;
     bool checkpoint_wanted_ = false;        // the next one is waited for
     bool checkpoint_hurries_ = false;       // so is the one that runs
     std::uint32_t writers_let_in_ = ~0u;    // requests that write, that this round still takes

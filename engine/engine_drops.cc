@@ -3,6 +3,7 @@
 // pages. What its rows had in extents is found by the sweep behind it (engine/engine_retention.cc).
 // Physical change, which is not logged but rides in a batch, a little in each round.
 #include <algorithm>
+#include <utility>
 
 #include "engine/engine_core.h"
 
@@ -45,13 +46,20 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     }
     // Verify tells; its pages stay as they are.
     if (first.corrupt || row.corrupt) return Drop::kStuck;
-    const std::uint32_t leaves =
-        std::clamp(storage_.pool.frame_count() / 16, 1u, kLeavesPerStep);
+    // Each of them may change another chunk's metadata: a frame, and places in the journal.
+    const std::uint64_t bound = std::min<std::uint64_t>(
+        storage_.pool.frame_count() / 16, storage_.checkpointer->journal_capacity() / 8);
+    const auto leaves =
+        static_cast<std::uint32_t>(std::clamp<std::uint64_t>(bound, 1, kLeavesPerStep));
     housekeeping_room_.reset();
     housekeeping_room_.put(catalog, key, row.value.size(), row);
     housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});
     Refused refused;
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);
+    if (refused.error == Error::kTooLarge) {
+        tell_of_stuck_drop(table);
+        return Drop::kStuck;
+    }
     if (wait != Wait::kNone || refused.error != Error::kOk) return Drop::kWaits;
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
     for (const PageId next : drop.ask) storage_.loader.want(next);
@@ -62,6 +70,14 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     }
     commit_->touch();
     return Drop::kStep;
+}
+
+// Once in a life: the journal and the pool stay what they are.
+void Engine::Core::tell_of_stuck_drop(const TableEntry& table) {
+    if (std::exchange(stuck_drop_told_, true)) return;
+    say(4, "the pages of dropped tables, those of " + table.schema.name() +
+               " among them, do not come back: a step of that takes more than half of the journal, "
+               "or two fifths of the pool: raise journal_bytes or pool_bytes");
 }
 
 }  // namespace bidstore

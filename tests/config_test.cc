@@ -143,6 +143,15 @@ TEST_F(ConfigTest, ImpossibleValuesAreRefusedWithTheRange) {
     EXPECT_NE(refusal("log_segment_count = 2").find("from 3 to 4096"), std::string::npos);
 }
 
+// What the least pool has unless it is told otherwise may also be set.
+TEST_F(ConfigTest, LeastJournalIsThatOfTheLeastPool) {
+    const auto config = load("pool_bytes = '8MiB'");
+    ASSERT_TRUE(config.ok()) << config.failure().what;
+    EXPECT_EQ(config->journal_bytes, 2ull << 20);
+    EXPECT_TRUE(load("pool_bytes = '8MiB'\njournal_bytes = '2MiB'").ok());
+    EXPECT_NE(refusal("journal_bytes = '1MiB'").find("from \"2MiB\""), std::string::npos);
+}
+
 TEST_F(ConfigTest, RelationsBetweenSettingsAreChecked) {
     EXPECT_NE(refusal("journal_bytes = '3GiB'").find("at most half of pool_bytes (4GiB)"),
               std::string::npos);

@@ -27,6 +27,12 @@ bool all_dropped(SimStore& store) {
     return store.engine->core().storage().catalog->dropping().empty();
 }
 
+std::ptrdiff_t told_of_drops(const SimStore& store) {
+    return std::count_if(
+        store.log_lines.begin(), store.log_lines.end(),
+        [](const std::string& line) { return line.find("dropped tables") != line.npos; });
+}
+
 // Every page that the newest bitmaps do not have is available or on its way there.
 void expect_no_page_lost(SimStore& store) {
     Storage& storage = store.engine->core().storage();
@@ -136,6 +142,63 @@ TEST_F(DropTest, NoRootIsGoodThatWasSeenBeforeTheDrop) {
     EXPECT_LE(published.dropped.load(), published.visible.load());
     ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
     EXPECT_EQ(published.dropped.load(), answer.csn);
+}
+
+// A file of many chunks, each of whose metadata a step may change.
+class SmallJournal : public DropTest {
+  protected:
+    static SimStoreOptions options(std::uint64_t journal_bytes) {
+        SimStoreOptions options = drop_store();
+        options.frames = 4'000;
+        options.engine.journal_bytes = journal_bytes;
+        return options;
+    }
+    explicit SmallJournal(std::uint64_t journal_bytes = 500u << 10)
+        : DropTest(options(journal_bytes)) {
+        const Schema big = load_schema("big", true);
+        for (std::uint32_t part = 0; part < 110; ++part) {
+            const TableId table = part == 0 ? store_.create_table(*client_, big)
+                                            : table_named(store_, "big")->id;
+            RowBuilder builder(big);
+            std::vector<std::byte> key(16, static_cast<std::byte>(part));
+            EXPECT_TRUE(builder.set_bytes(0, key).ok());
+            EXPECT_TRUE(builder.set_bytes(2, std::vector<std::byte>(480'000)).ok());
+            TransactionBytes put;
+            put.operation(OperationKind::kPut, table, key, *builder.value());
+            EXPECT_EQ(store_.commit(*client_, put).error, Error::kOk);
+        }
+        EXPECT_GT(store_.engine->core().storage().space.chunk_count(), 25u);
+    }
+};
+
+// A step was as large as the pool allowed, and more than the journal did: it was refused without a
+// word, again and again.
+TEST_F(SmallJournal, PagesOfADroppedTableComeBack) {
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_EQ(told_of_drops(store_), 0);
+    store_.clock.advance_ns(1'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return quarantined() == 0; }));
+    expect_no_page_lost(store_);
+}
+
+class LeastJournal : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.engine.journal_bytes = 120u << 10;
+        return options;
+    }
+    LeastJournal() : DropTest(options()) {}
+};
+
+TEST_F(LeastJournal, IsNamedOnceWhenNoStepFits) {
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    const TableId other = store_.create_table(*client_, load_schema("u", false));
+    ASSERT_EQ(store_.commit(*client_, drop_of(other)).error, Error::kOk);
+    store_.run_until([] { return false; }, 500);
+    EXPECT_FALSE(all_dropped(store_));
+    EXPECT_EQ(told_of_drops(store_), 1);
 }
 
 class LongLease : public DropTest {
