@@ -88,10 +88,14 @@ class LoadRun final : public PackedSink {
     }
     // kNoSpace when all rows that are known of have so many bytes that they cannot fit, told before
     // they are sorted, sent and placed. A row takes its length at least, unless a later one may
-    // replace it.
+    // replace it. Waits, for as long as the command may, while dropped tables have pages left.
     Status look_for_room(std::uint64_t bytes);
-    // Of the largest file that there may be: in use by nobody now.
-    Result<std::uint64_t> free_pages() const;
+    // Of the largest file that there may be.
+    struct FreePages {
+        std::uint64_t pages = 0;    // in use by nobody now
+        bool more_to_come = false;  // those of tables that are dropped
+    };
+    Result<FreePages> free_pages() const;
     // Looks at the clock for some rows together.
     Status add(std::span<const std::byte> key, std::span<const std::byte> value) {
         if (load_.rows() % kRowsPerDeadline == 0) deadline_ = options_.deadline();
@@ -114,6 +118,7 @@ class LoadRun final : public PackedSink {
     std::optional<RowSorter> sorter_;
     const bool terminal_;
     static constexpr std::uint64_t kRowsPerDeadline = 64;
+    static constexpr std::chrono::milliseconds kFreePagesPause{50};
     Deadline deadline_{};
     bool shown_ = false;
     double next_shown_ = 0.2;
@@ -130,10 +135,20 @@ class LoadRun final : public PackedSink {
 Status LoadRun::look_for_room(std::uint64_t bytes) {
     const std::uint64_t pages = bytes / kPageBytes;
     if (command_.last_wins || pages <= free_pages_) return {};
-    auto free = free_pages();
-    if (!free) return free.failure();
-    free_pages_ = *free;
-    if (pages <= free_pages_) return {};
+    const Deadline deadline = options_.deadline();
+    for (bool said = false;; said = true) {
+        auto free = free_pages();
+        if (!free) return free.failure();
+        free_pages_ = free->pages;
+        if (pages <= free_pages_) return {};
+        if (!free->more_to_come || SteadyClock::now() >= deadline) break;
+        if (!said) {
+            clear_line();
+            std::fprintf(stderr, "bidstore: %s: waiting for the pages of dropped tables\n",
+                         command_.table.c_str());
+        }
+        std::this_thread::sleep_for(kFreePagesPause);
+    }
     return {Error::kNoSpace,
             command_.table + ": rows of " + grouped(bytes) + " bytes take " + grouped(pages) +
                 " pages at least, and of the largest file that max_data_bytes and pool_bytes allow "
@@ -141,7 +156,7 @@ Status LoadRun::look_for_room(std::uint64_t bytes) {
                 grouped(free_pages_) + " are free: nothing was loaded; free some, or raise these"};
 }
 
-Result<std::uint64_t> LoadRun::free_pages() const {
+Result<LoadRun::FreePages> LoadRun::free_pages() const {
     auto store = options_.attach(Rights::kAdmin);
     if (!store) return store.failure();
     auto stats = store->stats(options_.deadline());
@@ -151,7 +166,9 @@ Result<std::uint64_t> LoadRun::free_pages() const {
     const std::uint64_t chunks = stats->counter[static_cast<std::uint32_t>(Counter::kChunks)];
     auto file = file_space(*reader, chunks, options_.deadline());
     if (!file) return file.failure();
-    return load_.file_pages_max() - std::min(load_.file_pages_max(), file->used_pages);
+    const auto dropping = static_cast<std::uint32_t>(Counter::kTablesDropping);
+    return FreePages{load_.file_pages_max() - std::min(load_.file_pages_max(), file->used_pages),
+                     stats->counter[dropping] > 0};
 }
 
 void LoadRun::show(const ImportTotals& totals, const std::string& what) {

@@ -64,12 +64,12 @@ void Engine::Core::start_checkpoint() {
     pace_.begin(pace_fill(), checkpoint_began_ns_, options_.checkpoint_interval_ns);
 }
 
-// Whether somebody waits for what the checkpoint sets free: a write, a read that finds no frame,
-// or, in a full file, all writes.
+// Whether somebody waits for what the checkpoint sets free: a write, a load, a read that finds no
+// frame, or, in a full file, all writes.
 bool Engine::Core::waited_for() const {
     if (storage_.loader.waits_for_frames() || mode_ == EngineMode::kReadOnly) return true;
     return std::any_of(parked_.begin(), parked_.end(), [](const auto& parked) {
-        return parked.second.wait == Wait::kRoom;
+        return parked.second.wait == Wait::kRoom || parked.second.wait == Wait::kTurn;
     });
 }
 

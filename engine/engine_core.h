@@ -51,7 +51,8 @@ class Engine::Core {
     enum class Wait : std::uint8_t {
         kNone,  // it is done
         kPage,  // for a page to come into the pool
-        kRoom,  // for frames, log, journal or space, or for its turn while writers are slowed
+        kRoom,  // for frames, log, journal or space
+        kTurn,  // while writers are slowed, or for the load that it belongs to
         kCopy,  // for its own reads and writes: in want of nothing
     };
     // Pages that are freed up to here may still be enough; then those up to another csn, and so on.
@@ -311,6 +312,7 @@ class Engine::Core {
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
+    bool drops_stuck_ = false;              // those of all tables that are dropped
     bool stuck_drop_told_ = false;
     bool checkpoint_wanted_ = false;        // the next one is waited for
     bool checkpoint_hurries_ = false;       // so is the one that runs

@@ -18,7 +18,8 @@ bool Engine::Core::drop_tables() {
     if (stopping_ || anyone_waits()) return false;
     for (TableEntry* table : storage_.catalog->dropping()) {
         const Drop dropped = drop_leaves_of(*table);
-        if (dropped != Drop::kStuck) return dropped == Drop::kStep;
+        drops_stuck_ = dropped == Drop::kStuck;
+        if (!drops_stuck_) return dropped == Drop::kStep;
     }
     return false;
 }

@@ -155,10 +155,10 @@ Engine::Core::Wait Engine::Core::load_rows(const ClientRequest& request,
         return Wait::kNone;
     }
     load->heard(clock_.monotonic_ns());
-    if (!load->ready()) return Wait::kRoom;
+    if (!load->ready()) return Wait::kTurn;
     std::uint32_t bad_row = 0;
     const Error error = load->take(body, rows, bad_row);
-    if (error == Error::kBusy) return Wait::kRoom;
+    if (error == Error::kBusy) return Wait::kTurn;
     port_.answer(request.from, error, Csn{}, error == Error::kOk ? kNoOperation : bad_row);
     if (error != Error::kOk) orphans_ = true;
     if (!load->ready() || ++load_records_ >= kRecordsPerRound) {
@@ -329,9 +329,13 @@ Engine::Core::Found Engine::Core::find_chunks(BulkLoad& load) {
 }
 
 // Freed pages come back with a checkpoint: tried before "full" is said, once. Beside writers there
-// is always something freed, and always too little of it.
+// is always something freed, and always too little of it. Those of dropped tables are freed first.
 bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
     const Csn covered = storage_.checkpointer->covered();
+    if (!drops_stuck_ && !storage_.catalog->dropping().empty()) {
+        load.set_last_chance(commit_->newest());
+        return true;
+    }
     if (!load.last_chance()) load.set_last_chance(Csn{storage_.pool.visible()});
     const Csn oldest = storage_.space.oldest_quarantined();
     if (!oldest || oldest > load.last_chance()) return false;

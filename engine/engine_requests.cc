@@ -77,8 +77,9 @@ Error Engine::Core::bring_in(PageId page) {
 
 // For a page or for room: then housekeeping takes neither from them.
 bool Engine::Core::anyone_waits() const {
-    return std::any_of(parked_.begin(), parked_.end(),
-                       [](const auto& parked) { return parked.second.wait != Wait::kCopy; });
+    return std::any_of(parked_.begin(), parked_.end(), [](const auto& parked) {
+        return parked.second.wait == Wait::kPage || parked.second.wait == Wait::kRoom;
+    });
 }
 
 bool Engine::Core::retry_parked() {
@@ -158,7 +159,7 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
         refuse(request, *session, Error::kDenied, 0);
         return Wait::kNone;
     }
-    if (!let_in()) return Wait::kRoom;
+    if (!let_in()) return Wait::kTurn;
     const PagesInUse looked_at(storage_.pool);  // making room must not evict what was looked at
     switch (transaction_->evaluate(request.payload, request.rights)) {
         case Executor::State::kMissing:

@@ -64,6 +64,7 @@ enum class Counter : std::uint32_t {
     kCheckpointStep,
     kLogBehindBytes,
     kWritersSlowedNs,
+    kTablesDropping,
     kCount  // not a counter
 };
 
@@ -136,6 +137,7 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"log_behind_bytes", kLevel, "bytes of log that a restart would replay"},
         CounterName{"writers_slowed_ns", kTotal,
                     "time in which writers were slowed so that a checkpoint stays ahead of them"},
+        CounterName{"tables_dropping", kLevel, "dropped tables whose pages are not all free yet"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),

@@ -201,6 +201,34 @@ TEST_F(LeastJournal, IsNamedOnceWhenNoStepFits) {
     EXPECT_EQ(told_of_drops(store_), 1);
 }
 
+// In a file that has room for one of two.
+class FullFile : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.pages = 3 * kChunkPages;
+        options.engine.journal_bytes = 200u << 10;  // so that a drop takes many steps
+        options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+        return options;
+    }
+    FullFile() : DropTest(options()) {}
+};
+
+TEST_F(FullFile, ALoadWaitsForThePagesOfDroppedTables) {
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, kRows, 2);
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kNoSpace);
+    SimClient& second = store_.connect();
+    LoadClient load(second, other, rows);
+    ASSERT_TRUE(store_.run_until([&] { return load.step() || load.answered() > 100; }));
+    ASSERT_EQ(load.error(), Error::kOk);
+    ASSERT_TRUE(client_->submit(drop_of(table_).bytes()).has_value());
+    ASSERT_TRUE(store_.run_until([&] { return load.step(); }));
+    EXPECT_EQ(load.error(), Error::kOk);
+    EXPECT_TRUE(all_dropped(store_));
+    expect_no_page_lost(store_);
+}
+
 class LongLease : public DropTest {
   protected:
     static SimStoreOptions options() {

@@ -314,6 +314,20 @@ TEST_F(LoadProcesses, RowsThatCannotFitAreRefusedBeforeTheyAreSent) {
     EXPECT_EQ(tool({"count", "t"}).output, "50000\n");
 }
 
+// A load right behind a drop, in a file that has room for one of the two.
+TEST_F(LoadProcesses, TableIsDroppedAndLoadedAgainInASmallFile) {
+    daemon_.emplace(std::vector<std::string>{"pool_bytes=64MiB", "max_data_bytes=16MiB"});
+    ASSERT_TRUE(daemon_->start());
+    const std::string rows = write_file("rows", rising(45'000));  // 9 MB
+    for (int i = 0; i < 3; ++i) {
+        make_table();
+        const Finished ran = tool({"load", "t", rows, "--sorted"});
+        ASSERT_EQ(ran.status, 0) << ran.output;
+        EXPECT_EQ(tool({"count", "t"}).output, "45000\n");
+        ASSERT_EQ(tool({"table", "drop", "t"}).status, 0);
+    }
+}
+
 TEST_F(LoadProcesses, AFullDirectoryForSortingNamesItAndLoadsNothing) {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root, to mount a small file system";
     SmallFileSystem small(std::uint64_t{4} << 20);
