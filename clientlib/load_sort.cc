@@ -26,6 +26,11 @@ std::uint32_t value_length(const std::byte* row) {
 
 Failure file_failure(const std::string& directory, const char* what) {
     const int number = errno;
+    if (number == EMFILE) {
+        return {Error::kTooLarge,
+                "sorting: as many temporary files as this process may have open (ulimit -n) are "
+                "not enough for so many rows: raise --memory, or that limit"};
+    }
     return {number == ENOSPC ? Error::kNoSpace : Error::kIoError,
             "sorting: " + std::string(what) + " a temporary file in " + directory + ": " +
                 std::strerror(number) + "; name another directory with --temp-dir"};

@@ -1,5 +1,6 @@
 #include "clientlib/tool_load.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -305,6 +306,15 @@ std::string errors_for(const LoadCommand& command, std::size_t index) {
     return to_file && index > 0 ? command.errors + "." + std::to_string(index + 1) : command.errors;
 }
 
+// Of files that are open at a time: sorting has one for each run. The soft limit is there for
+// programs that use select(), which this one does not.
+void raise_file_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 int load_files(const ToolOptions& options, const LoadCommand& command) {
@@ -326,6 +336,7 @@ int load_files(const ToolOptions& options, const LoadCommand& command) {
     attach.socket = options.socket;
     auto load = TableLoad::begin(attach, *schema, options.deadline());
     if (!load) return options.fail(load.failure());
+    if (!command.sorted) raise_file_limit();
     LoadRun run(options, command, *schema, std::move(*load));
     Status status;
     for (std::size_t i = 0; i < command.files.size() && status.ok(); ++i) {

@@ -1,6 +1,7 @@
 // `bidstore load` by real processes: wrong files, full disks, and kills in the middle. Whatever
 // happens, the table has all rows or none, and every page of the file is accounted for.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -326,6 +327,23 @@ TEST_F(LoadProcesses, TableIsDroppedAndLoadedAgainInASmallFile) {
         EXPECT_EQ(tool({"count", "t"}).output, "45000\n");
         ASSERT_EQ(tool({"table", "drop", "t"}).status, 0);
     }
+}
+
+// As many runs as the usual limit of open files allows are some 250 GB.
+TEST_F(LoadProcesses, MoreRunsAreSortedThanTheSoftLimitOfOpenFiles) {
+    start();
+    const auto falling = [](std::uint64_t i) { return 150'000 - i; };
+    const std::string rows = write_file("rows", rows_file(150'000, falling));  // 30 MB
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    rlimit few = before;
+    few.rlim_cur = 24;
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+    const Finished ran = tool({"load", "t", rows, "--memory", "1", "--json"});
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_EQ(ran.status, 0) << ran.output;
+    EXPECT_NE(ran.output.find("\"runs\":3"), std::string::npos) << "some thirty: " << ran.output;
+    EXPECT_EQ(tool({"count", "t"}).output, "150000\n");
 }
 
 TEST_F(LoadProcesses, AFullDirectoryForSortingNamesItAndLoadsNothing) {

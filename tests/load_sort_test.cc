@@ -1,5 +1,6 @@
 // Sorting for bulk loads: with and without runs, the same rows come out, in order, once.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -69,6 +70,22 @@ TEST(RowSorter, NamesAKeyThatIsThereTwice) {
         EXPECT_EQ(drained.error(), Error::kExists);
         EXPECT_NE(drained.failure().what.find("abababab"), std::string::npos);
     }
+}
+
+// It was said to name another directory, which does not help.
+TEST(RowSorter, NamesTheMemoryWhenThereAreMoreRunsThanFilesMayBeOpen) {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    rlimit few = before;
+    few.rlim_cur = 12;
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+    RowSorter sorter(16, 1u << 20, "/var/tmp", false);
+    Rows rows;
+    const Status added = add_all(sorter, 16, 256, 100'000, rows);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_EQ(added.error(), Error::kTooLarge);
+    EXPECT_NE(added.failure().what.find("--memory"), std::string::npos);
+    EXPECT_EQ(added.failure().what.find("--temp-dir"), std::string::npos);
 }
 
 TEST(RowSorter, SaysThatTheDirectoryIsNotThere) {
