@@ -558,9 +558,54 @@ TEST_F(RetentionTest, RangeOfLeavesThatWereDroppedSinceTheCheckpointIsErasedInRe
     ASSERT_EQ(store->commit(*client, range).error, Error::kOk);
     put_now(table, 20);
     ASSERT_EQ(checkpointer.covered(), covered) << "no checkpoint between drop and range";
-    open(store->disk->power_loss(3), 9);
+    ASSERT_NO_FATAL_FAILURE(open(store->disk->power_loss(3), 9));
     EXPECT_EQ(store->rows(table).size(), 50u);
     EXPECT_LT(counter(Counter::kPageReads), 60u) << "dead leaves are not read";
+    EXPECT_EQ(store->verify(), "");
+}
+
+// The same where dead leaves stand between others, for a key that does not begin with the time.
+TEST_F(RetentionTest, RangeOfDeadLeavesBetweenOthersIsErasedInReplay) {
+    constexpr std::uint64_t kLongUs = 2'000 * kSecondUs;
+    constexpr std::uint64_t kUsers = 14'000;
+    SimStoreOptions options = retention_store(400);
+    options.engine.checkpoint_interval_ns = 400'000'000'000;
+    start(options);
+    const TableId table = make(by_user(), kLongUs);
+    const auto lives = [](std::uint64_t user) { return user / 40 % 25 == 0; };
+    const std::string text(300, 'x');
+    const std::uint64_t late = now_us() + 5 * kLongUs;
+    for (std::uint64_t user = 0; user < kUsers;) {
+        TransactionBytes bytes;
+        for (const std::uint64_t end = user + 10; user < end; ++user) {
+            bytes.operation(OperationKind::kPut, table, user_key(user),
+                            user_row(lives(user) ? late : now_us(), 1, text));
+        }
+        ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk);
+    }
+    pass(450);
+    const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+    const Csn before = checkpointer.covered();
+    ASSERT_EQ(one(OperationKind::kPut, table, user_key(0), user_row(late, 1, text)), Error::kOk);
+    for (int i = 0; i < 450 && checkpointer.covered() == before; ++i) pass(1);
+    const Csn covered = checkpointer.covered();
+    store->clock.set_wall_us(now_us() + kLongUs);
+    pass(80);  // a walk over the table, and the pause before it
+    ASSERT_GT(counter(Counter::kPagesExpired), options.frames);
+    TransactionBytes range;
+    range.operation(OperationKind::kDeleteRange, table, user_key(0), user_key(kUsers / 4 * 3));
+    ASSERT_EQ(store->commit(*client, range).error, Error::kOk);
+    ASSERT_EQ(checkpointer.covered(), covered) << "no checkpoint between drop and range";
+    ASSERT_NO_FATAL_FAILURE(open(store->disk->power_loss(3), 9));
+    std::size_t left = 0;
+    for (std::uint64_t user = kUsers / 4 * 3; user < kUsers; ++user) left += lives(user);
+    store->engine->core().storage().recovering = true;  // makes room for what is read now
+    const auto rows = store->rows(table);
+    store->engine->core().storage().recovering = false;
+    EXPECT_EQ(rows.size(), left);
+    EXPECT_TRUE(std::all_of(rows.begin(), rows.end(), [&](const auto& row) {
+        return row.second == user_row(late, 1, text);
+    }));
     EXPECT_EQ(store->verify(), "");
 }
 
