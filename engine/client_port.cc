@@ -296,7 +296,6 @@ std::uint32_t ClientPort::take_touches(std::span<std::uint32_t> room) {
 
 ClientPort::Holding ClientPort::holding_of(const Client& client, std::uint64_t now_ns) const {
     Holding holding;
-    std::uint64_t oldest = ~std::uint64_t{0};
     for (std::uint32_t slot = 0; slot < client.segment.slot_count; ++slot) {
         const ReaderSlot& line = client.slots[slot];
         const SlotSighting seen = settle_pin_all(line, SlotWatcher::look(line));
@@ -304,13 +303,12 @@ ClientPort::Holding ClientPort::holding_of(const Client& client, std::uint64_t n
         if (seen.episode > episodes_at_most(client, slot, now_ns)) continue;  // scan() ends it
         const std::uint64_t from = not_below(client.slot_states[slot], seen);
         hold(holding.held, seen, from);
-        const std::uint64_t age = seen.pins_all() ? from : seen.word;
-        if (age >= oldest) continue;
-        oldest = age;
-        holding.oldest_slot = slot;
-        holding.oldest_episode = seen.episode;
+        holding.holders.push_back({slot, seen.episode, seen.pins_all() ? from : seen.word});
     }
     holding.held.sort();
+    // The oldest comes first.
+    std::stable_sort(holding.holders.begin(), holding.holders.end(),
+                     [](const Holder& a, const Holder& b) { return a.from < b.from; });
     return holding;
 }
 
@@ -327,8 +325,13 @@ bool ClientPort::revoke_greediest(const Pool& pool, std::uint64_t versions_max) 
         holding = std::move(its);
     }
     if (greediest == nullptr) return false;
-    revoke(*greediest, holding.oldest_slot, holding.oldest_episode);
-    stats_.add(Counter::kRevokedSnapshots);
+    const bool pinned = holding.held.pinned_from != HeldSnapshots::kNobody;
+    for (const Holder& holder : holding.holders) {
+        const bool oldest = &holder == &holding.holders.front();
+        if (!oldest && !(pinned && holder.from <= holding.held.pinned_from)) break;
+        revoke(*greediest, holder.slot, holder.episode);
+        stats_.add(Counter::kRevokedSnapshots);
+    }
     return true;
 }
 

@@ -91,7 +91,8 @@ class ClientPort {
     // crowds out the others; what it marked beyond that is passed over.
     std::uint32_t take_touches(std::span<std::uint32_t> room);
     // Revokes the oldest snapshot of the client for which most versions are kept, if these are more
-    // than `versions_max`; false when they are not.
+    // than `versions_max`; false when they are not. With slots in PIN_ALL all that are as old as
+    // the oldest of these: they could take its place in turns.
     bool revoke_greediest(const Pool& pool, std::uint64_t versions_max);
 
   private:
@@ -123,10 +124,14 @@ class ClientPort {
         bool paused = false;
         bool cut_off = false;
     };
+    struct Holder {  // a slot that counts
+        std::uint32_t slot = 0;
+        std::uint64_t episode = 0;
+        std::uint64_t from = 0;  // its snapshot, or what that is not below
+    };
     struct Holding {  // of one client
         HeldSnapshots held;
-        std::uint32_t oldest_slot = 0;
-        std::uint64_t oldest_episode = 0;
+        std::vector<Holder> holders;
     };
     static constexpr std::uint32_t kOffencesMax = 3;
     static constexpr std::uint32_t kLooksMax = 64;

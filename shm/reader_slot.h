@@ -41,9 +41,10 @@
 // that saw the episode first: that one did not see R1, so its E2 came before R1, and R2 saw what
 // was visible then, or later. s >= b, so what s sees has no successor, or one above b: every
 // version with a successor above b is kept, and nothing else. A snapshot that begins keeps what was
-// replaced since the last scan but one, and slots that take turns in PIN_ALL keep no more than
-// that, for each episode has its own b. One that stays in PIN_ALL keeps what its snapshot sees and
-// everything newer.
+// replaced since the last scan but one, and slots that begin one after the other keep no more than
+// that, for each episode has its own b. One that stays in PIN_ALL, or slots with one snapshot that
+// take turns there, keep what that sees and everything newer, until that is more than their client
+// may have kept for it (ClientPort::revoke_greediest()).
 //
 // Why a revoked snapshot is never believed, from both sides:
 //

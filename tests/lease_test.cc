@@ -393,6 +393,34 @@ TEST_F(LeaseTest, WhatAPinnedSlotKeepsIsPutDownToItsClient) {
     EXPECT_EQ(read(modest, 1), 10u);
 }
 
+// With one snapshot in all of them, no slot is in PIN_ALL for long, and one always is.
+TEST_F(LeaseTest, SlotsOfOneSnapshotThatTakeTurnsInPinAllGoTogether) {
+    constexpr std::uint32_t kPagesMost = 40;
+    constexpr std::uint32_t kPutsATick = 10;
+    SimStoreOptions options = small_store();
+    options.engine.max_held_bytes = kPagesMost * kPageBytes;
+    start(options);
+    put(1, 1);
+    const std::uint64_t before = visible();
+    const std::uint32_t slots = reader->segment().slot_count();
+    ASSERT_GE(slots, 4u);
+    for (std::uint32_t slot = 0; slot < slots; ++slot) announce(*reader, slot, 1, before);
+    pass(0);
+    std::uint32_t most = 0;
+    for (std::uint64_t turn = 0; turn < 100; ++turn) {
+        reader->segment().slots()[turn % slots].word.store(kSlotPinAll);
+        reader->segment().slots()[(turn + slots - 1) % slots].word.store(before);
+        for (std::uint64_t n = 0; n < kPutsATick; ++n) put(1, kPutsATick * turn + n);
+        store->clock.advance_ns(10 * kMillisecondNs);
+        store->round();
+        most = std::max(most, retired());
+    }
+    EXPECT_GT(most, kPagesMost);
+    EXPECT_LE(most, kPagesMost + 45) << "two ticks of a writer that replaces two pages a commit";
+    EXPECT_LE(retired(), 2 * kPutsATick);
+    EXPECT_EQ(counter(Counter::kRevokedSnapshots), slots);
+}
+
 // Pages whose rows were deleted below a beginning snapshot may still be read by it.
 TEST_F(LeaseTest, QuarantineEndsForSlotsInPinAllByTheirBound) {
     SimStoreOptions options = small_store();
