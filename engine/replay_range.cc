@@ -5,8 +5,8 @@
 // there are never more between two checkpoints than the journal holds: a small part of the pool.
 // Leaves that retention drops change next to nothing, so that any number of them may have gone
 // since the checkpoint that replay begins with. They go here as they went there, unread, before the
-// range is looked at; what that changes is what it changed there, for which the journal was large
-// enough.
+// range is looked at, as long as the journal has places for what that changes; what stays has to
+// fit the pool.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -45,7 +45,7 @@ Status Replay::drop_dead_leaves(const LogRecordView& record, Tree& tree) {
     std::copy(record.key.begin(), record.key.end(), from.begin());
     std::uint64_t nodes_freed = 0;
     for (std::uint32_t looks = 0; before_end(from, record);) {
-        if (!journal_has_room(nodes_freed)) return {Error::kTooLarge, kPoolTooSmall};
+        if (!journal_has_room(nodes_freed)) return {};
         const std::uint64_t quarantined = storage_.space.quarantined();
         LeafDrop drop;
         const Status looked = storage_.complete([&] {
@@ -55,7 +55,8 @@ Status Replay::drop_dead_leaves(const LogRecordView& record, Tree& tree) {
         if (!looked) return looked;
         nodes_freed += storage_.space.quarantined() - quarantined - drop.leaves;
         for (const PageId leaf : drop.ask) {
-            if (Status come = storage_.bring_in(leaf); !come) return come;
+            // One that cannot be read matters to the range alone, if it lies there.
+            if (looks < kWalksMax && !storage_.bring_in(leaf).ok()) looks = kWalksMax;
         }
         if (drop.leaves == kLeavesPerStep) continue;
         if (!drop.ask.empty() && ++looks < kWalksMax) continue;
