@@ -16,6 +16,9 @@ constexpr std::uint32_t kLeavesPerStep = 512;
 
 bool Engine::Core::drop_tables() {
     if (stopping_ || anyone_waits()) return false;
+    // Both take places of the journal: where these are what the writers wait for, they come first.
+    const double journal = slowed_since_ns_ == 0 ? 0 : pace_fill().share[PaceFill::kJournal];
+    if (journal > CheckpointPace::kBegin) return false;
     for (TableEntry* table : storage_.catalog->dropping()) {
         const Drop dropped = drop_leaves_of(*table);
         drops_stuck_ = dropped == Drop::kStuck;
@@ -28,8 +31,9 @@ bool Engine::Core::drop_tables() {
 // them is in memory.
 bool Engine::Core::quarantine_is_full() {
     if (storage_.space.quarantined() < options_.quarantine_pages_max) return false;
-    const bool behind = storage_.pool.visible() > storage_.checkpointer->covered().value;
-    checkpoint_wanted_ = checkpoint_wanted_ || behind;
+    // What is covered waits for snapshots, which no checkpoint ends.
+    const Csn covered = storage_.checkpointer->covered();
+    checkpoint_wanted_ = checkpoint_wanted_ || storage_.space.oldest_quarantined() > covered;
     return true;
 }
 
