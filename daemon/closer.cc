@@ -19,7 +19,8 @@
 namespace bidstore {
 namespace {
 
-constexpr long kNudgeNs = 10'000'000;
+constexpr long kFirstNudgeNs = 200'000;
+constexpr long kNudgeNs = 2'000'000;  // from then on
 // Nobody else sends it to us, and where it is not handled it does nothing.
 constexpr int kNudge = SIGURG;
 
@@ -41,14 +42,15 @@ class Nudges {
     Nudges(const Nudges&) = delete;
     Nudges& operator=(const Nudges&) = delete;
     bool made() const { return made_; }
-    // Every so many nanoseconds from now on; 0: never.
-    void every(long interval_ns) {
-        const timespec interval{.tv_sec = 0, .tv_nsec = interval_ns};
-        const itimerspec times{.it_interval = interval, .it_value = interval};
-        timer_settime(timer_, 0, &times, nullptr);
-    }
+    void begin() { set(kFirstNudgeNs, kNudgeNs); }
+    void end() { set(0, 0); }
 
   private:
+    void set(long first_ns, long interval_ns) {
+        const itimerspec times{.it_interval = {.tv_sec = 0, .tv_nsec = interval_ns},
+                               .it_value = {.tv_sec = 0, .tv_nsec = first_ns}};
+        timer_settime(timer_, 0, &times, nullptr);
+    }
     timer_t timer_{};
     bool made_ = false;
 };
@@ -79,6 +81,11 @@ struct Closer::State {
 // it was given is closed.
 void Closer::State::run() {
     pthread_setname_np(pthread_self(), "closer");
+    sigset_t nudge;
+    sigemptyset(&nudge);
+    sigaddset(&nudge, kNudge);
+    pthread_sigmask(SIG_UNBLOCK, &nudge,
+                    nullptr);  // whoever started the daemon may have blocked it
     Nudges nudges;
     const int no_timer = nudges.made() ? 0 : errno;
     std::unique_lock lock(mutex);
@@ -93,12 +100,14 @@ void Closer::State::run() {
         Descriptor next = std::move(users[user].front());
         users[user].pop_front();
         lock.unlock();
-        nudges.every(kNudgeNs);
-        // A peer whose messages were not read is told of that instead of what we sent it last.
+        nudges.begin();
+        // A peer whose messages were not read is told of that instead of what we sent it last. One
+        // or two are what an honest one may have sent; each may hold what lingers by itself, and
+        // with the close all the others end together.
         char byte = 0;
-        while (recv(next.number(), &byte, sizeof byte, MSG_DONTWAIT) > 0) continue;
+        for (int i = 0; i < 2 && recv(next.number(), &byte, sizeof byte, MSG_DONTWAIT) > 0;) ++i;
         next = Descriptor();
-        nudges.every(0);
+        nudges.end();
         lock.lock();
         --waiting;
         if (users[user].empty()) {
