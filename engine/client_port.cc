@@ -167,9 +167,10 @@ void ClientPort::flush() {
 
 // The kernel walks past all who sleep there, whatever bits they sleep with, and nobody else runs
 // meanwhile. One wake that took long may have been put aside in the middle: the next ones are
-// measured by what this thread ran for.
+// measured by what this thread ran for. That is a suspicion only, since sleepers on other words may
+// share the kernel's list, and a host may be slow: then all are woken once, and counted.
 void ClientPort::wake(Client& client, std::uint32_t bits) {
-    if (client.slow_wakes >= kSlowWakesMax) return;  // it is cut off, and looks at its socket
+    if (client.cut_off) return;  // it looks at its socket
     // Threads with a call in each slot, and as many that wait for one; more look again by
     // themselves.
     const std::uint32_t sleepers_max = 2 * client.segment.call_slot_count;
@@ -183,8 +184,11 @@ void ClientPort::wake(Client& client, std::uint32_t bits) {
         return;
     }
     client.slow_wakes += kSlowWake;
-    if (client.slow_wakes >= kSlowWakesMax) {
-        hostile(client.id, "so many threads sleep on its answers that each wake takes too long");
+    if (client.slow_wakes < kSlowWakesMax) return;
+    client.slow_wakes = 0;
+    constexpr std::uint32_t kAnyBits = ~0u;
+    if (seam_.wake(client.control->answered, kAnyBits, sleepers_max + 1) > sleepers_max) {
+        hostile(client.id, "more threads sleep on its answers than it has calls");
     }
 }
 

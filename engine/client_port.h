@@ -80,8 +80,8 @@ class ClientPort {
     void cut_off(std::uint64_t client_id, CutOff why, const std::string& reason);
     // The client broke a rule that only the engine could check.
     void hostile(std::uint64_t client_id, const std::string& reason);
-    // Ends a round: gives ring space back and wakes the clients that were answered. One whose wakes
-    // take long, one after the other, is cut off: no client needs so many sleepers.
+    // Ends a round: gives ring space back and wakes the clients that were answered. One with
+    // more sleepers than calls is cut off when that shows in the time of its wakes.
     void flush();
 
     // Looks at all slots after a publication (or at any time) and ends leases that are over.
@@ -141,7 +141,7 @@ class ClientPort {
     static constexpr std::uint64_t kWakeNs = 50'000;
     static constexpr std::uint64_t kSleeperNs = 50;
     static constexpr std::uint64_t kWokenNs = 10'000;
-    // One slow wake weighs as much as so many others; the client goes with the eighth in a row.
+    // One slow wake weighs as much as so many others; the eighth in a row has its sleepers counted.
     static constexpr std::uint32_t kSlowWake = 8;
     static constexpr std::uint32_t kSlowWakesMax = 8 * kSlowWake - 7;
     // No thread begins more than one episode in a nanosecond. What it began since the clock was

@@ -155,7 +155,7 @@ TEST_F(ClientPortTest, SessionsGoWithTheirConnections) {
 
 // Threads that sleep on the word of its answers with a bit that is never woken: the engine walked
 // past all of them whenever it woke the client, 43 ns each.
-TEST_F(ClientPortTest, AClientWhoseWakesTakeLongOneAfterTheOtherIsCutOff) {
+TEST_F(ClientPortTest, AClientWithMoreSleepersThanCallsIsCutOff) {
     SimClient& bad = store->connect();
     PlantedRecord record;
     record.kind = RecordKind::kPageRequest;
@@ -172,14 +172,14 @@ TEST_F(ClientPortTest, AClientWhoseWakesTakeLongOneAfterTheOtherIsCutOff) {
     ask(2);
     EXPECT_EQ(ask(1), 1u);
     // An engine that was put aside in each of its wakes, by whoever it woke.
-    store->clients.on_wake = [&] {
+    store->clients.on_wake = [&](std::uint32_t, std::uint32_t) {
         store->clock.put_aside_ns(4'000'000);
         return 1u;
     };
     ask(100);
     EXPECT_FALSE(cut_off(bad));
     // Many threads that it woke.
-    store->clients.on_wake = [&] {
+    store->clients.on_wake = [&](std::uint32_t, std::uint32_t) {
         store->clock.advance_ns(500'000);
         return 64u;
     };
@@ -187,19 +187,27 @@ TEST_F(ClientPortTest, AClientWhoseWakesTakeLongOneAfterTheOtherIsCutOff) {
     EXPECT_FALSE(cut_off(bad));
     // One slow wake among ten.
     int wake = 0;
-    store->clients.on_wake = [&] {
+    store->clients.on_wake = [&](std::uint32_t, std::uint32_t) {
         if (++wake % 10 == 0) store->clock.advance_ns(200'000);
         return 1u;
     };
     ask(100);
     EXPECT_FALSE(cut_off(bad));
-    store->clients.on_wake = [&] {
+    // Sleepers on other words that the kernel keeps in the same list.
+    std::uint32_t counted = 0;
+    std::uint32_t sleepers = 2 * bad.segment().call_slot_count();
+    store->clients.on_wake = [&](std::uint32_t bits, std::uint32_t waiters_max) {
         store->clock.advance_ns(200'000);
-        return 1u;
+        counted += bits == ~0u;
+        return bits == ~0u ? std::min(sleepers, waiters_max) : 1u;
     };
+    ask(100);
+    EXPECT_GT(counted, 5u);
+    EXPECT_FALSE(cut_off(bad));
+    ++sleepers;
     for (int i = 0; i < 9 && !cut_off(bad); ++i) ask(1);
     store->clients.on_wake = nullptr;
-    expect_cut_off(bad, "slow wakes");
+    expect_cut_off(bad, "more sleepers than calls");
 }
 
 TEST_F(ClientPortTest, ImpossibleLengthsCutTheClientOff) {

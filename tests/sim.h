@@ -43,9 +43,10 @@ class SimClients final : public Clients {
         cut_off_clients[client_id] = std::string(reason);
         hostile_clients += why == CutOff::kHostile;
     }
-    std::uint32_t wake(std::atomic<std::uint32_t>&, std::uint32_t, std::uint32_t) override {
+    std::uint32_t wake(std::atomic<std::uint32_t>&, std::uint32_t bits,
+                       std::uint32_t waiters_max) override {
         ++wakes;
-        return on_wake ? on_wake() : 0;
+        return on_wake ? on_wake(bits, waiters_max) : 0;
     }
     void drain_doorbell() override {}
 
@@ -55,7 +56,8 @@ class SimClients final : public Clients {
     std::map<std::uint64_t, std::string> cut_off_clients;
     std::uint64_t hostile_clients = 0;  // of cut_off_clients
     std::uint64_t wakes = 0;
-    std::function<std::uint32_t()> on_wake;  // how many it woke
+    // How many it woke, of so many at most.
+    std::function<std::uint32_t(std::uint32_t bits, std::uint32_t waiters_max)> on_wake;
 };
 
 // Puts a transaction together as bytes (shm/message.h).
