@@ -170,7 +170,11 @@ std::unique_ptr<SimDisk> SimWorld::after(End end) {
     ++counts_[kEnds[static_cast<std::uint32_t>(end)]];
     switch (end) {
         case End::kStop:
-            if (life_->store.stop()) return disk.clone(random_());
+            if (life_->store.stop()) {
+                // As the disk of a process does at its end.
+                while (disk.in_flight() > 0) disk.poll(0);
+                return disk.clone(random_());
+            }
             if (!life_->down()) {
                 findings_.report("the daemon does not stop");
                 return nullptr;
@@ -292,7 +296,11 @@ void SimWorld::adopt() {
     if (!writers_.connect(*life_) || !keeper_.connect(*life_)) {
         return findings_.report("a client that comes back is not welcome");
     }
-    // A table may be larger than the pool, and nobody else makes room now.
+    // A table may be larger than the pool, and nobody else makes room now. What that takes is
+    // nobody's but a checkpoint's.
+    const Checkpointer& checkpointer = *life_->store.engine->core().storage().checkpointer;
+    life_->store.run_until([&] { return !checkpointer.running() || life_->down(); });
+    if (life_->down()) return;
     bool& makes_room = life_->store.engine->core().storage().recovering;
     makes_room = true;
     std::array<TableRows, kTables> rows;
