@@ -39,12 +39,16 @@ class CloserTest : public testing::Test {
         ASSERT_TRUE(started.ok()) << started.failure().what;
         closer_ = std::move(*started);
     }
-    // Hands over a connection that something is in whose close lingers.
-    void close_slowly(uid_t user) {
-        Lingering& made = lingering_.emplace_back(std::chrono::seconds(600));
-        Ends& through = slow_.emplace_back();
-        through.pass(std::move(made.connection));
-        closer_->close(user, std::move(through.theirs));
+    // Hands over connections that something is in whose close lingers.
+    void close_slowly(uid_t user, std::size_t count) {
+        const std::size_t first = slow_.size();
+        for (std::size_t i = 0; i < count; ++i) {
+            Lingering& made = lingering_.emplace_back(std::chrono::seconds(600));
+            slow_.emplace_back().pass(std::move(made.connection));
+        }
+        for (std::size_t i = first; i < slow_.size(); ++i) {
+            closer_->close(user, std::move(slow_[i].theirs));
+        }
     }
 
     std::unique_ptr<Closer> closer_;
@@ -53,7 +57,7 @@ class CloserTest : public testing::Test {
 };
 
 TEST_F(CloserTest, WhatLingersIsEndedAndTheNextOneIsClosed) {
-    for (int i = 0; i < 3; ++i) close_slowly(1);
+    close_slowly(1, 3);
     Ends last;
     closer_->close(1, std::move(last.theirs));
     EXPECT_TRUE(eventually([&] { return last.closed(); }));
@@ -61,7 +65,7 @@ TEST_F(CloserTest, WhatLingersIsEndedAndTheNextOneIsClosed) {
 }
 
 TEST_F(CloserTest, AUserDoesNotWaitForTheClosesOfAnother) {
-    for (int i = 0; i < 60; ++i) close_slowly(1);
+    close_slowly(1, 150);
     Ends other;
     closer_->close(2, std::move(other.theirs));
     EXPECT_TRUE(eventually([&] { return other.closed(); }));
@@ -70,7 +74,7 @@ TEST_F(CloserTest, AUserDoesNotWaitForTheClosesOfAnother) {
 }
 
 TEST_F(CloserTest, ItsEndWaitsForNothingAndLosesNothing) {
-    for (int i = 0; i < 20; ++i) close_slowly(1);
+    close_slowly(1, 20);
     Ends last;
     closer_->close(1, std::move(last.theirs));
     closer_.reset();

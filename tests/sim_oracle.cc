@@ -1,12 +1,15 @@
 #include "tests/sim_oracle.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 #include <utility>
 
 namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kOrdersMax = 50'000;  // looked at before the search gives up
+constexpr std::int64_t kNoPlace = std::numeric_limits<std::int64_t>::max();
 
 std::string name_of(std::uint32_t writer, std::uint64_t number) {
     return "write " + std::to_string(number) + " of writer " + std::to_string(writer);
@@ -93,17 +96,27 @@ void Oracle::follow() {
 }
 
 // What was sent again after its connection broke, and had been applied, has the places that are
-// left. One connection breaks at a time, and its writes keep their order.
+// left; a writer's writes keep their order. Where several connections broke, the write with the
+// least place that it must lie below comes first.
 void Oracle::place_unseen() {
-    for (std::uint32_t writer = 0; writer < unseen_.size(); ++writer) {
-        for (; !unseen_[writer].empty() && !findings_.any(); unseen_[writer].pop_front()) {
-            follow();
-            places_[writer][unseen_[writer].front().number] = model_.newest() + 1;
-            durable_ = std::max(durable_, model_.newest() + 1);
-            if (!apply(unseen_[writer].front())) return;
+    const auto below = [this](std::uint32_t writer) {
+        const auto next = places_[writer].upper_bound(unseen_[writer].front().number);
+        return next == places_[writer].end() ? kNoPlace : next->second;
+    };
+    while (!findings_.any()) {
+        follow();
+        std::optional<std::uint32_t> first;
+        for (std::uint32_t writer = 0; writer < unseen_.size(); ++writer) {
+            if (unseen_[writer].empty()) continue;
+            if (!first || below(writer) < below(*first)) first = writer;
         }
+        if (!first) return;
+        const Applied& write = unseen_[*first].front();
+        places_[*first][write.number] = model_.newest() + 1;
+        durable_ = std::max(durable_, model_.newest() + 1);
+        if (!apply(write)) return;
+        unseen_[*first].pop_front();
     }
-    follow();
 }
 
 void Oracle::settle() {
@@ -224,6 +237,9 @@ class Oracle::Order {
         const std::int64_t place = model_.newest();
         const auto known = oracle_.waiting_.find(place + 1);
         if (known == oracle_.waiting_.end()) return false;
+        // Those that its writer sent before it come before it.
+        const auto& left = left_[known->second.writer];
+        if (!left.empty() && left.front().number < known->second.number) return false;
         Evaluation evaluation = model_.evaluation(place);
         const Outcome outcome = evaluation.run(known->second.operations);
         if (outcome.error != Error::kOk || outcome.results != known->second.results) return false;
