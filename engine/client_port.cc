@@ -170,7 +170,6 @@ void ClientPort::flush() {
 // measured by what this thread ran for. That is a suspicion only, since sleepers on other words may
 // share the kernel's list, and a host may be slow: then all are woken once, and counted.
 void ClientPort::wake(Client& client, std::uint32_t bits) {
-    if (client.cut_off) return;  // it looks at its socket
     // Threads with a call in each slot, and as many that wait for one; more look again by
     // themselves.
     const std::uint32_t sleepers_max = 2 * client.segment.call_slot_count;
@@ -310,9 +309,6 @@ ClientPort::Holding ClientPort::holding_of(const Client& client, std::uint64_t n
         holding.holders.push_back({slot, seen.episode, seen.pins_all() ? from : seen.word});
     }
     holding.held.sort();
-    // The oldest comes first.
-    std::stable_sort(holding.holders.begin(), holding.holders.end(),
-                     [](const Holder& a, const Holder& b) { return a.from < b.from; });
     return holding;
 }
 
@@ -330,9 +326,12 @@ bool ClientPort::revoke_greediest(const Pool& pool, std::uint64_t versions_max) 
     }
     if (greediest == nullptr) return false;
     const bool pinned = holding.held.pinned_from != HeldSnapshots::kNobody;
+    const auto oldest = std::min_element(
+        holding.holders.begin(), holding.holders.end(),
+        [](const Holder& left, const Holder& right) { return left.from < right.from; });
     for (const Holder& holder : holding.holders) {
-        const bool oldest = &holder == &holding.holders.front();
-        if (!oldest && !(pinned && holder.from <= holding.held.pinned_from)) break;
+        const bool as_old = pinned && holder.from <= holding.held.pinned_from;
+        if (&holder != &*oldest && !as_old) continue;
         revoke(*greediest, holder.slot, holder.episode);
         stats_.add(Counter::kRevokedSnapshots);
     }

@@ -16,10 +16,12 @@ constexpr std::uint32_t kLeavesPerStep = 512;
 
 bool Engine::Core::drop_tables() {
     if (stopping_ || anyone_waits()) return false;
+    const auto dropping = storage_.catalog->dropping();
+    if (dropping.empty()) return false;
     // Both take places of the journal: where these are what the writers wait for, they come first.
     const double journal = slowed_since_ns_ == 0 ? 0 : pace_fill().share[PaceFill::kJournal];
     if (journal > CheckpointPace::kBegin) return false;
-    for (TableEntry* table : storage_.catalog->dropping()) {
+    for (TableEntry* table : dropping) {
         const Drop dropped = drop_leaves_of(*table);
         drops_stuck_ = dropped == Drop::kStuck;
         if (!drops_stuck_) return dropped == Drop::kStep;
