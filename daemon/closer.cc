@@ -84,8 +84,8 @@ void Closer::State::run() {
     sigset_t nudge;
     sigemptyset(&nudge);
     sigaddset(&nudge, kNudge);
-    pthread_sigmask(SIG_UNBLOCK, &nudge,
-                    nullptr);  // whoever started the daemon may have blocked it
+    // Whoever started the daemon may have blocked it.
+    pthread_sigmask(SIG_UNBLOCK, &nudge, nullptr);
     Nudges nudges;
     const int no_timer = nudges.made() ? 0 : errno;
     std::unique_lock lock(mutex);

@@ -209,8 +209,8 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
 // Whether to look again at once rather than sleep. To sleep and to be woken costs some ten
 // microseconds on either side, about as much as a fast device takes to read a page: while there are
 // misses, short gaps between them are waited out awake. Where gaps are long (a slow device) this
-// does not begin; where they become long it ends after options_.linger_ns, once. So is the moment
-// for which a batch is kept back.
+// does not begin; where they become long it ends after options_.linger_ns, once. The moment for
+// which a batch is kept back is waited out awake, too.
 bool Engine::Core::lingers(bool worked) {
     if (options_.linger_ns == 0) return false;
     if (!worked && commit_->delayed(clock_.monotonic_ns())) return true;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint32_t kRecordsPerRound = 2;  // of one load: commits wait for no more
 constexpr std::uint32_t kExtendChunksMax = 64;
-constexpr std::uint32_t kChunksOfLargeLoad = 16;
+constexpr std::uint32_t kChunksOfLargeLoad = 16;  // which asks for chunks ahead
 constexpr std::uint64_t kChunksBeside = 64;           // versions that attaching needs besides,
 constexpr std::uint64_t kChunksBesideShare = 8;       // or a share of what there may be
 constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
