@@ -96,7 +96,9 @@ void Commit::answer_later(const CallAddress& to, Error error, std::uint32_t fail
     waiting.to = to;
     waiting.error = error;
     waiting.failed_operation = failed_operation;
-    if (has_content()) {
+    if (failed()) {  // the batch that it waits for is gone
+        port_.answer(to, Error::kUnknownOutcome);
+    } else if (has_content()) {
         open_.waiting.push_back(waiting);
     } else if (!flying_.empty()) {
         flying_.back().waiting.push_back(waiting);

@@ -363,6 +363,36 @@ TEST_F(EngineTest, FailedLogWriteFencesAndAnswersUnknown) {
     EXPECT_EQ(store->verify(), "");
 }
 
+// What came in the round that learned of the failure was refused with what only the lost batch
+// said.
+TEST_F(EngineTest, NothingOfABatchThatFailedIsAnsweredInTheSameRound) {
+    start();
+    ASSERT_EQ(put(1, 1), Error::kOk);
+    store->disk->hold_back(StoreFile::kLog);
+    const auto row = row_of(users_schema(), 2, 1, "a.example");
+    TransactionBytes relaxed(Durability::kRelaxed);
+    relaxed.operation(OperationKind::kInsert, users, key_of(2), row);
+    TransactionBytes durable;
+    durable.operation(OperationKind::kInsert, users, key_of(2), row);
+    const auto lost = client->submit(durable.bytes());
+    ASSERT_TRUE(store->run_until([&] { return store->engine->core().commit().in_flight(); }));
+    std::vector<std::optional<std::uint32_t>> tokens{lost};
+    store->disk->observe([&](std::uint64_t step, SimStep kind) {
+        if (kind != SimStep::kComplete) return;
+        store->disk->fail_at(step, EIO);
+        for (const auto& late : {durable, relaxed}) tokens.push_back(client->submit(late.bytes()));
+    });
+    store->disk->release();
+    while (store->engine->fence_reason().empty()) store->round();
+    ASSERT_EQ(tokens.size(), 3u);
+    for (const auto& token : tokens) {
+        ASSERT_TRUE(token);
+        const auto answer = client->answer(*token);
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->error, Error::kUnknownOutcome);
+    }
+}
+
 // The CRCs of directory pages that a checkpoint did not touch were taken for zeros after a restart,
 // and the next start called the directory corrupt: with more than one directory page, that is.
 TEST_F(EngineTest, DirectoryOfManyChunksSurvivesCheckpointsThatTouchOneGroup) {
