@@ -186,6 +186,13 @@ void Oracle::judge_reads() {
 
 // ---- recovery ----
 
+// One of the writer's smaller numbers has a place behind this one.
+bool Oracle::waits_below(std::uint32_t writer, std::uint64_t number, std::int64_t place) const {
+    const auto& places = places_[writer];
+    const auto next = places.lower_bound(number);
+    return next != places.begin() && std::prev(next)->second > place;
+}
+
 // Finds an order of the unanswered writes that gives the recovered rows.
 class Oracle::Order {
   public:
@@ -215,6 +222,8 @@ class Oracle::Order {
 
     bool try_next(std::uint32_t writer) {
         const UnknownWrite write = left_[writer].front();
+        // Those that it sent before come before it.
+        if (oracle_.waits_below(writer, write.number, model_.newest())) return false;
         Evaluation evaluation = model_.evaluation(model_.newest());
         const Outcome outcome = evaluation.run(*write.operations);
         const bool may_be_refused = outcome.error != Error::kOk ||

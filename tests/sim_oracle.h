@@ -100,6 +100,7 @@ class Oracle {
     void follow();
     bool apply(const Applied& applied);
     void place_unseen();
+    bool waits_below(std::uint32_t writer, std::uint64_t number, std::int64_t place) const;
     void judge(const Refused& refused);
     void judge_reads();
     std::string unlike(const Seen& seen) const;
