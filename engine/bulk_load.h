@@ -114,6 +114,7 @@ class BulkLoad {
     bool abandoned() const { return abandoned_; }
     // No write is under way, and of a failed load what was reserved went back.
     bool quiet() const { return in_flight() == 0; }
+    bool syncing() const { return syncs_in_flight_ > 0; }
 
   private:
     using Buffer = LoadWriter::Buffer;
@@ -147,16 +148,16 @@ class BulkLoad {
     std::uint64_t heard_ns_ = 0;
     LoadProgress progress_;  // in the record that take() did not get to the end of
     Buffer* filling_ = nullptr;
-    std::deque<Buffer*> full_;     // oldest first: placed in this order
-    std::vector<PageRun> runs_;    // reserved, all of them
-    PageRun rest_;                 // of the newest, not placed yet
+    std::deque<Buffer*> full_;                        // oldest first: placed in this order
+    std::vector<PageRun> runs_;                       // reserved, all of them
+    PageRun rest_;                                    // of the newest, not placed yet
     std::deque<std::vector<ExtentRun>> next_values_;  // reserved for the row that is to be put
     std::vector<PageRun> extent_runs_;   // reserved for extents, all of them; neighbours are joined
     Buffer* extents_ = nullptr;          // being filled with pages of extents
     std::vector<PageId> extent_places_;  // of its pages
     bool row_needs_pages_ = false;
     std::uint32_t chunks_ = 0;
-    std::vector<bool> touched_;    // by chunk
+    std::vector<bool> touched_;        // by chunk
     std::uint32_t copied_chunks_ = 0;  // the chunks before had their bitmaps copied ahead
     std::uint32_t at_least_ = kBigRun;
     Csn last_chance_;

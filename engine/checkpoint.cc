@@ -232,7 +232,7 @@ bool Checkpointer::step() {
             submit_sync(StoreFile::kJournal);
             return true;
         case Phase::kJournalSync:
-            if (in_flight_ > 0) return false;
+            if (in_flight_ > 0 || !slice_.may_name) return false;
             enter(Phase::kName);
             submit_superblock();
             return true;
@@ -249,7 +249,7 @@ bool Checkpointer::step() {
             submit_sync(StoreFile::kData);
             return true;
         case Phase::kPlacesSync:
-            if (in_flight_ > 0) return false;
+            if (in_flight_ > 0 || !slice_.may_name) return false;
             enter(Phase::kClose);
             submit_superblock();
             return true;

@@ -67,6 +67,9 @@ struct CheckpointTotals {
 struct CheckpointSlice {
     std::uint32_t work = ~0u;
     std::uint32_t writes_in_flight = 8;  // of images, at most kTransfers
+    // False: another sync of the data file is under way. The kernel tells a lost write to one sync,
+    // so what this one says of the checkpoint's writes counts when that one has said so, too.
+    bool may_name = true;
 };
 
 class Checkpointer {
@@ -192,13 +195,13 @@ class Checkpointer {
     std::uint32_t journal_list_crc_ = 0;
     std::uint32_t directory_root_ = 0;  // Superblock::directory_crc to be
     std::uint64_t images_written_ = 0;
-    std::uint64_t writes_done_ = 0;    // of images
-    std::uint64_t direct_runs_ = 0;    // of neighbours, in direct_ and in journaled_
+    std::uint64_t writes_done_ = 0;  // of images
+    std::uint64_t direct_runs_ = 0;  // of neighbours, in direct_ and in journaled_
     std::uint64_t journal_runs_ = 0;
-    std::vector<AlignedBuffer> composed_;  // kept from one checkpoint to the next
-    std::size_t composed_count_ = 0;       // of these, in use
-    std::size_t cursor_ = 0;               // in what the phase goes through
-    std::uint64_t word_ = 0;               // kCollect: pages left of the word before the cursor
+    std::vector<AlignedBuffer> composed_;    // kept from one checkpoint to the next
+    std::size_t composed_count_ = 0;         // of these, in use
+    std::size_t cursor_ = 0;                 // in what the phase goes through
+    std::uint64_t word_ = 0;                 // kCollect: pages left of the word before the cursor
     const std::byte* chunk_meta_ = nullptr;  // kCollect: of touched_.back(), at csn()
     std::size_t direct_cursor_ = 0;          // kCompose: images before it lie in earlier chunks
     std::size_t journal_cursor_ = 0;

@@ -78,7 +78,11 @@ CheckpointSlice Engine::Core::checkpoint_slice() const {
     const bool hurry = stopping_ || checkpoint_hurries_ || checkpoint_wanted_ || waited_for();
     const double goal =
         pace_.goal(pace_fill(), storage_.checkpointer->images_expected(), clock_.monotonic_ns());
-    return pace_.slice(storage_.checkpointer->progress(), goal, hurry);
+    CheckpointSlice slice = pace_.slice(storage_.checkpointer->progress(), goal, hurry);
+    const bool load_syncs =
+        std::any_of(loads_.begin(), loads_.end(), [](const auto& load) { return load->syncing(); });
+    slice.may_name = !load_syncs && !storage_.space.growth().syncing();
+    return slice;
 }
 
 bool Engine::Core::pump_checkpoint() {

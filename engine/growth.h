@@ -41,6 +41,8 @@ class Growth {
     void set_chunks(std::uint32_t chunks);
 
     bool running() const { return phase_ != Phase::kIdle; }
+    // The device was told to make the file's pages durable.
+    bool syncing() const { return phase_ == Phase::kSyncing; }
     // What was begun last has ended, and its result was taken: something else may begin.
     bool idle() const { return !running() && !result_; }
     // Begins to grow the file to so many chunks; idle before.

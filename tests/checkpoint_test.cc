@@ -29,8 +29,7 @@ class CheckpointTest : public ::testing::Test {
     void start(const SimStoreOptions& options, std::uint64_t seed = 1) {
         SimDiskOptions disk_options;
         disk_options.seed = seed;
-        store =
-            std::make_unique<SimStore>(options, std::make_unique<SimDisk>(disk_options), seed);
+        store = std::make_unique<SimStore>(options, std::make_unique<SimDisk>(disk_options), seed);
         ASSERT_TRUE(store->open().ok());
         client = &store->connect();
         table = store->create_table(*client, rows_schema());
@@ -73,9 +72,8 @@ TEST_F(CheckpointTest, RoundCopiesNoMorePagesThanItsSlice) {
     for (std::uint64_t id = 0; id < 600; ++id) ASSERT_EQ(put(id, 1), Error::kOk);
     begin_checkpoint();
     std::uint64_t submitted = 0;
-    store->disk->observe([&](std::uint64_t, SimStep kind) {
-        submitted += kind == SimStep::kSubmitWrite;
-    });
+    store->disk->observe(
+        [&](std::uint64_t, SimStep kind) { submitted += kind == SimStep::kSubmitWrite; });
     std::uint64_t rounds = 0;
     while (checkpointer().running()) {
         const std::uint64_t before = checkpointer().images_written();
@@ -90,6 +88,40 @@ TEST_F(CheckpointTest, RoundCopiesNoMorePagesThanItsSlice) {
     }
     EXPECT_GT(rounds, checkpointer().totals().pages / kSlice);
     store->disk->observe({});
+    EXPECT_EQ(store->verify(), "");
+}
+
+// The kernel tells a lost write to one sync: here to a load's or a growth's, say.
+TEST_F(CheckpointTest, NamesNothingWhileAnotherSyncMayTellOfItsLostWrites) {
+    start(quiet_store(16));
+    ASSERT_EQ(put(1, 1, 100), Error::kOk);
+    begin_checkpoint();
+    std::vector<std::uint32_t> steps;
+    store->disk->observe([&](std::uint64_t, SimStep kind) {
+        if (kind != SimStep::kSubmitWrite) return;
+        const DiskRequest& request = *store->disk->submitting();
+        const bool superblock = request.file == StoreFile::kData && request.offset_bytes == 0;
+        if (superblock) steps.push_back(checkpointer().recipe_step());
+    });
+    CheckpointSlice held;
+    held.may_name = false;
+    const auto goes_no_further = [&](std::uint32_t step) {
+        for (int i = 0; i < 3'000; ++i) {
+            checkpointer().pump(held);
+            store->disk->poll(0);
+        }
+        EXPECT_EQ(checkpointer().recipe_step(), step);
+    };
+    goes_no_further(2);
+    EXPECT_TRUE(steps.empty());
+    while (checkpointer().recipe_step() < 4) {
+        checkpointer().pump({});
+        store->disk->poll(0);
+    }
+    goes_no_further(4);
+    EXPECT_EQ(steps.size(), 1u);
+    ASSERT_TRUE(store->run_until([&] { return !checkpointer().running(); }));
+    EXPECT_EQ(steps.size(), 2u);
     EXPECT_EQ(store->verify(), "");
 }
 
@@ -140,8 +172,7 @@ TEST_F(CheckpointTest, ProgressFollowsTheTimeThatItsWritesTake) {
     }
     ASSERT_GT(seen.size(), 100u);
     for (const auto& [at_ns, progress] : seen) {
-        const double share =
-            static_cast<double>(at_ns) / static_cast<double>(seen.back().first);
+        const double share = static_cast<double>(at_ns) / static_cast<double>(seen.back().first);
         EXPECT_NEAR(progress, share, 0.15);
     }
 }
