@@ -59,8 +59,12 @@ void EngineThread::run() {
         // Awake for what may come in a moment: to whoever wants this processor meanwhile.
         if (round == EngineRound::kIdle) ::sched_yield();
     }
-    if (round == EngineRound::kStopped) return enter(EnginePhase::kStopped);
-    enter(EnginePhase::kFailed, {Error::kFenced, (*engine)->fence_reason()});
+    if (round == EngineRound::kStopped) {
+        enter(EnginePhase::kStopped);
+    } else {
+        enter(EnginePhase::kFailed, {Error::kFenced, (*engine)->fence_reason()});
+    }
+    Engine::end(std::move(*engine));
 }
 
 Status EngineThread::pin() const {

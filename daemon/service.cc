@@ -103,8 +103,8 @@ class Service {
     HostClock clock_;
     Descriptor signals_;
     std::optional<AccessRules> rules_;
+    std::optional<PoolSegment> pool_;  // the disk's requests lead into it
     std::unique_ptr<Disk> disk_;
-    std::optional<PoolSegment> pool_;
     std::unique_ptr<HostClients> clients_;
     // Below what it uses: the thread is joined, and the server's segments go, before the rest.
     std::unique_ptr<Server> server_;

@@ -39,8 +39,8 @@ Commit::Commit(Pool& pool, Catalog& catalog, ClientPort& port, Disk& disk, Clock
       published_time_us_(start.newest_time_us) {}
 
 bool Commit::open() {
-    if (wal_.is_open()) return true;
     if (failed()) return false;
+    if (wal_.is_open()) return true;
     wal_.begin();
     open_ = Batch{};
     open_.csn = Csn{next_csn_++};

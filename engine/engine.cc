@@ -27,12 +27,15 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options, Disk&
     CHECK(options.random != nullptr);
     auto core = std::make_unique<Core>(options, disk, clock, clients, pool);
     if (Status opened = core->open(); !opened) {
-        // Requests and their buffers are the core's: it stays when the device may still write
-        // there.
-        if (!core->end_requests()) static_cast<void>(core.release());
+        end(std::unique_ptr<Engine>(new Engine(std::move(core))));
         return opened.failure();
     }
     return std::unique_ptr<Engine>(new Engine(std::move(core)));
+}
+
+// Requests and their buffers are the core's: it stays when the device may still write there.
+void Engine::end(std::unique_ptr<Engine> engine) {
+    if (!engine->core_->end_requests()) static_cast<void>(engine->core_.release());
 }
 
 EngineRound Engine::run_once(std::uint64_t max_sleep_ns) { return core_->run_once(max_sleep_ns); }
@@ -93,8 +96,9 @@ Status Engine::Core::open() {
     return {};
 }
 
-// After a recovery that failed: reads ahead, or a checkpoint's writes, may be under way.
+// Reads ahead, or a checkpoint's writes, may be under way. False: they still are.
 bool Engine::Core::end_requests() {
+    storage_.space.growth().wind_down();
     const std::uint64_t deadline_ns = clock_.monotonic_ns() + BlockingIo::kDeadlineNs;
     while (disk_.in_flight() > 0 && clock_.monotonic_ns() < deadline_ns) disk_.poll(kTickNs);
     return disk_.in_flight() == 0;
@@ -123,35 +127,38 @@ void Engine::Core::fence(const std::string& reason) {
 
 // ---- the loop ----
 
+// Whatever fails ends the round: the steps behind it would write, or answer, as if it had not.
 EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
+    constexpr bool (Core::*kSteps[])() = {
+        &Core::take_commands,   &Core::retry_parked, &Core::pump_loads,
+        &Core::take_requests,   &Core::relieve_pool, &Core::pump_growth,
+        &Core::pump_compaction, &Core::drop_tables,  &Core::retain,
+        &Core::expire_sessions, &Core::pump_commit,  &Core::after_publication,
+        &Core::pump_checkpoint, &Core::sweep};
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
     bool worked = poll_disk(0);
-    worked |= take_commands();
     pace_writers();
-    worked |= retry_parked();
-    worked |= pump_loads();
-    worked |= take_requests();
-    worked |= relieve_pool();
-    worked |= pump_growth();
-    worked |= pump_compaction();
-    worked |= drop_tables();
-    worked |= retain();
-    worked |= expire_sessions();
-    worked |= commit_->pump();
-    worked |= after_publication();
-    worked |= pump_checkpoint();
-    worked |= sweep();
-    if (commit_->failed()) fence(commit_->failure());
-    if (!storage_.checkpointer->failure().empty()) fence(storage_.checkpointer->failure());
+    for (const auto step : kSteps) {
+        if (failed()) return EngineRound::kFenced;
+        worked |= (this->*step)();
+    }
+    if (failed()) return EngineRound::kFenced;
     port_.flush();
     tick();
-    if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
     if (stopped()) return EngineRound::kStopped;
     if (lingers(worked)) return worked ? EngineRound::kWorked : EngineRound::kIdle;
     if (worked) return EngineRound::kWorked;
     storage_.pool.directory().settle();
     sleep(max_sleep_ns);
     return EngineRound::kIdle;
+}
+
+// The engine is fenced, or is now.
+bool Engine::Core::failed() {
+    if (commit_->failed()) fence(commit_->failure());
+    const std::string& checkpoint = storage_.checkpointer->failure();
+    if (!checkpoint.empty()) fence(checkpoint);
+    return mode_ == EngineMode::kFenced;
 }
 
 bool Engine::Core::poll_disk(std::uint64_t timeout_ns) {

@@ -40,7 +40,7 @@ struct EngineOptions {
     // Freed pages that wait until they may be used again, before drops of tables and of expired
     // leaves wait for them: they are listed in memory.
     std::uint64_t quarantine_pages_max = 1u << 18;
-    bool spin = false;                                     // idle = "spin": never sleep
+    bool spin = false;            // idle = "spin": never sleep
     std::uint64_t linger_ns = 0;  // awake through gaps between misses that are shorter than this
     // 64 random bits, for uuids and salts; must be given (a seeded one in simulation).
     std::function<std::uint64_t()> random;
@@ -93,6 +93,10 @@ class Engine {
     static Result<std::unique_ptr<Engine>> open(const EngineOptions& options, Disk& disk,
                                                 Clock& clock, Clients& clients, PoolSegment& pool);
     ~Engine();
+
+    // Destroys it. Where it has stopped or was fenced, the device may still be at work on buffers
+    // of its own: that is waited for, 30 s at most, and what has not come back then is never freed.
+    static void end(std::unique_ptr<Engine> engine);
 
     // One round of the loop; sleeps at most max_sleep_ns when there is nothing to do.
     EngineRound run_once(std::uint64_t max_sleep_ns);

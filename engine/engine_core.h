@@ -92,8 +92,8 @@ class Engine::Core {
         std::uint32_t filling = 0;          // the one that it fills, so that the file ends sooner
         std::uint64_t holes_bytes = 0;      // that a cut gives back, and that were no blocks
         std::uint64_t given_back_bytes = 0;
-        std::uint64_t moved = 0;  // by the step under way
-        PageId damaged;           // what stopped it
+        std::uint64_t moved = 0;           // by the step under way
+        PageId damaged;                    // what stopped it
         Error error = Error::kCorruption;  // and how
     };
 
@@ -109,6 +109,7 @@ class Engine::Core {
     bool take_requests();
     bool retry_parked();
     bool anyone_waits() const;
+    bool pump_commit() { return commit_->pump(); }
     bool pump_checkpoint();
     bool after_publication();
     bool relieve_pool();
@@ -267,6 +268,7 @@ class Engine::Core {
     bool let_in();
 
     void set_mode(EngineMode mode);
+    bool failed();
     void fence(const std::string& reason);
     void update_stats();
     void say(int level, const std::string& line) const;
@@ -298,7 +300,7 @@ class Engine::Core {
     std::unordered_map<std::uint64_t, Session*> session_of_client_;
     std::vector<std::unique_ptr<Session>> sessions_;
     std::unordered_map<std::uint64_t, Parked> parked_;  // by client
-    Chances* chances_ = nullptr;  // of the request that is attempted
+    Chances* chances_ = nullptr;                        // of the request that is attempted
     std::vector<std::unique_ptr<BulkLoad>> loads_;
     std::uint32_t load_records_ = 0;  // taken in this round
     bool orphans_ = true;             // there may be hidden tables that nobody loads
@@ -308,17 +310,17 @@ class Engine::Core {
     ExtentMove extent_move_;  // of the compaction, or, when that has ended, on its way back
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     ExtentSweep extent_sweep_;
-    std::uint64_t expiries_ = 1;  // floors that moved and tables that went, and the start
+    std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool drops_stuck_ = false;              // those of all tables that are dropped
     bool stuck_drop_told_ = false;
-    bool checkpoint_wanted_ = false;        // the next one is waited for
-    bool checkpoint_hurries_ = false;       // so is the one that runs
-    std::uint32_t writers_let_in_ = ~0u;    // requests that write, that this round still takes
-    std::uint64_t slowed_since_ns_ = 0;     // and counted up to; 0: they are not slowed
-    std::uint64_t let_in_ns_ = 0;           // the last time that slowed writers were
+    bool checkpoint_wanted_ = false;      // the next one is waited for
+    bool checkpoint_hurries_ = false;     // so is the one that runs
+    std::uint32_t writers_let_in_ = ~0u;  // requests that write, that this round still takes
+    std::uint64_t slowed_since_ns_ = 0;   // and counted up to; 0: they are not slowed
+    std::uint64_t let_in_ns_ = 0;         // the last time that slowed writers were
     std::uint32_t sweep_left_ = 0;  // looks at kept versions that the last checkpoint asks for
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;

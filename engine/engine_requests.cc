@@ -26,7 +26,9 @@ bool Engine::Core::take_requests() {
         ++taken;
         handle(request, taken_ns);
         // A round of many requests is long: pages that were read meanwhile are waited for, too.
-        if (taken % kRequestsPerPoll == 0) poll_disk(0);
+        if (taken % kRequestsPerPoll != 0) continue;
+        poll_disk(0);
+        if (commit_->failed()) break;
     }
     return taken > 0;
 }

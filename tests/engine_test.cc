@@ -393,6 +393,43 @@ TEST_F(EngineTest, NothingOfABatchThatFailedIsAnsweredInTheSameRound) {
     }
 }
 
+// The log's failure may be that of the checkpoint's writes, which the same completions call well.
+TEST_F(EngineTest, NothingIsWrittenBehindAFailureInTheSameRound) {
+    SimStoreOptions options = small_store();
+    options.engine.checkpoint_interval_ns = 1'000'000;
+    options.engine.checkpoint_slice = 1;
+    for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+        start(options, seed);
+        bool failed = false;
+        std::uint64_t behind = 0;
+        store->disk->observe([&](std::uint64_t step, SimStep kind) {
+            const bool running = store->engine->core().storage().checkpointer->running();
+            if (kind == SimStep::kComplete && !failed && running &&
+                store->engine->core().commit().in_flight()) {
+                failed = true;
+                store->disk->fail_at(step, EIO);
+            }
+            behind += failed && kind == SimStep::kSubmitWrite;
+        });
+        std::uint64_t id = 0;
+        while (store->engine->fence_reason().empty() && id < 2'000) put(++id % 64, 1);
+        EXPECT_TRUE(failed) << seed;
+        EXPECT_EQ(behind, 0u) << seed;
+    }
+}
+
+// Requests and buffers of an engine that is destroyed are freed, and the device goes on.
+TEST_F(EngineTest, EndsWhenTheDeviceIsDone) {
+    SimStoreOptions options = small_store();
+    options.engine.checkpoint_interval_ns = 1'000'000;
+    options.engine.checkpoint_slice = 1;
+    start(options);
+    for (std::uint64_t id = 0; id < 500; ++id) ASSERT_EQ(put(id, 1), Error::kOk);
+    ASSERT_TRUE(store->run_until([&] { return store->disk->in_flight() > 2; }));
+    Engine::end(std::move(store->engine));
+    EXPECT_EQ(store->disk->in_flight(), 0u);
+}
+
 // The CRCs of directory pages that a checkpoint did not touch were taken for zeros after a restart,
 // and the next start called the directory corrupt: with more than one directory page, that is.
 TEST_F(EngineTest, DirectoryOfManyChunksSurvivesCheckpointsThatTouchOneGroup) {
