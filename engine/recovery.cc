@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -415,16 +416,19 @@ Status Recovery::begin_new_life(WalStart& start, Csn newest) {
     superblock.epoch += 1;
     superblock.salt = random();
     superblock.durable_csn = std::max(superblock.durable_csn, newest.value);
-    std::optional<Status> written;
+    // Shared: the device may come back to it when this has given up.
+    const auto written = std::make_shared<std::optional<Status>>();
     storage_.checkpointer->superblock_writer().write(
-        superblock, [&](const Status& status) { written = status; });
+        superblock, [written](const Status& status) { *written = status; });
     const std::uint64_t deadline = storage_.clock.monotonic_ns() + BlockingIo::kDeadlineNs;
-    while (!written && storage_.clock.monotonic_ns() < deadline) storage_.disk.poll(1'000'000);
-    if (!written) {
+    while (!*written && storage_.clock.monotonic_ns() < deadline) storage_.disk.poll(1'000'000);
+    if (!*written) {
         return {Error::kIoError, "superblock of " + storage_.disk.path(StoreFile::kData) +
                                      " at offset 0: not written in 30 s"};
     }
-    if (!*written) return {written->error(), "superblock: " + written->failure().what};
+    if (const Status& status = **written; !status) {
+        return {status.error(), "superblock: " + status.failure().what};
+    }
     start.shape = {superblock.log_segment_bytes, superblock.log_segment_count};
     std::memcpy(start.file_uuid, superblock.file_uuid, sizeof start.file_uuid);
     start.epoch = superblock.epoch;
