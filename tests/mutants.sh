@@ -48,7 +48,7 @@ verdict() {  # NAME FIRST_SEED
     found="$(awk -v begin="$begin" -v end="$(date +%s.%N)" \
         'BEGIN { printf "%.1f s", end - begin }')"
     seed="$(sed -n 's/^seed \([0-9]*\) fails: .*/\1/p' "$scratch/log")"
-    words="$(grep -E 'CHECK|fails' "$scratch/log" | tail -n 2 | tr '\n' ' ' |
+    words="$({ grep -E 'CHECK|fails' "$scratch/log" || true; } | tail -n 2 | tr '\n' ' ' |
         sed 's/seed [0-9]* fails: //' | cut -c1-160)"
     if [[ $status -eq 1 && -n $seed ]]; then
         echo "caught: $1: by seed $seed in $found: $words"

@@ -310,6 +310,8 @@ void SimKeeper::collect(SimLife& life) {
 
 void SimKeeper::pump_load() {
     if (session_.dying() || !load_->step()) return;
+    // Of a daemon on its way out: recovery tells.
+    if (load_->error() == Error::kUnknownOutcome) return;
     if (load_->loaded()) {
         now_ = next_;
         ++counts_[SimCount::kLoadsShown];
