@@ -226,20 +226,29 @@ class Oracle::Order {
         if (oracle_.waits_below(writer, write.number, model_.newest())) return false;
         Evaluation evaluation = model_.evaluation(model_.newest());
         const Outcome outcome = evaluation.run(*write.operations);
-        const bool may_be_refused = outcome.error != Error::kOk ||
-                                    may_be_too_large(*write.operations) || oracle_.excuses_.full ||
-                                    oracle_.excuses_.damage || oracle_.excuses_.damage_before;
+        const bool fits = write.refusal ? explains(outcome, write)
+                                        : outcome.error == Error::kOk && next_place_is_free();
+        if (!fits) return false;
         left_[writer].pop_front();
-        bool found = may_be_refused && find();
-        const bool taken = oracle_.waiting_.contains(model_.newest() + 1);
-        if (!found && outcome.error == Error::kOk && model_.newest() < witness_ && !taken) {
+        if (!write.refusal) {
             model_.apply(evaluation, model_.newest_csn());
             chosen_.emplace_back(writer, write.number);
-            found = find();
-            if (!found) chosen_.pop_back();
         }
-        if (!found) left_[writer].push_front(write);
-        return found;
+        if (find()) return true;
+        if (!write.refusal) chosen_.pop_back();
+        left_[writer].push_front(write);
+        return false;
+    }
+
+    bool next_place_is_free() const {
+        return model_.newest() < witness_ && !oracle_.waiting_.contains(model_.newest() + 1);
+    }
+
+    bool explains(const Outcome& outcome, const UnknownWrite& write) const {
+        const Refusal& refusal = *write.refusal;
+        if (outcome.error == refusal.error && outcome.failed == refusal.operation) return true;
+        if (refusal.error == Error::kTooLarge && may_be_too_large(*write.operations)) return true;
+        return oracle_.excuses_.cover(refusal.error, true);
     }
 
     bool try_known() {
@@ -322,7 +331,7 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
             return places_[writer].contains(write.number);
         });
         for (const Applied& unseen : unseen_[writer]) {
-            all[writer].push_back({unseen.number, &unseen.operations});
+            all[writer].push_back({unseen.number, &unseen.operations, {}});
         }
         std::sort(all[writer].begin(), all[writer].end(),
                   [](const auto& a, const auto& b) { return a.number < b.number; });

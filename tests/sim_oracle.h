@@ -4,8 +4,8 @@
 // The order is told by the witness: each transaction ends with an add of 1 to one shared row, and
 // the sum is its place. What a reader saw is kept with the place of its snapshot and judged when
 // everything up to there is known. After a crash the witness says how many transactions are left,
-// the sessions say which write of each client was the last, and the rows have to be those of one
-// order of the unanswered ones.
+// the sessions say which write of each client was the last and which were refused, and the rows
+// have to be those of one order of the unanswered ones that explains each of these refusals.
 //
 // Who: SimWriters tell it about answers, SimReaders about reads, SimWorld about recoveries.
 #pragma once
@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/sessions.h"
 #include "tests/model_maker.h"
 #include "tests/sim_findings.h"
 
@@ -30,6 +31,7 @@ using TableRows = std::map<Bytes, Bytes>;
 struct UnknownWrite {
     std::uint64_t number = 0;
     const Operations* operations = nullptr;
+    std::optional<Refusal> refusal;  // that its session's row remembers; none: it was applied
 };
 
 class Oracle {

@@ -38,6 +38,7 @@ class SimSession {
     void die(SimStore& store);
     void send_again();
 
+    const SessionId& id() const { return id_; }
     bool connected() const { return client_ != nullptr; }
     // The power is gone, though the process has not noticed: what it says of its disk is nobody's.
     bool dying() const { return store_ != nullptr && store_->disk->crashed(); }

@@ -310,7 +310,7 @@ void SimWorld::adopt() {
     std::int64_t witness = 0;
     const auto row = rows[kOrder].find(key_of(kOrder, 0));
     if (row != rows[kOrder].end()) std::memcpy(&witness, row->second.data(), sizeof witness);
-    oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown());
+    oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown(*life_));
     if (findings_.any()) return;
     keeper_.recovered(*life_);
     readers_.recovered(*life_);

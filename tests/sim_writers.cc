@@ -46,13 +46,22 @@ std::vector<std::uint64_t> SimWriters::decided() const {
     return decided;
 }
 
-std::vector<std::deque<UnknownWrite>> SimWriters::unknown() const {
+std::vector<std::deque<UnknownWrite>> SimWriters::unknown(SimLife& life) const {
+    const TableId sessions = life.store.engine->core().storage().catalog->sessions().id;
+    const TableRows rows = life.store.rows(sessions);
     std::vector<std::deque<UnknownWrite>> all;
     for (const Writer& writer : writers_) {
         std::deque<UnknownWrite>& unknown = all.emplace_back();
+        const auto id = std::as_bytes(std::span(writer.session.id().bytes));
+        const auto row = rows.find({id.begin(), id.end()});
+        if (row == rows.end()) continue;
+        Session session(writer.session.id(), 0);
+        session.load(row->first.data(), row->second);
         for (const SimSession::Write& write : writer.session.kept()) {
             if (write.answered || write.number > writer.session.applied()) continue;
-            unknown.push_back({write.number, &writer.sent.at(write.number).operations});
+            const bool refused = session.judge(write.number, 0) == Session::Verdict::kRefused;
+            unknown.push_back({write.number, &writer.sent.at(write.number).operations,
+                               refused ? std::optional(session.refusal()) : std::nullopt});
         }
     }
     return all;

@@ -32,7 +32,8 @@ class SimWriters {
     void send_again();
     void lose();
     std::vector<std::uint64_t> decided() const;
-    std::vector<std::deque<UnknownWrite>> unknown() const;
+    // As the rows of their sessions say.
+    std::vector<std::deque<UnknownWrite>> unknown(SimLife& life) const;
 
     // Rows `id` to `id` + `count` of every table.
     void fill(std::uint32_t id, std::uint32_t count);
