@@ -28,6 +28,8 @@ const std::vector<HostileClient::Harm>& HostileClient::harms() {
     static const std::vector<Harm> all = {
         {"scribble everywhere", &Self::scribble_everywhere, kAnyRule, kClientsDropped},
         {"scribble under the engine", &Self::scribble_under_the_engine, kAnyRule, kClientsDropped},
+        {"scribble each field", &Self::scribble_each_field, kAnyRule, kClientsDropped},
+        {"scribble over all", &Self::scribble_over_all, kAnyRule, kClientsDropped},
         {"forge slots", &Self::forge_slots, "cut off: (an episode |impossible )", kClientsDropped},
         // Each turn is as short as an honest one.
         {"take turns in PIN_ALL", &Self::take_turns_in_pin_all, nullptr, {}},

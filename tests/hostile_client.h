@@ -67,6 +67,8 @@ class HostileClient {
     // In its segment.
     std::string scribble_everywhere();
     std::string scribble_under_the_engine();
+    std::string scribble_each_field();
+    std::string scribble_over_all();
     std::string forge_slots();
     std::string take_turns_in_pin_all();
     std::string forge_marks();
@@ -97,6 +99,7 @@ class HostileClient {
     static void store_word(std::byte* at, std::uint64_t value);
     void scribble_once();
     void forge(Record& record);
+    void work_beside(const std::function<void(std::mt19937_64&)>& scribble, int requests);
     void plant(const Record& record);
     void ring() const;
     void pause(std::uint32_t most_us);
