@@ -85,6 +85,7 @@ class HostileClient {
     std::string pass_descriptors();
     std::string hang_up_in_the_middle();
     std::string occupy_all_connections();
+    std::string leave_welcomes_unread();
     std::string take_a_session();
     // As a process.
     std::string fork_and_go_on();

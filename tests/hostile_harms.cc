@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -411,6 +412,21 @@ std::string HostileClient::occupy_all_connections() {
         if (any(2) == 0) send_bytes(silent.back(), bytes_of(good_hello(Rights::kReader)));
     }
     pause(100'000);
+    return "";
+}
+
+// With the descriptors in them, by connections that are over.
+std::string HostileClient::leave_welcomes_unread() {
+    std::vector<Descriptor> held;
+    for (int i = 0; i < 24; ++i) {
+        held.push_back(raw_connect(target_.socket));
+        if (!held.back()) continue;
+        pollfd answer{held.back().number(), POLLIN, 0};
+        send_bytes(held.back(), bytes_of(good_hello(Rights::kReader)));
+        ::poll(&answer, 1, 1000);
+        send_bytes(held.back(), garbage(1));  // for which it is cut off
+    }
+    pause(2000);
     return "";
 }
 
