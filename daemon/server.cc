@@ -174,6 +174,7 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options, Acces
     Result<std::unique_ptr<Closer>> closer = Closer::start();
     if (!closer) return closer.failure();
     server->closer_ = std::move(*closer);
+    server->unread_.emplace(*server->closer_);
     if (Status status = server->listen(); !status) return status.failure();
     Status status = server->watch(clients.event_descriptor(), kEngineTag);
     if (!status) return status.failure();
@@ -422,7 +423,16 @@ Status Server::check_hello(Connection& connection, const Hello& hello) {
                                     "s\" in the daemon's config"};
     }
     connection.rights = asked;
+    if (Status status = check_unread(connection); !status) return status;
     return check_places(connection, *granted);
+}
+
+Status Server::check_unread(const Connection& connection) {
+    if (unread_->admits(connection.user)) return {};
+    return {Error::kTooManyClients,
+            "user " + std::to_string(connection.user) +
+                " has connections that are over and whose welcome, with its descriptors, it has "
+                "not read: close or end what holds them"};
 }
 
 // No user has more places than it may, and only those who may administer the last ones.
@@ -581,8 +591,9 @@ void Server::refuse(Connection& connection, const Failure& failure) {
 
 void Server::close(Connection& connection) {
     if (connection.state == State::kDetaching) return;
-    hang_up(connection.user, connection.socket);
-    if (connection.state == State::kServing) stats_.set(Counter::kClients, --serving_count_);
+    const bool welcomed = connection.state == State::kServing;
+    hang_up(connection.user, connection.socket, welcomed);
+    if (welcomed) stats_.set(Counter::kClients, --serving_count_);
     if (connection.state == State::kHello) return release(connection);
     ClientCommand command;
     command.kind = ClientCommand::Kind::kDetach;
@@ -592,9 +603,10 @@ void Server::close(Connection& connection) {
 }
 
 // The peer sees the end of it now; what is behind it is another thread's to wait for.
-void Server::hang_up(uid_t user, Descriptor& socket) {
+void Server::hang_up(uid_t user, Descriptor& socket, bool welcomed) {
     epoll_ctl(events_.number(), EPOLL_CTL_DEL, socket.number(), nullptr);
     shutdown(socket.number(), SHUT_RDWR);
+    if (welcomed && unread_->keep(user, socket)) return;
     closer_->close(user, std::move(socket));
 }
 

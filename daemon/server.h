@@ -16,6 +16,8 @@
 // Waits:   a connection that does not finish its handshake in time is closed; one that says
 //          anything after it is cut off, and so is one that ever passes descriptors. Nobody waits
 //          for a connection to be closed (daemon/closer.h): the peer sees the hangup at once.
+// Bounds:  clients, those of one user, connections in their handshake, those that cannot be closed,
+//          and those that are over with a Welcome that was not read (daemon/unread_welcomes.h).
 #pragma once
 
 #include <array>
@@ -30,6 +32,7 @@
 #include "daemon/closer.h"
 #include "daemon/host_clients.h"
 #include "daemon/log.h"
+#include "daemon/unread_welcomes.h"
 #include "shm/segment.h"
 #include "shm/stats.h"
 
@@ -72,6 +75,8 @@ class Server {
     std::size_t connection_count() const { return connections_.size(); }
     // Connections that are over, and wait to be closed.
     std::size_t unclosed_count() const { return closer_->waiting(); }
+    // Connections that are over, and whose Welcome nobody has read.
+    std::size_t unread_count() const { return unread_->count(); }
 
   private:
     enum class State : std::uint8_t { kHello, kAttaching, kServing, kDetaching };
@@ -105,6 +110,7 @@ class Server {
     // kOk, or why the Hello is refused.
     Status check_hello(Connection& connection, const Hello& hello);
     Status check_places(const Connection& connection, Rights granted) const;
+    Status check_unread(const Connection& connection);
     std::optional<Rights> granted_to(const Connection& connection);
     Status prepare(Connection& connection);
     void send_attach(Connection& connection);
@@ -116,7 +122,7 @@ class Server {
     void refuse(Connection& connection, const Failure& failure);
     // Ends a connection in whatever state it is.
     void close(Connection& connection);
-    void hang_up(uid_t user, Descriptor& socket);
+    void hang_up(uid_t user, Descriptor& socket, bool welcomed = false);
     // Forgets it: what it holds goes back.
     void release(Connection& connection);
     void close_late_handshakes(std::uint64_t now_ns);
@@ -129,6 +135,7 @@ class Server {
     StatsWriter stats_;
     PeerLog log_;
     std::unique_ptr<Closer> closer_;
+    std::optional<UnreadWelcomes> unread_;
     Descriptor events_;  // epoll
     Descriptor listener_;
     std::uint64_t next_id_;

@@ -194,7 +194,9 @@ void Engine::Core::watch_device(std::uint64_t now_ns) {
 void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     if (options_.spin || max_sleep_ns == 0) return;
     if (commit_->in_flight()) {
-        poll_disk(std::min(max_sleep_ns, kNapNs));
+        // One that rings all the same would end all naps of this write, and an engine that is awake
+        // keeps a processor from the kernel's thread that ends it.
+        if (!poll_disk(std::min(max_sleep_ns, kNapNs))) clients_.drain_doorbell();
         return;
     }
     max_sleep_ns = std::min(max_sleep_ns, commit_->due_in_ns(clock_.monotonic_ns()));

@@ -10,6 +10,7 @@
 #include <map>
 
 #include "shm/stats.h"
+#include "tests/client_fields.h"
 #include "tests/planted_record.h"
 #include "tests/sim.h"
 
@@ -645,6 +646,67 @@ TEST_F(ClientPortTest, NonsenseInEveryFieldOfTheSegmentHarmsNobodyElse) {
         }
         store->disconnect(bad);
         expect_work_goes_on();
+    }
+    EXPECT_GT(store->clients.hostile_clients, 5u);
+    EXPECT_FALSE(cut_off(*good));
+}
+
+// All of a segment is in the list of fields, or is what records carry.
+TEST_F(ClientPortTest, EveryByteOfTheSegmentIsKnown) {
+    ClientSegment& segment = store->connect().segment();
+    const auto parts = parts_of(segment);
+    EXPECT_EQ(parts.size(), client_structs().size());
+    std::map<std::byte*, std::byte*> ranges;  // begin, end
+    for (const auto& [name, part] : parts) {
+        ranges[part.first] = part.first + part.stride_bytes * part.count;
+    }
+    std::byte* known = segment.base();
+    for (const auto& [begin, end] : ranges) {
+        EXPECT_GE(begin, known);
+        EXPECT_LT(begin - known, std::ptrdiff_t{kPageBytes}) << "what is there?";
+        known = end;
+    }
+    EXPECT_LT(segment.base() + segment.header().segment_bytes - known, std::ptrdiff_t{kPageBytes});
+}
+
+// Each field by itself, with each kind of nonsense, while two requests of its owner wait to be
+// taken and again when they were; then all fields of all things at once.
+TEST_F(ClientPortTest, NonsenseInEachFieldByItselfAndInAllAtOnceHarmsNobodyElse) {
+    std::mt19937_64 random(7);
+    SimClient& first = store->connect();
+    const std::size_t fields = fields_of(first.segment(), 0).size();
+    store->disconnect(first);
+    for (std::size_t number = 0; number <= fields && !HasFailure(); ++number) {
+        for (std::uint32_t kind = 0; kind < static_cast<std::uint32_t>(Nonsense::kCount); ++kind) {
+            SimClient& bad = store->connect(Rights::kWriter);
+            ClientSegment& segment = bad.segment();
+            const auto scribble = [&] {
+                const auto nonsense = static_cast<Nonsense>(kind);
+                if (number < fields) {
+                    return write_nonsense(fields_of(segment, 0)[number], nonsense, random);
+                }
+                // Of the ring, as far as anything is in it.
+                for (std::size_t i = 0; i < segment.call_slot_count(); ++i) {
+                    for (const auto& field : fields_of(segment, i)) {
+                        write_nonsense(field, nonsense, random);
+                    }
+                }
+            };
+            SCOPED_TRACE(number < fields ? fields_of(segment, 0)[number].name : "all");
+            SCOPED_TRACE("nonsense " + std::to_string(kind));
+            PlantedRecord record;
+            record.payload = put_transaction(1000 + number, 1);
+            plant(bad, record);
+            record.kind = RecordKind::kPageRequest;
+            record.payload = bytes_of(PageRequest{.count = 1, .page_id = {5}});
+            plant(bad, record);
+            scribble();
+            expect_work_goes_on();
+            if (!cut_off(bad)) scribble();
+            expect_work_goes_on();
+            store->disconnect(bad);
+            expect_work_goes_on();
+        }
     }
     EXPECT_GT(store->clients.hostile_clients, 5u);
     EXPECT_FALSE(cut_off(*good));

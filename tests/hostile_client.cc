@@ -19,30 +19,52 @@ using namespace std::chrono_literals;
 
 const std::vector<HostileClient::Harm>& HostileClient::harms() {
     using Self = HostileClient;
+    using enum Counter;
+    // Nonsense anywhere may break any rule of the segment; a hangup may come before the welcome.
+    static constexpr auto kAnyRule =
+        "cut off: (record |padding |more (records|calls) |answer wanted |a (write|step|load) |"
+        "a malformed |an episode |impossible )";
+    static constexpr auto kRefused = "refused: |not welcomed: ";
     static const std::vector<Harm> all = {
-        {"scribble everywhere", &Self::scribble_everywhere},
-        {"scribble under the engine", &Self::scribble_under_the_engine},
-        {"forge slots", &Self::forge_slots},
-        {"take turns in PIN_ALL", &Self::take_turns_in_pin_all},
-        {"forge marks", &Self::forge_marks},
-        {"forge records", &Self::forge_records},
-        {"damage transactions", &Self::damage_transactions},
-        {"ask for any page", &Self::ask_for_any_page},
-        {"flood", &Self::flood},
-        {"ring without end", &Self::ring_without_end},
-        {"give up without end", &Self::give_up_without_end},
-        {"number backwards", &Self::number_backwards},
-        {"punch holes", &Self::punch_holes},
-        {"talk garbage", &Self::talk_garbage},
-        {"pass descriptors", &Self::pass_descriptors},
-        {"hang up in the middle", &Self::hang_up_in_the_middle},
-        {"occupy all connections", &Self::occupy_all_connections},
-        {"take a session", &Self::take_a_session},
-        {"fork and go on", &Self::fork_and_go_on},
-        {"execute with all open", &Self::execute_with_all_open},
-        {"die in the middle", &Self::die_in_the_middle},
-        {"administer", &Self::administer},
-        {"write as reader", &Self::write_as_reader},
+        {"scribble everywhere", &Self::scribble_everywhere, kAnyRule, kClientsDropped},
+        {"scribble under the engine", &Self::scribble_under_the_engine, kAnyRule, kClientsDropped},
+        {"scribble each field", &Self::scribble_each_field, kAnyRule, kClientsDropped},
+        {"scribble over all", &Self::scribble_over_all, kAnyRule, kClientsDropped},
+        {"forge slots", &Self::forge_slots, "cut off: (an episode |impossible )", kClientsDropped},
+        // Each turn is as short as an honest one.
+        {"take turns in PIN_ALL", &Self::take_turns_in_pin_all, nullptr, {}},
+        {"forge marks", &Self::forge_marks, nullptr, {}},  // which are only hints
+        {"forge records", &Self::forge_records, kAnyRule, kHostileEvents},
+        {"damage transactions", &Self::damage_transactions, nullptr, kTransactionsRefused},
+        {"ask for any page", &Self::ask_for_any_page,
+         "cut off: (a malformed page request|more calls )", kHostileEvents},
+        {"flood", &Self::flood, "cut off: more calls than it has call slots", kHostileEvents},
+        {"ring without end", &Self::ring_without_end, nullptr, {}},  // a bell is to be rung
+        {"give up without end", &Self::give_up_without_end, "cut off: more records at a time",
+         kHostileEvents},
+        {"number backwards", &Self::number_backwards, nullptr, kTransactionsRefused},
+        // Zeros are a ring without news, but where the engine has begun to read.
+        {"punch holes", &Self::punch_holes, kAnyRule, {}},
+        {"talk garbage", &Self::talk_garbage,
+         "refused: |not welcomed: |cut off: it sent bytes after its handshake", kClientsDropped},
+        {"pass descriptors", &Self::pass_descriptors, "(refused|cut off): it passes descriptors",
+         kClientsRefused},
+        {"hang up in the middle", &Self::hang_up_in_the_middle, kRefused, kClientsRefused},
+        {"occupy all connections", &Self::occupy_all_connections, kRefused, kClientsRefused},
+        {"leave welcomes unread", &Self::leave_welcomes_unread,
+         "cut off: it sent bytes after its handshake|"
+         "refused: user [0-9]+ has connections that are over",
+         kClientsRefused},
+        {"take a session", &Self::take_a_session,
+         "refused: the engine refuses the client: Denied|cut off: its session was taken over|"
+         "not welcomed: ",
+         kClientsRefused},
+        {"fork and go on", &Self::fork_and_go_on, kAnyRule, kClientsDropped},
+        // What it becomes may have all that it had.
+        {"execute with all open", &Self::execute_with_all_open, nullptr, {}},
+        {"die in the middle", &Self::die_in_the_middle, kAnyRule, kClientsDropped},
+        {"administer", &Self::administer, "refused: user [0-9]+ may not be admin", kClientsRefused},
+        {"write as reader", &Self::write_as_reader, nullptr, kTransactionsRefused},
     };
     return all;
 }
@@ -57,8 +79,11 @@ const char* HostileClient::name_of(std::uint64_t seed, std::uint64_t life) {
 }
 
 std::string HostileClient::live(std::uint64_t life) {
+    return live(life, harms()[(seed_ + life) % harms().size()]);
+}
+
+std::string HostileClient::live(std::uint64_t life, const Harm& harm) {
     random_.seed(seed_of(seed_, life));
-    const Harm& harm = harms()[(seed_ + life) % harms().size()];
     const std::string wrong = (this->*harm.inflict)();
     disconnect();
     return wrong;

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "shm/message.h"
+#include "shm/stats.h"
 #include "tests/planted_record.h"
 #include "tests/processes.h"
 
@@ -38,25 +39,36 @@ class HostileClient {
     HostileClient(HostileTarget target, std::uint64_t seed)
         : target_(std::move(target)), seed_(seed) {}
 
+    struct Harm {
+        const char* name;
+        std::string (HostileClient::*inflict)();
+        // A regular expression that all fits what the log says of who does so; nothing: it says
+        // nothing, since no rule is broken for which one is dropped.
+        const char* reason;
+        // Of the stats page, which rises sooner or later; the log speaks then, too, if there is a
+        // reason. None: who does so harms nobody, and need not be noticed.
+        std::optional<Counter> counter;
+    };
+    static const std::vector<Harm>& harms();
+
     // One connection, or an attempt at some. Empty, or what the daemon let it do and should not
     // have.
     std::string live(std::uint64_t life);
+    // The same, with that harm alone.
+    std::string live(std::uint64_t life, const Harm& harm);
     // What that life does.
     static const char* name_of(std::uint64_t seed, std::uint64_t life);
 
   private:
     using Bytes = std::vector<std::byte>;
     using Record = PlantedRecord;
-    struct Harm {
-        const char* name;
-        std::string (HostileClient::*inflict)();
-    };
-    static const std::vector<Harm>& harms();
     static std::uint64_t seed_of(std::uint64_t seed, std::uint64_t life);
 
     // In its segment.
     std::string scribble_everywhere();
     std::string scribble_under_the_engine();
+    std::string scribble_each_field();
+    std::string scribble_over_all();
     std::string forge_slots();
     std::string take_turns_in_pin_all();
     std::string forge_marks();
@@ -73,6 +85,7 @@ class HostileClient {
     std::string pass_descriptors();
     std::string hang_up_in_the_middle();
     std::string occupy_all_connections();
+    std::string leave_welcomes_unread();
     std::string take_a_session();
     // As a process.
     std::string fork_and_go_on();
@@ -87,6 +100,7 @@ class HostileClient {
     static void store_word(std::byte* at, std::uint64_t value);
     void scribble_once();
     void forge(Record& record);
+    void work_beside(const std::function<void(std::mt19937_64&)>& scribble, int requests);
     void plant(const Record& record);
     void ring() const;
     void pause(std::uint32_t most_us);

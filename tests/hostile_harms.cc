@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -8,6 +9,7 @@
 #include <cstring>
 #include <thread>
 
+#include "tests/client_fields.h"
 #include "tests/hostile_client.h"
 #include "tests/sim.h"
 
@@ -64,6 +66,61 @@ std::string HostileClient::scribble_under_the_engine() {
     }
     done = true;
     scribbler.join();
+    return "";
+}
+
+// So many requests, taken while a thread writes nonsense again and again.
+void HostileClient::work_beside(const std::function<void(std::mt19937_64&)>& scribble,
+                                int requests) {
+    std::atomic<bool> done{false};
+    std::thread scribbler([&, seed = random_()] {
+        std::mt19937_64 random(seed);
+        while (!done) scribble(random);
+    });
+    for (int i = 0; i < requests; ++i) {
+        Record record;
+        record.kind = any(2) == 0 ? RecordKind::kPageRequest : RecordKind::kTransaction;
+        record.call_slot = static_cast<std::uint32_t>(i);
+        record.write_number =
+            record.kind == RecordKind::kTransaction ? ++write_number_ : std::uint64_t{0};
+        record.payload =
+            record.kind == RecordKind::kPageRequest ? page_request(3) : good_transaction();
+        plant(record);
+        pause(300);
+    }
+    done = true;
+    scribbler.join();
+}
+
+// Each by itself: of the first record in the ring, and of any slot.
+std::string HostileClient::scribble_each_field() {
+    for (std::size_t number = 0;; ++number) {
+        if (!connect(Rights::kWriter)) return "";
+        const auto fields = fields_of(*segment_, any(4) == 0 ? any(units()) : 0);
+        if (number == fields.size()) return "";
+        const auto kind = static_cast<Nonsense>(any(static_cast<std::uint64_t>(Nonsense::kCount)));
+        work_beside([&](std::mt19937_64& random) { write_nonsense(fields[number], kind, random); },
+                    4);
+    }
+}
+
+std::string HostileClient::scribble_over_all() {
+    for (int again = 0; again < 4; ++again) {
+        if (!connect(Rights::kWriter)) return "";
+        const std::uint64_t words = segment_->header().segment_bytes / sizeof(std::uint64_t);
+        std::vector<std::uint64_t> values(61);
+        for (std::uint64_t& value : values) value = nonsense();
+        std::uint64_t at = 0;
+        work_beside(
+            [&](std::mt19937_64&) {
+                // A lap takes longer than the requests: begun where the last one ended.
+                for (int i = 0; i < 10'000; ++i, ++at) {
+                    store_word(segment_->base() + at % words * sizeof(std::uint64_t),
+                               values[at % values.size()]);
+                }
+            },
+            40);
+    }
     return "";
 }
 
@@ -355,6 +412,21 @@ std::string HostileClient::occupy_all_connections() {
         if (any(2) == 0) send_bytes(silent.back(), bytes_of(good_hello(Rights::kReader)));
     }
     pause(100'000);
+    return "";
+}
+
+// With the descriptors in them, by connections that are over.
+std::string HostileClient::leave_welcomes_unread() {
+    std::vector<Descriptor> held;
+    for (int i = 0; i < 24; ++i) {
+        held.push_back(raw_connect(target_.socket));
+        if (!held.back()) continue;
+        pollfd answer{held.back().number(), POLLIN, 0};
+        send_bytes(held.back(), bytes_of(good_hello(Rights::kReader)));
+        ::poll(&answer, 1, 1000);
+        send_bytes(held.back(), garbage(1));  // for which it is cut off
+    }
+    pause(2000);
     return "";
 }
 

@@ -12,17 +12,11 @@
 #include "shm/layout.h"
 #include "shm/message.h"
 #include "shm/stats.h"
+#include "tests/client_fields.h"
 #include "tests/golden_dump.h"
 
 namespace bidstore {
 namespace {
-
-struct Struct {
-    std::string name;
-    std::size_t size;
-    std::size_t alignment;
-    std::vector<Field> fields;
-};
 
 std::vector<Struct> pool_structs() {
     return {
@@ -87,51 +81,6 @@ std::vector<Struct> pool_structs() {
           FIELD(PageHeader, type), FIELD(PageHeader, level), FIELD(PageHeader, live_bytes),
           FIELD(PageHeader, table_id), FIELD(PageHeader, time_shift), FIELD(PageHeader, reserved0),
           FIELD(PageHeader, time_min), FIELD(PageHeader, time_max), FIELD(PageHeader, floor)}},
-    };
-}
-
-std::vector<Struct> client_structs() {
-    return {
-        {"ReaderSlot",
-         sizeof(ReaderSlot),
-         alignof(ReaderSlot),
-         {FIELD(ReaderSlot, word), FIELD(ReaderSlot, episode), FIELD(ReaderSlot, looked),
-          FIELD(ReaderSlot, reserved)}},
-        {"TouchMarks",
-         sizeof(TouchMarks),
-         alignof(TouchMarks),
-         {FIELD(TouchMarks, written), FIELD(TouchMarks, reserved), FIELD(TouchMarks, page)}},
-        {"RingControl",
-         sizeof(RingControl),
-         alignof(RingControl),
-         {FIELD(RingControl, claim), FIELD(RingControl, reserved0), FIELD(RingControl, head),
-          FIELD(RingControl, reserved1), FIELD(RingControl, answered), FIELD(RingControl, waiters),
-          FIELD(RingControl, reserved2)}},
-        {"RecordHeader",
-         sizeof(RecordHeader),
-         alignof(RecordHeader),
-         {FIELD(RecordHeader, length_bytes), FIELD(RecordHeader, kind),
-          FIELD(RecordHeader, reserved), FIELD(RecordHeader, call_slot),
-          FIELD(RecordHeader, call_generation), FIELD(RecordHeader, write_number),
-          FIELD(RecordHeader, decided_below)}},
-        {"CallSlot",
-         sizeof(CallSlot),
-         alignof(CallSlot),
-         {FIELD(CallSlot, answered_generation), FIELD(CallSlot, error), FIELD(CallSlot, csn),
-          FIELD(CallSlot, failed_operation), FIELD(CallSlot, result_count),
-          FIELD(CallSlot, result)}},
-        {"ClientHeader",
-         sizeof(ClientHeader),
-         alignof(ClientHeader),
-         {FIELD(ClientHeader, magic), FIELD(ClientHeader, abi_version),
-          FIELD(ClientHeader, first_slot), FIELD(ClientHeader, fingerprint),
-          FIELD(ClientHeader, segment_bytes), FIELD(ClientHeader, instance_id),
-          FIELD(ClientHeader, session_id), FIELD(ClientHeader, slot_count),
-          FIELD(ClientHeader, call_slot_count), FIELD(ClientHeader, ring_bytes),
-          FIELD(ClientHeader, rights), FIELD(ClientHeader, slots_offset),
-          FIELD(ClientHeader, ring_control_offset), FIELD(ClientHeader, ring_offset),
-          FIELD(ClientHeader, calls_offset), FIELD(ClientHeader, last_number),
-          FIELD(ClientHeader, marks_offset), FIELD(ClientHeader, reserved)}},
     };
 }
 

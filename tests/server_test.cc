@@ -549,6 +549,43 @@ TEST_F(ServerTest, LetsNobodyInWhileTooManyConnectionsCannotBeClosed) {
     EXPECT_TRUE(run_until([&] { return server_->unclosed_count() == 0; }));
 }
 
+// A Welcome that nobody reads keeps its descriptors in flight, on the account of the daemon's user,
+// also when the daemon has hung up: 21,850 of them were as many as that user may have.
+TEST_F(ServerTest, LetsNoUserInWhoLeavesTooManyWelcomesUnread) {
+    options_.max_clients = 64;
+    start();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    const auto let_in = [&] {
+        clients.push_back(std::make_unique<RawClient>(options_.socket));
+        const std::size_t before = commands_seen(ClientCommand::Kind::kAttach);
+        clients.back()->send(good_hello());
+        EXPECT_TRUE(run_until([&] { return clients.back()->readable(); }));
+        return commands_seen(ClientCommand::Kind::kAttach) > before;
+    };
+    // Welcomed, and cut off for what it says then.
+    const auto leave_unread = [&] {
+        if (!let_in()) return false;
+        clients.back()->send(good_hello());
+        return run_until([&] { return server_->connection_count() == 0; });
+    };
+    for (std::size_t i = 0; i < UnreadWelcomes::kPerUser; ++i) ASSERT_TRUE(leave_unread()) << i;
+    EXPECT_EQ(server_->unread_count(), UnreadWelcomes::kPerUser);
+    ASSERT_FALSE(let_in());
+    const Greeting answer = clients.back()->receive();
+    EXPECT_EQ(answer.error(), Error::kTooManyClients);
+    EXPECT_NE(std::string(answer.welcome.message).find("not read"), std::string::npos);
+    EXPECT_TRUE(answer.descriptors.empty());
+    EXPECT_EQ(clients[0]->receive().descriptors.size(), 3u);
+    EXPECT_TRUE(leave_unread());
+    EXPECT_FALSE(let_in());
+    clients[1]->hang_up();
+    EXPECT_TRUE(let_in());
+    clients.clear();
+    ASSERT_TRUE(run_until([&] { return server_->connection_count() == 0; }));
+    EXPECT_TRUE(let_in());
+    EXPECT_EQ(server_->unread_count(), 0u);
+}
+
 // Connections that said nothing, of a user without any rights, had all places of the handshake for
 // as long as it may take, and again, and again.
 TEST_F(ServerTest, SilentConnectionsMakePlaceForOneThatSpeaks) {
