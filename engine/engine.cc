@@ -72,6 +72,7 @@ Status Engine::Core::open() {
     if (known && *known) say(6, "pages are read into buffers that the kernel knows");
     WalStart start;
     bidstore::Recovery recovery(storage_, options_);
+    recovery.raise_journal();
     Result<Engine::Recovery> found = recovery.run(start);
     if (!found) return found.failure();
     recovery_ = *found;

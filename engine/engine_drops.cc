@@ -79,12 +79,12 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     return Drop::kStep;
 }
 
-// Once in a life: the journal and the pool stay what they are.
+// Once in a life: the journal and the pool stay what they are until the next start.
 void Engine::Core::tell_of_stuck_drop(const TableEntry& table) {
     if (std::exchange(stuck_drop_told_, true)) return;
     say(4, "the pages of dropped tables, those of " + table.schema.name() +
                " among them, do not come back: a step of that takes more than half of the journal, "
-               "or two fifths of the pool: raise journal_bytes or pool_bytes");
+               "or two fifths of the pool: raise journal_bytes or pool_bytes, and start anew");
 }
 
 }  // namespace bidstore
