@@ -119,7 +119,8 @@ class Engine::Core {
         kWaits,  // for a page, or for room
         kStuck,  // damage is in its way, or a journal or pool that is too small
     };
-    Drop drop_leaves_of(TableEntry& table);
+    bool others_come_first() const;
+    Drop drop_leaves_of(TableEntry& table, bool small);
     void tell_of_stuck_drop(const TableEntry& table);
     bool retain();
     bool expire_sessions();
@@ -194,6 +195,7 @@ class Engine::Core {
     void extend_ahead(BulkLoad& load);
     Found find_chunks(BulkLoad& load);
     bool waits_for_freed_pages(BulkLoad& load);
+    std::string why_no_pages(const BulkLoad& load) const;
     bool copies_ahead(BulkLoad& load);
     bool brings_in(BulkLoad& load, PageId page);
     bool attach_load(BulkLoad& load);
@@ -314,6 +316,8 @@ class Engine::Core {
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool drops_stuck_ = false;              // those of all tables that are dropped
     bool stuck_drop_told_ = false;
+    std::uint64_t next_small_drop_ns_ = 0;  // while others come first
+    std::uint64_t dropped_ns_ = 0;          // the last time that a drop went on
     bool checkpoint_wanted_ = false;        // the next one is waited for
     bool checkpoint_hurries_ = false;       // so is the one that runs
     std::uint32_t writers_let_in_ = ~0u;    // requests that write, that this round still takes

@@ -11,19 +11,30 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kLeavesPerStep = 512;
+constexpr std::uint32_t kSmallStep = 8;  // so many times less, where others come first, and then
+constexpr std::uint64_t kSmallStepNs = 20'000'000;  // so long between two,
+constexpr std::uint64_t kTryAgainNs = 1'000'000;    // or, when a step found no room, till the next
 
 }  // namespace
 
+// What a step takes, frames and places of the journal, is what others wait for, perhaps always.
+bool Engine::Core::others_come_first() const {
+    if (anyone_waits()) return true;
+    return slowed_since_ns_ != 0 && pace_fill().share[PaceFill::kJournal] > CheckpointPace::kBegin;
+}
+
 bool Engine::Core::drop_tables() {
-    if (stopping_ || anyone_waits()) return false;
+    if (stopping_) return false;
     const auto dropping = storage_.catalog->dropping();
     if (dropping.empty()) return false;
-    // Both take places of the journal: where these are what the writers wait for, they come first.
-    const double journal = slowed_since_ns_ == 0 ? 0 : pace_fill().share[PaceFill::kJournal];
-    if (journal > CheckpointPace::kBegin) return false;
+    const bool small = others_come_first();
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (small && now_ns < next_small_drop_ns_) return false;
     for (TableEntry* table : dropping) {
-        const Drop dropped = drop_leaves_of(*table);
+        const Drop dropped = drop_leaves_of(*table, small);
         drops_stuck_ = dropped == Drop::kStuck;
+        next_small_drop_ns_ = now_ns + (dropped == Drop::kWaits ? kTryAgainNs : kSmallStepNs);
+        if (dropped == Drop::kStep) dropped_ns_ = now_ns;
         if (!drops_stuck_) return dropped == Drop::kStep;
     }
     return false;
@@ -40,7 +51,7 @@ bool Engine::Core::quarantine_is_full() {
 }
 
 // A step: some leaves of the first inner node, and the node with its last one; at the end the root.
-Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
+Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table, bool small) {
     if (quarantine_is_full()) return Drop::kWaits;
     const PagesInUse looked_at(storage_.pool);
     const Tree& catalog = storage_.catalog->catalog().tree;
@@ -54,10 +65,10 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     // Verify tells; its pages stay as they are.
     if (first.corrupt || row.corrupt) return Drop::kStuck;
     // Each of them may change another chunk's metadata: a frame, and places in the journal.
-    const std::uint64_t bound = std::min<std::uint64_t>(
-        storage_.pool.frame_count() / 16, storage_.checkpointer->journal_capacity() / 8);
-    const auto leaves =
-        static_cast<std::uint32_t>(std::clamp<std::uint64_t>(bound, 1, kLeavesPerStep));
+    const auto most = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>({kLeavesPerStep, storage_.pool.frame_count() / 16,
+                                 storage_.checkpointer->journal_capacity() / 8}));
+    const std::uint32_t leaves = std::max(small ? most / kSmallStep : most, 1u);
     housekeeping_room_.reset();
     housekeeping_room_.put(catalog, key, row.value.size(), row);
     housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});

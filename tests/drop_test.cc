@@ -236,6 +236,33 @@ TEST_F(FullFile, ALoadWaitsForThePagesOfDroppedTables) {
     expect_no_page_lost(store_);
 }
 
+// The pages of dropped tables never come: their list may have none.
+class StandingDrop : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.pages = 3 * kChunkPages;
+        options.engine.quarantine_pages_max = 0;
+        return options;
+    }
+    StandingDrop() : DropTest(options()) {}
+};
+
+// It waited for ever.
+TEST_F(StandingDrop, ALoadWaitsForItSomeTimeAndNamesIt) {
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    const Schema other = load_schema("u", false);
+    LoadClient load(*client_, other, make_load_rows(other, kRows, 2));
+    EXPECT_FALSE(store_.run_until([&] { return load.step(); }, 5'000));
+    store_.clock.advance_ns(59'000'000'000);
+    EXPECT_FALSE(store_.run_until([&] { return load.step(); }, 1'000));
+    store_.clock.advance_ns(1'000'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return load.step(); }, 5'000));
+    EXPECT_EQ(load.error(), Error::kNoSpace);
+    EXPECT_FALSE(all_dropped(store_));
+    EXPECT_EQ(told_of_drops(store_), 1);
+}
+
 class LongLease : public DropTest {
   protected:
     static SimStoreOptions options() {
@@ -305,6 +332,49 @@ TEST_F(DropTest, APageThatCannotBeReadHoldsBackItsTableAlone) {
     store_.clock.advance_ns(100'000'000);
     ASSERT_TRUE(store_.run_until([&] { return dropping() == 0; }));
     expect_no_page_lost(store_);
+}
+
+// Drops gave way to everybody who waited for a page, and somebody always did.
+TEST_F(DropTest, GoOnBesideMissesWithoutAPause) {
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, kRows, 2);  // more leaves than frames
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    const TableId table = table_named(store_, "u")->id;
+    std::vector<std::vector<std::byte>> keys;
+    for (const auto& [key, value] : rows) keys.push_back(key);
+    std::mt19937_64 random(1);
+    std::vector<std::pair<SimClient*, std::optional<std::uint32_t>>> writers(4);
+    for (auto& writer : writers) writer.first = &store_.connect();
+    std::uint64_t written = 0;
+    const auto write_on = [&] {
+        for (auto& [client, token] : writers) {
+            const auto answer = token ? client->answer(*token) : std::nullopt;
+            if (token && !answer) continue;
+            written += answer && answer->error == Error::kOk;
+            TransactionBytes looks;  // one miss after the other, and nothing changes
+            for (int i = 0; i < 60; ++i) {
+                auto absent = keys[random() % keys.size()];
+                absent.back() ^= std::byte{0x80};
+                looks.operation(OperationKind::kDelete, table, absent, {}, kIfPresent);
+            }
+            token = client->submit(looks.bytes());
+        }
+    };
+    store_.disk->serve_one_by_one(store_.clock, 1'000'000);
+    ASSERT_TRUE(store_.run_until([&] {
+        write_on();
+        return written > 4;
+    }));
+    ASSERT_TRUE(client_->submit(drop_of(table_).bytes()).has_value());
+    const bool dropped = store_.run_until(
+        [&] {
+            write_on();
+            store_.clock.advance_ns(1'000'000);
+            return table_named(store_, "t") == nullptr && all_dropped(store_);
+        },
+        12'000);
+    EXPECT_TRUE(dropped);
+    EXPECT_GT(written, 50u) << "nor do they come first";
 }
 
 // A table is loaded and dropped; power or process go at a step of the drop.
