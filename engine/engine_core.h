@@ -44,6 +44,8 @@ class Engine::Core {
     Commit& commit() { return *commit_; }
     const PageWaits& page_waits() const { return page_waits_; }
     ClientPort& port() { return port_; }
+    // Pages that dropped tables have yet to give back. Of those that are stuck none come.
+    bool pages_to_come() const;
     bool extent_move_is_over() const { return extent_move_.idle(); }
 
   private:
@@ -314,7 +316,6 @@ class Engine::Core {
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
-    bool drops_stuck_ = false;              // those of all tables that are dropped
     bool stuck_drop_told_ = false;
     std::uint64_t next_small_drop_ns_ = 0;  // while others come first
     std::uint64_t dropped_ns_ = 0;          // the last time that a drop went on

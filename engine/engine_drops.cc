@@ -31,13 +31,26 @@ bool Engine::Core::drop_tables() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (small && now_ns < next_small_drop_ns_) return false;
     for (TableEntry* table : dropping) {
-        const Drop dropped = drop_leaves_of(*table, small);
-        drops_stuck_ = dropped == Drop::kStuck;
-        next_small_drop_ns_ = now_ns + (dropped == Drop::kWaits ? kTryAgainNs : kSmallStepNs);
-        if (dropped == Drop::kStep) dropped_ns_ = now_ns;
-        if (!drops_stuck_) return dropped == Drop::kStep;
+        next_small_drop_ns_ = now_ns + kSmallStepNs;
+        table->drop_stuck = false;
+        switch (drop_leaves_of(*table, small)) {
+            case Drop::kStep:
+                dropped_ns_ = now_ns;
+                return true;
+            case Drop::kWaits:
+                next_small_drop_ns_ = now_ns + kTryAgainNs;
+                return false;
+            case Drop::kStuck:
+                table->drop_stuck = true;
+        }
     }
     return false;
+}
+
+bool Engine::Core::pages_to_come() const {
+    const auto dropping = storage_.catalog->dropping();
+    return std::any_of(dropping.begin(), dropping.end(),
+                       [](const TableEntry* table) { return !table->drop_stuck; });
 }
 
 // So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of

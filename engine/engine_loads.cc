@@ -336,7 +336,7 @@ bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
     if (load.waits_since_ns() == 0) load.set_waits_since(now_ns);
     if (now_ns - std::max(load.waits_since_ns(), dropped_ns_) > kNothingFreedNs) return false;
     const Csn covered = storage_.checkpointer->covered();
-    if (!drops_stuck_ && !storage_.catalog->dropping().empty()) {
+    if (pages_to_come()) {
         load.set_last_chance(commit_->newest());
         return true;
     }

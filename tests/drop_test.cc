@@ -334,6 +334,45 @@ TEST_F(DropTest, APageThatCannotBeReadHoldsBackItsTableAlone) {
     expect_no_page_lost(store_);
 }
 
+// One bit said of all of them that they were stuck, and stayed while drops gave way to others: a
+// load was refused though the pages of a table that was dropped meanwhile were on their way.
+TEST_F(DropTest, OneThatIsStuckSaysNothingOfTheNext) {
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, kRows, 2);
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    const TableId next = store_.create_table(*client_, load_schema("v", false));
+    Engine::Core& core = store_.engine->core();
+    const PageId root = table_named(store_, "t")->tree.root();
+    ASSERT_TRUE(core.storage().bring_in(root).ok());
+    const TreeShape shape(schema_, table_);
+    const PageId bad = InnerView(core.storage().pool.newest(root), shape.inner).child(0);
+    ASSERT_FALSE(core.storage().pool.resident(bad));
+    store_.disk->bad_range(StoreFile::kData, bad.value * kPageBytes, kPageBytes, EIO);
+    EXPECT_FALSE(core.pages_to_come());
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return !core.pages_to_come(); }));
+    EXPECT_EQ(core.storage().catalog->dropping().size(), 1u);
+    // Somebody waits for a page.
+    store_.disk->hold_back(StoreFile::kData);
+    TransactionBytes looks;
+    for (std::uint32_t i = 0; i < 60; ++i) {
+        auto absent = std::next(rows.begin(), i * 100)->first;
+        absent.back() ^= std::byte{0x80};
+        looks.operation(OperationKind::kDelete, table_named(store_, "u")->id, absent, {},
+                        kIfPresent);
+    }
+    ASSERT_TRUE(client_->submit(looks.bytes()).has_value());
+    SimClient& second = store_.connect();
+    ASSERT_EQ(store_.commit(second, drop_of(next)).error, Error::kOk);
+    EXPECT_EQ(core.storage().catalog->dropping().size(), 2u);
+    EXPECT_TRUE(core.pages_to_come());
+    store_.disk->release();
+    store_.disk->clear_bad_ranges();
+    store_.clock.advance_ns(100'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_FALSE(core.pages_to_come());
+}
+
 // Drops gave way to everybody who waited for a page, and somebody always did.
 TEST_F(DropTest, GoOnBesideMissesWithoutAPause) {
     const Schema other = load_schema("u", false);
