@@ -272,7 +272,7 @@ void Engine::Core::update_stats() {
     stats_.set(Counter::kDataFileBytes, storage_.space.chunk_count() * kChunkBytes);
     stats_.set(Counter::kParkedTransactions, parked_.size());
     stats_.set(Counter::kLogBehindBytes, log_behind_bytes());
-    stats_.set(Counter::kTablesDropping, storage_.catalog->dropping().size());
+    stats_.set(Counter::kTablesDropping, storage_.catalog->dropping().size() + unswept_drops_);
     const CheckpointTotals& totals = storage_.checkpointer->totals();
     stats_.set(Counter::kCheckpoints, totals.finished);
     stats_.set(Counter::kCheckpointPages, totals.pages);

@@ -116,6 +116,7 @@ class Engine::Core {
     bool relieve_pool();
     bool pump_growth();
     bool drop_tables();
+    void finish_drop(TableEntry& table);
     enum class Drop : std::uint8_t {
         kStep,   // some of it went
         kWaits,  // for a page, or for room
@@ -314,6 +315,8 @@ class Engine::Core {
     ExtentSweep extent_sweep_;
     std::uint64_t expiries_ = 1;  // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
+    std::uint32_t unswept_drops_ = 0;  // tables that are gone, but for what they had in extents
+    std::uint64_t unswept_mark_ = 1;   // expiries_ at the last of them, or at the start
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool stuck_drop_told_ = false;

@@ -48,6 +48,7 @@ bool Engine::Core::drop_tables() {
 }
 
 bool Engine::Core::pages_to_come() const {
+    if (extent_sweep_.done < unswept_mark_) return true;
     const auto dropping = storage_.catalog->dropping();
     return std::any_of(dropping.begin(), dropping.end(),
                        [](const TableEntry* table) { return !table->drop_stuck; });
@@ -94,13 +95,21 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table, bool small) {
     if (wait != Wait::kNone || refused.error != Error::kOk) return Drop::kWaits;
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
     for (const PageId next : drop.ask) storage_.loader.want(next);
-    if (drop.end) {
-        retention_walks_.erase(table.id.value);
-        storage_.catalog->finish_drop(table);
-        ++expiries_;
-    }
+    if (drop.end) finish_drop(table);
     commit_->touch();
     return Drop::kStep;
+}
+
+// What it has in extents is found by a sweep over the file, which comes at once.
+void Engine::Core::finish_drop(TableEntry& table) {
+    const bool extents = table.schema.has_variable();
+    retention_walks_.erase(table.id.value);
+    storage_.catalog->finish_drop(table);
+    ++expiries_;
+    if (!extents) return;
+    ++unswept_drops_;
+    unswept_mark_ = expiries_;
+    if (extent_sweep_.chunk == 0) extent_sweep_.next_ns = 0;
 }
 
 // Once in a life: the journal and the pool stay what they are until the next start.

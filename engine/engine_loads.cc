@@ -337,10 +337,10 @@ bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
     if (now_ns - std::max(load.waits_since_ns(), dropped_ns_) > kNothingFreedNs) return false;
     const Csn covered = storage_.checkpointer->covered();
     if (pages_to_come()) {
-        load.set_last_chance(commit_->newest());
+        load.set_last_chance(Csn{});
         return true;
     }
-    if (!load.last_chance()) load.set_last_chance(Csn{storage_.pool.visible()});
+    if (!load.last_chance()) load.set_last_chance(commit_->newest());
     const Csn oldest = storage_.space.oldest_quarantined();
     if (!oldest || oldest > load.last_chance()) return false;
     // Covered already: they come back in a moment, or when the snapshots that hold them end.
@@ -350,7 +350,7 @@ bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
 
 std::string Engine::Core::why_no_pages(const BulkLoad& load) const {
     const bool waited = clock_.monotonic_ns() - load.waits_since_ns() > kNothingFreedNs;
-    if (!storage_.catalog->dropping().empty()) {
+    if (pages_to_come() || !storage_.catalog->dropping().empty()) {
         const std::string what = "the pages of dropped tables do not come back";
         return what + (waited ? ", none for 60 s" : "") +
                ": load again when tables_dropping is 0 (`bidstore stats`), or raise "

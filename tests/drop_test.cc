@@ -236,6 +236,47 @@ TEST_F(FullFile, ALoadWaitsForThePagesOfDroppedTables) {
     expect_no_page_lost(store_);
 }
 
+// What a dropped table had in extents is found some time after its leaves, and was not waited for.
+class FullOfValues : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.frames = 1'000;
+        options.pages = 3 * kChunkPages;
+        return options;
+    }
+    FullOfValues() : DropTest(options()) {}
+    std::uint64_t tables_dropping() {
+        return store_.pool->stats()
+            .counter[static_cast<std::uint32_t>(Counter::kTablesDropping)]
+            .load();
+    }
+};
+
+TEST_F(FullOfValues, ALoadWaitsForTheLargeValuesOfDroppedTables) {
+    const Schema big = load_schema("big", true);
+    const TableId table = store_.create_table(*client_, big);
+    RowBuilder builder(big);
+    for (std::uint32_t part = 0; part < 6; ++part) {
+        std::vector<std::byte> key(16, static_cast<std::byte>(part));
+        ASSERT_TRUE(builder.set_bytes(0, key).ok());
+        ASSERT_TRUE(builder.set_bytes(2, std::vector<std::byte>(480'000)).ok());
+        TransactionBytes put;
+        put.operation(OperationKind::kPut, table, key, *builder.value());
+        ASSERT_EQ(store_.commit(*client_, put).error, Error::kOk);
+    }
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, 4'000, 2);
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kNoSpace);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    ASSERT_EQ(store_.commit(*client_, drop_of(table)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    store_.clock.advance_ns(1'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return tables_dropping() == 0; }));
+    expect_no_page_lost(store_);
+}
+
 // The pages of dropped tables never come: their list may have none.
 class StandingDrop : public DropTest {
   protected:
