@@ -137,12 +137,14 @@ Status LoadRun::look_for_room(std::uint64_t bytes) {
     const std::uint64_t pages = bytes / kPageBytes;
     if (command_.last_wins || pages <= free_pages_) return {};
     const Deadline deadline = options_.deadline();
+    bool more_to_come = false;
     for (bool said = false;; said = true) {
         auto free = free_pages();
         if (!free) return free.failure();
         free_pages_ = free->pages;
         if (pages <= free_pages_) return {};
-        if (!free->more_to_come || SteadyClock::now() >= deadline) break;
+        more_to_come = free->more_to_come;
+        if (!more_to_come || SteadyClock::now() >= deadline) break;
         if (!said) {
             clear_line();
             std::fprintf(stderr, "bidstore: %s: waiting for the pages of dropped tables\n",
@@ -154,7 +156,10 @@ Status LoadRun::look_for_room(std::uint64_t bytes) {
             command_.table + ": rows of " + grouped(bytes) + " bytes take " + grouped(pages) +
                 " pages at least, and of the largest file that max_data_bytes and pool_bytes allow "
                 "no more than " +
-                grouped(free_pages_) + " are free: nothing was loaded; free some, or raise these"};
+                grouped(free_pages_) + " are free" +
+                (more_to_come ? ", while dropped tables have pages left (tables_dropping in "
+                                "`bidstore stats`): nothing was loaded; load again later"
+                              : ": nothing was loaded; free some, or raise these")};
 }
 
 Result<LoadRun::FreePages> LoadRun::free_pages() const {

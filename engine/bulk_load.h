@@ -77,6 +77,9 @@ class BulkLoad {
     std::uint64_t pages_left() const;
     // pump() stands still: it needs pages of the file.
     bool needs_pages() const { return needs_pages_; }
+    // Since when it has waited for what others free; 0: it does not.
+    void set_waits_since(std::uint64_t now_ns) { waits_since_ns_ = now_ns; }
+    std::uint64_t waits_since_ns() const { return waits_since_ns_; }
     // There are none in big runs, and no more will come: take what there is in small ones.
     void make_do() { at_least_ = 1; }
     bool made_do() const { return at_least_ == 1; }
@@ -161,6 +164,7 @@ class BulkLoad {
     std::uint32_t copied_chunks_ = 0;  // the chunks before had their bitmaps copied ahead
     std::uint32_t at_least_ = kBigRun;
     Csn last_chance_;
+    std::uint64_t waits_since_ns_ = 0;
     bool extended_ = false;
     bool needs_pages_ = false;
     std::uint32_t syncs_in_flight_ = 0;

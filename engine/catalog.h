@@ -28,6 +28,7 @@ struct TableEntry {
     // Its floor stands, if it has one, and nothing in the tree is below it: there is nothing to do
     // for retention (engine/engine_retention.cc).
     bool settled;
+    bool drop_stuck = false;  // dropped, and the last step of that found something in its way
     Tree tree;
     TableEntry(Pages& pages, TableId table, Schema table_schema, std::uint32_t table_flags,
                PageId root)

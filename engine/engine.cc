@@ -75,6 +75,7 @@ Status Engine::Core::open() {
     if (known && *known) say(6, "pages are read into buffers that the kernel knows");
     WalStart start;
     bidstore::Recovery recovery(storage_, options_);
+    recovery.raise_journal();
     Result<Engine::Recovery> found = recovery.run(start);
     if (!found) return found.failure();
     recovery_ = *found;
@@ -280,7 +281,7 @@ void Engine::Core::update_stats() {
     stats_.set(Counter::kDataFileBytes, storage_.space.chunk_count() * kChunkBytes);
     stats_.set(Counter::kParkedTransactions, parked_.size());
     stats_.set(Counter::kLogBehindBytes, log_behind_bytes());
-    stats_.set(Counter::kTablesDropping, storage_.catalog->dropping().size());
+    stats_.set(Counter::kTablesDropping, storage_.catalog->dropping().size() + unswept_drops_);
     const CheckpointTotals& totals = storage_.checkpointer->totals();
     stats_.set(Counter::kCheckpoints, totals.finished);
     stats_.set(Counter::kCheckpointPages, totals.pages);

@@ -44,6 +44,8 @@ class Engine::Core {
     Commit& commit() { return *commit_; }
     const PageWaits& page_waits() const { return page_waits_; }
     ClientPort& port() { return port_; }
+    // Pages that dropped tables have yet to give back. Of those that are stuck none come.
+    bool pages_to_come() const;
     bool extent_move_is_over() const { return extent_move_.idle(); }
 
   private:
@@ -115,12 +117,14 @@ class Engine::Core {
     bool relieve_pool();
     bool pump_growth();
     bool drop_tables();
+    void finish_drop(TableEntry& table);
     enum class Drop : std::uint8_t {
         kStep,   // some of it went
         kWaits,  // for a page, or for room
         kStuck,  // damage is in its way, or a journal or pool that is too small
     };
-    Drop drop_leaves_of(TableEntry& table);
+    bool others_come_first() const;
+    Drop drop_leaves_of(TableEntry& table, bool small);
     void tell_of_stuck_drop(const TableEntry& table);
     bool retain();
     bool expire_sessions();
@@ -195,6 +199,7 @@ class Engine::Core {
     void extend_ahead(BulkLoad& load);
     Found find_chunks(BulkLoad& load);
     bool waits_for_freed_pages(BulkLoad& load);
+    std::string why_no_pages(const BulkLoad& load) const;
     bool copies_ahead(BulkLoad& load);
     bool brings_in(BulkLoad& load, PageId page);
     bool attach_load(BulkLoad& load);
@@ -312,15 +317,18 @@ class Engine::Core {
     ExtentSweep extent_sweep_;
     std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
+    std::uint32_t unswept_drops_ = 0;    // tables that are gone, but for what they had in extents
+    std::uint64_t unswept_mark_ = 1;     // expiries_ at the last of them, or at the start
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
-    bool drops_stuck_ = false;              // those of all tables that are dropped
     bool stuck_drop_told_ = false;
-    bool checkpoint_wanted_ = false;      // the next one is waited for
-    bool checkpoint_hurries_ = false;     // so is the one that runs
-    std::uint32_t writers_let_in_ = ~0u;  // requests that write, that this round still takes
-    std::uint64_t slowed_since_ns_ = 0;   // and counted up to; 0: they are not slowed
-    std::uint64_t let_in_ns_ = 0;         // the last time that slowed writers were
+    std::uint64_t next_small_drop_ns_ = 0;  // while others come first
+    std::uint64_t dropped_ns_ = 0;          // the last time that a drop went on
+    bool checkpoint_wanted_ = false;        // the next one is waited for
+    bool checkpoint_hurries_ = false;       // so is the one that runs
+    std::uint32_t writers_let_in_ = ~0u;    // requests that write, that this round still takes
+    std::uint64_t slowed_since_ns_ = 0;     // and counted up to; 0: they are not slowed
+    std::uint64_t let_in_ns_ = 0;           // the last time that slowed writers were
     std::uint32_t sweep_left_ = 0;  // looks at kept versions that the last checkpoint asks for
     std::uint64_t checkpoint_began_ns_ = 0;
     std::uint64_t last_checkpoint_ns_ = 0;

@@ -11,22 +11,47 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kLeavesPerStep = 512;
+constexpr std::uint32_t kSmallStep = 8;  // so many times less, where others come first, and then
+constexpr std::uint64_t kSmallStepNs = 20'000'000;  // so long between two,
+constexpr std::uint64_t kTryAgainNs = 1'000'000;    // or, when a step found no room, till the next
 
 }  // namespace
 
+// What a step takes, frames and places of the journal, is what others wait for, perhaps always.
+bool Engine::Core::others_come_first() const {
+    if (anyone_waits()) return true;
+    return slowed_since_ns_ != 0 && pace_fill().share[PaceFill::kJournal] > CheckpointPace::kBegin;
+}
+
 bool Engine::Core::drop_tables() {
-    if (stopping_ || anyone_waits()) return false;
+    if (stopping_) return false;
     const auto dropping = storage_.catalog->dropping();
     if (dropping.empty()) return false;
-    // Both take places of the journal: where these are what the writers wait for, they come first.
-    const double journal = slowed_since_ns_ == 0 ? 0 : pace_fill().share[PaceFill::kJournal];
-    if (journal > CheckpointPace::kBegin) return false;
+    const bool small = others_come_first();
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (small && now_ns < next_small_drop_ns_) return false;
     for (TableEntry* table : dropping) {
-        const Drop dropped = drop_leaves_of(*table);
-        drops_stuck_ = dropped == Drop::kStuck;
-        if (!drops_stuck_) return dropped == Drop::kStep;
+        next_small_drop_ns_ = now_ns + kSmallStepNs;
+        table->drop_stuck = false;
+        switch (drop_leaves_of(*table, small)) {
+            case Drop::kStep:
+                dropped_ns_ = now_ns;
+                return true;
+            case Drop::kWaits:
+                next_small_drop_ns_ = now_ns + kTryAgainNs;
+                return false;
+            case Drop::kStuck:
+                table->drop_stuck = true;
+        }
     }
     return false;
+}
+
+bool Engine::Core::pages_to_come() const {
+    if (extent_sweep_.done < unswept_mark_) return true;
+    const auto dropping = storage_.catalog->dropping();
+    return std::any_of(dropping.begin(), dropping.end(),
+                       [](const TableEntry* table) { return !table->drop_stuck; });
 }
 
 // So many pages may wait for a checkpoint and for the last snapshot that needs them: the list of
@@ -40,7 +65,7 @@ bool Engine::Core::quarantine_is_full() {
 }
 
 // A step: some leaves of the first inner node, and the node with its last one; at the end the root.
-Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
+Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table, bool small) {
     if (quarantine_is_full()) return Drop::kWaits;
     const PagesInUse looked_at(storage_.pool);
     const Tree& catalog = storage_.catalog->catalog().tree;
@@ -54,10 +79,10 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     // Verify tells; its pages stay as they are.
     if (first.corrupt || row.corrupt) return Drop::kStuck;
     // Each of them may change another chunk's metadata: a frame, and places in the journal.
-    const std::uint64_t bound = std::min<std::uint64_t>(
-        storage_.pool.frame_count() / 16, storage_.checkpointer->journal_capacity() / 8);
-    const auto leaves =
-        static_cast<std::uint32_t>(std::clamp<std::uint64_t>(bound, 1, kLeavesPerStep));
+    const auto most = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>({kLeavesPerStep, storage_.pool.frame_count() / 16,
+                                 storage_.checkpointer->journal_capacity() / 8}));
+    const std::uint32_t leaves = std::max(small ? most / kSmallStep : most, 1u);
     housekeeping_room_.reset();
     housekeeping_room_.put(catalog, key, row.value.size(), row);
     housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});
@@ -70,21 +95,29 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table) {
     if (wait != Wait::kNone || refused.error != Error::kOk) return Drop::kWaits;
     const LeafDrop drop = table.tree.drop_first_leaves(leaves);
     for (const PageId next : drop.ask) storage_.loader.want(next);
-    if (drop.end) {
-        retention_walks_.erase(table.id.value);
-        storage_.catalog->finish_drop(table);
-        ++expiries_;
-    }
+    if (drop.end) finish_drop(table);
     commit_->touch();
     return Drop::kStep;
 }
 
-// Once in a life: the journal and the pool stay what they are.
+// What it has in extents is found by a sweep over the file, which comes at once.
+void Engine::Core::finish_drop(TableEntry& table) {
+    const bool extents = table.schema.has_variable();
+    retention_walks_.erase(table.id.value);
+    storage_.catalog->finish_drop(table);
+    ++expiries_;
+    if (!extents) return;
+    ++unswept_drops_;
+    unswept_mark_ = expiries_;
+    if (extent_sweep_.chunk == 0) extent_sweep_.next_ns = 0;
+}
+
+// Once in a life: the journal and the pool stay what they are until the next start.
 void Engine::Core::tell_of_stuck_drop(const TableEntry& table) {
     if (std::exchange(stuck_drop_told_, true)) return;
     say(4, "the pages of dropped tables, those of " + table.schema.name() +
                " among them, do not come back: a step of that takes more than half of the journal, "
-               "or two fifths of the pool: raise journal_bytes or pool_bytes");
+               "or two fifths of the pool: raise journal_bytes or pool_bytes, and start anew");
 }
 
 }  // namespace bidstore

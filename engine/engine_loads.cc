@@ -16,6 +16,7 @@ constexpr std::uint64_t kChunksBeside = 64;           // versions that attaching
 constexpr std::uint64_t kChunksBesideShare = 8;       // or a share of what there may be
 constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
 constexpr std::uint64_t kSilentNs = 600'000'000'000;  // of a load that others wait for
+constexpr std::uint64_t kNothingFreedNs = 60'000'000'000;  // while a load waits for freed pages
 
 bool is_empty(const std::byte* root) {
     const PageHeader& header = page_header(root);
@@ -198,7 +199,9 @@ bool Engine::Core::pump_loads() {
             fail_load(*load, Error::kStopping);
         }
         if (is_in_the_way(*load)) fail_load(*load, Error::kTimedOut);
-        worked |= load->pump();
+        const bool went_on = load->pump();
+        worked |= went_on;
+        if (went_on || !load->needs_pages()) load->set_waits_since(0);
         if (!load->fatal().empty()) fence(load->fatal());
         if (const std::string trouble = load->take_trouble(); !trouble.empty()) say(3, trouble);
         if (touches_too_many(*load)) {
@@ -287,10 +290,7 @@ bool Engine::Core::find_pages(BulkLoad& load) {
         return true;
     }
     if (waits_for_freed_pages(load)) return false;
-    // Without a reason of the file's, it is pool or journal that is short beside what is under way.
-    const std::string why = why_full();
-    say(4, "load of " + load.name() + " finds no room: " +
-               (why.empty() ? "load again later, or raise pool_bytes and journal_bytes" : why));
+    say(4, "load of " + load.name() + " finds no room: " + why_no_pages(load));
     fail_load(load, Error::kNoSpace);
     return true;
 }
@@ -329,19 +329,37 @@ Engine::Core::Found Engine::Core::find_chunks(BulkLoad& load) {
 }
 
 // Freed pages come back with a checkpoint: tried before "full" is said, once. Beside writers there
-// is always something freed, and always too little of it. Those of dropped tables are freed first.
+// is always something freed, and always too little of it. Those of dropped tables are freed first,
+// however long that takes, while it goes on.
 bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (load.waits_since_ns() == 0) load.set_waits_since(now_ns);
+    if (now_ns - std::max(load.waits_since_ns(), dropped_ns_) > kNothingFreedNs) return false;
     const Csn covered = storage_.checkpointer->covered();
-    if (!drops_stuck_ && !storage_.catalog->dropping().empty()) {
-        load.set_last_chance(commit_->newest());
+    if (pages_to_come()) {
+        load.set_last_chance(Csn{});
         return true;
     }
-    if (!load.last_chance()) load.set_last_chance(Csn{storage_.pool.visible()});
+    if (!load.last_chance()) load.set_last_chance(commit_->newest());
     const Csn oldest = storage_.space.oldest_quarantined();
     if (!oldest || oldest > load.last_chance()) return false;
     // Covered already: they come back in a moment, or when the snapshots that hold them end.
     checkpoint_wanted_ |= load.last_chance() > covered;
     return true;
+}
+
+std::string Engine::Core::why_no_pages(const BulkLoad& load) const {
+    const bool waited = clock_.monotonic_ns() - load.waits_since_ns() > kNothingFreedNs;
+    if (pages_to_come() || !storage_.catalog->dropping().empty()) {
+        const std::string what = "the pages of dropped tables do not come back";
+        return what + (waited ? ", none for 60 s" : "") +
+               ": load again when tables_dropping is 0 (`bidstore stats`), or raise "
+               "max_data_bytes; " +
+               why_full();
+    }
+    // Without a reason of the file's, it is pool or journal that is short beside what is under way.
+    const std::string why = why_full();
+    return why.empty() ? "load again later, or raise pool_bytes and journal_bytes" : why;
 }
 
 // Only where the frames of the copies are few in the pool, which keeps as many for the change.

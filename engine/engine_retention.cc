@@ -224,10 +224,12 @@ bool Engine::Core::sweep_extents() {
     if (pages > 0) commit_->touch();
     stats_.add(Counter::kPagesExpired, pages);
     sweep.next_ns = now_ns + kStepNs;
+    if (sweep.done < unswept_mark_) dropped_ns_ = now_ns;
     if (to < space.chunk_count()) return pages > 0;
     sweep.chunk = 0;
     sweep.done = sweep.mark;
-    sweep.next_ns = now_ns + sweep_pause_ns();
+    if (sweep.done >= unswept_mark_) unswept_drops_ = 0;
+    if (unswept_drops_ == 0) sweep.next_ns = now_ns + sweep_pause_ns();
     return pages > 0;
 }
 

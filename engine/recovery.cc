@@ -15,12 +15,13 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kTellNs = 1'000'000'000;
+constexpr std::uint64_t kLengthenBytes = std::uint64_t{1} << 30;  // of the journal, at once
 
 bool blank(const std::byte* bytes, std::size_t length_bytes) {
     return std::all_of(bytes, bytes + length_bytes, [](std::byte b) { return b == std::byte{0}; });
 }
 
-std::string of(std::uint32_t some, std::uint32_t all) {
+std::string of(std::uint64_t some, std::uint64_t all) {
     return std::to_string(some) + " of " + std::to_string(all);
 }
 
@@ -87,6 +88,7 @@ Status Recovery::read_files(RecoveryTimes& times) {
     times.files_ns = lap();
     if (Status applied = apply_journal(superblock); !applied) return applied;
     if (Status closed = close_journal(superblock); !closed) return closed;
+    if (Status longer = lengthen_journal(superblock); !longer) return longer;
     times.journal_ns = lap();
     const Status read = read_chunks(superblock, directory);
     times.metadata_ns = lap();
@@ -285,6 +287,40 @@ Status Recovery::close_journal(Superblock& superblock) {
     ++superblock.sequence;
     seal_superblock(superblock);
     return write_copies(superblock);
+}
+
+// A journal that nobody names is free, so the file comes first, and then the superblock says how
+// long it is: stopped in between, the file is longer than it need be. It is never cut: a batch of
+// the log may need half of the journal that it was made with.
+Status Recovery::lengthen_journal(Superblock& superblock) {
+    const std::uint64_t had = superblock.journal_bytes;
+    const std::uint64_t wanted = align_up(options_.journal_bytes, kPageBytes);
+    if (!raises_journal_ || wanted == had) return {};
+    const std::string path = storage_.disk.path(StoreFile::kJournal);
+    const std::string sizes = path + " has " + std::to_string(had) + " bytes, journal_bytes is " +
+                              std::to_string(wanted) + ": ";
+    if (wanted < had) {
+        say(6, sizes + "it is not made shorter");
+        return {};
+    }
+    auto size = storage_.disk.size_bytes(StoreFile::kJournal);
+    if (!size) return size.failure();
+    while (*size < wanted) {
+        tell([&] { return path + " made longer, " + of(*size >> 20, wanted >> 20) + " MiB"; });
+        *size = std::min(*size + kLengthenBytes, wanted);
+        Status longer = storage_.disk.resize(StoreFile::kJournal, *size);
+        if (longer.error() == Error::kNoSpace) {
+            say(4, sizes + "it stays as it is, for want of room: " + longer.failure().what);
+            return storage_.disk.resize(StoreFile::kJournal, had);
+        }
+        if (!longer) return longer;
+    }
+    superblock.journal_bytes = wanted;
+    ++superblock.sequence;
+    seal_superblock(superblock);
+    if (Status written = write_copies(superblock); !written) return written;
+    say(5, sizes + "it was made longer");
+    return {};
 }
 
 // ---- step 4: directory, metadata, system tables ----

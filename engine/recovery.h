@@ -3,7 +3,8 @@
 //
 //   1 sync all files; the valid superblock of highest sequence; make the other copy equal
 //   2 file sizes against the superblock
-//   3 a journal that the superblock names goes to its places; superblock: no journal
+//   3 a journal that the superblock names goes to its places; superblock: no journal; the journal
+//     is made longer where a daemon's setting is
 //   4 chunk directory, metadata, system tables, each against the CRC above it
 //   5 the log from the superblock's position, batch by batch (engine/log_reader.h)
 //   6 replay: effects, in the log's order; checkpoints in between when pages fill up
@@ -36,6 +37,10 @@ class Recovery {
     // Formats new files or recovers what is there. Fills in the start of the log's next life.
     Result<Engine::Recovery> run(WalStart& start);
 
+    // Before run(): the journal of files that are there becomes as long as options.journal_bytes,
+    // if it is shorter. Who only looks, or mends, leaves it as it is.
+    void raise_journal() { raises_journal_ = true; }
+
     // ---- for engine/rebuild.h ----
     // Before run(): what of the log contradicts the trees, or comes behind a batch that is damaged,
     // is left out, and told. So are batches that were called durable.
@@ -51,6 +56,7 @@ class Recovery {
 
   private:
     Status read_files(RecoveryTimes& times);
+    Status lengthen_journal(Superblock& superblock);
     Result<bool> is_new();
     Status format();
     Status read_chunks(const Superblock& superblock, ChunkDirectory& directory);
@@ -65,6 +71,7 @@ class Recovery {
     Storage& storage_;
     const EngineOptions& options_;
     LeftOut left_out_;
+    bool raises_journal_ = false;
     BlockingIo io_;
     std::uint64_t told_ns_ = 0;  // when tell() last did
     std::uint64_t lap_ns_ = 0;   // when lap() was last asked

@@ -16,7 +16,7 @@
 //
 // Who:    Recovery, on the engine thread, before anybody reads the pool.
 // Errors: kCorruption for a log that misses a durable batch, or contradicts the trees, naming csn,
-//         position and record; kIoError; kNoSpace; kTooLarge when pool or journal are too small.
+//         position and record; kIoError; kNoSpace; kTooLarge when the pool is too small.
 //         The files still hold checkpoint and log then.
 #pragma once
 
@@ -56,8 +56,7 @@ class Replay {
 
   private:
     static constexpr const char* kPoolTooSmall =
-        "recovery: the pool or the journal is too small for the log: raise pool_bytes or "
-        "journal_bytes";
+        "recovery: the pool is too small for the log: raise pool_bytes";
     static constexpr std::uint64_t kFramesPerBatch = 64;
     static constexpr int kRowUnknown = -1;
     static constexpr int kNoRow = -2;

@@ -199,6 +199,13 @@ TEST_F(LeastJournal, IsNamedOnceWhenNoStepFits) {
     store_.run_until([] { return false; }, 500);
     EXPECT_FALSE(all_dropped(store_));
     EXPECT_EQ(told_of_drops(store_), 1);
+    // What the line tells to do helps.
+    ASSERT_TRUE(store_.stop());
+    SimStore again(drop_store(), store_.disk->clone(4), 5);
+    ASSERT_TRUE(again.open().ok());
+    ASSERT_TRUE(again.run_until([&] { return all_dropped(again); }));
+    EXPECT_EQ(told_of_drops(again), 0);
+    expect_no_page_lost(again);
 }
 
 // In a file that has room for one of two.
@@ -227,6 +234,74 @@ TEST_F(FullFile, ALoadWaitsForThePagesOfDroppedTables) {
     EXPECT_EQ(load.error(), Error::kOk);
     EXPECT_TRUE(all_dropped(store_));
     expect_no_page_lost(store_);
+}
+
+// What a dropped table had in extents is found some time after its leaves, and was not waited for.
+class FullOfValues : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.frames = 1'000;
+        options.pages = 3 * kChunkPages;
+        return options;
+    }
+    FullOfValues() : DropTest(options()) {}
+    std::uint64_t tables_dropping() {
+        return store_.pool->stats()
+            .counter[static_cast<std::uint32_t>(Counter::kTablesDropping)]
+            .load();
+    }
+};
+
+TEST_F(FullOfValues, ALoadWaitsForTheLargeValuesOfDroppedTables) {
+    const Schema big = load_schema("big", true);
+    const TableId table = store_.create_table(*client_, big);
+    RowBuilder builder(big);
+    for (std::uint32_t part = 0; part < 6; ++part) {
+        std::vector<std::byte> key(16, static_cast<std::byte>(part));
+        ASSERT_TRUE(builder.set_bytes(0, key).ok());
+        ASSERT_TRUE(builder.set_bytes(2, std::vector<std::byte>(480'000)).ok());
+        TransactionBytes put;
+        put.operation(OperationKind::kPut, table, key, *builder.value());
+        ASSERT_EQ(store_.commit(*client_, put).error, Error::kOk);
+    }
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, 4'000, 2);
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kNoSpace);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    ASSERT_EQ(store_.commit(*client_, drop_of(table)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    store_.clock.advance_ns(1'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return tables_dropping() == 0; }));
+    expect_no_page_lost(store_);
+}
+
+// The pages of dropped tables never come: their list may have none.
+class StandingDrop : public DropTest {
+  protected:
+    static SimStoreOptions options() {
+        SimStoreOptions options = drop_store();
+        options.pages = 3 * kChunkPages;
+        options.engine.quarantine_pages_max = 0;
+        return options;
+    }
+    StandingDrop() : DropTest(options()) {}
+};
+
+// It waited for ever.
+TEST_F(StandingDrop, ALoadWaitsForItSomeTimeAndNamesIt) {
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    const Schema other = load_schema("u", false);
+    LoadClient load(*client_, other, make_load_rows(other, kRows, 2));
+    EXPECT_FALSE(store_.run_until([&] { return load.step(); }, 5'000));
+    store_.clock.advance_ns(59'000'000'000);
+    EXPECT_FALSE(store_.run_until([&] { return load.step(); }, 1'000));
+    store_.clock.advance_ns(1'000'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return load.step(); }, 5'000));
+    EXPECT_EQ(load.error(), Error::kNoSpace);
+    EXPECT_FALSE(all_dropped(store_));
+    EXPECT_EQ(told_of_drops(store_), 1);
 }
 
 class LongLease : public DropTest {
@@ -298,6 +373,88 @@ TEST_F(DropTest, APageThatCannotBeReadHoldsBackItsTableAlone) {
     store_.clock.advance_ns(100'000'000);
     ASSERT_TRUE(store_.run_until([&] { return dropping() == 0; }));
     expect_no_page_lost(store_);
+}
+
+// One bit said of all of them that they were stuck, and stayed while drops gave way to others: a
+// load was refused though the pages of a table that was dropped meanwhile were on their way.
+TEST_F(DropTest, OneThatIsStuckSaysNothingOfTheNext) {
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, kRows, 2);
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    const TableId next = store_.create_table(*client_, load_schema("v", false));
+    Engine::Core& core = store_.engine->core();
+    const PageId root = table_named(store_, "t")->tree.root();
+    ASSERT_TRUE(core.storage().bring_in(root).ok());
+    const TreeShape shape(schema_, table_);
+    const PageId bad = InnerView(core.storage().pool.newest(root), shape.inner).child(0);
+    ASSERT_FALSE(core.storage().pool.resident(bad));
+    store_.disk->bad_range(StoreFile::kData, bad.value * kPageBytes, kPageBytes, EIO);
+    EXPECT_FALSE(core.pages_to_come());
+    ASSERT_EQ(store_.commit(*client_, drop_of(table_)).error, Error::kOk);
+    ASSERT_TRUE(store_.run_until([&] { return !core.pages_to_come(); }));
+    EXPECT_EQ(core.storage().catalog->dropping().size(), 1u);
+    // Somebody waits for a page.
+    store_.disk->hold_back(StoreFile::kData);
+    TransactionBytes looks;
+    for (std::uint32_t i = 0; i < 60; ++i) {
+        auto absent = std::next(rows.begin(), i * 100)->first;
+        absent.back() ^= std::byte{0x80};
+        looks.operation(OperationKind::kDelete, table_named(store_, "u")->id, absent, {},
+                        kIfPresent);
+    }
+    ASSERT_TRUE(client_->submit(looks.bytes()).has_value());
+    SimClient& second = store_.connect();
+    ASSERT_EQ(store_.commit(second, drop_of(next)).error, Error::kOk);
+    EXPECT_EQ(core.storage().catalog->dropping().size(), 2u);
+    EXPECT_TRUE(core.pages_to_come());
+    store_.disk->release();
+    store_.disk->clear_bad_ranges();
+    store_.clock.advance_ns(100'000'000);
+    ASSERT_TRUE(store_.run_until([&] { return all_dropped(store_); }));
+    EXPECT_FALSE(core.pages_to_come());
+}
+
+// Drops gave way to everybody who waited for a page, and somebody always did.
+TEST_F(DropTest, GoOnBesideMissesWithoutAPause) {
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, kRows, 2);  // more leaves than frames
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    const TableId table = table_named(store_, "u")->id;
+    std::vector<std::vector<std::byte>> keys;
+    for (const auto& [key, value] : rows) keys.push_back(key);
+    std::mt19937_64 random(1);
+    std::vector<std::pair<SimClient*, std::optional<std::uint32_t>>> writers(4);
+    for (auto& writer : writers) writer.first = &store_.connect();
+    std::uint64_t written = 0;
+    const auto write_on = [&] {
+        for (auto& [client, token] : writers) {
+            const auto answer = token ? client->answer(*token) : std::nullopt;
+            if (token && !answer) continue;
+            written += answer && answer->error == Error::kOk;
+            TransactionBytes looks;  // one miss after the other, and nothing changes
+            for (int i = 0; i < 60; ++i) {
+                auto absent = keys[random() % keys.size()];
+                absent.back() ^= std::byte{0x80};
+                looks.operation(OperationKind::kDelete, table, absent, {}, kIfPresent);
+            }
+            token = client->submit(looks.bytes());
+        }
+    };
+    store_.disk->serve_one_by_one(store_.clock, 1'000'000);
+    ASSERT_TRUE(store_.run_until([&] {
+        write_on();
+        return written > 4;
+    }));
+    ASSERT_TRUE(client_->submit(drop_of(table_).bytes()).has_value());
+    const bool dropped = store_.run_until(
+        [&] {
+            write_on();
+            store_.clock.advance_ns(1'000'000);
+            return table_named(store_, "t") == nullptr && all_dropped(store_);
+        },
+        12'000);
+    EXPECT_TRUE(dropped);
+    EXPECT_GT(written, 50u) << "nor do they come first";
 }
 
 // A table is loaded and dropped; power or process go at a step of the drop.
