@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "shm/doorbell.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -242,6 +243,7 @@ bool passing(Error error) {
 unsigned fork_count = 0;
 
 Failure forked_failure() {
+    const ColdPath cold;
     return {Error::kInvalid, "attached before fork: a child process attaches its own store"};
 }
 

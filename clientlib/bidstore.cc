@@ -141,7 +141,7 @@ Result<Committed> Store::commit(const RawTransaction& transaction, Deadline dead
                                 Durability durability) {
     auto write = state_->submit(transaction, durability, deadline);
     if (!write.ok()) return write.failure();
-    return state_->wait(**write, deadline);
+    return Pending(state_, std::move(*write)).wait(deadline);
 }
 
 Result<Pending> Store::submit(const RawTransaction& transaction, Deadline deadline,

@@ -12,6 +12,7 @@
 #include "clientlib/page_requests.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/search_many.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -39,6 +40,7 @@ class ManyRows {
           requests_(state, table) {}
 
     Status run() {
+        const HotPath hot("multi_get");
         if (Status known = know_root(); !known.ok()) return known;
         for (;;) {
             if (Status begun = begin_keys(); !begun.ok()) return begun;
@@ -96,7 +98,7 @@ class ManyRows {
             if (!left.empty()) by_tree(left);
             if (copies_.empty()) continue;
             for (std::size_t i = 0; i < some; ++i) indexes[i] = index_of(from + i);
-            const Status copied = copy_rows(std::span(indexes).first(some));
+            Status copied = copy_rows(std::span(indexes).first(some));
             state_.rows_out = rows_out;  // the frames are in use no more, however many are to come
             if (!copied.ok()) return copied;
             if (!state_.valid()) return expired_failure();
@@ -141,6 +143,7 @@ class ManyRows {
     // The pages of large values are asked for rows ahead of the one that waits for its own, while
     // so many may be under way.
     Status copy_rows(std::span<const std::size_t> indexes) {
+        const ColdPath cold;     // the copies are the caller's
         state_.rows_out = true;  // what was found stays, also while others are waited for
         PageRequests values(state_, table_);
         std::size_t asked = table_.schema.has_variable() ? 0 : indexes.size();
@@ -181,6 +184,7 @@ class ManyRows {
 
     void settle(const Landing& landing, std::size_t i) {
         if (landing.state == Landed::kLeaf) return take_row(landing, i);
+        const ColdPath cold;
         last_ = PageLookup::kFound;
         if (landing.state == Landed::kMissing) {
             // Why, which another key's descent has overwritten; if it came meanwhile, all the
@@ -216,6 +220,7 @@ class ManyRows {
     // Together what comes last; else some at a time, so that the next ones go out as these come.
     Status ask() {
         if (missing_.empty()) return {};
+        const ColdPath cold;
         if (!state_.valid()) return expired_failure();
         const bool all = begun_ == keys_.size();
         const std::size_t together =
@@ -238,6 +243,7 @@ class ManyRows {
 
     // The keys that waited for what came are descended for again.
     Status take(PageRequests::Want want) {
+        const ColdPath cold;
         if (Status came = requests_.take(want, came_); !came.ok()) return came;
         std::sort(came_.begin(), came_.end());
         std::erase_if(waiting_, [&](const Waiting& wait) {

@@ -13,6 +13,7 @@
 #include "clientlib/snapshot.h"
 #include "engine/page/catalog_schema.h"
 #include "engine/page/row.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -30,6 +31,7 @@ std::uint64_t coarse_now_ns() {
 
 Failure corrupt_page(ReaderState& state, const TableInfo& table, PageId page,
                      const std::byte* near) {
+    const ColdPath cold;
     return {Error::kCorruption, "table " + table.schema.name() + ": page " +
                                     std::to_string(page.value) + ", " +
                                     key_range_text(state, table, page, near) +
@@ -40,12 +42,14 @@ Failure corrupt_page(ReaderState& state, const TableInfo& table, PageId page,
 }  // namespace
 
 Failure wrong_key(const TableInfo& table, std::size_t size_bytes) {
+    const ColdPath cold;
     return {Error::kInvalid, "table " + table.schema.name() + ": a key has " +
                                  std::to_string(table.schema.key_bytes()) + " bytes, not " +
                                  std::to_string(size_bytes)};
 }
 
 Failure expired_failure() {
+    const ColdPath cold;
     return {Error::kSnapshotExpired,
             "the snapshot's lease ended (held too long, or the daemon went away): take a new one"};
 }
@@ -111,15 +115,18 @@ Status ReaderState::look_around(Deadline until) {
     }
     if (connection->alive()) [[likely]]
         return {};
+    const ColdPath cold;
     auto live = store->live_connection(until);
     if (!live.ok()) return live.failure();
     return move_to(std::move(*live));
 }
 
 Status ReaderState::begin(Deadline until) {
+    const HotPath hot("snapshot");
     if (generation != fork_generation()) [[unlikely]]
         return forked_failure();
     if (holding()) [[unlikely]] {
+        const ColdPath cold;
         return {Error::kInvalid, "this Reader has a live snapshot: end it, or use another Reader"};
     }
     if (Status there = look_around(until); !there.ok()) [[unlikely]]
@@ -154,6 +161,7 @@ void ReaderState::set_root(const TableInfo& table, PageId page) {
 Result<ReaderState*> ReaderState::live(const Snapshot& snapshot) {
     ReaderState* state = snapshot.state_;
     if (state == nullptr) [[unlikely]] {
+        const ColdPath cold;
         return {Error::kInvalid, "this snapshot has ended: take a new one"};
     }
     if (state->generation != fork_generation()) [[unlikely]]
@@ -220,6 +228,7 @@ PageId read_leaf_ahead(ReaderState& state, DirectoryProbe& probe, PageId missing
     probe.look(state.directory(), pool);
     const PageId leaf = probe.leaf();
     const bool no_need = !leaf || leaf == missing || newest_hint(pool, leaf) != nullptr;
+    const ColdPath cold;
     const std::uint64_t before = state.pages_asked_for;
     if (!no_need) request_pages_ahead(state, {&leaf, 1});
     return state.pages_asked_for > before ? leaf : PageId{};
@@ -249,7 +258,7 @@ Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std:
             ahead = read_leaf_ahead(state, probe, landing.page);
         }
         if (Status cleared = obstacle.overcome(landing, last); !cleared.ok()) {
-            return cleared.failure();
+            return failure_of(cleared);
         }
         if (find_by_directory(state, table, key, probe, row)) return true;
     }
@@ -259,6 +268,7 @@ Result<bool> find_by_tree(ReaderState& state, const TableInfo& table, const std:
 
 Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byte* key,
                       RawRow& row) {
+    const HotPath hot("get");
     DirectoryProbe probe;
     if (find_by_directory(state, table, key, probe, row)) [[likely]]
         return true;
@@ -266,6 +276,7 @@ Result<bool> find_row(ReaderState& state, const TableInfo& table, const std::byt
 }
 
 Status Obstacle::overcome(const Landing& landing, PageLookup last, std::span<const PageId> ahead) {
+    const ColdPath cold;
     // Whatever it looked like, an expired snapshot concludes nothing from it.
     if (!state_.valid()) return expired_failure();
     if (landing.state != Landed::kMissing || last != PageLookup::kAbsent)
@@ -317,15 +328,16 @@ Status find_root(ReaderState& state, const TableInfo& table) {
 Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
                                                     std::span<const std::byte> key,
                                                     std::span<std::byte> value) const {
+    const HotPath hot("read");
     Result<ReaderState*> state = ReaderState::live(snapshot);
     if (!state.ok()) [[unlikely]]
-        return state.failure();
+        return failure_of(state);
     if (key.size() != schema().key_bytes()) [[unlikely]]
         return wrong_key(*info_, key.size());
     RawRow row;
     const Result<bool> found = find_row(**state, *info_, key.data(), row);
     if (!found.ok()) [[unlikely]]
-        return found.failure();
+        return failure_of(found);
     const std::size_t size_bytes = *found ? row.value.size() : 0;
     const bool large =
         *found && schema().has_variable() && RowView(schema(), row.value).has_references();
@@ -336,6 +348,7 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
     (*state)->renew();  // its frame is in use no more
     if (!*found) return std::optional<std::uint32_t>{};
     if (!fits) [[unlikely]] {
+        const ColdPath cold;
         if (large) return {Error::kTooLarge, "table " + name() + ": a row with large values"};
         return {Error::kTooLarge, "table " + name() + ": a value of " + std::to_string(size_bytes) +
                                       " bytes does not fit " + std::to_string(value.size())};
@@ -345,14 +358,15 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
 
 Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
+    const HotPath hot("peek");
     Result<ReaderState*> state = ReaderState::live(snapshot);
     if (!state.ok()) [[unlikely]]
-        return state.failure();
+        return failure_of(state);
     if (key.size() != schema().key_bytes()) [[unlikely]]
         return wrong_key(*info_, key.size());
     RawRow row;
     const Result<bool> found = find_row(**state, *info_, key.data(), row);
-    if (!found.ok()) return found.failure();
+    if (!found.ok()) return failure_of(found);
     // That there is no row is a conclusion, and is checked here; a row is the caller's to check.
     if (*found) {
         (*state)->rows_out = true;

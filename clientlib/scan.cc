@@ -8,6 +8,7 @@
 
 #include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -300,6 +301,7 @@ void RawCursor::State::read_ahead() {
     std::array<PageId, kReadAheadMax> pages;
     const std::size_t next = widen(pages, asked_ahead);
     const std::size_t absent = only_absent(std::span(pages).first(next), PageId{});
+    const ColdPath cold;
     if (absent > 0) request_pages_ahead(*reader, std::span(pages).first(absent));
 }
 
@@ -326,7 +328,7 @@ bool RawCursor::State::to_leaf_with_rows() {
         }
         if (Status cleared = obstacle.overcome(landing, why, std::span(ahead).first(count));
             !cleared.ok()) {
-            return fail(cleared.failure());
+            return fail(failure_of(cleared));
         }
     }
     return true;
@@ -381,16 +383,18 @@ RawCursor& RawCursor::operator=(RawCursor&& other) noexcept {
 
 RawCursor::~RawCursor() {
     if (!state_ || state_->reader == nullptr) return;
+    const HotPath hot("scan, its end");
     state_->step_off();
-    auto& spare = state_->reader->spare_cursors;
-    spare.push_back(std::move(state_));
+    kept_push(state_->reader->spare_cursors, std::move(state_));
 }
 
 bool RawCursor::next_run() {
+    const HotPath hot("scan");
     State& state = *state_;
     run_.rows = 0;
     if (state.ended) return false;
     if (!state.usable()) {
+        const ColdPath cold;
         return state.fail({Error::kInvalid, "the snapshot of this scan has ended"});
     }
     if (state.left == 0) return state.finish();
@@ -439,22 +443,25 @@ void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const Tabl
 // A cursor whose bounds, of these sizes, are still to be set, or one that has failed.
 RawCursor RawTable::start_scan(const Snapshot& snapshot, std::size_t bound_bytes,
                                const ScanOptions& options) const {
+    const HotPath hot("scan, its begin");
     Result<ReaderState*> reader = ReaderState::live(snapshot);
     RawCursor::StatePointer state;
     if (reader.ok() && !(*reader)->spare_cursors.empty()) {
         state = std::move((*reader)->spare_cursors.back());
         (*reader)->spare_cursors.pop_back();
     } else {
+        const ColdPath cold;
         state.reset(new RawCursor::State);
     }
     state->ended = false;
     state->status = {};
     if (!reader.ok()) {
-        state->fail(reader.failure());
+        state->fail(failure_of(reader));
         return RawCursor(std::move(state));
     }
     state->start(**reader, info_, options);
     if (bound_bytes > schema().key_bytes()) {
+        const ColdPath cold;
         state->fail({Error::kInvalid, "table " + name() + ": a bound has at most " +
                                           std::to_string(schema().key_bytes()) + " bytes"});
     }

@@ -11,6 +11,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kPause = std::chrono::microseconds(200);
+// What a spare write keeps for the next one; longer ones are rare, and copying them costs more.
+constexpr std::size_t kSpareBytesMax = 4096;
 
 // Answers of a daemon that is on its way out, or of one that refused an earlier write for that
 // reason (a gap): the write counts as not answered.
@@ -138,6 +140,7 @@ bool StoreState::send_again(KeptWrite& write) {
 
 bool StoreState::send_unsent() {
     if (unsent_ == 0) return true;
+    const ColdPath cold;
     for (const auto& write : kept_) {
         if (write->sent) continue;
         if (!write->answered && write->bytes.size() > connection_->ring().payload_bytes_max()) {
@@ -179,8 +182,15 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
     if (forked()) return forked_failure();
     if (!transaction.status().ok()) return transaction.status().failure();
     if (transaction.empty()) return {Error::kInvalid, "a transaction without operations"};
-    if (Status fits = fits_ring(transaction); !fits.ok()) return fits.failure();
-    auto write = std::make_shared<KeptWrite>();
+    const HotPath hot("submit");
+    std::shared_ptr<KeptWrite> write;
+    {
+        const std::lock_guard hold(lock_);
+        if (Status fits = fits_ring(transaction); !fits.ok()) return failure_of(fits);
+        write = spare_write();
+    }
+    write->bytes.clear();
+    kept_reserve(write->bytes, transaction.bytes().size());
     write->bytes.assign(transaction.bytes().begin(), transaction.bytes().end());
     std::memcpy(write->bytes.data() + offsetof(TransactionHeader, durability), &durability,
                 sizeof durability);
@@ -189,14 +199,18 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
             const std::lock_guard hold(lock_);
             if (try_send_new(write)) return write;
         }
-        if (Status room = wait_for_room(deadline); !room.ok()) return room.failure();
+        const ColdPath cold;
+        if (Status room = wait_for_room(deadline); !room.ok()) {
+            give_back(std::move(write));
+            return room.failure();
+        }
     }
 }
 
 Status StoreState::fits_ring(const RawTransaction& transaction) const {
-    const std::lock_guard hold(lock_);
     const std::uint32_t most = connection_->ring().payload_bytes_max();
     if (transaction.bytes().size() <= most) return {};
+    const ColdPath cold;
     return {Error::kTooLarge, "a transaction of " + std::to_string(transaction.bytes().size()) +
                                   " bytes: the ring of this connection carries " +
                                   std::to_string(most) +
@@ -259,12 +273,47 @@ void StoreState::collect_all() {
 void StoreState::drop_decided() {
     while (!kept_.empty() && kept_.front()->answered) {
         if (!kept_.front()->sent) --unsent_;
+        std::shared_ptr<KeptWrite> decided = std::move(kept_.front());
         kept_.pop_front();
+        keep_spare(std::move(decided));
     }
+}
+
+// ---- memory of writes ---------------------------------------------------------------------------
+
+std::shared_ptr<KeptWrite> StoreState::spare_write() {
+    if (spare_writes_.empty()) {
+        const ColdPath cold;
+        return std::make_shared<KeptWrite>();
+    }
+    std::shared_ptr<KeptWrite> write = std::move(spare_writes_.back());
+    spare_writes_.pop_back();
+    return write;
+}
+
+// The last who holds it: kept_ and the Pending let go of it under lock_, in whatever order.
+void StoreState::keep_spare(std::shared_ptr<KeptWrite> write) {
+    if (write.use_count() != 1 || spare_writes_.size() >= kUndecidedWritesMax) return;
+    if (write->bytes.capacity() > kSpareBytesMax) return;
+    write->number = 0;
+    write->sent = false;
+    write->answered = false;
+    write->connection.reset();
+    write->call = {};
+    write->answer = {};
+    kept_push(spare_writes_, std::move(write));
+}
+
+void StoreState::give_back(std::shared_ptr<KeptWrite> write) {
+    if (!write || forked()) return;  // in a child the lock may be held by nobody who is there
+    const HotPath hot("giving a write back");
+    const std::lock_guard hold(lock_);
+    keep_spare(std::move(write));
 }
 
 bool StoreState::done(KeptWrite& write) {
     if (forked()) return true;
+    const HotPath hot("is a write done");
     const std::lock_guard hold(lock_);
     collect(write);
     drop_decided();

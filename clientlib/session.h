@@ -24,12 +24,15 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <memory_resource>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "clientlib/attach.h"
 #include "clientlib/bidstore.h"
+#include "shm/hot_path.h"
+#include "shm/message.h"
 
 namespace bidstore {
 
@@ -101,6 +104,8 @@ class StoreState {
                                               Durability durability, Deadline deadline);
     Result<Committed> wait(KeptWrite& write, Deadline deadline);
     bool done(KeptWrite& write);
+    // Whoever got the write from submit() is through with it: its memory is used again.
+    void give_back(std::shared_ptr<KeptWrite> write);
 
     // The reader with which the store itself looks into the catalog, one thread at a time.
     Result<Reader> make_reader(std::shared_ptr<StoreState> itself);
@@ -135,9 +140,11 @@ class StoreState {
     void collect(KeptWrite& write);
     void collect_all();
     void drop_decided();
+    std::shared_ptr<KeptWrite> spare_write();
+    void keep_spare(std::shared_ptr<KeptWrite> write);
     void adopt(std::shared_ptr<Connection> connection);
 
-    Status fits_ring(const RawTransaction& transaction) const;
+    Status fits_ring(const RawTransaction& transaction) const;  // with lock_ held
     Status wait_for_room(Deadline deadline);
     Status wait_for_progress(KeptWrite& write, Deadline deadline);
     Status come_back(const std::shared_ptr<Connection>& connection, Deadline deadline);
@@ -155,8 +162,11 @@ class StoreState {
     mutable std::mutex lock_;
     std::shared_ptr<Connection> connection_;
     bool leaving_ = false;  // the daemon of connection_ said that it goes: it gets nothing more
-    std::deque<std::shared_ptr<KeptWrite>> kept_;  // dense numbers up to next_number_
-    std::size_t unsent_ = 0;                       // of kept_, on connection_
+    std::pmr::unsynchronized_pool_resource nodes_{kept_memory()};
+    std::pmr::deque<std::shared_ptr<KeptWrite>> kept_{&nodes_};  // dense, up to next_number_
+    // Nobody else's, so that submitting allocates nothing when as many are under way as before.
+    std::vector<std::shared_ptr<KeptWrite>> spare_writes_;
+    std::size_t unsent_ = 0;  // of kept_, on connection_
     std::uint64_t next_number_ = 1;
     std::uint64_t reconnects_ = 0;
     std::map<std::uint32_t, std::shared_ptr<const TableInfo>> tables_;  // by id

@@ -2,10 +2,14 @@
 
 #include "clientlib/write.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
+#include <utility>
 
 #include "clientlib/session.h"
 #include "engine/page/row.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -23,13 +27,14 @@ void append_padded(std::vector<std::byte>& to, std::span<const std::byte> bytes)
     to.resize(align_up(to.size(), 8));
 }
 
-// A column and its content, as they follow an operation.
-std::vector<std::byte> column_value(std::uint32_t column, std::span<const std::byte> value) {
-    std::vector<std::byte> body;
+// A column and its content, as they follow an operation, in place of what `body` had.
+void column_value(std::vector<std::byte>& body, std::uint32_t column,
+                  std::span<const std::byte> value) {
+    body.clear();
+    kept_reserve(body, sizeof(ColumnValue) + value.size() + 8);
     append_object(body, ColumnValue{static_cast<std::uint16_t>(column), 0,
                                     static_cast<std::uint32_t>(value.size())});
     append_padded(body, value);
-    return body;
 }
 
 std::string_view kind_name(OperationKind kind) {
@@ -148,24 +153,28 @@ void RawTransaction::fail(Error code, std::string what) {
 void RawTransaction::append(OperationKind kind, std::uint8_t flags, TableId table,
                             std::span<const std::byte> key, std::span<const std::byte> body) {
     if (!status_.ok()) return;
+    const HotPath hot("an operation of a transaction");
     const std::size_t size = align_up(sizeof(OperationHeader) + key.size() + body.size(), 8);
     if (bytes_.size() + size > kTransactionBytesMax) {
+        const ColdPath cold;
         return fail(Error::kTooLarge, "a transaction has at most " +
                                           std::to_string(kTransactionBytesMax) +
                                           " bytes: make several");
     }
     const std::uint32_t count = operation_count() + 1;
     if (count > kOperationsMax) {
+        const ColdPath cold;
         return fail(Error::kTooLarge, "a transaction has at most " +
                                           std::to_string(kOperationsMax) +
                                           " operations: make several");
     }
     if ((flags & kWantResult) != 0 && ++result_count_ > kCallResults) {
-        return fail(Error::kTooLarge, "a transaction gives at most " +
-                                          std::to_string(kCallResults) + " results");
+        const ColdPath cold;
+        return fail(Error::kTooLarge,
+                    "a transaction gives at most " + std::to_string(kCallResults) + " results");
     }
-    std::memcpy(bytes_.data() + offsetof(TransactionHeader, operation_count), &count,
-                sizeof count);
+    kept_reserve(bytes_, size + 8);
+    std::memcpy(bytes_.data() + offsetof(TransactionHeader, operation_count), &count, sizeof count);
     last_update_ = kind == OperationKind::kUpdate ? bytes_.size() : 0;
     append_object(bytes_, OperationHeader{kind, flags, static_cast<std::uint16_t>(key.size()),
                                           table.value, static_cast<std::uint32_t>(body.size()),
@@ -220,7 +229,8 @@ void RawTransaction::require_absent(const RawTable& table, std::span<const std::
 void RawTransaction::require_equals(const RawTable& table, std::span<const std::byte> key,
                                     std::uint32_t column, std::span<const std::byte> value) {
     if (!key_fits(table, key) || !column_fits(table, column, value)) return;
-    append(OperationKind::kCheckEquals, 0, table.id(), key, column_value(column, value));
+    column_value(body_, column, value);
+    append(OperationKind::kCheckEquals, 0, table.id(), key, body_);
 }
 
 void RawTransaction::put(const RawTable& table, std::span<const std::byte> key,
@@ -248,21 +258,22 @@ bool RawTransaction::updates_same_row(const RawTable& table,
 void RawTransaction::update(const RawTable& table, std::span<const std::byte> key,
                             std::uint32_t column, std::span<const std::byte> value) {
     if (!key_fits(table, key) || !column_fits(table, column, value)) return;
-    std::vector<std::byte> body = column_value(column, value);
+    column_value(body_, column, value);
     if (!updates_same_row(table, key)) {
-        return append(OperationKind::kUpdate, 0, table.id(), key, body);
+        return append(OperationKind::kUpdate, 0, table.id(), key, body_);
     }
-    if (bytes_.size() + body.size() + 8 > kTransactionBytesMax) {
-        return fail(Error::kTooLarge, "a transaction has at most " +
-                                          std::to_string(kTransactionBytesMax) + " bytes");
+    if (bytes_.size() + body_.size() + 8 > kTransactionBytesMax) {
+        return fail(Error::kTooLarge,
+                    "a transaction has at most " + std::to_string(kTransactionBytesMax) + " bytes");
     }
     OperationHeader last{};
     std::memcpy(&last, bytes_.data() + last_update_, sizeof last);
     // The body so far ends where the operation does, less the padding behind it.
     bytes_.resize(last_update_ + sizeof last + last.key_bytes + last.body_bytes);
-    last.body_bytes += static_cast<std::uint32_t>(body.size());
+    last.body_bytes += static_cast<std::uint32_t>(body_.size());
     std::memcpy(bytes_.data() + last_update_, &last, sizeof last);
-    append_padded(bytes_, body);
+    kept_reserve(bytes_, body_.size() + 8);
+    append_padded(bytes_, body_);
 }
 
 void RawTransaction::add(const RawTable& table, std::span<const std::byte> key,
@@ -300,11 +311,12 @@ void RawTransaction::erase_range(const RawTable& table, std::span<const std::byt
                                          std::to_string(key_bytes) + " bytes");
     }
     // Zeros behind a prefix make it the least key that begins with it, as in scans.
-    std::vector<std::byte> from(lower.begin(), lower.end());
-    from.resize(key_bytes);
-    std::vector<std::byte> to(upper.begin(), upper.end());
-    if (!to.empty()) to.resize(key_bytes);
-    append(OperationKind::kDeleteRange, want_result ? kWantResult : 0, table.id(), from, to);
+    std::array<std::byte, kKeyBytesMax> from{};
+    std::copy(lower.begin(), lower.end(), from.begin());
+    std::array<std::byte, kKeyBytesMax> to{};
+    std::copy(upper.begin(), upper.end(), to.begin());
+    append(OperationKind::kDeleteRange, want_result ? kWantResult : 0, table.id(),
+           std::span(from).first(key_bytes), std::span(to).first(upper.empty() ? 0 : key_bytes));
 }
 
 void RawTransaction::create_table(const Schema& schema, const TableAttributes& attributes) {
@@ -356,8 +368,14 @@ Result<Committed> StoreState::outcome(const KeptWrite& write) {
 Pending::Pending(std::shared_ptr<StoreState> store, std::shared_ptr<KeptWrite> write)
     : store_(std::move(store)), write_(std::move(write)) {}
 Pending::Pending(Pending&&) noexcept = default;
-Pending& Pending::operator=(Pending&&) noexcept = default;
-Pending::~Pending() = default;
+Pending& Pending::operator=(Pending&& other) noexcept {
+    std::swap(store_, other.store_);
+    std::swap(write_, other.write_);
+    return *this;
+}
+Pending::~Pending() {
+    if (write_) store_->give_back(std::move(write_));
+}
 
 Result<Committed> Pending::wait(Deadline deadline) { return store_->wait(*write_, deadline); }
 bool Pending::done() const { return store_->done(*write_); }

@@ -61,6 +61,7 @@ class RawTransaction {
     std::uint32_t operation_count() const;
     std::uint32_t result_count() const { return result_count_; }
     bool empty() const { return operation_count() == 0; }
+    // Keeps its memory: what is built again and again in one object allocates nothing.
     void clear();
 
     // The first mistake made while building, or ok.
@@ -81,6 +82,7 @@ class RawTransaction {
     bool updates_same_row(const RawTable& table, std::span<const std::byte> key) const;
 
     std::vector<std::byte> bytes_;
+    std::vector<std::byte> body_;  // of the operation that is added, kept for the next one
     std::size_t last_update_ = 0;  // offset of the newest operation when it is an update
     std::uint32_t result_count_ = 0;
     Status status_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "shm/hot_path.h"
+
 namespace bidstore {
 namespace {
 
@@ -11,8 +13,8 @@ void hold(HeldSnapshots& held, const SlotSighting& seen, std::uint64_t from) {
         held.pinned_from = std::min(held.pinned_from, from);
         return;
     }
-    held.csns.push_back(seen.word);
-    held.looked.push_back(std::max(seen.word, seen.looked));
+    kept_push(held.csns, seen.word);
+    kept_push(held.looked, std::max(seen.word, seen.looked));
 }
 
 }  // namespace
@@ -100,6 +102,7 @@ bool ClientPort::any_news() const {
 }
 
 bool ClientPort::take(ClientRequest& request) {
+    const HotPath hot("take a request");
     for (std::size_t looked = 0; looked < clients_.size(); ++looked) {
         Client& client = *clients_[next_client_];
         next_client_ = (next_client_ + 1) % clients_.size();
@@ -141,12 +144,13 @@ void ClientPort::answer(const CallAddress& to, Error error, Csn csn, std::uint32
     stats_.add(Counter::kCallsAnswered);
 }
 
-void ClientPort::hostile(std::uint64_t client_id, const std::string& reason) {
+void ClientPort::hostile(std::uint64_t client_id, std::string_view reason) {
     stats_.add(Counter::kHostileEvents);
     cut_off(client_id, CutOff::kHostile, reason);
 }
 
-void ClientPort::cut_off(std::uint64_t client_id, CutOff why, const std::string& reason) {
+void ClientPort::cut_off(std::uint64_t client_id, CutOff why, std::string_view reason) {
+    const ColdPath cold;
     Client* client = find(client_id);
     if (client == nullptr || client->cut_off) return;
     client->cut_off = true;
@@ -158,6 +162,7 @@ void ClientPort::offend(Client& client, const char* reason) {
 }
 
 void ClientPort::flush() {
+    const HotPath hot("wake who was answered");
     for (const auto& client : clients_) {
         client->ring->publish_head();
         const std::uint32_t bits = client->answers.finish(*client->control);
@@ -255,6 +260,7 @@ void ClientPort::look_at(Client& client, std::uint32_t slot, std::uint64_t now_n
 }
 
 const HeldSnapshots& ClientPort::scan() {
+    const HotPath hot("scan the readers");
     held_.clear();
     SlotWatcher::begin_scan();
     held_visible_ = pool_.header().published.visible.load();

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -77,9 +77,9 @@ class ClientPort {
                 std::uint32_t failed_operation = kNoOperation,
                 std::span<const std::int64_t> results = {});
     // Has the connection closed; nothing more is taken from its ring.
-    void cut_off(std::uint64_t client_id, CutOff why, const std::string& reason);
+    void cut_off(std::uint64_t client_id, CutOff why, std::string_view reason);
     // The client broke a rule that only the engine could check.
-    void hostile(std::uint64_t client_id, const std::string& reason);
+    void hostile(std::uint64_t client_id, std::string_view reason);
     // Ends a round: gives ring space back and wakes the clients that were answered. One with
     // more sleepers than calls is cut off when that shows in the time of its wakes.
     void flush();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "shm/hot_path.h"
+
 namespace bidstore {
 namespace {
 
@@ -42,7 +44,6 @@ bool Commit::open() {
     if (failed()) return false;
     if (wal_.is_open()) return true;
     wal_.begin();
-    open_ = Batch{};
     open_.csn = Csn{next_csn_++};
     open_.opened_ns = clock_.monotonic_ns();
     pool_.begin_batch(open_.csn);
@@ -70,7 +71,7 @@ void Commit::applied(Session& session, std::uint64_t number, const CallAddress& 
     }
     if (!session.in_open_batch) {
         session.in_open_batch = true;
-        open_sessions_.push_back(&session);
+        kept_push(open_sessions_, &session);
         open_session_bytes_ += kSessionRecordBytes;
     }
     ++open_.transactions;
@@ -85,9 +86,10 @@ void Commit::applied(Session& session, std::uint64_t number, const CallAddress& 
     waiting.first_result = static_cast<std::uint32_t>(open_.results.size());
     waiting.result_count = static_cast<std::uint32_t>(transaction.results().size());
     waiting.taken_ns = taken_ns;
+    kept_reserve(open_.results, waiting.result_count);
     open_.results.insert(open_.results.end(), transaction.results().begin(),
                          transaction.results().end());
-    open_.waiting.push_back(waiting);
+    kept_push(open_.waiting, waiting);
 }
 
 void Commit::answer_later(const CallAddress& to, Error error, std::uint32_t failed_operation) {
@@ -99,9 +101,9 @@ void Commit::answer_later(const CallAddress& to, Error error, std::uint32_t fail
     if (failed()) {  // the batch that it waits for is gone
         port_.answer(to, Error::kUnknownOutcome);
     } else if (has_content()) {
-        open_.waiting.push_back(waiting);
+        kept_push(open_.waiting, waiting);
     } else if (!flying_.empty()) {
-        flying_.back().waiting.push_back(waiting);
+        kept_push(flying_.back().waiting, waiting);
     } else {
         port_.answer(to, error, Csn{}, failed_operation);
     }
@@ -150,7 +152,8 @@ void Commit::log_sessions() {
     open_session_bytes_ = 0;
 }
 
-void Commit::seal_and_write(std::uint64_t now_ns) {
+void Commit::seal(std::uint64_t now_ns) {
+    const HotPath hot("seal a batch");
     log_sessions();
     const SealedBatch sealed = wal_.seal(open_.csn, durable_, clock_.wall_us());
     pool_.end_batch();
@@ -161,12 +164,27 @@ void Commit::seal_and_write(std::uint64_t now_ns) {
     stats_.add(Counter::kLogBytes, sealed.length_bytes);
     stats_.record(HistogramKind::kBatchTransactions, open_.transactions);
     delay_.went_out(open_.waiting.size());
-    flying_.push_back(std::move(open_));
-    open_ = Batch{};
+    kept_push(flying_, std::move(open_));
+    open_ = fresh_batch();
     open_touched_ = false;
     hurry_ = false;
     arena_.reset();
+}
+
+// The disk is behind a seam: what it does is not this path's.
+void Commit::seal_and_write(std::uint64_t now_ns) {
+    seal(now_ns);
     wal_.write();
+}
+
+Commit::Batch Commit::fresh_batch() {
+    if (spare_batches_.empty()) return {};
+    Batch batch = std::move(spare_batches_.back());
+    spare_batches_.pop_back();
+    batch.waiting.clear();
+    batch.results.clear();
+    batch.transactions = 0;
+    return batch;
 }
 
 bool Commit::idle(std::uint64_t now_ns, std::uint64_t log_position) {
@@ -204,10 +222,12 @@ void Commit::answer_all_unknown() {
 }
 
 void Commit::on_completed(const SealedBatch& sealed, const Status& status) {
+    const HotPath hot("publish and answer a batch");
     Batch batch = std::move(flying_.front());
-    flying_.pop_front();
+    flying_.erase(flying_.begin());
     CHECK(batch.csn == sealed.csn);
     if (!status) {
+        const ColdPath cold;
         if (failure_.empty()) failure_ = status.failure().what;
         answer_unknown(batch);
         answer_unknown(open_);
@@ -224,6 +244,7 @@ void Commit::on_completed(const SealedBatch& sealed, const Status& status) {
     stats_.record(HistogramKind::kLogWriteNs, now_ns - batch.written_ns);
     answer_all(batch);
     delay_.answered(batch.waiting.size(), open_.waiting.size(), now_ns - batch.written_ns, now_ns);
+    kept_push(spare_batches_, std::move(batch));
 }
 
 bool Commit::take_published() {

@@ -20,7 +20,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -131,8 +130,10 @@ class Commit {
     bool waited_for() const { return hurry_ || open_touched_ || !open_.waiting.empty(); }
     std::uint64_t interval_ns() const;
     bool time_to_write(std::uint64_t now_ns) const;
+    void seal(std::uint64_t now_ns);
     void seal_and_write(std::uint64_t now_ns);
     void log_sessions();
+    Batch fresh_batch();
     void on_completed(const SealedBatch& sealed, const Status& status);
     void answer_all(const Batch& batch);
     void answer_unknown(Batch& batch);
@@ -150,7 +151,8 @@ class Commit {
     LogPoint published_end_;
     std::uint64_t published_time_us_;  // of the newest batch, at first that of a former life
     Batch open_;
-    std::deque<Batch> flying_;
+    std::vector<Batch> flying_;         // oldest first; as many as the log writes at a time
+    std::vector<Batch> spare_batches_;  // their memory, for the next ones
     std::vector<Session*> open_sessions_;
     std::uint32_t open_session_bytes_ = 0;
     bool open_touched_ = false;

@@ -302,6 +302,7 @@ class Engine::Core {
     EngineMode mode_ = EngineMode::kStarting;
 
     std::vector<ClientCommand> attaching_;
+    HeldSnapshots held_;  // by reclaim(), kept for its memory
     std::unordered_map<std::uint64_t, Session*> session_of_client_;
     std::vector<std::unique_ptr<Session>> sessions_;
     std::unordered_map<std::uint64_t, Parked> parked_;  // by client

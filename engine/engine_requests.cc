@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/engine_core.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -130,12 +131,14 @@ bool Engine::Core::retry_parked() {
 
 void Engine::Core::refuse(const ClientRequest& request, Session& session, Error error,
                           std::uint32_t operation) {
+    const ColdPath cold;
     session.refused(request.write_number, error, operation);
     commit_->answer_later(request.from, error, operation);
 }
 
 Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request,
                                                     std::uint64_t taken_ns, PageId& page) {
+    const HotPath hot("take a transaction and apply it");
     Session* session = session_of(request.from.client_id);
     CHECK(session != nullptr);
     switch (session->judge(request.write_number, request.decided_below)) {

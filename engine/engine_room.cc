@@ -6,6 +6,7 @@
 
 #include "engine/engine_core.h"
 #include "engine/extent_map.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -26,6 +27,7 @@ std::uint32_t frames_kept_free(const Pool& pool) { return std::max(16u, pool.fra
 // the next, or has as many tables with extents in it as it may.
 std::uint64_t chunks_of(std::span<const ExtentNeed> extents, std::uint64_t loads_max) {
     if (extents.empty()) return 0;
+    const ColdPath cold;  // large values cost far more than this
     std::uint64_t pages = 0;
     std::vector<std::uint32_t> tables;
     for (const ExtentNeed& need : extents) {
@@ -124,6 +126,7 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
         serve_again();
         return Wait::kNone;
     }
+    const ColdPath cold;
     // Pages enough, but in too many pieces for an extent: another chunk has it in one.
     const bool scattered = space.in_reach() >= all_pages;
     const std::uint64_t wanted_before = wanted_pages_;
@@ -181,6 +184,7 @@ void Engine::Core::serve_again() {
     if (storage_.space.in_reach() < wanted_pages_) return;
     wanted_pages_ = 0;
     if (mode_ != EngineMode::kReadOnly) return;
+    const ColdPath cold;
     set_mode(EngineMode::kServing);
     say(5, "there is room again: serving writes");
 }
@@ -216,8 +220,8 @@ bool Engine::Core::pump_growth() {
 // Versions nobody needs, and pages whose quarantine is over, which are looked for when versions
 // that a snapshot kept are, too. False: there may be more of either.
 bool Engine::Core::reclaim(std::uint32_t kept_looks) {
-    const HeldSnapshots& held = port_.scan();
-    HeldSnapshots all = held;
+    held_ = port_.scan();
+    HeldSnapshots& all = held_;
     if (storage_.checkpointer->running()) {
         // It reads versions that changed since the last checkpoint, and none of these is evicted.
         const std::uint64_t csn = storage_.checkpointer->csn().value;
@@ -332,6 +336,7 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
         starved_since_ns = 0;
         return true;
     }
+    const ColdPath cold;
     if (reclaim_for_room() && pool.free_frames() >= frames) return true;
     const auto missing = static_cast<std::uint32_t>(frames - pool.free_frames());
     const std::uint32_t ahead = std::min(pool.frame_count() / 64, Eviction::kStepMost);

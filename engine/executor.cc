@@ -1,9 +1,12 @@
 #include "engine/executor.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <memory_resource>
 
 #include "engine/large_rows.h"
+#include "shm/hot_path.h"
 
 #define XXH_INLINE_ALL  // header only
 #include <xxhash.h>
@@ -44,48 +47,15 @@ bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= Colu
 
 }  // namespace
 
-// ---- arena ----
-
-std::byte* Arena::take(std::size_t size_bytes) {
-    size_bytes = align_up(size_bytes, 8);
-    while (block_ < blocks_.size() && used_ + size_bytes > blocks_[block_].size()) {
-        ++block_;
-        used_ = 0;
-    }
-    if (block_ == blocks_.size()) {
-        blocks_.emplace_back(std::max(kBlockBytes, size_bytes));
-        held_bytes_ += blocks_.back().size();
-    }
-    std::byte* place = blocks_[block_].data() + used_;
-    used_ += size_bytes;
-    taken_bytes_ += size_bytes;
-    return place;
-}
-
-std::span<const std::byte> Arena::copy(std::span<const std::byte> bytes) {
-    std::byte* to = take(bytes.size());
-    std::copy(bytes.begin(), bytes.end(), to);
-    return {to, bytes.size()};
-}
-
-// Blocks are passed over where they are too small for what is taken: who chooses the sizes would
-// have ever more of them.
-void Arena::reset() {
-    block_ = 0;
-    used_ = 0;
-    taken_bytes_ = 0;
-    if (held_bytes_ <= kKeptBytes) return;
-    blocks_.clear();
-    held_bytes_ = 0;
-}
-
 // ---- rows ----
 
 std::span<const std::byte> patched_row(const Schema& schema, std::span<const std::byte> old,
                                        std::span<const std::byte> columns, Arena& arena) {
     std::byte* fixed = arena.take(schema.fixed_bytes());
     std::copy_n(old.begin(), schema.fixed_bytes(), fixed);
-    std::vector<ColumnContent> variable(schema.variable_columns());
+    std::array<std::byte, 1024> here;  // for all but the widest rows
+    std::pmr::monotonic_buffer_resource memory(here.data(), here.size(), kept_memory());
+    std::pmr::vector<ColumnContent> variable(schema.variable_columns(), &memory);
     const RowView before(schema, old);
     for (std::uint32_t i = 0; i < variable.size(); ++i) variable[i] = before.content(i);
     const bool fits = each_column(columns, [&](std::uint16_t column, auto content) {
@@ -116,7 +86,10 @@ Result<std::uint64_t> added(ColumnType type, std::uint64_t old_bits, std::int64_
     const Wide one = 1;
     const Wide low = is_signed(type) ? -(one << (8 * width - 1)) : 0;
     const Wide high = (one << (8 * width - (is_signed(type) ? 1 : 0))) - 1;
-    if (sum < low || sum > high) return {Error::kOutOfRange, "sum does not fit the column"};
+    if (sum < low || sum > high) {
+        const ColdPath cold;
+        return {Error::kOutOfRange, "sum does not fit the column"};
+    }
     return static_cast<std::uint64_t>(sum);
 }
 
@@ -167,7 +140,6 @@ Executor::State Executor::evaluate(std::span<const std::byte> payload, Rights ri
     results_.clear();
     ranges_.clear();
     chain_.clear();
-    heads_.resize(kBuckets, -1);
     for (const std::uint32_t bucket : used_buckets_) heads_[bucket] = -1;
     used_buckets_.clear();
     room_.reset();
@@ -302,7 +274,8 @@ void Executor::index(std::uint32_t effect) {
     const std::uint64_t hash =
         XXH3_64bits_withSeed(indexed.key.data(), indexed.key.size(), indexed.table->id.value);
     const auto bucket = static_cast<std::uint32_t>(hash % kBuckets);
-    if (heads_[bucket] < 0) used_buckets_.push_back(bucket);
+    if (heads_[bucket] < 0) kept_push(used_buckets_, bucket);
+    kept_reserve(chain_, effects_.size() - chain_.size());
     chain_.resize(effects_.size(), -1);
     chain_[effect] = heads_[bucket];
     heads_[bucket] = static_cast<std::int32_t>(effect);
@@ -312,10 +285,10 @@ void Executor::push(Effect effect) {
     effect.operation = operation_;
     effect.table_id = effect.table != nullptr ? effect.table->id : effect.table_id;
     log_bytes_ += Wal::record_bytes(effect.key.size(), effect.body.size());
-    effects_.push_back(effect);
+    kept_push(effects_, effect);
     const auto added_at = static_cast<std::uint32_t>(effects_.size() - 1);
     if (effect.type == RecordType::kDeleteRange) {
-        ranges_.push_back(added_at);
+        kept_push(ranges_, added_at);
     } else if (effect.table != nullptr && effect.type != RecordType::kDropTable) {
         index(added_at);
     }
@@ -462,7 +435,7 @@ Executor::State Executor::add(const Operation& operation) {
     change(row_effect(made ? RecordType::kPutRow : RecordType::kAddColumn, operation,
                       made ? value : logged_bytes, value),
            stored);
-    if (operation.wants_result()) results_.push_back(static_cast<std::int64_t>(*sum));
+    if (operation.wants_result()) kept_push(results_, static_cast<std::int64_t>(*sum));
     return State::kReady;
 }
 
@@ -500,7 +473,7 @@ Executor::State Executor::erase_range(const Operation& operation) {
     Effect effect = row_effect(RecordType::kDeleteRange, operation, operation.body, {});
     if (operation.wants_result()) {
         effect.result = static_cast<std::int32_t>(results_.size());
-        results_.push_back(0);
+        kept_push(results_, 0);
     }
     push(effect);
     // Rows that this transaction put before may lie in the range: their pages are counted there.
@@ -509,6 +482,7 @@ Executor::State Executor::erase_range(const Operation& operation) {
 }
 
 Executor::State Executor::create_table(const Operation& operation) {
+    const ColdPath cold;
     Result<Schema> schema = Schema::decode(operation.body);
     if (!schema) return refuse(Error::kInvalid);
     if (operation_count_ != 1) return refuse(Error::kInvalid);  // one table, alone
@@ -600,6 +574,7 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
             return erased.rows;
         }
         case RecordType::kCreateTable: {
+            const ColdPath cold;
             const Result<Schema> schema = Schema::decode(effect.body);
             CHECK(schema.ok());
             TableAttributes attributes{};
@@ -607,16 +582,20 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
             catalog.create(effect.table_id, *schema, 0, attributes.retain_us);
             return 0;
         }
-        case RecordType::kSetTable:
+        case RecordType::kSetTable: {
+            const ColdPath cold;
             catalog.set_retention(effect.table_id,
                                   load<TableAttributes>(effect.body.data()).retain_us);
             return 0;
+        }
         case RecordType::kMoveFloor:
             effect.table->tree.set_floor(load<std::uint64_t>(effect.body.data()));
             return 0;
-        case RecordType::kDropTable:
+        case RecordType::kDropTable: {
+            const ColdPath cold;
             catalog.drop(effect.table_id);
             return 0;
+        }
         case RecordType::kBeginLoad: {
             const Result<Schema> schema = Schema::decode(effect.body);
             CHECK(schema.ok());

@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/arena.h"
 #include "engine/catalog.h"
 #include "engine/format.h"
 #include "engine/room_estimate.h"
@@ -27,27 +28,6 @@
 #include "shm/message.h"
 
 namespace bidstore {
-
-// Memory that is given back all at once.
-class Arena {
-  public:
-    std::byte* take(std::size_t size_bytes);
-    std::span<const std::byte> copy(std::span<const std::byte> bytes);
-    void reset();
-
-    std::size_t taken_bytes() const { return taken_bytes_; }  // since the last reset
-    std::size_t held_bytes() const { return held_bytes_; }
-
-    static constexpr std::size_t kKeptBytes = 4u << 20;  // from one use to the next
-
-  private:
-    static constexpr std::size_t kBlockBytes = 256u << 10;
-    std::vector<std::vector<std::byte>> blocks_;
-    std::size_t block_ = 0;
-    std::size_t used_ = 0;
-    std::size_t taken_bytes_ = 0;
-    std::size_t held_bytes_ = 0;
-};
 
 struct Effect {
     RecordType type = RecordType::kPutRow;
@@ -79,7 +59,7 @@ class Executor {
         kMissing,  // missing() has to be brought in; evaluate again from the start
     };
 
-    explicit Executor(Catalog& catalog) : catalog_(catalog) {}
+    explicit Executor(Catalog& catalog) : catalog_(catalog), heads_(kBuckets, -1) {}
 
     // `payload` must stay as it is until apply().
     State evaluate(std::span<const std::byte> payload, Rights rights);

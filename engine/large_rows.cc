@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "shm/hot_path.h"
+
 namespace bidstore {
 
 void append_extents(const Schema& schema, TableId table, std::span<const std::byte> value,
@@ -15,7 +17,7 @@ void append_extents(const Schema& schema, TableId table, std::span<const std::by
     for (std::uint32_t i = 0; i < row.count(); ++i) {
         if (!plan.out.test(i)) continue;
         const auto length = static_cast<std::uint32_t>(row.content(i).bytes.size());
-        needs.push_back({table, extent_pages(length)});
+        kept_push(needs, ExtentNeed{table, extent_pages(length)});
     }
 }
 

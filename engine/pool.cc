@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/page/catalog_schema.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 
@@ -201,7 +202,7 @@ std::byte* Pool::writable(PageId page) {
     info_[base].newer = frame;
     newest_[page.value] = frame;
     eviction_.replace(base, frame);
-    open_.frames.push_back(frame);
+    kept_push(open_.frames, frame);
     mark_changed(page);
     return bytes;
 }
@@ -213,7 +214,7 @@ std::byte* Pool::take_over(std::uint32_t frame) {
     VersionWriter::stamp(bytes, open_csn_);
     info_[frame].csn = open_csn_;
     info_[frame].referenced = true;
-    open_.frames.push_back(frame);
+    kept_push(open_.frames, frame);
     mark_changed(PageId{info_[frame].page});
     return bytes;
 }
@@ -253,7 +254,7 @@ std::byte* Pool::first_version(PageId page) {
     info_[frame].csn = open_csn_;
     newest_[page.value] = frame;
     eviction_.admit(frame, page, false);  // it will show what it becomes
-    open_.frames.push_back(frame);
+    kept_push(open_.frames, frame);
     mark_changed(page);
     return bytes;
 }
@@ -267,14 +268,18 @@ void Pool::extent_page(PageId page, std::span<const std::byte> bytes, std::uint3
     writer_.link(frame, kNoFrame);
     info_[frame].csn = open_csn_;
     newest_[page.value] = frame;
-    open_.frames.push_back(frame);
+    kept_push(open_.frames, frame);
     mark_changed(page);
 }
 
 void Pool::end_batch() {
     CHECK(open_csn_ != 0);
-    unpublished_.push_back(std::move(open_));
+    kept_push(unpublished_, std::move(open_));
     open_ = BatchFrames{};
+    if (!spare_batches_.empty()) {
+        open_ = std::move(spare_batches_.back());
+        spare_batches_.pop_back();
+    }
     open_csn_ = 0;
     directory_.fetch();  // publish() writes there
 }
@@ -299,17 +304,21 @@ void Pool::publish() {
         if (old == kNoFrame) continue;
         set_state(old, State::kPublished, State::kRetired);
         info_[old].successor = batch.csn;
-        retired_.push_back(old);
+        kept_push(retired_, old);
     }
     for (const std::uint32_t frame : batch.ended) {
         set_state(frame, State::kPublished, State::kRetired);
         info_[frame].successor = batch.csn;
-        retired_.push_back(frame);
+        kept_push(retired_, frame);
     }
     if (batch.drops_table) writer_.drops_table(batch.csn);
     visible_ = batch.csn;
     writer_.publish(visible_);
     directory_.settle();
+    batch.frames.clear();
+    batch.ended.clear();
+    batch.drops_table = false;
+    kept_push(spare_batches_, std::move(batch));
 }
 
 void Pool::advance_visible(Csn csn) {
@@ -395,7 +404,7 @@ void Pool::look_again(const HeldSnapshots& held, std::uint32_t looks) {
         const std::uint32_t frame = kept_[--kept_hand_];
         if (seen_by(held, frame)) continue;
         unlink(frame);
-        round_.push_back(frame);
+        kept_push(round_, frame);
         kept_[kept_hand_] = kept_.back();
         kept_.pop_back();
     }
@@ -403,6 +412,7 @@ void Pool::look_again(const HeldSnapshots& held, std::uint32_t looks) {
 
 std::uint32_t Pool::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks) {
     if (retired() == 0) return 0;
+    const HotPath hot("reclaim");
     round_.clear();
     look_again(held, kept_looks);
     // What slots in PIN_ALL keep is soon judged by snapshots; an evicted page's successor is the
@@ -413,11 +423,11 @@ std::uint32_t Pool::reclaim(const HeldSnapshots& held, std::uint32_t kept_looks)
         [this](std::uint64_t csn, std::uint32_t frame) { return csn < info_[frame].successor; });
     for (auto next = retired_.begin(); next != end; ++next) {
         if (seen_by(held, *next)) {
-            kept_.push_back(*next);
+            kept_push(kept_, *next);
             continue;
         }
         unlink(*next);
-        round_.push_back(*next);
+        kept_push(round_, *next);
     }
     retired_.erase(retired_.begin(), end);
     if (round_.empty()) return 0;
@@ -449,7 +459,7 @@ void Pool::keep_unwritten(PageId page) { info_[newest_[page.value]].unwritten = 
 void Pool::end_extent_page(PageId page) {
     if (!changed(page)) return;
     info_[newest_[page.value]].unwritten = true;
-    open_.ended.push_back(newest_[page.value]);
+    kept_push(open_.ended, newest_[page.value]);
 }
 
 bool Pool::settled(PageId page, Csn covered) const {

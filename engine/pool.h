@@ -278,10 +278,11 @@ class Pool {
     std::uint64_t open_csn_ = 0;
     bool in_place_ = false;
     BatchFrames open_;
-    std::vector<BatchFrames> unpublished_;  // oldest first; at most two
-    std::vector<std::uint32_t> newest_;     // per page
-    std::vector<Info> info_;                // per frame
-    std::vector<std::uint32_t> copied_;     // frames that have a copy, or had one
+    std::vector<BatchFrames> unpublished_;    // oldest first; at most two
+    std::vector<BatchFrames> spare_batches_;  // their memory, for the next ones
+    std::vector<std::uint32_t> newest_;       // per page
+    std::vector<Info> info_;                  // per frame
+    std::vector<std::uint32_t> copied_;       // frames that have a copy, or had one
     std::vector<std::uint32_t> free_;
     std::vector<std::uint32_t> free_place_;  // per frame that is free: where in free_
     PageId last_extent_page_;                // the newest page of an extent, and its frame

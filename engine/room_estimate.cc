@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "engine/leaf_edit.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 namespace {
@@ -44,7 +45,8 @@ RoomEstimate::Account& RoomEstimate::account(const Tree& tree) {
     for (Account& known : accounts_) {
         if (known.root == tree.root()) return known;
     }
-    Account& made = accounts_.emplace_back();
+    kept_push(accounts_, Account{});
+    Account& made = accounts_.back();
     made.root = tree.root();
     made.depth = tree.depth();
     return made;
@@ -68,6 +70,7 @@ RoomEstimate::Node& RoomEstimate::node(PageId page, bool& first) {
 
 // For the few transactions with very many pages; the table keeps its size afterwards.
 void RoomEstimate::grow_table() {
+    const ColdPath cold;
     std::vector<Node> old(2 * nodes_.size());
     old.swap(nodes_);
     const std::size_t mask = nodes_.size() - 1;

@@ -203,6 +203,7 @@ bool Space::take_growth(Status& status) {
 }
 
 void Space::add_chunk(std::uint32_t chunk) {
+    const ColdPath cold;
     resize_tables(chunk + 1);
     std::byte* meta = pool_.first_version(meta_page(chunk));
     page_header(meta).type = PageType::kMeta;

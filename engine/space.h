@@ -33,6 +33,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory_resource>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -44,6 +45,7 @@
 #include "engine/pages.h"
 #include "engine/pool.h"
 #include "shm/error.h"
+#include "shm/hot_path.h"
 
 namespace bidstore {
 
@@ -380,7 +382,8 @@ class Space final : public Pages {
         PageId page;
         Csn freed;
     };
-    std::deque<Quarantined> quarantine_;  // ascending by csn
+    std::pmr::unsynchronized_pool_resource nodes_{kept_memory()};
+    std::pmr::deque<Quarantined> quarantine_{&nodes_};  // ascending by csn
 };
 
 template <class InUse>

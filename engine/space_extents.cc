@@ -123,6 +123,7 @@ bool Space::reserve_extent(const ExtentNeed& need, std::uint32_t runs_max) {
 
 bool Space::reserve_extents(std::span<const ExtentNeed> needs, std::uint32_t runs_max) {
     CHECK(reserved_.empty());
+    const ColdPath cold;  // a large value has lists of runs, and costs far more than these
     for (std::size_t i = 0; i < needs.size();) {
         if (reserve_extent(needs[i], runs_max)) {
             ++i;
@@ -225,6 +226,7 @@ void Space::set_run(TableId table, ExtentRun run, std::uint32_t newest) {
 
 ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> value,
                                       std::uint32_t newest) {
+    const ColdPath cold;
     const ExtentNeed need{table, extent_pages(static_cast<std::uint32_t>(value.size()))};
     const auto found = std::find_if(reserved_.begin(), reserved_.end(),
                                     [&](const auto& extent) { return extent.need == need; });
@@ -249,6 +251,7 @@ ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> 
 // lost, said: metadata may say "newer than it is", which costs time, but never "older". A lower
 // one, where the file can tell it from that, waits for a checkpoint that has its batch.
 void Space::stamp_extent(const ValueReference& reference, std::uint32_t newest) {
+    const ColdPath cold;
     for (const ExtentRun& run : reference.all_runs()) {
         lower_time(first_page(run));
         std::uint32_t& known = newest_[run.first];

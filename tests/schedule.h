@@ -29,6 +29,8 @@
 #include <utility>
 #include <vector>
 
+#include "shm/hot_path.h"
+
 namespace bidstore {
 
 class Schedule {
@@ -82,6 +84,7 @@ class Schedule {
     bool exchanges() const { return exchanges_; }
     bool fences() const { return fences_; }
     void put(void* word, std::uint64_t value, std::uint32_t bytes) {
+        const ColdPath cold;
         running_->buffer.push_back({word, value, bytes});
     }
     // The newest store to the word that its own task has not let out.
@@ -145,7 +148,11 @@ class Schedule {
                 ->store(static_cast<std::uint32_t>(store.value));
         }
     }
-    void hand_over() { swapcontext(&running_->context, &home_); }
+    // The hot path that a task is on is its own.
+    void hand_over() {
+        const ColdPath cold;
+        swapcontext(&running_->context, &home_);
+    }
     static void begin() {
         Task& task = *current_->running_;
         task.body();
