@@ -77,11 +77,13 @@ Result<std::shared_ptr<Connection>> StoreState::live_connection(Deadline deadlin
 
 void StoreState::adopt(std::shared_ptr<Connection> connection) {
     // What the old daemon said before it went counts.
-    collect_all();
     for (const auto& write : kept_) {
+        collect(*write);
         write->sent = false;
         write->connection.reset();
     }
+    // Sent or not: the new ring's numbers begin behind them.
+    while (!kept_.empty() && kept_.front()->answered) kept_.pop_front();
     connection_ = std::move(connection);
     leaving_ = false;
     unsent_ = kept_.size();
@@ -125,11 +127,17 @@ bool StoreState::send(KeptWrite& write) {
     return true;
 }
 
-// A write that was answered, but has an unanswered one before it: only its number matters.
+bool StoreState::ring_carries(const KeptWrite& write) const {
+    return write.bytes.size() <= connection_->ring().payload_bytes_max();
+}
+
+// A write that was answered, but has an unanswered one before it: only its number matters. One that
+// the daemon, back with a smaller ring, cannot take is lost if the crash had lost it.
 bool StoreState::send_again(KeptWrite& write) {
     KeptWrite again;
     again.number = write.number;
-    again.bytes = write.answer.error == Error::kOk ? write.bytes : refused_transaction();
+    const bool as_it_was = write.answer.error == Error::kOk && ring_carries(write);
+    again.bytes = as_it_was ? write.bytes : refused_transaction();
     if (!send(again)) return false;
     connection_->forget_call(again.call);
     write.sent = true;
@@ -138,9 +146,11 @@ bool StoreState::send_again(KeptWrite& write) {
 
 bool StoreState::send_unsent() {
     if (unsent_ == 0) return true;
+    // A write that got a farewell has had its number in this ring, which gives no number twice.
+    if (leaving_) return false;
     for (const auto& write : kept_) {
         if (write->sent) continue;
-        if (!write->answered && write->bytes.size() > connection_->ring().payload_bytes_max()) {
+        if (!write->answered && !ring_carries(*write)) {
             // The daemon came back with a smaller ring. An earlier one may have applied the write.
             write->answered = true;
             write->answer = Answer{};
@@ -257,10 +267,7 @@ void StoreState::collect_all() {
 }
 
 void StoreState::drop_decided() {
-    while (!kept_.empty() && kept_.front()->answered) {
-        if (!kept_.front()->sent) --unsent_;
-        kept_.pop_front();
-    }
+    while (!kept_.empty() && kept_.front()->answered && kept_.front()->sent) kept_.pop_front();
 }
 
 bool StoreState::done(KeptWrite& write) {
