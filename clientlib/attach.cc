@@ -350,16 +350,17 @@ bool Connection::wait_slice(std::span<const AwaitedCall> calls, Deadline deadlin
 }
 
 bool Connection::post(RecordKind kind, std::span<const std::byte> payload, const Call& call,
-                      std::uint64_t number_reference, std::uint64_t decided_below) {
+                      std::uint64_t write_number, std::uint64_t decided_below) {
     ClaimRequest request;
     request.kind = kind;
     request.payload_bytes = static_cast<std::uint32_t>(payload.size());
     request.call_slot = call.slot;
     request.call_generation = call.generation;
-    request.number_reference = number_reference;
+    request.number_reference = write_number;
     request.decided_below = decided_below;
     const RingClaim claim = ring_.try_claim(request);
     if (!claim) return false;
+    if (kind == RecordKind::kTransaction) CHECK_OP(claim.write_number, ==, write_number);
     std::memcpy(claim.payload, payload.data(), payload.size());
     ring_.commit(claim);
     ring_if_sleeping(pool_.header().engine, doorbell_.number());

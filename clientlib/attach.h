@@ -94,9 +94,10 @@ class Connection {
         return linger_.for_answer(segment_.ring_control(), calls, to_ns(deadline));
     }
 
-    // Puts a record into the ring and rings. False: no room.
+    // Puts a record into the ring and rings. False: no room. A transaction's number must be the
+    // one that the ring gives next: under another it would be taken for another write.
     bool post(RecordKind kind, std::span<const std::byte> payload, const Call& call,
-              std::uint64_t number_reference, std::uint64_t decided_below);
+              std::uint64_t write_number, std::uint64_t decided_below);
 
     // In a forked child, while it has one thread: lets the parent's end be the only one.
     void close_in_child();

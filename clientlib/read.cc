@@ -75,6 +75,8 @@ Status ReaderState::move_to(std::shared_ptr<Connection> next) {
                                   "raise the daemon's reader_slots"};
     }
     if (connection) connection->release_reader_slot(slot_number);
+    // Of one that ended unnoticed every snapshot would be dead: the next begin goes on from it.
+    if (next->hung_up()) next->abandon();
     connection = std::move(next);
     slot_number = *number;
     ClientSegment& segment = connection->segment();

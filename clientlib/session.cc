@@ -79,11 +79,13 @@ Result<std::shared_ptr<Connection>> StoreState::live_connection(Deadline deadlin
 
 void StoreState::adopt(std::shared_ptr<Connection> connection) {
     // What the old daemon said before it went counts.
-    collect_all();
     for (const auto& write : kept_) {
+        collect(*write);
         write->sent = false;
         write->connection.reset();
     }
+    // Sent or not: the new ring's numbers begin behind them.
+    while (!kept_.empty() && kept_.front()->answered) kept_.pop_front();
     connection_ = std::move(connection);
     leaving_ = false;
     unsent_ = kept_.size();
@@ -127,11 +129,17 @@ bool StoreState::send(KeptWrite& write) {
     return true;
 }
 
-// A write that was answered, but has an unanswered one before it: only its number matters.
+bool StoreState::ring_carries(const KeptWrite& write) const {
+    return write.bytes.size() <= connection_->ring().payload_bytes_max();
+}
+
+// A write that was answered, but has an unanswered one before it: only its number matters. One that
+// the daemon, back with a smaller ring, cannot take is lost if the crash had lost it.
 bool StoreState::send_again(KeptWrite& write) {
     KeptWrite again;
     again.number = write.number;
-    again.bytes = write.answer.error == Error::kOk ? write.bytes : refused_transaction();
+    const bool as_it_was = write.answer.error == Error::kOk && ring_carries(write);
+    again.bytes = as_it_was ? write.bytes : refused_transaction();
     if (!send(again)) return false;
     connection_->forget_call(again.call);
     write.sent = true;
@@ -140,10 +148,12 @@ bool StoreState::send_again(KeptWrite& write) {
 
 bool StoreState::send_unsent() {
     if (unsent_ == 0) return true;
+    // A write that got a farewell has had its number in this ring, which gives no number twice.
+    if (leaving_) return false;
     const ColdPath cold;
     for (const auto& write : kept_) {
         if (write->sent) continue;
-        if (!write->answered && write->bytes.size() > connection_->ring().payload_bytes_max()) {
+        if (!write->answered && !ring_carries(*write)) {
             // The daemon came back with a smaller ring. An earlier one may have applied the write.
             write->answered = true;
             write->answer = Answer{};
@@ -271,8 +281,7 @@ void StoreState::collect_all() {
 }
 
 void StoreState::drop_decided() {
-    while (!kept_.empty() && kept_.front()->answered) {
-        if (!kept_.front()->sent) --unsent_;
+    while (!kept_.empty() && kept_.front()->answered && kept_.front()->sent) {
         std::shared_ptr<KeptWrite> decided = std::move(kept_.front());
         kept_.pop_front();
         keep_spare(std::move(decided));

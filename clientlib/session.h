@@ -11,13 +11,17 @@
 // the daemon answers those that it has applied with kOk and csn 0. Among them may be writes that
 // were answered, behind one that was not (relaxed ones, or refusals): the first are sent as they
 // were, which at worst applies one that the crash had lost; a refused one must not be applied now,
-// so a write that is refused in any case takes its number.
+// so a write that is refused in any case takes its number. The ring counts for itself (shm/ring.h):
+// a write that was not yet sent on this connection stays kept, answered or not, until it was, or
+// the ring would give its number to another.
 //
 // Who:    any thread of the process that attached.
 // Locks:  lock_ guards the members below it, for a few microseconds; reconnect_turn_ is held by
 //         the one thread that connects anew, and comes first; catalog_turn_ comes before both.
-// Bounds: a kept write that was sent holds a call slot, so there are at most as many as those, and
-//         what is unsent waits in front of new ones.
+// Bounds: a write without an answer that was sent holds a call slot; answered ones behind it gave
+//         theirs back. All of them are kUndecidedWritesMax at most, which may be more than there
+//         are call slots: a new connection then gets them bit by bit, as answers come, and what is
+//         unsent waits in front of new ones.
 #pragma once
 
 #include <condition_variable>
@@ -137,6 +141,7 @@ class StoreState {
     bool send_unsent();
     bool send(KeptWrite& write);
     bool send_again(KeptWrite& write);
+    bool ring_carries(const KeptWrite& write) const;
     void collect(KeptWrite& write);
     void collect_all();
     void drop_decided();

@@ -88,15 +88,16 @@ inline constexpr std::uint64_t kLookedNothing = ~std::uint64_t{0};
 // snapshot is held.
 class SlotOwner {
   public:
-    // Takes over an idle slot. Episodes go on above those of former owners: above what was revoked
-    // (another process may have had the slot's number) and above what the slot shows (another
-    // thread of this process).
+    // Takes over an idle slot. Episodes go on above what the slot shows: what was revoked before
+    // its segment was announced (another process may have had the slot's number; prepare() put it
+    // there) and those of former owners in this process. Never above what is revoked by now: that
+    // may be a detach, which ends all that this connection may still begin and scans the slot no
+    // more. Of a segment whose memory was given back it shows 0, which is dead, too.
     SlotOwner(ReaderSlot& slot, const Published& published, const RevokedEntry& revoked)
         : slot_(&slot),
           published_(&published),
           revoked_(&revoked),
-          episode_(std::max(revoked.load(std::memory_order_acquire),
-                            slot.episode.load(std::memory_order_relaxed))) {
+          episode_(slot.episode.load(std::memory_order_relaxed)) {
         // Its last owner may have ended in the middle of a wait. Begin() makes it known.
         slot.looked.store(0, std::memory_order_relaxed);
     }

@@ -86,8 +86,8 @@ class ClientSession : public testing::Test {
         daemon->publish(1);
         return daemon;
     }
-    void start_daemon() {
-        daemon_ = make_daemon();
+    void start_daemon(FakeDaemon::Options options = {}) {
+        daemon_ = make_daemon(options);
         daemon_->start();
     }
     // A kill and a new start.
@@ -435,6 +435,95 @@ TEST_F(ClientSession, ARefusedWriteIsNotAppliedLater) {
     EXPECT_TRUE(store_->commit(spend(4), in(5s)).ok());
     EXPECT_EQ(third->wait(in(5s)).error(), Error::kPrecondition);
     EXPECT_EQ(spent(), (std::vector<std::int64_t>{1, 4}));
+}
+
+// More writes were kept than there are call slots: 2 to 40 were answered, and gave theirs back,
+// behind 1, whose answer went with the daemon. The next daemon gets them bit by bit. When the
+// answer to 1 came, the client let go of them all, those too that it had not sent yet, and from
+// then on it and the ring counted differently: the new write had a number in the ring for which the
+// daemon said "applied".
+TEST_F(ClientSession, WritesKeptBeyondTheCallSlotsAllTakeTheirNumbers) {
+    for (const bool lost : {false, true}) {
+        SCOPED_TRACE(lost ? "the crash took them" : "they had landed");
+        const std::uint64_t before = disk_.decided;
+        daemon_->judge([before](std::uint64_t number, std::span<const std::byte>) {
+            Answer answer;
+            if (number == before + 1) answer.error = Error::kTimedOut;  // no answer
+            return answer;
+        });
+        auto first = store_->submit(spend(1), in(5s));
+        ASSERT_TRUE(first.ok());
+        for (std::int64_t i = 2; i <= 40; ++i) {
+            ASSERT_TRUE(store_->commit(spend(i), in(5s), Durability::kRelaxed).ok());
+        }
+        daemon_->stop();
+        if (lost) disk_.decided = before;
+        disk_.applied.clear();
+        daemon_ = make_daemon();
+        daemon_->serve_rings(false);
+        daemon_->start();
+        auto next = std::async(std::launch::async,
+                               [this] { return store_->commit(spend(41), in(20s)); });
+        const std::uint64_t reconnects = lost ? 2 : 1;
+        EXPECT_TRUE(eventually([&] { return store_->reconnects() == reconnects; }));
+        daemon_->serve_rings(true);
+        const auto done = next.get();
+        ASSERT_TRUE(done.ok()) << done.failure().what;
+        EXPECT_NE(done->csn, Csn{});
+        EXPECT_TRUE(first->wait(in(5s)).ok());
+        EXPECT_TRUE(store_->commit(spend(42), in(5s)).ok());
+        const std::vector<std::int64_t> expected =
+            lost ? up_to(42) : std::vector<std::int64_t>{41, 42};
+        EXPECT_EQ(spent(), expected);
+    }
+}
+
+// A large relaxed write was answered, behind one that was not; the daemon comes back with a ring
+// that cannot carry it. Sent again as it was it ended the bidder.
+TEST_F(ClientSession, AnAnsweredWriteThatTheNewRingCannotCarryTakesItsNumber) {
+    daemon_->stop();
+    start_daemon({.ring_bytes = 4u << 20});
+    attach();
+    daemon_->judge([](std::uint64_t number, std::span<const std::byte>) {
+        Answer answer;
+        if (number == 1) answer.error = Error::kTimedOut;
+        return answer;
+    });
+    auto first = store_->submit(spend(1), in(5s));
+    ASSERT_TRUE(first.ok());
+    Transaction large;
+    const std::string name(3900, 'n');
+    for (int i = 0; i < 200; ++i) {
+        large.put(*table_, {.who = 1, .left = 0, .spent = 0, .name = name});
+    }
+    ASSERT_TRUE(store_->commit(large, in(5s), Durability::kRelaxed).ok());
+    daemon_->stop();
+    start_daemon();
+    EXPECT_TRUE(first->wait(in(5s)).ok());
+    EXPECT_TRUE(store_->commit(spend(3), in(5s)).ok());
+    EXPECT_EQ(disk_.decided, 3u);
+    EXPECT_EQ(spent(), (std::vector<std::int64_t>{3}));
+}
+
+// A daemon on its way out refuses one write: another thread's look at the answers must not send it
+// again on the same connection, whose ring has gone on.
+TEST_F(ClientSession, NothingIsSentAgainToADaemonThatSaidFarewell) {
+    daemon_->judge([](std::uint64_t, std::span<const std::byte>) {
+        Answer answer;
+        answer.error = Error::kStopping;
+        return answer;
+    });
+    auto first = store_->submit(spend(1), in(5s));
+    auto second = store_->submit(spend(2), in(5s));
+    ASSERT_TRUE(first.ok() && second.ok());
+    // Time for both answers; nobody looks at them before the next submit does.
+    std::this_thread::sleep_for(20ms);
+    daemon_->serve_rings(false);
+    EXPECT_FALSE(store_->submit(spend(3), in(20ms)).ok());
+    restart_daemon();
+    EXPECT_TRUE(first->wait(in(5s)).ok());
+    EXPECT_TRUE(second->wait(in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(2));
 }
 
 // Kills at random moments under many writers: every write that was answered is there once, and

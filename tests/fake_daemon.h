@@ -77,6 +77,7 @@ class FakeDaemon {
         std::uint32_t frame_count = 256;
         std::uint32_t reader_slots = 8;
         std::uint32_t call_slots = 16;
+        std::uint32_t ring_bytes = 1u << 20;
         std::uint64_t directory_bytes = 0;
         Error refuse = Error::kOk;           // every connection
         std::uint64_t fingerprint_error = 0; // added to the one in the welcome
@@ -267,6 +268,7 @@ class FakeDaemon {
         ClientShape shape;
         shape.slot_count = options_.reader_slots;
         shape.call_slot_count = options_.call_slots;
+        shape.ring_bytes = options_.ring_bytes;
         shape.first_slot = static_cast<std::uint32_t>(clients_.size()) * options_.reader_slots;
         shape.instance_id = pool_.header().instance_id;
         std::memcpy(shape.session_id, reply.session_id, 16);

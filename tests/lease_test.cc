@@ -519,6 +519,29 @@ TEST_F(LeaseTest, DetachRevokesAllThatTheClientHeld) {
     ASSERT_EQ(store->clients.detached_clients.size(), 1u);
 }
 
+// Cut off, and the daemon goes on. A thread of that process that takes a slot over only now began
+// above all that the detach had revoked, in a slot that no scan looks at any more: it believed what
+// it read in frames that had been used again.
+TEST_F(LeaseTest, OwnerThatComesAfterTheDetachIsNeverBelieved) {
+    start(small_store());
+    put(1, 10);
+    SlotOwner used = slot_of(*reader, 0);
+    used.begin();
+    used.end();
+    store->disconnect(*reader);
+    ASSERT_EQ(store->clients.detached_clients.size(), 1u);
+    SlotOwner late = slot_of(*reader, 0);
+    SlotOwner fresh = slot_of(*reader, 1);
+    for (SlotOwner* owner : {&late, &fresh}) {
+        owner->begin();
+        for (std::uint64_t n = 11; n < 15; ++n) put(1, n);
+        pass(0);
+        EXPECT_EQ(retired(), 0u) << "nothing is kept for it";
+        EXPECT_FALSE(owner->valid());
+        owner->end();
+    }
+}
+
 TEST_F(LeaseTest, NextOwnerOfASlotBeginsAboveWhatIsDead) {
     start(small_store());
     put(1, 10);

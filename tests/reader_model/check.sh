@@ -132,11 +132,13 @@ check fails core.pml "$medium -DEVICT -DRENEW -DV_LOOKED_ALL"
 check fails core.pml "$medium -DEVICT -DRENEW -DV_LOOKED_LATE"
 check fails core.pml "$medium -DEVICT -DRENEW -DREST -DV_REST_LOOKUP"
 # Leases: frames are reused before revoked says so; a reader does not ask; a detach ends the newest
-# episode alone; the slot's next owner begins among the dead ones.
+# episode alone; the slot's next owner begins among the dead ones; an owner in the old segment
+# begins above what the detach revoked.
 check fails core.pml "$small -DREVOKE -DV_REVOKE_LATE"
 check fails core.pml "$small -DREVOKE -DV_BELIEVE"
 check fails core.pml "$owners -DV_DETACH_NEWEST"
 check fails core.pml "$owners -DV_OWNER_AGAIN"
+check fails core.pml "${owners/READS=2/READS=1} -DV_OWNER_AFTER"
 # Extents and dropped leaves: a frame that is all there is of a page goes at once, by the clock, or
 # by when it was looked up; the quarantine ends under a read from the file, under PIN_ALL, under a
 # snapshot, or takes the frame with it; PIN_ALL as above.

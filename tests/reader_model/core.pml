@@ -7,7 +7,8 @@
  *
  * EVICT   pages leave the pool and come back
  * REVOKE  the engine ends leases, whenever it likes
- * DETACH  reader 0's connection ends, but its process lives on; reader 1 gets the slot's number
+ * DETACH  reader 0's connection ends, but its process lives on, and may take its first snapshot
+ *         only then; reader 1 gets the slot's number
  * ACCUSE  the engine keeps what it saw of a slot, and calls nobody hostile who is not
  * WATCH   the engine asks for marks by a bit of the page map's entry (kWatched), and takes it away
  *         again, by one store of the entry as it is but for the bit; WATCH_ONE: of page 0 alone
@@ -576,8 +577,13 @@ proctype Reader(byte me) {
   byte s, f0, f1, g, c, k, r, t0, t1, n;
   bool bad, absent, wrong;
 #ifdef DETACH
-  attached[me];
+  /* an owner in the old segment may begin after the detach as well */
+  me == 0 || attached[me];
   k = seq[me];
+#ifdef V_OWNER_AFTER
+  r = REV(me);
+  if :: r > k -> k = r :: else fi; r = 0;
+#endif
 #endif
   do
   :: n < SNAPSHOTS ->
