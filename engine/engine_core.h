@@ -225,6 +225,7 @@ class Engine::Core {
     };
     MovingValue find_moving(const TableEntry& table);
     Wait attach_copy(PageId& missing);
+    Wait leave_copy();
     bool pump_compaction();
     CompactState give_back();
     void give_back_in_pause();

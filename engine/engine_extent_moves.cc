@@ -119,6 +119,14 @@ Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
         storage_.loader.want(missing);
         return Wait::kPage;
     }
+    // In more pieces the value's reference is longer, and the row fills its page.
+    const std::uint64_t row_bytes = table == nullptr
+                                        ? 0
+                                        : table->schema.key_bytes() + row.value.size() +
+                                              sizeof(ExtentRun) * move.to().run_count;
+    if (row_bytes > kRowBytesMax + sizeof(ExtentRun) * move.from().run_count) {
+        return leave_copy();
+    }
     std::array<std::byte, kRowBytesMax> bytes;
     std::span<const std::byte> moved;
     if (row.found) moved = moved_row(table->schema, row.value, move.from(), move.to(), bytes);
@@ -142,16 +150,21 @@ Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
     Refused refused;
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);
     if (wait != Wait::kNone) return Wait::kRoom;
-    if (refused.error != Error::kOk) {
-        for (const ExtentRun& run : move.from().all_runs()) keep_chunk(chunk_of(PageId{run.first}));
-        move.end(false);
-        return Wait::kNone;
-    }
+    if (refused.error != Error::kOk) return leave_copy();
     storage_.space.attach_copy(table->id, move.to().all_runs(),
                                newest_of_row(table->schema, key, row.value));
     CHECK(table->tree.put(key, moved).ok());
     move.end(true);
     commit_->touch();
+    return Wait::kNone;
+}
+
+// The value stays where it is.
+Engine::Core::Wait Engine::Core::leave_copy() {
+    for (const ExtentRun& run : extent_move_.from().all_runs()) {
+        keep_chunk(chunk_of(PageId{run.first}));
+    }
+    extent_move_.end(false);
     return Wait::kNone;
 }
 

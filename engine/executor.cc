@@ -446,7 +446,11 @@ Executor::State Executor::erase(const Operation& operation) {
     if (!row.found) {
         return operation.header.flags & kIfPresent ? State::kReady : refuse(Error::kNotFound);
     }
-    if (const State state = look_beside(operation, operation.key.data(), operation_count_);
+    // A row that was put before may have split the leaf, a range have taken most of it: then it has
+    // fewer rows than it had.
+    const bool as_it_was = only_deletes_ && ranges_.empty();
+    if (const State state = look_beside(operation, operation.key.data(),
+                                        as_it_was ? operation_count_ : ~std::uint64_t{0});
         state != State::kReady) {
         return state;
     }

@@ -430,6 +430,58 @@ TEST_F(EngineTest, EndsWhenTheDeviceIsDone) {
     EXPECT_EQ(store->disk->in_flight(), 0u);
 }
 
+// A leaf that was split, or lost its dead rows, by one operation was emptied by the next, and the
+// leaf beside it, which takes its keys over, was not in the pool: the daemon died, again and again.
+TEST_F(EngineTest, ALeafThatATransactionSplitsAndEmptiesHasItsNeighbourInThePool) {
+    start();
+    auto schema =
+        Schema::make("rows", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 280}}, 1);
+    const TableId rows = store->create_table(*client, *schema);
+    const auto key = [](std::uint32_t id) {
+        std::vector<std::byte> bytes(4);
+        encode_key_integer(bytes.data(), id, 4, false);
+        return bytes;
+    };
+    const std::vector<std::byte> row(280, std::byte{7});
+    const auto commit = [&](std::initializer_list<std::pair<OperationKind, std::uint32_t>> what) {
+        TransactionBytes bytes;
+        for (const auto& [kind, id] : what) {
+            const bool put = kind == OperationKind::kPut;
+            bytes.operation(kind, rows, key(id), put ? row : std::vector<std::byte>{});
+        }
+        return store->commit(*client, bytes).error;
+    };
+    for (std::uint32_t id = 1; id <= 120; ++id) {
+        ASSERT_EQ(commit({{OperationKind::kPut, 10 * id}}), Error::kOk);
+    }
+    const auto leaf_of = [&](std::uint32_t id) {
+        return store->engine->core().storage().catalog->find(rows)->tree.get(key(id).data()).leaf;
+    };
+    std::vector<std::uint32_t> firsts;
+    for (std::uint32_t id = 2; id < 115; ++id) {
+        if (leaf_of(10 * id) != leaf_of(10 * id - 10)) firsts.push_back(id);
+    }
+    ASSERT_GT(firsts.size(), 3u);
+    // Before all other rows of a full leaf: the put has a leaf to itself then.
+    for (const std::uint32_t id : firsts) {
+        ASSERT_EQ(commit({{OperationKind::kDelete, 10 * id}}), Error::kOk);
+        ASSERT_EQ(commit({{OperationKind::kPut, 10 * id + 15}}), Error::kOk);
+        ASSERT_TRUE(store->stop());
+        restart(false);  // with a pool that is empty
+        const std::uint32_t alone = 10 * id + 1;
+        ASSERT_EQ(commit({{OperationKind::kPut, alone},
+                          {OperationKind::kDelete, alone},
+                          {OperationKind::kPut, alone}}),
+                  Error::kOk);
+        ASSERT_EQ(commit({{OperationKind::kDelete, alone},
+                          {OperationKind::kDelete, 10 * id + 15},
+                          {OperationKind::kPut, 10 * id}}),
+                  Error::kOk);
+    }
+    EXPECT_EQ(store->rows(rows).size(), 120u);
+    EXPECT_EQ(store->verify(), "");
+}
+
 // The CRCs of directory pages that a checkpoint did not touch were taken for zeros after a restart,
 // and the next start called the directory corrupt: with more than one directory page, that is.
 TEST_F(EngineTest, DirectoryOfManyChunksSurvivesCheckpointsThatTouchOneGroup) {
