@@ -24,7 +24,9 @@ struct AddOptions {
     // A sum beyond them is refused, with kBelowFloor or kAboveCeiling, and nothing is done.
     std::optional<std::int64_t> floor = std::nullopt;
     std::optional<std::int64_t> ceiling = std::nullopt;
-    bool create = false;       // a missing row starts as zeros and empty columns
+    // A missing row starts as zeros and empty columns. In a table with a retention whose time is
+    // not part of the key it is dead at once, for all readers: put the row first, with its time.
+    bool create = false;
     bool want_result = false;  // Committed::results gets the value after the add
 };
 
