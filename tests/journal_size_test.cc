@@ -3,13 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "engine/rebuild.h"
-#include "engine/superblock.h"
 #include "tests/numbered.h"
+#include "tests/planted_superblock.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -29,13 +28,6 @@ SimStoreOptions journal_store(std::uint64_t journal_bytes) {
     options.engine.checkpoint_slice = 1;  // commits go on in between
     options.engine.checkpoint_interval_ns = 3'600'000'000'000;
     return options;
-}
-
-Superblock superblock_on(const SimDisk& disk, std::uint64_t copy) {
-    Superblock superblock{};
-    const auto bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, sizeof superblock);
-    std::memcpy(&superblock, bytes.data(), sizeof superblock);
-    return superblock;
 }
 
 std::uint64_t file_bytes(SimDisk& disk) { return *disk.size_bytes(StoreFile::kJournal); }
