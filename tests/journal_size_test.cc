@@ -199,5 +199,35 @@ TEST(JournalSize, IsTheSuperblocksForARebuild) {
     EXPECT_EQ(superblock_on(*disk, 0).journal_bytes, kSmall);
 }
 
+// The daemon ended in the middle of the checkpoint, and every start after it.
+TEST(JournalSize, OneThatIsTooShortForReplayIsNamedAndRaisingItHelps) {
+    constexpr std::uint64_t kShort = 13 * kPageBytes;
+    SimStore store(journal_store(kLarge), std::make_unique<SimDisk>(), 1);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    ASSERT_EQ(store.create_table(client, fixed_schema()), kFixed);
+    ASSERT_EQ(store.create_table(client, variable_schema()), kVariable);
+    ASSERT_EQ(store.commit(client, put_wide_rows(0, 40)).error, Error::kOk);
+    const Checkpointer& checkpointer = *store.engine->core().storage().checkpointer;
+    const std::uint64_t finished = checkpointer.totals().finished;
+    store.clock.advance_ns(3'600'000'000'000);
+    ASSERT_TRUE(store.run_until([&] { return checkpointer.totals().finished > finished; }));
+    ASSERT_EQ(store.commit(client, put_wide_rows(0, 40)).error, Error::kOk);
+    ASSERT_EQ(store.commit(client, put_wide_rows(40, 41)).error, Error::kOk);
+    const auto disk = store.disk->process_crash(2);
+    plant_journal_bytes(*disk, kShort);
+
+    SimStore small(journal_store(kShort), disk->clone(3), 5);
+    const Status opened = small.open();
+    EXPECT_EQ(opened.error(), Error::kTooLarge);
+    EXPECT_NE(opened.failure().what.find("raise journal_bytes"), std::string::npos)
+        << opened.failure().what;
+    SimStore large(journal_store(kSmall), disk->clone(3), 5);
+    ASSERT_TRUE(large.open().ok());
+    EXPECT_EQ(large.rows(kVariable).size(), 41u);
+    EXPECT_EQ(large.verify(), "");
+    ASSERT_TRUE(large.stop());
+}
+
 }  // namespace
 }  // namespace bidstore
