@@ -157,5 +157,30 @@ TEST_F(RetentionTest, ADamagedLeafBesideTheRangeDoesNotEndReplay) {
     EXPECT_EQ(store->verify(), "");
 }
 
+// Two checkpoints' time of drops is a single batch in replay, and took more than a half of the
+// journal: what had no place there had to fit the pool.
+TEST_F(RetentionTest, LeavesWaitForTheCheckpointThatReplayNeeds) {
+    SimStoreOptions options = retention_store();
+    options.engine.journal_bytes = 256u << 10;
+    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+    start(options);
+    const TableId table = make(by_time(), 1'000 * kSecondUs);
+    put_now(table, 6'000);
+    const Storage& storage = store->engine->core().storage();
+    const std::uint64_t places = storage.checkpointer->journal_capacity() / 4;
+    const std::uint64_t leaves_at_once = storage.checkpointer->journal_capacity() / 8;
+    store->disk->hold_back(StoreFile::kJournal);  // no checkpoint ends
+    store->clock.set_wall_us(now_us() + 1'000 * kSecondUs);
+    pass(20);
+    const std::uint64_t expired = counter(Counter::kPagesExpired);
+    EXPECT_GT(expired, leaves_at_once);
+    EXPECT_LE(expired, places * leaves_at_once);
+    EXPECT_FALSE(tree(table).empty());
+    store->disk->release();
+    pass(20);
+    EXPECT_TRUE(tree(table).empty());
+    EXPECT_EQ(store->verify(), "");
+}
+
 }  // namespace
 }  // namespace bidstore
