@@ -163,7 +163,12 @@ void Checkpointer::enter_chunk(std::uint32_t chunk) {
 void Checkpointer::collected() {
     journal_data_ = journaled_.size();
     journal_images_ = journal_data_ + touched_.size() + touched_groups_.size();
-    CHECK_OP(journal_images_, <=, journal_capacity());  // writers were held before
+    if (journal_images_ > journal_capacity()) {  // writers were held before
+        failure_ = "checkpoint: its " + std::to_string(journal_images_) +
+                   " pages need a longer journal, of " + std::to_string(journal_capacity()) +
+                   ": raise journal_bytes, and start anew";
+        return;
+    }
     totals_.pages += direct_.size() + journaled_.size();
     enter(Phase::kDirect);
 }

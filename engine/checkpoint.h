@@ -111,6 +111,8 @@ class Checkpointer {
     std::uint64_t journal_capacity() const;
 
     const std::string& failure() const { return failure_; }
+    // That is why: what changed has no room in the journal, and nothing was written.
+    bool journal_too_short() const { return journal_images_ > journal_capacity(); }
     const CheckpointTotals& totals() const { return totals_; }
     SuperblockWriter& superblock_writer() { return writer_; }
 

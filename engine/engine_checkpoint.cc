@@ -58,6 +58,7 @@ void Engine::Core::start_checkpoint() {
     checkpoint_began_ns_ = clock_.monotonic_ns();
     checkpoint_hurries_ = checkpoint_wanted_ || stopping_;
     checkpoint_wanted_ = false;
+    expiry_steps_ = {0, expiry_steps_.now};
     storage_.checkpointer->start({Csn{storage_.pool.visible()}, end.position,
                                   commit_->published_time_us(), end.previous_crc,
                                   commit_->durable()});
@@ -94,6 +95,7 @@ bool Engine::Core::pump_checkpoint() {
     const bool worked = checkpointer.pump(checkpoint_slice());
     stats_.set(Counter::kCheckpointStep, checkpointer.recipe_step());
     if (checkpointer.running()) return worked;
+    expiry_steps_.before = 0;
     last_checkpoint_ns_ = checkpoint_began_ns_;  // what changed since then waits for the next one
     stats_.record(HistogramKind::kCheckpointNs, clock_.monotonic_ns() - checkpoint_began_ns_);
     storage_.loader.set_covered(checkpointer.covered());

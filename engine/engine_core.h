@@ -248,6 +248,8 @@ class Engine::Core {
     bool move_floor(TableEntry& table);
     Status move_floors_before_service();
     bool drop_expired(TableEntry& table);
+    std::uint32_t leaves_of_step() const;
+    bool enough_to_replay();
     bool sweep_extents();
     bool quarantine_is_full();
     bool dead_extent(TableId table, std::uint32_t newest);
@@ -317,10 +319,15 @@ class Engine::Core {
     ExtentMove extent_move_;  // of the compaction, or, when that has ended, on its way back
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     ExtentSweep extent_sweep_;
+    std::uint32_t unswept_drops_ = 0;  // tables that are gone, but for what they had in extents
+    std::uint64_t unswept_mark_ = 1;   // expiries_ at the last of them, or at the start
+    struct ExpirySteps {               // that dropped leaves, since the last finished checkpoint
+        std::uint64_t now = 0;
+        std::uint64_t before = 0;  // the running one began
+    };
+    ExpirySteps expiry_steps_;
     std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
-    std::uint32_t unswept_drops_ = 0;    // tables that are gone, but for what they had in extents
-    std::uint64_t unswept_mark_ = 1;     // expiries_ at the last of them, or at the start
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool stuck_drop_told_ = false;

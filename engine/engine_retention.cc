@@ -28,7 +28,7 @@ namespace {
 constexpr std::uint64_t kStrideUsMin = 1'000;
 constexpr std::uint64_t kStrideUsMax = 1'000'000;
 constexpr std::uint64_t kStrides = 256;            // of the floor, in a short retention
-constexpr std::uint32_t kLeavesPerStep = 64;       // in a batch
+constexpr std::uint32_t kLeavesPerStep = 64;       // in a batch, at most
 constexpr std::uint64_t kStepNs = 1'000'000;       // the least time between two steps
 constexpr std::uint64_t kWalks = 32;               // over a whole table, per retention
 constexpr std::uint64_t kAgainNs = 1'000'000'000;  // from the first leaf on, when it was read
@@ -127,6 +127,25 @@ Status Engine::Core::move_floors_before_service() {
     return {};
 }
 
+std::uint32_t Engine::Core::leaves_of_step() const {
+    const std::uint64_t share = storage_.checkpointer->journal_capacity() / 8;
+    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share, 1, kLeavesPerStep));
+}
+
+// Where the log erases a range, replay drops these leaves once more, all in one batch, since the
+// tree that it begins with has them: what they change from the last finished checkpoint on, their
+// chunks and an inner node in each step, takes a quarter of the journal, where Replay::make_room()
+// leaves them as much.
+bool Engine::Core::enough_to_replay() {
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    const std::uint64_t changed =
+        storage_.space.chunks_dropped_from() + expiry_steps_.now + expiry_steps_.before;
+    const std::uint64_t step = std::min(leaves_of_step(), storage_.space.chunk_count()) + 1;
+    if (changed == 0 || changed + step <= checkpointer.journal_capacity() / 4) return false;
+    checkpoint_wanted_ = checkpoint_wanted_ || !checkpointer.running();
+    return true;
+}
+
 // One inner node of the table, or none when it is not time for that.
 bool Engine::Core::drop_expired(TableEntry& table) {
     const PagesInUse looked_at(storage_.pool);
@@ -139,14 +158,15 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     }
     RetentionWalk& walk = *begun;
     const std::uint64_t now_ns = clock_.monotonic_ns();
-    if (now_ns < walk.next_ns || quarantine_is_full()) return false;
+    if (now_ns < walk.next_ns || quarantine_is_full() || enough_to_replay()) return false;
     Refused refused;
-    const Room room{table.tree.frames_needed(), 0, kLeavesPerStep + table.tree.depth()};
+    const std::uint32_t leaves = leaves_of_step();
+    const Room room{table.tree.frames_needed(), 0, leaves + table.tree.depth()};
     const Wait wait = secure(room, 0, refused);
     if (wait != Wait::kNone || refused.error != Error::kOk) return false;
     if (walk.from.empty()) walk.floor = floor;
     const LeafDrop drop =
-        table.tree.drop_leaves(walk.from.empty() ? nullptr : walk.from.data(), kLeavesPerStep);
+        table.tree.drop_leaves(walk.from.empty() ? nullptr : walk.from.data(), leaves);
     if (drop.missing) {
         storage_.loader.want(drop.missing);
         return false;
@@ -154,10 +174,11 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     for (const PageId leaf : drop.ask) storage_.loader.want(leaf);  // the next walk decides
     walk.asked |= !drop.ask.empty();
     if (drop.leaves > 0) commit_->touch();
+    expiry_steps_.now += drop.leaves > 0;
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
     walk.next_ns = now_ns + kStepNs * std::max<std::uint64_t>(1, drop.ask.size());
-    if (drop.leaves == kLeavesPerStep) return true;  // perhaps more of the same node
+    if (drop.leaves == leaves) return true;  // perhaps more of the same node
     const bool over = drop.corrupt || drop.end || (key_begins_with_time(table.schema) && drop.kept);
     if (!over) {
         walk.from.assign(drop.next.begin(), drop.next.begin() + table.schema.key_bytes());

@@ -133,6 +133,16 @@ Status Replay::checkpoint() {
     return done;
 }
 
+// A range is erased of a table that may have had dead leaves.
+bool Replay::may_drop_leaves(const Ahead& ahead) {
+    if (!ahead.erases_ranges) return false;
+    return std::any_of(ahead.records.begin(), ahead.records.end(), [this](const Next& next) {
+        if (next.record.type != RecordType::kDeleteRange) return false;
+        const TableEntry* table = table_of(next.record.table);
+        return table != nullptr && table->schema.time_column() != kNoTimeColumn;
+    });
+}
+
 // A file that is full, or at its limit, gets pages back that were freed: by a checkpoint.
 Result<bool> Replay::pages_in_reach(std::uint64_t pages) {
     Space& space = storage_.space;
@@ -157,13 +167,15 @@ bool Replay::frames_to_spare() const {
 
 // Frames and journal for what the batch may touch, by a checkpoint in between where they are short;
 // that comes early enough for the look ahead to have frames.
-Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages) {
+Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages, bool drops_leaves) {
     const Pool& pool = storage_.pool;
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const auto enough = [&] {
-        // A batch never needs more than half of the journal (Engine::Core::secure).
+        // A batch never needs more than half of the journal (Engine::Core::secure), nor what it
+        // drops of dead leaves more than a quarter (Engine::Core::enough_to_replay).
         return frames_in_reach() >= frames + extent_pages &&
-               checkpointer.journal_use(0, 0) <= checkpointer.journal_capacity() / 2;
+               checkpointer.journal_use(0, 0) <=
+                   checkpointer.journal_capacity() / (drops_leaves ? 4 : 2);
     };
     const bool crowded = !frames_to_spare() && pool.changed_count() > pool.frame_count() / 8;
     const Result<bool> in_reach = pages_in_reach(kPagesAtLeast + extent_pages);
@@ -227,7 +239,7 @@ Status Replay::replay_batch(const Ahead& ahead) {
     }
     const std::uint64_t extent_pages =
         std::min<std::uint64_t>(extent_pages_of(ahead), storage_.pool.frame_count() / 4);
-    if (Status room = make_room(frames, extent_pages); !room) return room;
+    if (Status room = make_room(frames, extent_pages, may_drop_leaves(ahead)); !room) return room;
     open_pages(batch.csn);
     replaying_ = batch.csn;
     for (const Next& next : ahead.records) {

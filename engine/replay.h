@@ -115,8 +115,9 @@ class Replay {
     Status checkpoint();
     std::uint64_t frames_in_reach() const;
     bool frames_to_spare() const;
-    Status make_room(std::uint64_t frames, std::uint64_t extent_pages);
+    Status make_room(std::uint64_t frames, std::uint64_t extent_pages, bool drops_leaves);
     Status secure_frames(std::uint64_t frames);
+    bool may_drop_leaves(const Ahead& ahead);
     Result<bool> pages_in_reach(std::uint64_t pages);
 
     // ---- records ----

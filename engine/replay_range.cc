@@ -6,7 +6,8 @@
 // Leaves that retention drops change next to nothing, so that any number of them may have gone
 // since the checkpoint that replay begins with. They go here as they went there, unread, before the
 // range is looked at, as long as the journal has places for what that changes; what stays has to
-// fit the pool.
+// fit the pool. Serving sees to it that there are places for all that it drops
+// (Engine::Core::enough_to_replay).
 #include <algorithm>
 #include <array>
 #include <cstring>

@@ -42,6 +42,7 @@ void Space::resize_tables(std::uint32_t chunks) {
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
     dropped_.resize(pages / 64, 0);
+    drop_periods_.resize(chunks, 0);
     extent_.resize(pages / 64, 0);
     in_file_.resize(pages / 64, 0);
 }
@@ -112,6 +113,9 @@ void Space::drop(PageId page) {
     CHECK(!fixed(page));
     set_used(page, false);
     set_bit(dropped_.data(), page.value, true);
+    std::uint32_t& period = drop_periods_[chunk_of(page)];
+    dropped_chunks_.now += period != drop_period_;
+    period = drop_period_;
     if (pool_.resident(page)) pool_.keep_unwritten(page);
     quarantine_.push_back({page, pool_.open_csn()});
 }

@@ -282,10 +282,20 @@ class Space final : public Pages {
     // A checkpoint of everything published begins, or has ended: all its facts are settled.
     void begin_checkpoint() {
         checkpoint_running_ = true;
+        dropped_chunks_ = {0, dropped_chunks_.now};
+        ++drop_period_;
         known_changed_ = pool_.begin_checkpoint();
         lowers_to_ = Csn{pool_.visible()};
     }
-    void end_checkpoint() { checkpoint_running_ = false; }
+    void end_checkpoint() {
+        checkpoint_running_ = false;
+        dropped_chunks_.before = 0;
+    }
+    // Chunks with pages that were dropped since the last finished checkpoint: those before the
+    // running one began count by themselves.
+    std::uint64_t chunks_dropped_from() const {
+        return dropped_chunks_.before + dropped_chunks_.now;
+    }
 
     // ---- open ----
     // A chunk as the checkpoint left it; its metadata page is in the pool already. An empty one is
@@ -372,6 +382,13 @@ class Space final : public Pages {
     Csn lowers_to_;                                   // of the newest checkpoint that began
     std::uint64_t lowered_ = 0;
     std::vector<std::uint64_t> dropped_;  // bit per page: dropped, in quarantine
+    std::vector<std::uint32_t> drop_periods_;  // per chunk: drop_period_ when it had one
+    std::uint32_t drop_period_ = 1;            // grows with each checkpoint
+    struct DroppedChunks {
+        std::uint64_t now = 0;
+        std::uint64_t before = 0;  // the running checkpoint began
+    };
+    DroppedChunks dropped_chunks_;
     std::vector<std::uint64_t> extent_;   // bit per page: is_extent()
     std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place
     std::vector<ReservedExtent> reserved_;

@@ -86,7 +86,10 @@ Status Storage::checkpoint(const CheckpointTarget& target) {
     while (checkpointer->running()) {
         at_work();
         const bool worked = checkpointer->pump({});
-        if (!checkpointer->failure().empty()) return {Error::kIoError, checkpointer->failure()};
+        if (!checkpointer->failure().empty()) {
+            const bool small = checkpointer->journal_too_short();
+            return {small ? Error::kTooLarge : Error::kIoError, checkpointer->failure()};
+        }
         if (worked || disk.poll(1'000'000) > 0) deadline = clock.monotonic_ns() + kWaitNs;
         if (clock.monotonic_ns() > deadline) {
             return {Error::kIoError,

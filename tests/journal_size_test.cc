@@ -3,13 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "engine/rebuild.h"
-#include "engine/superblock.h"
 #include "tests/numbered.h"
+#include "tests/planted_superblock.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -29,13 +28,6 @@ SimStoreOptions journal_store(std::uint64_t journal_bytes) {
     options.engine.checkpoint_slice = 1;  // commits go on in between
     options.engine.checkpoint_interval_ns = 3'600'000'000'000;
     return options;
-}
-
-Superblock superblock_on(const SimDisk& disk, std::uint64_t copy) {
-    Superblock superblock{};
-    const auto bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, sizeof superblock);
-    std::memcpy(&superblock, bytes.data(), sizeof superblock);
-    return superblock;
 }
 
 std::uint64_t file_bytes(SimDisk& disk) { return *disk.size_bytes(StoreFile::kJournal); }
@@ -205,6 +197,36 @@ TEST(JournalSize, IsTheSuperblocksForARebuild) {
     ASSERT_TRUE(report.ok()) << report.failure().what;
     EXPECT_EQ(file_bytes(*disk), kSmall);
     EXPECT_EQ(superblock_on(*disk, 0).journal_bytes, kSmall);
+}
+
+// The daemon ended in the middle of the checkpoint, and every start after it.
+TEST(JournalSize, OneThatIsTooShortForReplayIsNamedAndRaisingItHelps) {
+    constexpr std::uint64_t kShort = 13 * kPageBytes;
+    SimStore store(journal_store(kLarge), std::make_unique<SimDisk>(), 1);
+    ASSERT_TRUE(store.open().ok());
+    SimClient& client = store.connect();
+    ASSERT_EQ(store.create_table(client, fixed_schema()), kFixed);
+    ASSERT_EQ(store.create_table(client, variable_schema()), kVariable);
+    ASSERT_EQ(store.commit(client, put_wide_rows(0, 40)).error, Error::kOk);
+    const Checkpointer& checkpointer = *store.engine->core().storage().checkpointer;
+    const std::uint64_t finished = checkpointer.totals().finished;
+    store.clock.advance_ns(3'600'000'000'000);
+    ASSERT_TRUE(store.run_until([&] { return checkpointer.totals().finished > finished; }));
+    ASSERT_EQ(store.commit(client, put_wide_rows(0, 40)).error, Error::kOk);
+    ASSERT_EQ(store.commit(client, put_wide_rows(40, 41)).error, Error::kOk);
+    const auto disk = store.disk->process_crash(2);
+    plant_journal_bytes(*disk, kShort);
+
+    SimStore small(journal_store(kShort), disk->clone(3), 5);
+    const Status opened = small.open();
+    EXPECT_EQ(opened.error(), Error::kTooLarge);
+    EXPECT_NE(opened.failure().what.find("raise journal_bytes"), std::string::npos)
+        << opened.failure().what;
+    SimStore large(journal_store(kSmall), disk->clone(3), 5);
+    ASSERT_TRUE(large.open().ok());
+    EXPECT_EQ(large.rows(kVariable).size(), 41u);
+    EXPECT_EQ(large.verify(), "");
+    ASSERT_TRUE(large.stop());
 }
 
 }  // namespace

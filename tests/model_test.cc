@@ -7,6 +7,9 @@
 // row, and the sum is its place. So transactions of different clients may meet in any order, and
 // the model still knows what each must have seen. A refused transaction has no place of its own:
 // the same refusal must follow from one of the states that it can have seen.
+//
+// One table has a retention: its rows with a time of long ago are dead when they are written.
+// Beside all that tables are loaded in bulk, read, and dropped, and the file is compacted.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,6 +18,7 @@
 
 #include "shm/stats.h"
 #include "tests/model.h"
+#include "tests/model_keeper.h"
 #include "tests/model_maker.h"
 #include "tests/sim.h"
 #include "tests/snapshot_reader.h"
@@ -33,11 +37,17 @@ struct Totals {
     std::uint64_t expired = 0;
     std::uint64_t evictions = 0;
     std::uint64_t checkpoints = 0;
+    std::uint64_t dead = 0;  // pages of rows that expired
+    ModelKeeper::Totals keeper;
 };
+
+// The floor comes to lie between the times of long ago and all others.
+constexpr std::uint64_t kRetainedUs = 1'700'000'000'000'000 - 3'600'000'000;
 
 class ModelRun {
   public:
-    ModelRun(std::uint64_t seed, Totals& totals) : random_(seed), totals_(totals) {
+    ModelRun(std::uint64_t seed, Totals& totals)
+        : random_(seed), totals_(totals), keeper_(random_, totals.keeper) {
         options_ = small_store();
         options_.frames = static_cast<std::uint32_t>(430 + random_() % 250);
         // Room for a few keys, for some, for all.
@@ -60,6 +70,7 @@ class ModelRun {
             tables_[i] = store_->create_table(*writers_[0].client, schemas()[i]);
         }
         Maker maker(random_, keys_);
+        retain(maker);
         fill(maker);
         for (std::uint32_t move = 0; move < moves && !failed(); ++move) make_move(maker);
         finish_life();
@@ -100,11 +111,28 @@ class ModelRun {
             writer.client = &store_->connect();
             writer.last_place = model_.newest();
         }
+        keeper_.open(*store_, *view_);
+    }
+
+    // From the first row of long ago on, and before anybody looks, such rows are dead.
+    void retain(Maker& maker) {
+        const TableAttributes attributes{kRetainedUs, 0};
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kSetTable, tables_[kRetained], {},
+                        std::as_bytes(std::span(&attributes, 1)));
+        ASSERT_EQ(store_->commit(*writers_[0].client, bytes).error, Error::kOk);
+        submit(writers_[0], maker.rows(0), Durability::kDurable);
+        settle();
+        const auto floor = [&] {
+            return store_->engine->core().storage().catalog->find(tables_[kRetained])->tree.floor();
+        };
+        ASSERT_TRUE(store_->run_until([&] { return floor() > Maker::kLongAgo; }));
+        model_.bury_below(kRetained, Maker::kLongAgo);
     }
 
     // More rows than the pool holds.
     void fill(Maker& maker) {
-        for (std::uint32_t id = 0; id < keys_ && !failed(); ++id) {
+        for (std::uint32_t id = 1; id < keys_ && !failed(); ++id) {
             Writer& writer = writers_[id % writers_.size()];
             submit(writer, maker.rows(id), Durability::kDurable);
             while (writers_[(id + 1) % writers_.size()].pending.size() >= 8 && !failed()) round();
@@ -131,6 +159,7 @@ class ModelRun {
     void round() {
         const EngineRound result = store_->round();
         ASSERT_NE(result, EngineRound::kFenced) << store_->engine->fence_reason();
+        if (keeps_) keeper_.step();
         collect();
     }
 
@@ -297,6 +326,7 @@ class ModelRun {
                 EXPECT_EQ(direct, *value) << "by the directory, table " << table << " at csn "
                                           << snapshot.csn();
             }
+            if (value && *value && !alive(snapshot, table, key, **value)) value->reset();
             if (value && *value) *value = snapshot.whole(schemas()[table], **value);
             collect();
             if (!value || !snapshot.valid()) return false;
@@ -304,6 +334,16 @@ class ModelRun {
                 << "table " << table << " at csn " << snapshot.csn();
         }
         return true;
+    }
+
+    // Pages do not say which of their rows are dead: the root's floor does.
+    bool alive(SimSnapshot& snapshot, std::uint32_t table, const Bytes& key, const Bytes& value) {
+        const std::byte* top = snapshot.page(root(table));
+        return top != nullptr && schemas()[table].live(key.data(), value, floor_of(top));
+    }
+    void keep_alive(SimSnapshot& snapshot, std::uint32_t table, std::map<Bytes, Bytes>& rows) {
+        std::erase_if(
+            rows, [&](const auto& row) { return !alive(snapshot, table, row.first, row.second); });
     }
 
     // Writers go on between the leaves.
@@ -320,9 +360,10 @@ class ModelRun {
                                if (random_() % 2 == 0) round();
                                return true;
                            });
+        if (found) keep_alive(snapshot, table, *found);
         if (found) found = snapshot.whole(schemas()[table], std::move(*found));
         collect();
-        if (!found) return false;
+        if (!found || !snapshot.valid()) return false;
         const auto expected = model_.range(table, from, to, model_.place_of(snapshot.csn()));
         EXPECT_EQ(difference(*found, expected), "")
             << "table " << table << " at csn " << snapshot.csn();
@@ -338,6 +379,9 @@ class ModelRun {
             int leaves = 0;
             SimSnapshot snapshot(*store_, *view_, *writers_[0].client, 0);
             auto found = snapshot.range(shape, root(table), from, {}, [&] { return ++leaves < 6; });
+            const Bytes last = found && !found->empty() ? found->rbegin()->first : from;
+            if (found) keep_alive(snapshot, table, *found);
+            if (found && !snapshot.valid()) found.reset();
             if (found) found = snapshot.whole(schemas()[table], std::move(*found));
             EXPECT_EQ(snapshot.trouble(), "");
             if (!found) {
@@ -349,7 +393,7 @@ class ModelRun {
             }
             all.insert(found->begin(), found->end());
             if (leaves < 6) return all;
-            from = all.rbegin()->first;
+            from = last;
         }
     }
 
@@ -369,14 +413,18 @@ class ModelRun {
         submit(writers_[0], Maker::with_witness({}), Durability::kDurable);
         settle();
         while (!snapshots_.empty()) end_snapshot(0);
+        while (!keeper_.idle() && !failed()) round();
         if (failed()) return;
+        keeps_ = false;
         compare_newest();
+        keeps_ = true;
         const StatsPage& stats = view_->stats();
         const auto counted = [&](Counter counter) {
             return stats.counter[static_cast<std::uint32_t>(counter)].load();
         };
         totals_.evictions += counted(Counter::kEvictions);
         totals_.checkpoints += counted(Counter::kCheckpoints);
+        totals_.dead += counted(Counter::kPagesExpired);
         EXPECT_EQ(counted(Counter::kHostileEvents), 0u);
     }
 
@@ -384,6 +432,8 @@ class ModelRun {
     void restart() {
         std::unique_ptr<SimDisk> disk;
         const std::uint64_t way = seed_ % 3;
+        if (way != 0 && keeper_.idle()) keeper_.begin_load_if_none_is_there();
+        for (int i = 0; way != 0 && i < 20; ++i) round();
         if (way == 0) {
             EXPECT_TRUE(store_->stop());
             disk = store_->disk->clone(seed_);
@@ -403,6 +453,8 @@ class ModelRun {
 
     Random random_;
     Totals& totals_;
+    ModelKeeper keeper_;
+    bool keeps_ = true;
     std::uint64_t seed_ = 0;
     std::uint32_t keys_ = 0;
     SimStoreOptions options_;
@@ -442,6 +494,13 @@ TEST(Model, EverySnapshotAndEveryAnswerIsThatOfTheSerialOrder) {
     EXPECT_GT(totals.evictions, 50 * seeds);
     EXPECT_GT(totals.checkpoints, 3 * seeds);
     EXPECT_LT(totals.expired, totals.reads / 5);
+    EXPECT_GT(totals.keeper.loaded, seeds);
+    EXPECT_GT(totals.keeper.dropped, seeds / 2);
+    EXPECT_GT(totals.keeper.compactions, seeds);
+    EXPECT_GT(totals.keeper.moved, seeds);
+    EXPECT_GT(totals.dead, 0u);
+    RecordProperty("pages_moved", static_cast<int>(totals.keeper.moved));
+    RecordProperty("pages_expired", static_cast<int>(totals.dead));
     RecordProperty("applied", static_cast<int>(totals.applied));
     RecordProperty("refused", static_cast<int>(totals.refused));
     RecordProperty("reads", static_cast<int>(totals.reads));
