@@ -56,7 +56,7 @@ TEST_F(Handshake, OtherVersionsAreRefusedWithBothValues) {
 }
 
 TEST_F(Handshake, GarbageOnTheSocketHarmsNobody) {
-    begin({"handshake_timeout=100ms"});
+    begin({"handshake_timeout=500ms"});
     const auto table = make_table<Counted>(*store_);
     std::mt19937_64 random(4);
     std::vector<Descriptor> silent;
