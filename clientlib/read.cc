@@ -292,6 +292,31 @@ Status Obstacle::mismatch(PageId page) {
     return find_root(state_, table_);
 }
 
+namespace {
+
+// Whether the catalog's row is of the table that the handle was opened on. Ids are given once in a
+// file's life; but an older copy of it that was put back may have given this one to another table.
+Status check_same_table(const TableInfo& table, const Copy<CatalogRow>& row) {
+    const std::string id = " (id " + std::to_string(table.id.value) + ")";
+    if (row.name != table.schema.name()) {
+        return {Error::kNoSuchTable, "table " + table.schema.name() + id +
+                                         " is not there: its id is that of table " +
+                                         std::string(row.name) + " now; open it again"};
+    }
+    const Result<Schema> schema = Schema::decode(std::as_bytes(std::span(row.schema)));
+    if (!schema.ok()) {
+        return {Error::kCorruption, "catalog: the schema of table " + std::string(row.name) +
+                                        " cannot be read: " + schema.failure().what};
+    }
+    const std::string difference = schema->difference(table.schema);
+    if (difference.empty()) return {};
+    return {Error::kSchemaMismatch, "table " + table.schema.name() + id +
+                                        " is another one than when it was opened: " + difference +
+                                        "; open it again"};
+}
+
+}  // namespace
+
 Status find_root(ReaderState& state, const TableInfo& table) {
     const Key<CatalogRow> key = Key<CatalogRow>::from(table.id.value);
     RawRow row;
@@ -299,11 +324,14 @@ Status find_root(ReaderState& state, const TableInfo& table) {
     if (!found.ok()) return found.failure();
     PageId root;
     bool there = *found;
+    Status same;
     if (there) {
-        using Catalog = Description<CatalogRow>;
-        root.value = Catalog::member<&CatalogRow::root>(row.key, row.value);
-        there = (Catalog::member<&CatalogRow::flags>(row.key, row.value) &
-                 (kDroppedTableFlag | kHiddenTableFlag)) == 0;
+        const Result<RawCopy> whole = whole_row(row);
+        if (!whole.ok()) return state.valid() ? whole.failure() : expired_failure();
+        const auto copy = Description<CatalogRow>::copy(whole->key, whole->value);
+        root.value = copy.root;
+        there = (copy.flags & (kDroppedTableFlag | kHiddenTableFlag)) == 0;
+        same = check_same_table(table, copy);
     }
     if (!state.valid()) return expired_failure();
     if (!there) {
@@ -312,6 +340,7 @@ Status find_root(ReaderState& state, const TableInfo& table) {
                                          ") is not there in this snapshot: it was dropped, or made "
                                          "later; open it again"};
     }
+    if (!same.ok()) return same;
     state.set_root(table, root);
     return {};
 }

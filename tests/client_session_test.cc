@@ -73,8 +73,10 @@ class ClientSession : public testing::Test {
     }
 
     std::unique_ptr<FakeDaemon> make_daemon(FakeDaemon::Options options = {}) {
+        return make_daemon(options, Description<Budget>::schema());
+    }
+    std::unique_ptr<FakeDaemon> make_daemon(FakeDaemon::Options options, Result<Schema> schema) {
         auto daemon = std::make_unique<FakeDaemon>(socket_, disk_, options);
-        const Result<Schema> schema = Description<Budget>::schema();
         const LeafLayout layout = LeafLayout::of(*schema);
         daemon->put_catalog(1, {{kBudgets, kBudgetsRoot, *schema}});
         daemon->put_page(kBudgetsRoot, 1, kBudgets, [&](std::byte* page) {
@@ -587,6 +589,65 @@ TEST_F(ClientSession, AReaderNoticesTheNewDaemonByItself) {
         ASSERT_LT(std::chrono::steady_clock::now(), end);
         std::this_thread::sleep_for(5ms);
     }
+}
+
+// The daemon was started on another directory: rows, ids and write numbers of the one before mean
+// nothing there.
+TEST_F(ClientSession, AnotherStoreBehindTheSocketIsNamedAndNotUsed) {
+    Result<Reader> reader = store_->reader();
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ((*table_->get(*reader, in(5s), 7u))->left, 1);
+    daemon_->serve_rings(false);
+    auto under_way = store_->submit(spend(1), in(5s));
+    ASSERT_TRUE(under_way.ok());
+    daemon_->stop();
+    start_daemon({.file = 2});
+    EXPECT_EQ(under_way->wait(in(5s)).error(), Error::kUnknownOutcome);
+    const auto refused = store_->commit(spend(2), in(5s));
+    EXPECT_EQ(refused.error(), Error::kNotBidstore);
+    EXPECT_NE(refused.failure().what.find("another store"), std::string::npos)
+        << refused.failure().what;
+    EXPECT_EQ(reader->snapshot(in(5s)).error(), Error::kNotBidstore);
+    EXPECT_EQ(spent(), std::vector<std::int64_t>{});
+    // The one of before is back.
+    restart_daemon();
+    EXPECT_TRUE(store_->commit(spend(2), in(5s)).ok());
+    EXPECT_EQ((*table_->get(*reader, in(5s), 7u))->left, 3);
+    EXPECT_EQ(spent(), up_to(2));
+}
+
+// An older copy of the file was put back, in which the table's id went to another table.
+TEST_F(ClientSession, ATableThatIsAnotherOneInThePoolOfANewDaemonIsNotRead) {
+    Result<Reader> reader = store_->reader();
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ((*table_->get(*reader, in(5s), 7u))->left, 1);
+    const auto with = [](const char* name, const char* column) {
+        return Schema::make(name, {{"who", ColumnType::kU64, 0}, {column, ColumnType::kU64, 0}}, 1);
+    };
+    const struct {
+        Result<Schema> schema;
+        Error error;
+        const char* says;
+    } others[] = {{with("frequency", "seen"), Error::kNoSuchTable, "frequency"},
+                  {with("budgets", "seen"), Error::kSchemaMismatch, "seen"}};
+    for (const auto& other : others) {
+        daemon_->stop();
+        daemon_ = make_daemon({}, other.schema);
+        daemon_->start();
+        // Moves the store on; the write itself is this daemon's to refuse.
+        ASSERT_TRUE(store_->commit(spend(1), in(5s)).ok());
+        const auto row = table_->get(*reader, in(5s), 7u);
+        EXPECT_EQ(row.error(), other.error);
+        EXPECT_NE(row.failure().what.find(other.says), std::string::npos) << row.failure().what;
+        const auto table = store_->open_raw(other.schema->name(), in(5s));
+        ASSERT_TRUE(table.ok()) << table.failure().what;
+        EXPECT_EQ(table->schema().columns().back().name, "seen");
+    }
+    restart_daemon();
+    ASSERT_TRUE(store_->commit(spend(1), in(5s)).ok());
+    const auto row = table_->get(*reader, in(5s), 7u);
+    ASSERT_TRUE(row.ok()) << row.failure().what;
+    EXPECT_EQ((*row)->left, starts_);
 }
 
 TEST_F(ClientSession, WithoutADaemonCallsEndAtTheirDeadline) {

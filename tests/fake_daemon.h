@@ -81,6 +81,8 @@ class FakeDaemon {
         std::uint64_t directory_bytes = 0;
         Error refuse = Error::kOk;           // every connection
         std::uint64_t fingerprint_error = 0; // added to the one in the welcome
+        std::uint64_t clock_ahead_ns = 0;    // of the clients', as in a time namespace
+        std::uint8_t file = 1;               // of its uuid
     };
     // kTimedOut: the write is decided, but its answer gets lost.
     using Judge = std::function<Answer(std::uint64_t number, std::span<const std::byte> bytes)>;
@@ -210,6 +212,7 @@ class FakeDaemon {
         shape.slot_count = 64;
         shape.instance_id = (std::uint64_t{random()} << 32 | random()) | 1;
         shape.catalog_root = kCatalogRootPage.value;
+        shape.file_uuid[0] = options.file;
         shape.directory_bytes = options.directory_bytes;
         Result<PoolSegment> pool = PoolSegment::create(shape, HugePages::kOff, false);
         CHECK(pool.ok());
