@@ -98,7 +98,12 @@ void ReaderState::forget_dropped_roots() {
 void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
     next_look_ns = now_ns + kLookIntervalNs;
     const EngineState& engine = connection->pool().header().engine;
-    const bool late = engine.heartbeat_ns.load() + kHeartbeatAgeNsMax < now_ns;
+    const std::uint64_t heartbeat_ns = engine.heartbeat_ns.load();
+    if (std::exchange(heartbeat_seen_ns, heartbeat_ns) != heartbeat_ns) heartbeat_since_ns = now_ns;
+    // By its age where the clocks are the same one; in another time namespace the daemon's may be
+    // ahead of ours for ever, and only that it stands still tells.
+    const bool late = heartbeat_ns + kHeartbeatAgeNsMax < now_ns ||
+                      heartbeat_since_ns + kHeartbeatAgeNsMax < now_ns;
     const EngineMode mode = engine.mode.load();
     const bool going = mode == EngineMode::kStopping || mode == EngineMode::kFenced;
     // A daemon that is slow or stopped is still the one whose pool this is; only its end is an end.

@@ -234,7 +234,8 @@ class FakeDaemon {
             ++rounds_;
             const auto now = std::chrono::steady_clock::now().time_since_epoch();
             pool_.header().engine.heartbeat_ns.store(static_cast<std::uint64_t>(
-                std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()));
+                std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()) +
+                options_.clock_ahead_ns);
             pollfd wait{listener_, POLLIN, 0};
             if (::poll(&wait, 1, 0) > 0) welcome(::accept4(listener_, nullptr, nullptr,
                                                            SOCK_CLOEXEC));
