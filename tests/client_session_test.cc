@@ -9,6 +9,7 @@
 #include <set>
 
 #include "clientlib/bidstore.h"
+#include "clientlib/load.h"
 #include "tests/fake_daemon.h"
 #include "tests/processes.h"
 
@@ -651,6 +652,47 @@ TEST_F(ClientSession, ATableThatIsAnotherOneInThePoolOfANewDaemonIsNotRead) {
     const auto row = table_->get(*reader, in(5s), 7u);
     ASSERT_TRUE(row.ok()) << row.failure().what;
     EXPECT_EQ((*row)->left, starts_);
+}
+
+// The batch that shows the table may have landed when the daemon goes away: "nothing was loaded:
+// load again" was wrong then, and so was "the load was refused".
+TEST_F(ClientSession, TheEndOfALoadThatGotNoAnswerIsUnknown) {
+    const auto schema = Schema::make("fresh", {{"id", ColumnType::kU64, 0}}, 1);
+    enum class End : std::uint8_t { kHangup, kDeadline, kFence, kAnswered };
+    for (const End end : {End::kHangup, End::kDeadline, End::kFence, End::kAnswered}) {
+        SCOPED_TRACE(static_cast<int>(end));
+        const bool silent = end == End::kHangup || end == End::kDeadline;
+        daemon_->answer_load(LoadStep::kFinish, silent              ? Error::kTimedOut
+                                                : end == End::kFence ? Error::kUnknownOutcome
+                                                                     : Error::kOk);
+        auto load = TableLoad::begin({.socket = socket_}, *schema, in(5s));
+        ASSERT_TRUE(load.ok()) << load.failure().what;
+        const std::array<std::byte, 8> key{};
+        ASSERT_TRUE(load->add(key, {}, in(5s)).ok());
+        auto finished = std::async(std::launch::async, [&] {
+            return load->finish(in(end == End::kDeadline ? 50ms : 20s));
+        });
+        if (end == End::kHangup) {
+            EXPECT_EQ(finished.wait_for(50ms), std::future_status::timeout);
+            restart_daemon();
+        }
+        const Status status = finished.get();
+        const bool known = end == End::kAnswered;
+        EXPECT_EQ(status.error(), known                   ? Error::kOk
+                                  : end == End::kDeadline ? Error::kTimedOut
+                                                          : Error::kUnknownOutcome);
+        if (!known) {
+            EXPECT_NE(status.failure().what.find("look whether"), std::string::npos)
+                << status.failure().what;
+        }
+    }
+    // Before the end nothing can have been loaded.
+    auto load = TableLoad::begin({.socket = socket_}, *schema, in(5s));
+    ASSERT_TRUE(load.ok()) << load.failure().what;
+    daemon_->answer_load(LoadStep::kRows, Error::kFenced);
+    const std::array<std::byte, 8> key{};
+    ASSERT_TRUE(load->add(key, {}, in(5s)).ok());
+    EXPECT_EQ(load->finish(in(5s)).error(), Error::kDisconnected);
 }
 
 TEST_F(ClientSession, WithoutADaemonCallsEndAtTheirDeadline) {

@@ -165,6 +165,10 @@ class FakeDaemon {
         const std::uint64_t seen = rounds_;
         while (running_ && rounds_ < seen + 2) std::this_thread::yield();
     }
+    // What a step of a load gets for an answer; kTimedOut: none.
+    void answer_load(LoadStep step, Error error) {
+        load_answers_[static_cast<std::uint32_t>(step)] = error;
+    }
     // Applied writes get no answer any more.
     void swallow_answers(bool swallow) { swallow_ = swallow; }
 
@@ -341,6 +345,8 @@ class FakeDaemon {
             any = true;
             if (record.kind == RecordKind::kPageRequest) {
                 on_page_request(client, record);
+            } else if (record.kind == RecordKind::kLoad) {
+                on_load(client, record);
             } else {
                 on_transaction(client, record);
             }
@@ -376,6 +382,16 @@ class FakeDaemon {
         }
         client.answers.give(client.segment->calls(), record.call_slot, record.call_generation,
                             Error::kOk);
+    }
+
+    // Every step of a load is answered as the test says, with kTimedOut not at all.
+    void on_load(Client& client, const TakenRecord& record) {
+        LoadRequest request{};
+        std::memcpy(&request, record.payload.data(), sizeof request);
+        const Error error = load_answers_[static_cast<std::uint32_t>(request.step)];
+        if (error == Error::kTimedOut) return;
+        client.answers.give(client.segment->calls(), record.call_slot, record.call_generation,
+                            error);
     }
 
     // As the engine: a number seen before was applied, the next one is judged, a gap is an error
@@ -421,6 +437,7 @@ class FakeDaemon {
     std::atomic<bool> serve_ = true;
     std::atomic<std::uint64_t> rounds_ = 0;
     std::atomic<bool> swallow_ = false;
+    std::array<std::atomic<Error>, 8> load_answers_{};  // by step
     std::atomic<bool> revoke_wanted_ = false;
     std::atomic<std::uint32_t> page_requests_ = 0;
     std::atomic<bool> somebody_rests_ = false;
