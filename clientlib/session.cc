@@ -332,7 +332,11 @@ Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
         return {};
     }
     if (leaving || !connection->alive()) return come_back(connection, deadline);
-    // There is a new connection, but no room yet for all that was kept.
+    // There is a new connection, but no room yet for all that was kept; or it ended, too.
+    if (connection->hung_up()) {
+        connection->abandon();
+        return {};
+    }
     std::this_thread::sleep_for(kPause);
     const std::lock_guard hold(lock_);
     collect_all();

@@ -654,6 +654,29 @@ TEST_F(ClientSession, ATableThatIsAnotherOneInThePoolOfANewDaemonIsNotRead) {
     EXPECT_EQ((*row)->left, starts_);
 }
 
+// A new daemon with fewer call slots dies, too, before all that was kept is with it. Who waited for
+// a write that was still unsent napped until its own deadline, with the third daemon there.
+TEST_F(ClientSession, AnUnsentWriteFindsTheDaemonAfterNext) {
+    daemon_->serve_rings(false);
+    std::vector<Pending> pending;
+    for (std::int64_t i = 1; i <= 8; ++i) {
+        auto sent = store_->submit(spend(i), in(5s));
+        ASSERT_TRUE(sent.ok());
+        pending.push_back(std::move(*sent));
+    }
+    daemon_->stop();
+    daemon_ = make_daemon({.call_slots = 4});
+    daemon_->serve_rings(false);
+    daemon_->start();
+    auto waiter = std::async(std::launch::async, [&] { return pending[7].wait(in(kPatience)); });
+    EXPECT_TRUE(eventually([&] { return store_->reconnects() == 1; }));
+    restart_daemon();
+    const auto done = waiter.get();
+    EXPECT_TRUE(done.ok()) << done.failure().what;
+    for (Pending& write : pending) EXPECT_TRUE(write.wait(in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(8));
+}
+
 // The batch that shows the table may have landed when the daemon goes away: "nothing was loaded:
 // load again" was wrong then, and so was "the load was refused".
 TEST_F(ClientSession, TheEndOfALoadThatGotNoAnswerIsUnknown) {
