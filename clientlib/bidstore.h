@@ -30,9 +30,9 @@
 //         belong to one thread. A Transaction belongs to whoever builds it.
 // Waits:  only until the deadline that was passed. A read of rows that are in the pool makes no
 //         system call, takes no lock, allocates nothing (but for Copy<T> of variable columns).
-// Daemon: when it goes away, calls wait for its return until their deadline, then fail with
-//         kDisconnected (reads) or kTimedOut (writes under way). Writes without an answer are sent
-//         again to the next daemon, and each is applied exactly once.
+// Daemon: when it goes away, calls wait for its return until their deadline, then fail: reads with
+//         kDisconnected, writes under way with kTimedOut. Writes without an answer go to the next
+//         one again, each is applied exactly once; if its file is another one: kNotBidstore.
 // Fork:   a child gets kInvalid from everything that its parent attached; it attaches anew.
 //         The library starts no threads, installs no signal handlers, throws nothing.
 #pragma once

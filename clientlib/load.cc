@@ -126,6 +126,7 @@ Status TableLoad::send_packed(Deadline deadline) {
 Status TableLoad::finish(Deadline deadline) {
     if (Status sent = send_packed(deadline); !sent) return sent;
     if (Status sent = send(step_bytes(LoadStep::kFinish, rows_), 0, deadline); !sent) return sent;
+    finishing_ = true;
     while (!sent_.empty()) {
         if (Status waited = wait_for_oldest(deadline); !waited) return waited;
     }
@@ -155,6 +156,11 @@ Status TableLoad::collect() {
         connection_->release_call(sent.call);
         sent_.pop_front();
         if (answer.error == Error::kOk) continue;
+        const bool of_finish = finishing_ && sent_.empty();
+        if (answer.error == Error::kStopping || answer.error == Error::kFenced ||
+            answer.error == Error::kUnknownOutcome) {
+            return gone(of_finish);
+        }
         const bool of_a_row = answer.failed_operation != kNoOperation;
         return failure(answer.error, of_a_row ? sent.first_row + answer.failed_operation + 1 : 0);
     }
@@ -165,12 +171,25 @@ Status TableLoad::wait_for_oldest(Deadline deadline) {
     if (sent_.empty()) return {Error::kBusy, name_ + ": no room in the ring of this process"};
     if (connection_->wait_slice(sent_.front().call, deadline)) return collect();
     if (connection_->hung_up()) {
-        return {Error::kDisconnected,
-                name_ + ": the daemon ended the connection; nothing was loaded: load again"};
+        // What it said before it went counts.
+        if (Status collected = collect(); !collected) return collected;
+        return sent_.empty() && finishing_ ? Status{} : Status(gone(finishing_));
     }
     if (std::chrono::steady_clock::now() < deadline) return {};
-    return {Error::kTimedOut, name_ + ": the load had no answer before the deadline; nothing is "
-                                      "loaded once this process ends"};
+    return {Error::kTimedOut, name_ + ": the load had no answer before the deadline; " +
+                                  (finishing_ ? "the table may still come: look whether it is there"
+                                              : "nothing is loaded once this process ends")};
+}
+
+// The daemon went away, or will not say any more what became of the load.
+Failure TableLoad::gone(bool while_finished) const {
+    if (while_finished) {
+        return {Error::kUnknownOutcome,
+                name_ + ": the daemon went away while the load was finished: look whether the "
+                        "table is there, whole; if it is not, load again"};
+    }
+    return {Error::kDisconnected,
+            name_ + ": the daemon ended the connection; nothing was loaded: load again"};
 }
 
 // `row`: counted from 1; 0: none.

@@ -3,6 +3,10 @@
 //   begin ──► add, add, ... (keys rise) ──► finish      the table is there, durable, for everybody
 //        └──────────── destroyed, process or daemon gone ──► nothing is left
 //
+// A daemon that goes away while finish() waits may have shown the table already, whole, in its log:
+// kUnknownOutcome then, as for a write without an answer; so may one that has not answered at the
+// deadline (kTimedOut). Look whether the table is there.
+//
 // It has a connection of its own, whose end ends the load. A table of that name must not be there,
 // or be empty and of the same schema: the new one replaces it, and who had it open opens it again.
 // Rows are packed and go to the daemon as ring records; it checks them and builds the pages.
@@ -12,8 +16,9 @@
 //         finish(): kNoSpace when no page is left, kTooLarge when the rows that came touch more
 //         chunks than may be attached at once. How many rows come it is not told.
 // Errors: kTableExists, kSchemaMismatch, kBusy, kDenied, kNoSpace, kPrecondition (keys that do not
-//         rise, with the row's number), kTooLarge, kTimedOut, kDisconnected. After one of them
-//         nothing but destroying it makes sense.
+//         rise, with the row's number), kTooLarge, kTimedOut, kDisconnected; of finish() also
+//         kUnknownOutcome. After one of them nothing but destroying it makes sense, and nothing is
+//         loaded but as said above.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +50,7 @@ class TableLoad {
                Deadline deadline);
     // Rows of a schema without variable-length columns: key, value, one after another.
     Status add_packed(std::span<const std::byte> rows, Deadline deadline);
-    // Waits until the table is there.
+    // Waits until the table is there. kUnknownOutcome, kTimedOut: it may be there, or come.
     Status finish(Deadline deadline);
 
     std::uint64_t rows() const { return rows_; }
@@ -61,6 +66,7 @@ class TableLoad {
     Status collect();
     Status wait_for_oldest(Deadline deadline);
     Failure failure(Error error, std::uint64_t row) const;
+    Failure gone(bool while_finished) const;
 
     std::shared_ptr<Connection> connection_;
     std::string name_;
@@ -71,6 +77,7 @@ class TableLoad {
     std::vector<std::byte> packed_;  // a LoadRequest and rows, not sent yet
     std::uint64_t packed_rows_ = 0;
     std::uint64_t rows_ = 0;  // sent, and packed_rows_
+    bool finishing_ = false;  // the daemon was asked to show the table
     std::deque<Sent> sent_;   // without an answer, oldest first
 };
 

@@ -102,7 +102,12 @@ void ReaderState::forget_dropped_roots() {
 void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
     next_look_ns = now_ns + kLookIntervalNs;
     const EngineState& engine = connection->pool().header().engine;
-    const bool late = engine.heartbeat_ns.load() + kHeartbeatAgeNsMax < now_ns;
+    const std::uint64_t heartbeat_ns = engine.heartbeat_ns.load();
+    if (std::exchange(heartbeat_seen_ns, heartbeat_ns) != heartbeat_ns) heartbeat_since_ns = now_ns;
+    // By its age where the clocks are the same one; in another time namespace the daemon's may be
+    // ahead of ours for ever, and only that it stands still tells.
+    const bool late = heartbeat_ns + kHeartbeatAgeNsMax < now_ns ||
+                      heartbeat_since_ns + kHeartbeatAgeNsMax < now_ns;
     const EngineMode mode = engine.mode.load();
     const bool going = mode == EngineMode::kStopping || mode == EngineMode::kFenced;
     // A daemon that is slow or stopped is still the one whose pool this is; only its end is an end.
@@ -303,6 +308,31 @@ Status Obstacle::mismatch(PageId page) {
     return find_root(state_, table_);
 }
 
+namespace {
+
+// Whether the catalog's row is of the table that the handle was opened on. Ids are given once in a
+// file's life; but an older copy of it that was put back may have given this one to another table.
+Status check_same_table(const TableInfo& table, const Copy<CatalogRow>& row) {
+    const std::string id = " (id " + std::to_string(table.id.value) + ")";
+    if (row.name != table.schema.name()) {
+        return {Error::kNoSuchTable, "table " + table.schema.name() + id +
+                                         " is not there: its id is that of table " +
+                                         std::string(row.name) + " now; open it again"};
+    }
+    const Result<Schema> schema = Schema::decode(std::as_bytes(std::span(row.schema)));
+    if (!schema.ok()) {
+        return {Error::kCorruption, "catalog: the schema of table " + std::string(row.name) +
+                                        " cannot be read: " + schema.failure().what};
+    }
+    const std::string difference = schema->difference(table.schema);
+    if (difference.empty()) return {};
+    return {Error::kSchemaMismatch, "table " + table.schema.name() + id +
+                                        " is another one than when it was opened: " + difference +
+                                        "; open it again"};
+}
+
+}  // namespace
+
 Status find_root(ReaderState& state, const TableInfo& table) {
     const Key<CatalogRow> key = Key<CatalogRow>::from(table.id.value);
     RawRow row;
@@ -310,11 +340,14 @@ Status find_root(ReaderState& state, const TableInfo& table) {
     if (!found.ok()) return found.failure();
     PageId root;
     bool there = *found;
+    Status same;
     if (there) {
-        using Catalog = Description<CatalogRow>;
-        root.value = Catalog::member<&CatalogRow::root>(row.key, row.value);
-        there = (Catalog::member<&CatalogRow::flags>(row.key, row.value) &
-                 (kDroppedTableFlag | kHiddenTableFlag)) == 0;
+        const Result<RawCopy> whole = whole_row(row);
+        if (!whole.ok()) return state.valid() ? whole.failure() : expired_failure();
+        const auto copy = Description<CatalogRow>::copy(whole->key, whole->value);
+        root.value = copy.root;
+        there = (copy.flags & (kDroppedTableFlag | kHiddenTableFlag)) == 0;
+        same = check_same_table(table, copy);
     }
     if (!state.valid()) return expired_failure();
     if (!there) {
@@ -323,6 +356,7 @@ Status find_root(ReaderState& state, const TableInfo& table) {
                                          ") is not there in this snapshot: it was dropped, or made "
                                          "later; open it again"};
     }
+    if (!same.ok()) return same;
     state.set_root(table, root);
     return {};
 }

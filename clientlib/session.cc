@@ -41,12 +41,19 @@ SessionBytes session_of(Connection& connection) {
     return session;
 }
 
+FileBytes file_of(const Connection& connection) {
+    FileBytes file{};
+    std::memcpy(file.data(), connection.pool().header().file_uuid, file.size());
+    return file;
+}
+
 }  // namespace
 
 StoreState::StoreState(AttachOptions options, std::shared_ptr<Connection> connection)
     : options_(std::move(options)),
       fork_generation_(fork_generation()),
       session_(session_of(*connection)),
+      file_(file_of(*connection)),
       connection_(std::move(connection)),
       next_number_(connection_->segment().header().last_number + 1) {}
 
@@ -72,9 +79,19 @@ Result<std::shared_ptr<Connection>> StoreState::live_connection(Deadline deadlin
     if (auto connection = current()) return connection;
     auto made = connect_to_daemon(options_, session_, true, deadline);
     if (!made.ok()) return made;
+    if (Status same = check_same_file(**made); !same.ok()) return same.failure();
     const std::lock_guard hold(lock_);
     adopt(*made);
     return connection_;
+}
+
+// Ids, schemas and write numbers of one file mean nothing in another.
+Status StoreState::check_same_file(const Connection& connection) const {
+    if (file_of(connection) == file_) return {};
+    return {Error::kNotBidstore,
+            "bidstored at " + options_.socket +
+                " serves another store now than the one that this program attached to: start the "
+                "daemon on the directory of before, or restart the program (or attach anew)"};
 }
 
 void StoreState::adopt(std::shared_ptr<Connection> connection) {
@@ -366,7 +383,11 @@ Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
         return {};
     }
     if (leaving || !connection->alive()) return come_back(connection, deadline);
-    // There is a new connection, but no room yet for all that was kept.
+    // There is a new connection, but no room yet for all that was kept; or it ended, too.
+    if (connection->hung_up()) {
+        connection->abandon();
+        return {};
+    }
     std::this_thread::sleep_for(kPause);
     const std::lock_guard hold(lock_);
     collect_all();
@@ -378,14 +399,16 @@ Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
 
 std::shared_ptr<const TableInfo> StoreState::table_info(TableId id, bool system, Schema schema) {
     const std::lock_guard hold(lock_);
-    std::shared_ptr<const TableInfo>& known = tables_[id.value];
-    if (!known) {
-        auto shape = std::make_shared<const TreeShape>(schema, id);
-        const auto index = static_cast<std::uint32_t>(tables_.size() - 1);
-        known = std::make_shared<const TableInfo>(
-            TableInfo{id, index, system, std::move(schema), std::move(shape)});
+    const auto [first, last] = tables_.equal_range(id.value);
+    for (auto known = first; known != last; ++known) {
+        if (known->second->schema.encode() == schema.encode()) return known->second;
     }
-    return known;
+    auto shape = std::make_shared<const TreeShape>(schema, id);
+    const auto index = static_cast<std::uint32_t>(tables_.size());
+    auto made = std::make_shared<const TableInfo>(
+        TableInfo{id, index, system, std::move(schema), std::move(shape)});
+    tables_.emplace(id.value, made);
+    return made;
 }
 
 std::string StoreState::table_name(TableId id) {

@@ -131,7 +131,9 @@ class StoreState {
         }
         return read_once(*catalog_reader_, deadline, read);
     }
-    // The table as the catalog describes it, with its place among this store's tables.
+    // The table as the catalog describes it, with its place among this store's tables. Handles made
+    // before keep what they were opened with, also where an older copy of the file, put back, has
+    // another table under the id.
     std::shared_ptr<const TableInfo> table_info(TableId id, bool system, Schema schema);
     std::string table_name(TableId id);
 
@@ -149,6 +151,7 @@ class StoreState {
     void keep_spare(std::shared_ptr<KeptWrite> write);
     void adopt(std::shared_ptr<Connection> connection);
 
+    Status check_same_file(const Connection& connection) const;
     Status fits_ring(const RawTransaction& transaction) const;  // with lock_ held
     Status wait_for_room(Deadline deadline);
     Status wait_for_progress(KeptWrite& write, Deadline deadline);
@@ -158,6 +161,7 @@ class StoreState {
     const AttachOptions options_;
     const unsigned fork_generation_;
     SessionBytes session_;
+    const FileBytes file_;  // the store's; another one has other tables under the same ids
 
     Turn catalog_turn_;
     std::optional<Reader> catalog_reader_;
@@ -174,7 +178,7 @@ class StoreState {
     std::size_t unsent_ = 0;  // of kept_, on connection_
     std::uint64_t next_number_ = 1;
     std::uint64_t reconnects_ = 0;
-    std::map<std::uint32_t, std::shared_ptr<const TableInfo>> tables_;  // by id
+    std::multimap<std::uint32_t, std::shared_ptr<const TableInfo>> tables_;  // by id
 };
 
 }  // namespace bidstore

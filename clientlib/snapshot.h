@@ -85,11 +85,13 @@ struct ReaderState {
     Status value_failure;  // with value_failed
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
-    std::uint64_t next_look_ns = 0;     // at the heartbeat, by the coarse clock
-    std::uint64_t pages_asked_for = 0;  // of the daemon, ever
-    bool lost_a_snapshot = false;       // perhaps because the daemon let go of this client
-    std::vector<PageId> roots;          // by TableInfo::index
-    std::uint64_t roots_since = 0;      // csn of a snapshot: all of them were seen in it or later
+    std::uint64_t next_look_ns = 0;        // at the heartbeat, by the coarse clock
+    std::uint64_t heartbeat_seen_ns = 0;   // the newest, by the daemon's clock
+    std::uint64_t heartbeat_since_ns = 0;  // and for how long it stands there, by the coarse clock
+    std::uint64_t pages_asked_for = 0;     // of the daemon, ever
+    bool lost_a_snapshot = false;          // perhaps because the daemon let go of this client
+    std::vector<PageId> roots;             // by TableInfo::index
+    std::uint64_t roots_since = 0;  // csn of a snapshot: all of them were seen in it or later
     // Cursors that were used and will be again, so that scans allocate nothing after the first.
     std::vector<RawCursor::StatePointer> spare_cursors;
     // Large values that the pool has in pieces, put together for views of this snapshot.

@@ -27,7 +27,8 @@ constexpr std::uint64_t kTiB = 1ull << 40;
 constexpr std::uint64_t kMicrosecond = 1'000;
 constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kSecond = 1'000'000'000;
-constexpr std::uint64_t kDay = 86'400 * kSecond;
+constexpr std::uint64_t kHour = 3'600 * kSecond;
+constexpr std::uint64_t kDay = 24 * kHour;
 constexpr std::uint64_t kEngineLingerNs = 400 * kMicrosecond;  // bursts of a fast device
 constexpr std::uint32_t kSlotsMax = 65'536;  // the engine looks at each after a publication
 constexpr std::size_t kSocketPathMax = 107;  // sockaddr_un::sun_path with its end
@@ -38,8 +39,8 @@ struct Unit {
 };
 constexpr Unit kSizeUnits[] = {
     {"TiB", kTiB}, {"GiB", kGiB}, {"MiB", kMiB}, {"KiB", kKiB}, {"B", 1}};
-constexpr Unit kTimeUnits[] = {{"d", kDay},    {"h", 3'600 * kSecond}, {"min", 60 * kSecond},
-                               {"s", kSecond}, {"ms", kMillisecond},   {"us", kMicrosecond},
+constexpr Unit kTimeUnits[] = {{"d", kDay},    {"h", kHour},         {"min", 60 * kSecond},
+                               {"s", kSecond}, {"ms", kMillisecond}, {"us", kMicrosecond},
                                {"ns", 1}};
 
 // The largest unit that divides the value, as an operator would write it.
@@ -148,7 +149,7 @@ const std::vector<Setting>& settings() {
         number_setting<&Config::max_snapshot_age_ns>("max_snapshot_age", Kind::kTime,
                                                      50 * kMillisecond, 3'600 * kSecond),
         number_setting<&Config::max_held_bytes>("max_held_bytes", Kind::kSize, kMiB, kTiB),
-        number_setting<&Config::session_age_ns>("session_age", Kind::kTime, kSecond, 3'650 * kDay),
+        number_setting<&Config::session_age_ns>("session_age", Kind::kTime, kHour, 3'650 * kDay),
         number_setting<&Config::max_clients>("max_clients", Kind::kCount, 1, 4096),
         number_setting<&Config::max_clients_per_user>("max_clients_per_user", Kind::kCount, 0,
                                                       4096),

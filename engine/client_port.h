@@ -57,8 +57,8 @@ class ClientPort {
                const LeaseLimits& limits);
     ~ClientPort();
 
-    // Prepares the segment's slots and ring and begins to honour them. last_number: newest applied
-    // write of the session.
+    // Prepares the segment's slots and ring and begins to honour them. last_number: newest decided
+    // write of the session (engine/clients.h).
     void attach(const ClientCommand& command, std::uint64_t last_number);
     // Revokes what the client announced and forgets its segment.
     void detach(std::uint64_t client_id);

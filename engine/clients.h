@@ -62,8 +62,8 @@ class Clients {
     // The next command, or false. Never blocks.
     virtual bool take(ClientCommand& command) = 0;
 
-    // The client may be welcomed (kOk), with the newest write number its session has had applied;
-    // or not. Slots of the segment start their episodes above revoked[] (already set up).
+    // The client may be welcomed (kOk), or not. last_number: decided, so perhaps refused, or not on
+    // disk yet. Slots of the segment start their episodes above revoked[] (already set up).
     virtual void attached(std::uint64_t client_id, Error error, std::uint64_t last_number) = 0;
     // The engine has let go of the segment.
     virtual void detached(std::uint64_t client_id) = 0;

@@ -8,14 +8,18 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kSessionsPerRound = 64;
-constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // between two walks over all sessions
+constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // before each walk over all sessions
 
 }  // namespace
 
 // Forgets sessions by a logged record each. One whose client is connected stays, however long it
-// has been silent.
+// has been silent. So the first walk of a life waits, too: clients of the life before come back
+// and send again what had no answer, and a wall clock that stepped forward meanwhile must not make
+// their sessions old, or what was applied would be applied again.
 bool Engine::Core::expire_sessions() {
-    if (stopping_ || anyone_waits() || clock_.monotonic_ns() < next_expiry_ns_) return false;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (next_expiry_ns_ == 0) next_expiry_ns_ = now_ns + kExpiryPauseNs;
+    if (stopping_ || anyone_waits() || now_ns < next_expiry_ns_) return false;
     TableEntry& table = storage_.catalog->sessions();
     const PagesInUse looked_at(storage_.pool);
     const std::uint64_t now_us = clock_.wall_us();
@@ -40,7 +44,7 @@ bool Engine::Core::expire_sessions() {
     }
     const bool done = looked <= kSessionsPerRound;
     expiry_cursor_ = done ? std::vector<std::byte>{} : reached;
-    if (done) next_expiry_ns_ = clock_.monotonic_ns() + kExpiryPauseNs;
+    if (done) next_expiry_ns_ = now_ns + kExpiryPauseNs;
     return !expired.empty();
 }
 

@@ -41,7 +41,7 @@ enum class Error : std::uint32_t {
     kFenced = 22,             // the log failed: the daemon is going down to recover
     kStopping = 23,           // the daemon is shutting down
     kVersionMismatch = 24,    // client and daemon, or file and daemon, are of different versions
-    kNotBidstore = 25,        // the file or segment is something else
+    kNotBidstore = 25,        // the file or segment is something else, or of another store
     kLocked = 26,             // another daemon owns the file
     kUnsupported = 27,        // this kernel or build cannot do it
     kProtocol = 28,           // the peer broke the protocol

@@ -285,7 +285,7 @@ struct alignas(kCacheLineBytes) ClientHeader {
     std::uint64_t ring_control_offset;
     std::uint64_t ring_offset;
     std::uint64_t calls_offset;
-    std::uint64_t last_number;  // newest write number of the session that was applied
+    std::uint64_t last_number;  // newest write number of the session that was decided
     std::uint64_t marks_offset;
     std::uint64_t reserved[1];
 };

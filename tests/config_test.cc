@@ -132,6 +132,7 @@ TEST_F(ConfigTest, ImpossibleValuesAreRefusedWithTheRange) {
               "1: huge_pages = 'maybe': must be one of \"off\" \"try\" \"on\"");
     EXPECT_NE(refusal("max_snapshot_age = '5'").find("must be a duration"), std::string::npos);
     EXPECT_NE(refusal("max_snapshot_age = 5").find("must be a duration"), std::string::npos);
+    EXPECT_NE(refusal("session_age = '59min'").find("from \"1h\""), std::string::npos);
     EXPECT_NE(refusal("pool_bytes = '1.5GiB'").find("must be a size"), std::string::npos);
     EXPECT_NE(refusal("pool_bytes = '99999999999TiB'").find("must be a size"), std::string::npos);
     EXPECT_NE(refusal("seal_pool_writes = 'yes'").find("true or false"), std::string::npos);

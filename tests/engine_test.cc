@@ -54,12 +54,13 @@ class EngineTest : public ::testing::Test {
         client = &store->connect();
         users = store->create_table(*client, users_schema());
     }
-    // A new process on what the disk holds; `power` cuts it first.
-    void restart(bool power) {
+    // A new process on what the disk holds; `power` cuts it first. The wall clock may have stepped.
+    void restart(bool power, std::uint64_t wall_step_us = 0) {
         auto next = power ? store->disk->power_loss(99) : store->disk->process_crash(99);
         const std::uint64_t now = store->clock.monotonic_ns();
         store = std::make_unique<SimStore>(options_, std::move(next), 77);
         store->clock.advance_ns(now);
+        store->clock.set_wall_us(store->clock.wall_us() + wall_step_us);
         const Status opened = store->open();
         ASSERT_TRUE(opened.ok()) << opened.failure().what;
         client = &store->connect();
@@ -226,6 +227,47 @@ TEST_F(EngineTest, WriteSentAgainAfterACrashIsAppliedOnce) {
     const auto rows = store->rows(users);
     ASSERT_EQ(rows.size(), 1u);
     EXPECT_EQ(column_integer(users_schema(), 1, nullptr, rows.begin()->second), 2u);
+}
+
+// The clock of the host was behind, and stepped over a session's age before the daemon was back:
+// the session was forgotten in the first rounds, before its client could come, and the write that
+// it sent again was applied again.
+TEST_F(EngineTest, SessionOutlivesAStepOfTheWallClockUntilItsClientCanBeBack) {
+    start();
+    SessionId session;
+    session.bytes[0] = 42;
+    SimClient* writer = &store->connect(Rights::kWriter, session);
+    AddBody plus{};
+    plus.column = 1;
+    plus.delta = 1;
+    TransactionBytes add_one;
+    add_one.add(users, key_of(1), plus, kWantResult | kCreate);
+    ASSERT_EQ(store->commit(*writer, add_one).error, Error::kOk);
+    const std::uint64_t eight_days_us = 8ull * 86'400'000'000;
+    restart(true, eight_days_us);
+    store->run_until([] { return false; }, 200);
+    writer = &store->connect(Rights::kWriter, session);
+    EXPECT_EQ(writer->last_number(), 1u);
+    init_ring(writer->segment().ring_control(), 0);
+    writer->welcomed(0);
+    EXPECT_EQ(store->commit(*writer, add_one).error, Error::kOk);
+    EXPECT_EQ(column_integer(users_schema(), 1, nullptr, store->rows(users).begin()->second), 1u);
+    // It stays while its client is there, and goes when nobody came in ten minutes.
+    const auto pass = [&] {
+        store->clock.set_wall_us(store->clock.wall_us() + eight_days_us);
+        for (int i = 0; i < 2; ++i) {
+            store->clock.advance_ns(601'000'000'000);
+            store->run_until([] { return false; }, 200);
+        }
+    };
+    pass();
+    store->disconnect(*writer);
+    writer = &store->connect(Rights::kWriter, session);
+    EXPECT_EQ(writer->last_number(), 1u);
+    store->disconnect(*writer);
+    pass();
+    writer = &store->connect(Rights::kWriter, session);
+    EXPECT_EQ(writer->last_number(), 0u);
 }
 
 // A session forgot refusals beyond its 448th, which a client with more call slots got to hear as

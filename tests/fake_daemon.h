@@ -81,6 +81,8 @@ class FakeDaemon {
         std::uint64_t directory_bytes = 0;
         Error refuse = Error::kOk;           // every connection
         std::uint64_t fingerprint_error = 0; // added to the one in the welcome
+        std::uint64_t clock_ahead_ns = 0;    // of the clients', as in a time namespace
+        std::uint8_t file = 1;               // of its uuid
     };
     // kTimedOut: the write is decided, but its answer gets lost.
     using Judge = std::function<Answer(std::uint64_t number, std::span<const std::byte> bytes)>;
@@ -163,6 +165,10 @@ class FakeDaemon {
         const std::uint64_t seen = rounds_;
         while (running_ && rounds_ < seen + 2) std::this_thread::yield();
     }
+    // What a step of a load gets for an answer; kTimedOut: none.
+    void answer_load(LoadStep step, Error error) {
+        load_answers_[static_cast<std::uint32_t>(step)] = error;
+    }
     // Applied writes get no answer any more.
     void swallow_answers(bool swallow) { swallow_ = swallow; }
 
@@ -210,6 +216,7 @@ class FakeDaemon {
         shape.slot_count = 64;
         shape.instance_id = (std::uint64_t{random()} << 32 | random()) | 1;
         shape.catalog_root = kCatalogRootPage.value;
+        shape.file_uuid[0] = options.file;
         shape.directory_bytes = options.directory_bytes;
         Result<PoolSegment> pool = PoolSegment::create(shape, HugePages::kOff, false);
         CHECK(pool.ok());
@@ -231,7 +238,8 @@ class FakeDaemon {
             ++rounds_;
             const auto now = std::chrono::steady_clock::now().time_since_epoch();
             pool_.header().engine.heartbeat_ns.store(static_cast<std::uint64_t>(
-                std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()));
+                std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()) +
+                options_.clock_ahead_ns);
             pollfd wait{listener_, POLLIN, 0};
             if (::poll(&wait, 1, 0) > 0) welcome(::accept4(listener_, nullptr, nullptr,
                                                            SOCK_CLOEXEC));
@@ -337,6 +345,8 @@ class FakeDaemon {
             any = true;
             if (record.kind == RecordKind::kPageRequest) {
                 on_page_request(client, record);
+            } else if (record.kind == RecordKind::kLoad) {
+                on_load(client, record);
             } else {
                 on_transaction(client, record);
             }
@@ -372,6 +382,16 @@ class FakeDaemon {
         }
         client.answers.give(client.segment->calls(), record.call_slot, record.call_generation,
                             Error::kOk);
+    }
+
+    // Every step of a load is answered as the test says, with kTimedOut not at all.
+    void on_load(Client& client, const TakenRecord& record) {
+        LoadRequest request{};
+        std::memcpy(&request, record.payload.data(), sizeof request);
+        const Error error = load_answers_[static_cast<std::uint32_t>(request.step)];
+        if (error == Error::kTimedOut) return;
+        client.answers.give(client.segment->calls(), record.call_slot, record.call_generation,
+                            error);
     }
 
     // As the engine: a number seen before was applied, the next one is judged, a gap is an error
@@ -417,6 +437,7 @@ class FakeDaemon {
     std::atomic<bool> serve_ = true;
     std::atomic<std::uint64_t> rounds_ = 0;
     std::atomic<bool> swallow_ = false;
+    std::array<std::atomic<Error>, 8> load_answers_{};  // by step
     std::atomic<bool> revoke_wanted_ = false;
     std::atomic<std::uint32_t> page_requests_ = 0;
     std::atomic<bool> somebody_rests_ = false;
