@@ -7,7 +7,7 @@
 //   name = "users"
 //   mode = "add"                 # "put" (default; replaces), "insert" (must not exist), "add"
 //   key = ["id"]                 # these four only for `table create --schema` and
-//   time = "last_seen"           # `import --create`; there, every column names its type
+//   time = "last_seen"           # `--create`; there, every column names its type
 //   time_unit = "us"             # or "ns"
 //   retain = "72h"               # rows older than this go away
 //   columns = [

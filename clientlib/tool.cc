@@ -233,7 +233,9 @@ void add_load_command(CLI::App& app, const ToolOptions& options, Action& action)
         ->required();
     load->add_option("--mapping", command->mapping, "Which part of a line goes where (TOML)")
         ->type_name("FILE");
-    load->add_flag("--create", command->create, "The table is made as the mapping describes it");
+    load->add_flag("--create", command->create,
+                   "Make the table, when it is missing, as the mapping describes it; it stays\n"
+                   "there, empty, when the load fails");
     load->add_option("--format", command->format, "rows, json or csv; by default by the file,\n"
                      "and by its name alone where it is a pipe: never rows")
         ->check(CLI::IsMember({"rows", "json", "csv"}));

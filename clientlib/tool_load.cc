@@ -18,6 +18,7 @@
 #include "clientlib/load_sort.h"
 #include "clientlib/space_report.h"
 #include "clientlib/tool_output.h"
+#include "clientlib/tool_table.h"
 #include "shm/stats.h"
 
 namespace bidstore {
@@ -292,7 +293,9 @@ bool is_rows(const LoadCommand& command, const std::string& path) {
     return path != "-" && RowsFile::looks_like_one(path);
 }
 
-// Of the table that is there, else, with --create, of the mapping.
+// Of the table that is there, else, with --create, of the one that the mapping describes. That one
+// is made here, empty: a load goes on with the retention of the table that it replaces, and has no
+// other way to get one.
 Result<Schema> schema_of(const ToolOptions& options, const LoadCommand& command,
                          const Mapping& mapping) {
     auto store = options.attach(Rights::kAdmin);
@@ -300,7 +303,14 @@ Result<Schema> schema_of(const ToolOptions& options, const LoadCommand& command,
     auto table = store->open_raw(command.table, options.deadline());
     if (table) return table->schema();
     if (table.error() != Error::kNoSuchTable) return table.failure();
-    if (command.create && !mapping.tables.empty()) return mapping_schema(mapping.tables.front());
+    if (command.create && !mapping.tables.empty()) {
+        const TableMapping& block = mapping.tables.front();
+        auto schema = mapping_schema(block);
+        if (!schema) return schema.failure();
+        auto made = ensure_table(*store, *schema, block.retain, true, options.deadline());
+        if (!made) return made.failure();
+        return schema;
+    }
     return {Error::kNoSuchTable, table.failure().what +
                                      "; make it with `bidstore table create`, "
                                      "or load with --mapping and --create"};

@@ -15,7 +15,7 @@ struct LoadCommand {
     std::string mapping;             // of JSON lines and CSV
     std::string format;              // "rows", "json", "csv"; empty: by the file, or its name
     std::string errors = "stop";     // "stop", "skip", or a file
-    bool create = false;             // the mapping describes the table, which need not be there
+    bool create = false;             // make the table, retention and all, when it is missing
     bool sorted = false;             // keys rise through all files: nothing is sorted
     bool last_wins = false;
     bool progress = false;

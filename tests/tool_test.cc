@@ -240,6 +240,29 @@ TEST_F(Tool, LoadsAreWholeOrNotAtAll) {
     EXPECT_NE(lines.find("500 rows loaded into bids"), std::string::npos) << lines;
 }
 
+// The retention of the mapping was left out without a word, and the rows lived for ever.
+TEST_F(Tool, ALoadThatMakesItsTableGivesItTheRetentionOfTheMapping) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 't'\nmode = 'put'\nkey = ['at']\ntime = 'at'\n"
+                  "retain = '72h'\ncolumns = [ { name = 'at', type = 'timestamp', path = 'at', "
+                  "decode = 'microseconds' } ]\n")
+            .string();
+    const std::uint64_t now = static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(
+            std::chrono::system_clock::now().time_since_epoch())
+            .count());
+    const std::string good_log = directory_.file("a.csv", "at\n" + std::to_string(now) + "\n");
+    const std::string bad_log = directory_.file("bad.csv", "at\nx\n");
+    const std::string retained = "\"retain_us\":259200000000";
+    EXPECT_EQ(tool({"load", "t", bad_log, "--mapping", map, "--create"}).code, 4);
+    good({"load", "t", good_log, "--mapping", map, "--create"});
+    EXPECT_NE(good({"table", "show", "t", "--json"}).find(retained), std::string::npos);
+    EXPECT_EQ(good({"count", "t"}), "1\n");
+}
+
 TEST_F(Tool, LargeValuesComeFromFilesAndGoOutAsTheyAre) {
     start_daemon();
     good({"table", "create", "t", "--column", "k:u32", "--column", "n:i64", "--column", "s:text",
