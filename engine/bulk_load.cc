@@ -152,32 +152,8 @@ bool BulkLoad::pump_end() {
     if (writer_.idle() == 0) return false;
     if (builder_.end_level()) return true;
     if (!quiet()) return false;
-    state_ = State::kSync;
-    if (runs_.empty() && extent_runs_.empty()) {
-        state_ = State::kAttach;
-    } else {
-        submit_sync();
-    }
+    state_ = State::kAttach;
     return true;
-}
-
-void BulkLoad::submit_sync() {
-    sync_ = DiskRequest{};
-    sync_.kind = DiskRequest::Kind::kSync;
-    sync_.file = StoreFile::kData;
-    sync_.context = this;
-    sync_.completed = [](DiskRequest& done, void* context) {
-        BulkLoad* load = static_cast<BulkLoad*>(context);
-        --load->syncs_in_flight_;
-        if (done.result < 0) {
-            load->fatal_ = "bulk load: " + io_failure(load->disk_, done).what;
-        } else if (load->state_ == State::kSync) {
-            load->state_ = State::kAttach;
-        }
-        if (load->state_ == State::kFailed) load->give_back();
-    };
-    ++syncs_in_flight_;
-    disk_.submit(sync_);
 }
 
 // ---- the end ----
@@ -204,6 +180,7 @@ void BulkLoad::attach(std::byte* root, Csn batch) {
     runs_.clear();
     attach_extents();
     space_.forget_copies();
+    space_.wrote_past_checkpoint();
     attached_ = batch;
     state_ = State::kCover;
 }

@@ -15,8 +15,8 @@
 // Owns:    its buffers and, until attach(), the reserved pages. It must be quiet() when it goes.
 // Bounds:  the memory of LoadWriter; pump() seals at most kSealedPerPump buffers, so that
 //          a round of the engine stays short.
-// Errors:  a failed write fails the load; a failed sync is the engine's end (the checkpointer could
-//          not tell later what the kernel had already reported).
+// Errors:  a failed write fails the load. Its pages are synced by the checkpoint that they are shown
+//          after, and by nobody else: the kernel tells a lost write to one sync.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,7 @@ class BulkLoad {
   public:
     enum class State : std::uint8_t {
         kRows,    // ──► kEnding
-        kEnding,  // ──► kSync
-        kSync,    // ──► kAttach
+        kEnding,  // ──► kAttach
         kAttach,  // ──► kCover
         kCover,   // ──► kShow
         kShow,    // ──► kDone
@@ -108,8 +107,6 @@ class BulkLoad {
     // ---- failing ----
     void fail(Error error);
     Error error() const { return error_; }
-    // A sync failed; says which. Empty otherwise.
-    const std::string& fatal() const { return fatal_; }
     // A write failed, for the log: what, where and why, once. Empty otherwise.
     std::string take_trouble() { return std::exchange(trouble_, {}); }
     // Nobody waits for an answer of it any more.
@@ -117,18 +114,16 @@ class BulkLoad {
     bool abandoned() const { return abandoned_; }
     // No write is under way, and of a failed load what was reserved went back.
     bool quiet() const { return in_flight() == 0; }
-    bool syncing() const { return syncs_in_flight_ > 0; }
 
   private:
     using Buffer = LoadWriter::Buffer;
     std::byte* next_page();
-    std::uint32_t in_flight() const { return writer_.in_flight() + syncs_in_flight_; }
+    std::uint32_t in_flight() const { return writer_.in_flight(); }
     std::uint64_t pages_to_leave() const;
     void touch(std::uint32_t chunk);
     bool reserve();
     bool seal(Buffer& buffer);
     bool pump_end();
-    void submit_sync();
     void on_written(const DiskRequest& done);
     void give_back();
 
@@ -167,12 +162,9 @@ class BulkLoad {
     std::uint64_t waits_since_ns_ = 0;
     bool extended_ = false;
     bool needs_pages_ = false;
-    std::uint32_t syncs_in_flight_ = 0;
-    DiskRequest sync_;
     Csn attached_;
     Error error_ = Error::kOk;
     bool finishing_ = false;
-    std::string fatal_;
     std::string trouble_;
     bool abandoned_ = false;
 

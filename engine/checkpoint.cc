@@ -85,7 +85,7 @@ void Checkpointer::start(const CheckpointTarget& target) {
     writes_done_ = 0;
     direct_runs_ = 0;
     journal_runs_ = 0;
-    copies_ = space_.take_attached_copies();
+    unsynced_ = space_.take_wrote_past_checkpoint();
     enter(Phase::kCollect);
 }
 
@@ -205,8 +205,8 @@ bool Checkpointer::step() {
             if (in_flight_ > 0) return false;
             enter(Phase::kDirectSync);
             // A file that Growth::extend() made longer is so for good only with this sync.
-            // So are the places that moved extents were written to.
-            if (direct_.empty() && chunks_ == superblock_.chunk_count && !copies_) return true;
+            // So are the places that loads and moved extents were written to.
+            if (direct_.empty() && chunks_ == superblock_.chunk_count && !unsynced_) return true;
             submit_sync(StoreFile::kData);
             return true;
         case Phase::kDirectSync:

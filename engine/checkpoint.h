@@ -186,7 +186,7 @@ class Checkpointer {
     CheckpointTarget target_;
     Csn covered_;
     std::uint32_t chunks_ = 0;  // that exist at csn()
-    bool copies_ = false;       // extents were written past it: Space::attach_copy()
+    bool unsynced_ = false;     // pages were written past it: Space::wrote_past_checkpoint()
     CheckpointSlice slice_;     // what is left of it
     std::vector<Image> direct_;
     std::vector<Image> journaled_;  // of the tree's pages first, then composed ones; both by page

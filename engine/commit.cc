@@ -98,9 +98,8 @@ void Commit::answer_later(const CallAddress& to, Error error, std::uint32_t fail
     waiting.to = to;
     waiting.error = error;
     waiting.failed_operation = failed_operation;
-    if (failed()) {  // the batch that it waits for is gone
-        port_.answer(to, Error::kUnknownOutcome);
-    } else if (has_content()) {
+    CHECK(!failed());  // the batch that it waits for would be gone
+    if (has_content()) {
         kept_push(open_.waiting, waiting);
     } else if (!flying_.empty()) {
         kept_push(flying_.back().waiting, waiting);

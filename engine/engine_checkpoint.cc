@@ -80,9 +80,7 @@ CheckpointSlice Engine::Core::checkpoint_slice() const {
     const double goal =
         pace_.goal(pace_fill(), storage_.checkpointer->images_expected(), clock_.monotonic_ns());
     CheckpointSlice slice = pace_.slice(storage_.checkpointer->progress(), goal, hurry);
-    const bool load_syncs =
-        std::any_of(loads_.begin(), loads_.end(), [](const auto& load) { return load->syncing(); });
-    slice.may_name = !load_syncs && !storage_.space.growth().syncing();
+    slice.may_name = !storage_.space.growth().syncing();
     return slice;
 }
 

@@ -202,7 +202,6 @@ bool Engine::Core::pump_loads() {
         const bool went_on = load->pump();
         worked |= went_on;
         if (went_on || !load->needs_pages()) load->set_waits_since(0);
-        if (!load->fatal().empty()) fence(load->fatal());
         if (const std::string trouble = load->take_trouble(); !trouble.empty()) say(3, trouble);
         if (touches_too_many(*load)) {
             fail_load(*load, Error::kTooLarge);

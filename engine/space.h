@@ -146,8 +146,10 @@ class Space final : public Pages {
     // In the open batch: the extent of the table with this newest time. All of it was written; the
     // next checkpoint syncs it.
     void attach_copy(TableId table, std::span<const ExtentRun> runs, std::uint32_t newest);
-    // Whether that happened since the last call.
-    bool take_attached_copies() { return std::exchange(attached_copies_, false); }
+    // Pages were written that no checkpoint wrote, and are in trees from now on: the next one syncs
+    // them, though it may have no image of its own to sync.
+    void wrote_past_checkpoint() { wrote_past_checkpoint_ = true; }
+    bool take_wrote_past_checkpoint() { return std::exchange(wrote_past_checkpoint_, false); }
 
     // ---- bulk loads (engine/bulk_load.h) ----
     // A page goes  available ──reserve──► reserved ──attach──► in use, or back by give_back().
@@ -394,7 +396,7 @@ class Space final : public Pages {
     std::vector<ReservedExtent> reserved_;
     std::vector<TableId> loading_;  // with extents that are not attached
     std::vector<ReservedExtent> copies_;  // by reserve_copy()
-    bool attached_copies_ = false;
+    bool wrote_past_checkpoint_ = false;
     struct Quarantined {
         PageId page;
         Csn freed;

@@ -208,7 +208,7 @@ void Space::attach_copy(TableId table, std::span<const ExtentRun> runs, std::uin
             set_bit(in_file_.data(), run.first + i, true);
         }
     }
-    attached_copies_ = true;
+    wrote_past_checkpoint();
 }
 
 // ---- in the open batch ----
