@@ -129,13 +129,13 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     bool worked = poll_disk(0);
     worked |= take_commands();
     pace_writers();
+    worked |= drop_tables();  // an open batch that writers filled has no room for a step
     worked |= retry_parked();
     worked |= pump_loads();
     worked |= take_requests();
     worked |= relieve_pool();
     worked |= pump_growth();
     worked |= pump_compaction();
-    worked |= drop_tables();
     worked |= retain();
     worked |= expire_sessions();
     worked |= commit_->pump();
