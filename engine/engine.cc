@@ -130,12 +130,14 @@ void Engine::Core::fence(const std::string& reason) {
 
 // Whatever fails ends the round: the steps behind it would write, or answer, as if it had not.
 EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
-    constexpr bool (Core::*kSteps[])() = {
-        &Core::take_commands,   &Core::retry_parked, &Core::pump_loads,
-        &Core::take_requests,   &Core::relieve_pool, &Core::pump_growth,
-        &Core::pump_compaction, &Core::drop_tables,  &Core::retain,
-        &Core::expire_sessions, &Core::pump_commit,  &Core::after_publication,
-        &Core::pump_checkpoint, &Core::sweep};
+    // Drops come early: an open batch that writers filled has no room for a step of theirs.
+    constexpr bool (Core::*kSteps[])() = {&Core::take_commands,   &Core::drop_tables,
+                                          &Core::retry_parked,    &Core::pump_loads,
+                                          &Core::take_requests,   &Core::relieve_pool,
+                                          &Core::pump_growth,     &Core::pump_compaction,
+                                          &Core::retain,          &Core::expire_sessions,
+                                          &Core::pump_commit,     &Core::after_publication,
+                                          &Core::pump_checkpoint, &Core::sweep};
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
     bool worked = poll_disk(0);
     pace_writers();

@@ -59,6 +59,7 @@ void Engine::Core::start_checkpoint() {
     checkpoint_hurries_ = checkpoint_wanted_ || stopping_;
     checkpoint_wanted_ = false;
     expiry_steps_ = {0, expiry_steps_.now};
+    next_small_drop_ns_ = 0;  // the journal has its places for what changes from here on
     storage_.checkpointer->start({Csn{storage_.pool.visible()}, end.position,
                                   commit_->published_time_us(), end.previous_crc,
                                   commit_->durable()});

@@ -88,6 +88,7 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table, bool small) {
     housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});
     Refused refused;
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);
+    if (refused.error == Error::kTooLarge && !small) return drop_leaves_of(table, true);
     if (refused.error == Error::kTooLarge) {
         tell_of_stuck_drop(table);
         return Drop::kStuck;

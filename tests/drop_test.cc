@@ -182,6 +182,51 @@ TEST_F(SmallJournal, PagesOfADroppedTableComeBack) {
     expect_no_page_lost(store_);
 }
 
+// Drops and writers take places of a short journal. Those that a checkpoint had set free went to
+// the drop, and when drops gave way they did so for as long as writers were slowed.
+TEST_F(SmallJournal, DropsAndSlowedWritersBothGoOn) {
+    const Schema other = load_schema("u", false);
+    const LoadRows rows = make_load_rows(other, kRows, 2);
+    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
+    const TableId table = table_named(store_, "u")->id;
+    std::vector<std::vector<std::byte>> keys;
+    for (const auto& [key, value] : rows) keys.push_back(key);
+    std::mt19937_64 random(1);
+    std::vector<std::pair<SimClient*, std::optional<std::uint32_t>>> writers(3);
+    for (auto& writer : writers) writer.first = &store_.connect();
+    std::uint64_t written = 0;
+    const auto write_on = [&] {
+        for (auto& [client, token] : writers) {
+            const auto answer = token ? client->answer(*token) : std::nullopt;
+            if (token && !answer) continue;
+            written += answer && answer->error == Error::kOk;
+            TransactionBytes puts;
+            for (int i = 0; i < 10; ++i) {
+                const auto& key = keys[random() % keys.size()];
+                puts.operation(OperationKind::kPut, table, key, rows.at(key));
+            }
+            token = client->submit(puts.bytes());
+        }
+        store_.clock.advance_ns(100'000);
+    };
+    const auto writes_of = [&](std::uint32_t rounds) {
+        const std::uint64_t before = written;
+        for (std::uint32_t i = 0; i < rounds; ++i) {
+            write_on();
+            store_.round();
+        }
+        return written - before;
+    };
+    writes_of(500);
+    const std::uint64_t alone = writes_of(1'500);
+    ASSERT_TRUE(client_->submit(drop_of(table_).bytes()).has_value());
+    EXPECT_GT(writes_of(1'500), alone / 2);
+    EXPECT_TRUE(store_.run_until([&] {
+        write_on();
+        return table_named(store_, "t") == nullptr && all_dropped(store_);
+    }));
+}
+
 class LeastJournal : public DropTest {
   protected:
     static SimStoreOptions options() {
