@@ -208,7 +208,7 @@ int compare(const Options& options) {
     const WorkDirectory work(parent);
     Machine machine;
     if (!options.no_machine) {
-        machine = measure_machine(work.path());
+        machine = measure_machine(work.path(), options.rows);
         print_machine(machine);
     }
     const std::string results_path = work.path() + "/results";

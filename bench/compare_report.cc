@@ -277,13 +277,13 @@ std::string first_line(const std::string& path, const std::string& prefix) {
 
 }  // namespace
 
-Machine measure_machine(const std::string& directory) {
+Machine measure_machine(const std::string& directory, std::uint64_t rows) {
     Machine machine;
     std::vector<std::uint32_t> writes = synced_writes_ns(directory);
     machine.sync_p50_ns = quantile_us(writes, 0.5) * 1e3;
     machine.sync_p99_ns = quantile_us(writes, 0.99) * 1e3;
-    machine.miss_ns = dependent_miss_ns(false);
-    machine.huge_miss_ns = dependent_miss_ns(true);
+    machine.miss_ns = dependent_miss_ns(false, spread_bytes(rows));
+    machine.huge_miss_ns = dependent_miss_ns(true, spread_bytes(rows));
     machine.tick_ns = measure_tick_ns();
     return machine;
 }

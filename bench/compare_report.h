@@ -17,7 +17,8 @@ struct Machine {
     double sync_p99_ns = 0;
 };
 
-Machine measure_machine(const std::string& directory);
+// `rows`: of the workloads that it is to be compared with.
+Machine measure_machine(const std::string& directory, std::uint64_t rows);
 void print_machine(const Machine& machine);
 // One table for each setting, its engines in their order; ratios are to the best peer.
 void print_report(const std::vector<Result>& results, const Machine& machine);

@@ -405,8 +405,8 @@ void write(const Options& options) {
 
 void machine(const Options& options) {
     std::vector<std::uint32_t> writes = synced_writes_ns(options.directory);
-    const double miss = dependent_miss_ns(false);
-    const double huge_miss = dependent_miss_ns(true);
+    const double miss = dependent_miss_ns(false, spread_bytes(options.rows));
+    const double huge_miss = dependent_miss_ns(true, spread_bytes(options.rows));
     Results results(options.results);
     results.add("sync_p50_us", quantile_us(writes, 0.5));
     results.add("sync_p99_us", quantile_us(writes, 0.99));

@@ -14,6 +14,9 @@
 #   bash bench/run.sh compact [--mib N] [--threads N] [--rate N] [--seconds S] [--rounds N]
 #                             [--binaries DIR]
 #
+#   bash bench/run.sh clients [--huge-pages] [--rows N] [--seconds S] [--rounds N]
+#                             [--binaries DIR]
+#
 #   bash bench/run.sh evict [--bid-log FILE] [--trace FILE] [--binaries DIR]
 #
 #   bash bench/run.sh compare [--huge-pages] [--picture FILE] [--binaries DIR] [OPTION...]
@@ -47,6 +50,8 @@
 #                   RocksDB with blob files and beside synced writes to the bare file system
 #   compact         what an online compaction of a file that is three quarters empty costs the
 #                   durable commits and gets beside it, and what it gives back
+#   clients         gets by 1 to 16 processes; what the daemon takes when nothing is asked of it;
+#                   durable writers beside a reader in the middle of a long scan
 #   --mib N         of compact, rows and large values (default 512)
 #   --rate N        of checkpoint, commits a second (default 20000); of compact, pages a second
 #                   (default 5000)
@@ -64,11 +69,12 @@
 #   --huge-pages    reserve huge pages for the pool, and give them back at the end (root alone may);
 #                   without it the pool takes those that are free, if they suffice
 #   --rows N        rows to load, of 16 + 256 bytes (default 10000000: about 4 GiB of pages; of
-#                   misses and seed 4000000: 1 GiB; of recover 2000000, of checkpoint 1000000)
+#                   misses and seed 4000000: 1 GiB; of recover and clients 2000000, of checkpoint
+#                   1000000)
 #   --seconds S     how long the writers write (default 5); a round of misses (default 2); what
 #                   seed measures (default 20), each part of checkpoint (default 40), and the time
-#                   without a compaction (default 5)
-#   --rounds N      of misses, load, values, recover and compact (default 3)
+#                   without a compaction (default 5); each setting of clients (default 1)
+#   --rounds N      of misses, load, values, recover, compact and clients (default 3)
 #   --json FILE     all values, for programs
 #   --binaries DIR  use these programs instead of installing packages and building
 #
@@ -117,11 +123,12 @@ case "$workload" in
     recover) shift; rows=2000000 ;;
     checkpoint) shift; rows=1000000; seconds=40 ;;
     compact) shift; rate=5000; threads=4 ;;
+    clients) shift; rows=2000000; seconds=1 ;;
     --help | -h) usage; exit 0 ;;
     *)
         fail_usage "unknown workload \"$workload\"; there is: compare, regress, first-look," \
-            "evict, misses, seed, load, values, recover, checkpoint, compact, and the workloads" \
-            "of compare by themselves"
+            "evict, misses, seed, load, values, recover, checkpoint, compact, clients, and the" \
+            "workloads of compare by themselves"
         ;;
 esac
 if [[ "$workload" == compare || "$workload" == regress ]]; then
@@ -275,8 +282,9 @@ driver_mode() {
 # Room in MiB for the rows at the fill that splits leave behind, for the versions of one batch
 # beside another, and for what the writers add.
 pool=$((rows * 272 * 17 / 10 / 1048576 + 512))
-# The same in huge pages of 2 MiB, with the tables in front: 3 KiB to a MiB, and a little.
-pool_huge_pages=$((pool / 2 + pool * 3 / 2048 + 4))
+# The same in huge pages of 2 MiB, with the tables in front: 3 KiB to a MiB, a key directory of a
+# sixteenth, and a little.
+pool_huge_pages=$((pool / 2 + pool / 32 + pool * 3 / 2048 + 4))
 
 wait_for_daemon() {
     for _ in {1..1200}; do
@@ -371,7 +379,7 @@ if [[ "$workload" == compare || "$workload" == regress ]]; then
     "run_$workload"
     exit 0
 fi
-if [[ "$workload" =~ ^(misses|seed|values|recover|checkpoint|compact)$ ]]; then
+if [[ "$workload" =~ ^(misses|seed|values|recover|checkpoint|compact|clients)$ ]]; then
     source "$root/bench/$workload.sh"
     exit 0
 fi
