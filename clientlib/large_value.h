@@ -9,7 +9,10 @@
 //   believed
 //
 // Who:    the thread that holds the snapshot, as long as it holds it.
-// Trust:  as with everything read in place: check snapshot.valid() after use.
+// Trust:  as with everything read in place: check snapshot.valid() after use, of the snapshot that
+//         the row was read under. A row kept beyond it is refused (kInvalid) while its Reader holds
+//         none; while it holds a newer one nobody notices, and that one's valid() says nothing of
+//         the row: get it again.
 #pragma once
 
 #include <cstddef>

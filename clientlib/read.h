@@ -42,7 +42,9 @@ struct TableInfo {
 
 // A row in its page. Check snapshot.valid() after use: until it says yes, the bytes may be anything
 // (but the spans never lead out of the page). The value is as the leaf stores it: a large column is
-// empty to column_bytes(); clientlib/large_value.h reads it, and makes the row whole.
+// empty to column_bytes(); clientlib/large_value.h reads it, and makes the row whole. The row ends
+// with the snapshot that it was read under, and does not notice: a newer one of the same Reader
+// does not protect its bytes, and its valid() is not about them.
 struct RawRow {
     std::span<const std::byte> key;
     std::span<const std::byte> value;
