@@ -22,8 +22,18 @@
 
 namespace bidstore {
 
+// The policy for the index-th of several inputs: each gets a file of its own for refused records,
+// numbered from the second.
+std::string errors_for(const std::string& policy, std::size_t index);
+
+// kInvalid when a file that would be written for refused records is one that is read ("-" is
+// standard input): opening it would empty it. Asked before anything is opened for writing.
+Status errors_beside_inputs(const std::string& policy, const std::vector<std::string>& inputs,
+                            const std::string& mapping);
+
 // Where refused records go: stops the import, passes over them, or writes them to a file, each
 // behind a comment line with its place and reason, so that it can be put right and read again.
+// Those of CSV stand behind kRefusedCsvMark and the header.
 class RefusalLog {
   public:
     // "stop", "skip", or the name of a file to write; `source` names the log that is read.

@@ -369,6 +369,33 @@ TEST(Lines, GzipIsReadAndACutOneIsAnError) {
     const std::string cut_path =
         directory.file("cut.jsonl.gz", stored.substr(0, stored.size() - 20));
     const Outcome cut = import_text(kSimple, cut_path, "skip");
+// The reasons were taken for records, and refused in their turn. They quote what they are about.
+TEST(Csv, RefusedRecordsCanBePutRightAndReadAgain) {
+    const TemporaryDirectory directory;
+    const std::string mapping = R"(
+[[table]]
+name = "t"
+key = ["k"]
+columns = [ { name = "k", type = "u32", path = "k" }, { name = "s", type = "text", path = "s" } ]
+)";
+    const std::string log = directory.file("a.csv", "k,s\n\"x,\n\"\"\",a\n1,# b\n# 2,c\n");
+    const Outcome first = import_text(mapping, log, directory.path("bad.csv"));
+    ASSERT_TRUE(first.status.ok()) << first.status.failure().what;
+    EXPECT_EQ(first.totals.refused, 2u);
+    std::string bad = read_all(directory.path("bad.csv"));
+    for (const std::string wrong : {"\"x,\n\"\"\",a\n", "# 2,c\n"}) {
+        ASSERT_NE(bad.find("\n" + wrong), std::string::npos) << bad;
+        bad.replace(bad.find("\n" + wrong) + 1, wrong.size(), "7,\"put\nright\"\n");
+    }
+    const Outcome again = import_text(mapping, directory.file("right.csv", bad));
+    ASSERT_TRUE(again.status.ok()) << again.status.failure().what << "\n" << bad;
+    EXPECT_EQ(again.totals.records, 2u);
+    EXPECT_EQ(again.rows[0].at(0).columns.at("s"), "put\nright");
+    // In any other file such a line is a record, and not lost.
+    EXPECT_EQ(import_text(mapping, directory.file("b.csv", "k,s\n# 2,c\n"), "skip").totals.refused,
+              1u);
+}
+
     EXPECT_EQ(cut.status.error(), Error::kCorruption) << cut.status.failure().what;
     EXPECT_TRUE(cut.finished);
 

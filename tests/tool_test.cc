@@ -362,6 +362,42 @@ TEST_F(Tool, RealLogsImportCompletely) {
     // The shared id of all who opted out.
     EXPECT_NE(good({"get", "users", "id=56813692eb85574e0000000000000000", "--json"})
                   .find("\"requests\":497,"),
+// It was opened for writing, and so emptied, before it was read.
+TEST_F(Tool, TheFileForRefusedLinesIsNoneOfThoseThatAreRead) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 't'\nkey = ['k']\n"
+                  "columns = [ { name = 'k', type = 'u32', path = 'k' } ]\n")
+            .string();
+    const std::string first = directory_.file("a.jsonl", "{\"k\":1}\n").string();
+    const std::string second = directory_.file("b.jsonl.2", "{\"k\":2}\n").string();
+    const std::string link = (directory_ / "b.jsonl").string();
+    fs::create_symlink(first, link);
+    for (const char* command : {"import", "load"}) {
+        for (const std::string& errors : {first, link, map}) {
+            std::vector<std::string> words{command};
+            if (words.front() == "load") words.push_back("t");
+            for (const std::string& word : {std::string("--create"), std::string("--mapping"), map,
+                                            std::string("--errors"), errors, first, second}) {
+                words.push_back(word);
+            }
+            const Ran ran = tool(words);
+            EXPECT_EQ(ran.code, 2) << ran.err;
+            EXPECT_NE(ran.err.find("name another file"), std::string::npos) << ran.err;
+        }
+    }
+    // The second input's refused lines would go to it.
+    EXPECT_EQ(tool({"import", "--create", "--mapping", map, "--format", "json", "--errors", link,
+                    map, second})
+                  .code,
+              2);
+    EXPECT_EQ(read_file(first), "{\"k\":1}\n");
+    EXPECT_EQ(read_file(second), "{\"k\":2}\n");
+    EXPECT_NE(read_file(map), "");
+}
+
               std::string::npos);
     const fs::path adx = kSource / "clientlib" / "mappings" / "adx-app-20161130.toml";
     good({"import", "--create", "--mapping", adx, data / "adx-app-20161130.jsonl.gz"});
