@@ -344,7 +344,9 @@ int run(int argc, char** argv) {
         return app.exit(error) == 0 ? kExitOk : kExitUsage;
     }
     const int code = action();
-    if (std::fflush(stdout) == 0) return code;
+    // What is long went out before, and its failure is remembered in the stream alone.
+    const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    if (written || code != kExitOk) return code;
     std::fprintf(stderr, "bidstore: standard output: cannot be written\n");
     return kExitIo;
 }

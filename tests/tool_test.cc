@@ -287,6 +287,26 @@ TEST_F(Tool, LargeValuesComeFromFilesAndGoOutAsTheyAre) {
     EXPECT_NE(ran.err.find("column \"s\" has at most 1048576 bytes"), std::string::npos) << ran.err;
 }
 
+// What did not fit into the stream's buffer went out at once, and its failure was not looked at.
+TEST_F(Tool, OutputThatCannotBeWrittenIsAnError) {
+    start_daemon();
+    good({"table", "create", "t", "--column", "k:u32", "--column", "b:bytes", "--key", "k"});
+    const std::string path = directory_.file("content", std::string(1u << 20, 'x')).string();
+    good({"put", "t", "k=1", "--file", "b=" + path});
+    const std::vector<std::vector<std::string>> commands{{"get", "t", "k=1", "--raw", "b"},
+                                                         {"get", "t", "k=1"},
+                                                         {"get", "t", "k=1", "--json"},
+                                                         {"scan", "t", "--wide"},
+                                                         {"count", "t"}};
+    for (std::vector<std::string> command : commands) {
+        command.insert(command.begin(), {(kBinaries / "bidstore").string(), "--socket", socket()});
+        const int code = wait_for(start(command, "/dev/full", directory_ / "err"));
+        EXPECT_EQ(code, 5) << command[3] << " " << command.back();
+        EXPECT_EQ(read_file(directory_ / "err"),
+                  "bidstore: standard output: cannot be written\n");
+    }
+}
+
 TEST_F(Tool, ExitCodesSayWhatWentWrong) {
     EXPECT_EQ(tool({"--timeout", "0.2", "count", "t"}).code, 3);  // no daemon
     start_daemon();
