@@ -1,7 +1,7 @@
 // The import: reads a source to its end, maps every record to rows and hands them to a sink.
 //
 // Who:    the tool's `import` (whose sink writes to the store) and tests (whose sink collects).
-// Order:  rows reach the sink in the order of the source.
+// Order:  rows reach the sink in the order of the source; StoreSink writes those of one key so.
 // Errors: bad records go to a RefusalLog, which decides whether the import goes on. A source that
 //         cannot be read further or a sink that fails ends it.
 // Again:  an import that was cut short can be run again from the start: rows of mode "put" are then

@@ -398,6 +398,60 @@ TEST_F(Tool, TheFileForRefusedLinesIsNoneOfThoseThatAreRead) {
     for (const char* command : {"import", "load"}) {
         for (const std::string& errors : {first, link, map}) {
             std::vector<std::string> words{command};
+// Mode "insert" finds rows that are there: their transaction is refused as a whole, and tried again
+// line by line so that the others get in.
+TEST_F(Tool, ImportRefusesSingleRowsThatAreThereAlready) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 't'\nmode = 'insert'\nkey = ['k']\n"
+                  "columns = [ { name = 'k', type = 'u32', path = 'k' } ]\n")
+            .string();
+    const std::string log =
+        directory_.file("a.csv", "k\n1\n2\n1\n3\n").string();
+    const std::string summary =
+        good({"import", "--create", "--mapping", map, "--errors", "skip", "--json", log});
+    EXPECT_NE(summary.find("\"records\":4,\"rows\":3,\"refused\":1"), std::string::npos) << summary;
+    EXPECT_EQ(good({"count", "t"}), "3\n");
+    EXPECT_EQ(tool({"import", "--mapping", map, log}).code, 4);
+}
+
+// A transaction with a refused line was sent again, line by line, after later ones were applied: an
+// older value came to lie over a newer one.
+TEST_F(Tool, ImportWritesTheRowsOfAKeyInTheirOrderWhenALineIsRefused) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 'once'\nmode = 'insert'\nkey = ['k']\n"
+                  "columns = [ { name = 'k', type = 'u32', path = 'k' } ]\n"
+                  "[[table]]\nname = 'last'\nkey = ['id']\ncolumns = [\n"
+                  "{ name = 'id', type = 'u32', path = 'id' },\n"
+                  "{ name = 'v', type = 'u32', path = 'v' } ]\n")
+            .string();
+    std::string log = "k,id,v\n1,7,0\n";
+    for (int i = 1; i <= 3000; ++i) {  // several transactions; k = 1 is there twice
+        log += std::to_string(i) + "," + (i % 400 == 1 ? "7" : std::to_string(1000 + i)) + "," +
+               std::to_string(i) + "\n";
+    }
+    const std::string summary = good({"import", "--create", "--mapping", map, "--errors", "skip",
+                                      "--json", directory_.file("a.csv", log).string()});
+    EXPECT_NE(summary.find("\"refused\":1,"), std::string::npos) << summary;
+    EXPECT_EQ(good({"get", "last", "id=7", "--json"}), "{\"id\":7,\"v\":2801}\n");
+}
+
+// The captured logs lie beside the project where they are at hand.
+TEST_F(Tool, RealLogsImportCompletely) {
+    const fs::path data = kSource / ".." / "shared" / "data";
+    if (!fs::exists(data)) GTEST_SKIP() << "no captured logs in " << data;
+    start_daemon();
+    good({"import", "--create", "--mapping", mapping(), data / "bidreq-20120111.jsonl.gz"});
+    EXPECT_EQ(good({"count", "bids"}), "20000\n");
+    EXPECT_EQ(good({"count", "users"}), "17423\n");
+    // The shared id of all who opted out.
+    EXPECT_NE(good({"get", "users", "id=56813692eb85574e0000000000000000", "--json"})
+                  .find("\"requests\":497,"),
             if (words.front() == "load") words.push_back("t");
             for (const std::string& word : {std::string("--create"), std::string("--mapping"), map,
                                             std::string("--errors"), errors, first, second}) {
