@@ -14,6 +14,7 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include "clientlib/bidlog.h"
 #include "clientlib/import_csv.h"
@@ -429,6 +430,42 @@ TEST(Lines, ALineBeyondTheLimitIsRefusedAndTheNextOneRead) {
 TEST(Rows, PrefixPadLengthAndLimitShapeBytes) {
     const TemporaryDirectory directory;
     const std::string log =
+// Of a log of many members all that stood behind a damaged head was left out, and the rest was
+// said to be all of it.
+TEST(Lines, GzipMayHaveManyMembersAndNothingElseBehindThemButZeros) {
+    const TemporaryDirectory directory;
+    std::string members;
+    for (int i = 0; i < 3; ++i) {
+        write_gzip(directory.path("one.gz"), "{\"k\":" + std::to_string(i) + "}\n");
+        members += read_all(directory.path("one.gz"));
+    }
+    const std::size_t member = members.size() / 3;
+    const auto import = [&](const std::string& content) {
+        return import_text(kSimple, directory.file("a.jsonl.gz", content), "skip");
+    };
+    EXPECT_EQ(import(members).rows[0].size(), 3u);
+    const Outcome padded = import(members + std::string(300'000, '\0'));
+    EXPECT_TRUE(padded.status.ok()) << padded.status.failure().what;
+    EXPECT_EQ(padded.rows[0].size(), 3u);
+    std::string damaged = members;
+    damaged[member] ^= 1;
+    const std::string one(1, '\x1f');
+    for (const auto& [content, rows, offset] :
+         {std::tuple(damaged, 1u, member), std::tuple(members + "x", 3u, members.size()),
+          std::tuple(members + one, 3u, members.size()),
+          std::tuple(members + std::string(9, '\0') + members, 3u, members.size() + 9)}) {
+        const Outcome outcome = import(content);
+        EXPECT_EQ(outcome.status.error(), Error::kCorruption) << offset;
+        EXPECT_EQ(outcome.rows[0].size(), rows);
+        if (outcome.status.ok()) continue;
+        const std::string& what = outcome.status.failure().what;
+        EXPECT_NE(what.find("a.jsonl.gz: cannot be read on behind line " + std::to_string(rows)),
+                  std::string::npos) << what;
+        EXPECT_NE(what.find("byte " + std::to_string(offset) + " of the file"), std::string::npos)
+            << what;
+    }
+}
+
         directory.file("a.jsonl",
                        "{\"k\":\"aabb01020304\",\"t\":\"a\xc3\xa9z\"}\n"  // prefix goes
                        "{\"k\":\"0102\",\"t\":\"abc\"}\n"                  // padded
