@@ -1,21 +1,67 @@
 #include "clientlib/import.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "clientlib/import_csv.h"
 
 namespace bidstore {
 namespace {
 
 constexpr std::size_t kExamples = 3;  // refused records kept for the summary
 
+bool to_file(const std::string& policy) { return policy != "stop" && policy != "skip"; }
+
+// One line, whatever was quoted; of CSV also without quotes, between which more lines could belong
+// to it.
+std::string comment_line(const std::string& what, bool csv) {
+    std::string line = "# " + what;
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    if (csv) std::replace(line.begin(), line.end(), '"', '\'');
+    return line;
+}
+
 }  // namespace
+
+std::string errors_for(const std::string& policy, std::size_t index) {
+    return to_file(policy) && index > 0 ? policy + "." + std::to_string(index + 1) : policy;
+}
+
+Status errors_beside_inputs(const std::string& policy, const std::vector<std::string>& inputs,
+                            const std::string& mapping) {
+    if (!to_file(policy)) return {};
+    std::vector<std::string> read = inputs;
+    read.push_back(mapping);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+        const std::string written = errors_for(policy, i);
+        struct stat target {};
+        if (::stat(written.c_str(), &target) != 0 || !S_ISREG(target.st_mode)) continue;
+        for (const std::string& name : read) {
+            struct stat source {};
+            const int found = name == "-" ? ::fstat(STDIN_FILENO, &source)
+                                          : ::stat(name.c_str(), &source);
+            if (found != 0 || source.st_dev != target.st_dev || source.st_ino != target.st_ino) {
+                continue;
+            }
+            return {Error::kInvalid, "--errors " + policy + ": refused lines would be written to " +
+                                         written + ", which is read (" +
+                                         (name == "-" ? "standard input" : name) +
+                                         "): name another file"};
+        }
+    }
+    return {};
+}
 
 Result<RefusalLog> RefusalLog::make(const std::string& policy, const std::string& source) {
     RefusalLog log;
     log.source_ = source == "-" ? "standard input" : source;
     log.stop_ = policy == "stop";
-    if (policy == "stop" || policy == "skip") return log;
+    if (!to_file(policy)) return log;
     log.path_ = policy;
     log.file_.reset(std::fopen(policy.c_str(), "we"));
     if (!log.file_) {
@@ -32,8 +78,9 @@ Status RefusalLog::refuse(std::uint64_t line, std::string_view text, const Failu
     if (examples_.size() < kExamples) examples_.push_back(what);
     if (!file_) return {};
     std::string out;
-    if (count_ == 1 && !preamble.empty()) out.append(preamble).append("\n");
-    out.append("# ").append(what).append("\n").append(text).append("\n");
+    const bool csv = !preamble.empty();
+    if (count_ == 1 && csv) out.append(kRefusedCsvMark).append("\n").append(preamble).append("\n");
+    out.append(comment_line(what, csv)).append("\n").append(text).append("\n");
     if (std::fwrite(out.data(), 1, out.size(), file_.get()) == out.size()) return {};
     return {Error::kIoError, path_ + ": cannot be written: " + std::strerror(errno)};
 }

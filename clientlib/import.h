@@ -1,7 +1,7 @@
 // The import: reads a source to its end, maps every record to rows and hands them to a sink.
 //
 // Who:    the tool's `import` (whose sink writes to the store) and tests (whose sink collects).
-// Order:  rows reach the sink in the order of the source.
+// Order:  rows reach the sink in the order of the source; StoreSink writes those of one key so.
 // Errors: bad records go to a RefusalLog, which decides whether the import goes on. A source that
 //         cannot be read further or a sink that fails ends it.
 // Again:  an import that was cut short can be run again from the start: rows of mode "put" are then
@@ -22,8 +22,18 @@
 
 namespace bidstore {
 
+// The policy for the index-th of several inputs: each gets a file of its own for refused records,
+// numbered from the second.
+std::string errors_for(const std::string& policy, std::size_t index);
+
+// kInvalid when a file that would be written for refused records is one that is read ("-" is
+// standard input): opening it would empty it. Asked before anything is opened for writing.
+Status errors_beside_inputs(const std::string& policy, const std::vector<std::string>& inputs,
+                            const std::string& mapping);
+
 // Where refused records go: stops the import, passes over them, or writes them to a file, each
 // behind a comment line with its place and reason, so that it can be put right and read again.
+// Those of CSV stand behind kRefusedCsvMark and the header.
 class RefusalLog {
   public:
     // "stop", "skip", or the name of a file to write; `source` names the log that is read.

@@ -11,14 +11,156 @@
 #include <utility>
 
 namespace bidstore {
+namespace {
 
+constexpr std::size_t kGzipBytes = 128u << 10;  // read at once
+constexpr Bytef kGzipMagic[] = {0x1f, 0x8b};
+constexpr std::size_t kInflatedBytesMax = 1u << 30;  // by one call: zlib counts in 32 bits
+
+}  // namespace
+
+// A descriptor's bytes, inflated when they begin as gzip does: members one after another, then
+// nothing or zeros. zlib's own reader of files takes whatever else follows for the end, and a
+// damaged head of the second of many members so for the end of the log.
 struct BlockReader::Gzip {
-    explicit Gzip(gzFile opened) : file(opened) {}
-    ~Gzip() { gzclose_r(file); }
+    explicit Gzip(int opened) : fd(opened), in(kGzipBytes) {}
+    ~Gzip() {
+        if (state != State::kBegin && state != State::kPlain) inflateEnd(&stream);
+        ::close(fd);
+    }
     Gzip(const Gzip&) = delete;
     Gzip& operator=(const Gzip&) = delete;
-    gzFile file;  // reads plain files as they are
+
+    // At least one byte, unless the file is at its end.
+    Result<std::size_t> read(char* to, std::size_t room);
+    // Of the file as it is stored, without what waits in `in`.
+    std::uint64_t offset() const { return read_bytes - stream.avail_in; }
+
+  private:
+    enum class State : std::uint8_t {
+        kBegin,    // nothing was read
+        kPlain,    // not gzip
+        kMember,   // in a member
+        kBetween,  // behind a member: the end, another one, or zeros
+        kZeros,    // behind zeros: more of them, or the end
+    };
+    Result<bool> fill(std::size_t wanted);
+    Status begin();
+    Status step_behind_member(bool& ended);
+    Failure strange() const {
+        return {Error::kCorruption,
+                "byte " + std::to_string(offset()) + " of the file: behind a gzip member is " +
+                    "neither another one nor zeros: the file is damaged, or not gzip alone"};
+    }
+    static Result<std::size_t> read_file(int fd, void* to, std::size_t room);
+
+    const int fd;
+    std::vector<Bytef> in;
+    z_stream stream{};
+    State state = State::kBegin;
+    std::uint64_t read_bytes = 0;  // of the file
 };
+
+Result<std::size_t> BlockReader::Gzip::read_file(int fd, void* to, std::size_t room) {
+    for (;;) {
+        const ssize_t got = ::read(fd, to, room);
+        if (got >= 0) return static_cast<std::size_t>(got);
+        if (errno != EINTR) return {Error::kIoError, std::strerror(errno)};
+    }
+}
+
+// Whether so many bytes wait in `in`; fewer only at the end of the file.
+Result<bool> BlockReader::Gzip::fill(std::size_t wanted) {
+    if (stream.avail_in >= wanted) return true;
+    if (stream.avail_in > 0) std::memmove(in.data(), stream.next_in, stream.avail_in);
+    stream.next_in = in.data();
+    while (stream.avail_in < wanted) {
+        auto got = read_file(fd, in.data() + stream.avail_in, in.size() - stream.avail_in);
+        if (!got) return got.failure();
+        if (*got == 0) return false;
+        stream.avail_in += static_cast<uInt>(*got);
+        read_bytes += *got;
+    }
+    return true;
+}
+
+Status BlockReader::Gzip::begin() {
+    auto two = fill(2);
+    if (!two) return two.failure();
+    const bool gzip = *two && stream.next_in[0] == kGzipMagic[0] &&
+                      stream.next_in[1] == kGzipMagic[1];
+    if (gzip && inflateInit2(&stream, MAX_WBITS + 16) != Z_OK) {
+        return {Error::kIoError, "no memory to read it"};
+    }
+    state = gzip ? State::kMember : State::kPlain;
+    return {};
+}
+
+Status BlockReader::Gzip::step_behind_member(bool& ended) {
+    auto more = fill(1);
+    if (!more) return more.failure();
+    ended = !*more;
+    if (ended) return {};
+    if (*stream.next_in == 0) {
+        state = State::kZeros;
+        ++stream.next_in;
+        --stream.avail_in;
+        return {};
+    }
+    auto two = fill(2);
+    if (!two) return two.failure();
+    if (state == State::kZeros || !*two || stream.next_in[0] != kGzipMagic[0] ||
+        stream.next_in[1] != kGzipMagic[1]) {
+        return strange();
+    }
+    inflateReset(&stream);
+    state = State::kMember;
+    return {};
+}
+
+Result<std::size_t> BlockReader::Gzip::read(char* to, std::size_t room) {
+    if (state == State::kBegin) {
+        if (Status begun = begin(); !begun) return begun.failure();
+    }
+    if (state == State::kPlain && stream.avail_in > 0) {
+        const std::size_t part = std::min<std::size_t>(room, stream.avail_in);
+        std::memcpy(to, stream.next_in, part);
+        stream.next_in += part;
+        stream.avail_in -= static_cast<uInt>(part);
+        return part;
+    }
+    if (state == State::kPlain) {
+        auto got = read_file(fd, to, room);
+        if (got) read_bytes += *got;
+        return got;
+    }
+    stream.avail_out = static_cast<uInt>(std::min<std::size_t>(room, kInflatedBytesMax));
+    const uInt all = stream.avail_out;
+    stream.next_out = static_cast<Bytef*>(static_cast<void*>(to));
+    while (stream.avail_out > 0) {
+        if (state != State::kMember) {
+            bool ended = false;
+            Status next = step_behind_member(ended);
+            if (!next && stream.avail_out == all) return next.failure();
+            if (!next || ended) break;  // the same again at the next call
+            continue;
+        }
+        auto more = fill(1);
+        if (!more) return more.failure();
+        const int code = inflate(&stream, Z_NO_FLUSH);
+        if (code == Z_STREAM_END) {
+            state = State::kBetween;
+        } else if (code == Z_MEM_ERROR) {
+            return {Error::kIoError, "no memory to read it"};
+        } else if (code != Z_OK && code != Z_BUF_ERROR) {
+            return {Error::kCorruption, "byte " + std::to_string(offset()) + " of the file: " +
+                                            (stream.msg != nullptr ? stream.msg : "not gzip")};
+        } else if (!*more) {
+            return {Error::kCorruption, "unexpected end of file"};
+        }
+    }
+    return static_cast<std::size_t>(all - stream.avail_out);
+}
 
 BlockReader::BlockReader(std::string name, std::unique_ptr<Gzip> gzip, std::uint64_t bytes_total,
                          WholeRecords whole_records)
@@ -42,15 +184,8 @@ Result<BlockReader> BlockReader::open(const std::string& path, WholeRecords whol
         ::close(fd);
         return {Error::kIoError, name + ": is a directory; name a file"};
     }
-    gzFile file = gzdopen(fd, "rb");
-    if (file == nullptr) {
-        ::close(fd);
-        return {Error::kIoError, name + ": no memory to read it"};
-    }
-    // Twice this is less than a block, so that a plain file is read straight into it.
-    gzbuffer(file, 64u << 10);
     const bool regular = known && S_ISREG(status.st_mode);
-    return BlockReader(name, std::make_unique<Gzip>(file),
+    return BlockReader(name, std::make_unique<Gzip>(fd),
                        regular ? static_cast<std::uint64_t>(status.st_size) : 0, whole_records);
 }
 
@@ -63,18 +198,10 @@ Failure BlockReader::cannot_go_on(const Failure& reason, std::uint64_t line) con
 Result<bool> BlockReader::read_some(char* to, std::size_t room, std::size_t& got) {
     got = 0;
     if (ended_) return false;
-    const int read = gzread(gzip_->file, to, static_cast<unsigned>(room));
-    int code = Z_OK;
-    const char* message = gzerror(gzip_->file, &code);
-    // A cut .gz gives what is there and Z_BUF_ERROR; its last bytes are not a line to trust.
-    if (read < 0 || code == Z_BUF_ERROR) {
-        const bool device = code == Z_ERRNO;
-        return {device ? Error::kIoError : Error::kCorruption,
-                device ? std::strerror(errno) : message};
-    }
-    const z_off_t offset = gzoffset(gzip_->file);
-    bytes_read_ = offset < 0 ? 0 : static_cast<std::uint64_t>(offset);
-    got = static_cast<std::size_t>(read);
+    auto read = gzip_->read(to, room);
+    if (!read) return read.failure();
+    got = *read;
+    bytes_read_ = gzip_->offset();
     ended_ = got == 0;
     return got > 0;
 }

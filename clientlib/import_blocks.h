@@ -43,7 +43,8 @@ class BlockReader {
     ~BlockReader();
 
     // The next block, whose memory is used again; false at the end, and from then on. The last
-    // line of the file need not have an end. kIoError, kCorruption: no more blocks; the message is
+    // line of the file need not have an end. kIoError, kCorruption (a .gz that is damaged or cut,
+    // or goes on behind its last member with anything but zeros): no more blocks; the message is
     // the reason alone, for cannot_go_on().
     Result<bool> next(TextBlock& block);
     // What to say when lines up to this one were good.

@@ -29,6 +29,7 @@ class CsvSource final : public RecordSource {
         auto source = std::make_unique<CsvSource>(LineReader());
         source->header_text_ = header_text_;
         source->header_ = header_;
+        source->refused_ = refused_;
         return source;
     }
     void begin(TextBlock& block) override { lines_.begin(block); }
@@ -46,6 +47,7 @@ class CsvSource final : public RecordSource {
     LineReader lines_;
     std::string header_text_;
     std::vector<std::string> header_;
+    bool refused_ = false;                  // a file of refused records: kRefusedCsvMark
     std::string_view record_;               // where it was read, or in joined_
     std::string joined_;                    // of more than one line
     std::vector<std::string_view> fields_;  // in record_, or in unescaped_
@@ -64,6 +66,10 @@ Result<bool> CsvSource::read_record() {
         if (!more) return more;
         if (!*more && record_.empty()) return false;
         if (!*more) return {Error::kInvalid, "a quoted field is not closed before the file ends"};
+        if (refused_ && joined_.empty() && line.starts_with("# ")) {  // a reason
+            first_line_ = lines_.line() + 1;
+            continue;
+        }
         record_ = joined_.empty() ? line : joined_.append(line);
         const std::string_view whole = without_carriage_return(record_);
         // Nothing but a quote closes a field that is open.
@@ -87,8 +93,11 @@ Result<bool> CsvSource::read_record() {
 
 Result<bool> CsvSource::read_header(const std::string& name) {
     auto more = read_record();
+    refused_ = more.ok() && *more && record_ == kRefusedCsvMark;
+    if (refused_) more = read_record();
     if (!more && more.error() == Error::kInvalid) {
-        return {Error::kInvalid, name + ":1: " + more.failure().what};
+        return {Error::kInvalid,
+                name + ":" + std::to_string(first_line_) + ": " + more.failure().what};
     }
     if (!more) return more;
     if (!*more) return {Error::kInvalid, name + ": is empty; a CSV file begins with a header line"};

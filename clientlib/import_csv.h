@@ -3,6 +3,8 @@
 //
 // Errors: a record with another number of fields than the header, a stray or unclosed quote, or
 //         bytes that are not UTF-8 is refused.
+// Again:  in a file of refused records (kRefusedCsvMark, the header, then each behind its reason),
+//         lines that begin with "# " are passed over; in others such lines are records.
 #pragma once
 
 #include <memory>
@@ -21,6 +23,10 @@ enum class CsvScan : std::uint8_t {
     kOpen,      // the text ends inside quotes: the record goes on in the next line
     kStray,     // a quote where none may be
 };
+
+// The first line of a file of refused records, which RefusalLog writes.
+inline constexpr std::string_view kRefusedCsvMark =
+    "# Refused by bidstore: each record stands behind its reason and can be read again from here.";
 
 // Takes `text` (one record, without its last line end) apart. Fields lie in it, or in `unescaped`
 // when a quote in them was doubled.

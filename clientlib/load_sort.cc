@@ -57,30 +57,43 @@ class RowSorter::Run {
             const ssize_t done = ::write(descriptor_, bytes.data(), bytes.size());
             if (done < 0 && errno == EINTR) continue;
             if (done < 0) return false;
-            left_bytes_ += static_cast<std::uint64_t>(done);
-            bytes = bytes.subspan(static_cast<std::size_t>(done));
+            const auto count = static_cast<std::size_t>(done);
+            left_bytes_ += count;
+            written_crc_ = crc32c(bytes.data(), count, written_crc_);
+            bytes = bytes.subspan(count);
         }
         return true;
     }
     bool rewind() { return ::lseek(descriptor_, 0, SEEK_SET) == 0; }
 
     // The next row (length, key, value), valid until the next call; nullptr at the end, or with
-    // failed() set.
+    // failed() set. Rows are to be believed when the end was reached without it.
     const std::byte* next(std::uint32_t key_bytes) {
         position_ += row_bytes_;
         row_bytes_ = 0;
         if (!have(kLengthBytes + key_bytes)) return nullptr;
         const std::size_t whole = kLengthBytes + key_bytes + value_length(at());
+        if (whole > end_ - position_ + left_bytes_) {  // of no row that was written
+            fail(Fault::kChanged);
+            return nullptr;
+        }
         if (!have(whole)) return nullptr;
         row_bytes_ = whole;
         return at();
     }
     const std::byte* at() const { return buffer_.data() + position_; }
-    bool failed() const { return failed_; }
+    bool failed() const { return fault_ != Fault::kNone; }
     // failed() that way: the file ended before what was written to it.
-    bool cut_short() const { return cut_short_; }
+    bool cut_short() const { return fault_ == Fault::kCutShort; }
+    // failed() that way: other bytes came back than were written.
+    bool changed() const { return fault_ == Fault::kChanged; }
 
   private:
+    enum class Fault : std::uint8_t { kNone, kSystem, kCutShort, kChanged };
+    bool fail(Fault fault) {
+        fault_ = fault;
+        return false;
+    }
     // Whether so many bytes are in the buffer from position_ on, after reading more.
     bool have(std::size_t bytes) {
         if (end_ - position_ >= bytes) return true;
@@ -93,13 +106,15 @@ class RowSorter::Run {
         while (end_ < bytes) {
             const ssize_t got = ::read(descriptor_, buffer_.data() + end_, buffer_.size() - end_);
             if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) {
-                cut_short_ = got == 0 && (left_bytes_ > 0 || end_ > 0);
-                failed_ = got < 0 || cut_short_;
-                return false;
+            if (got < 0) return fail(Fault::kSystem);
+            if (got == 0) {
+                if (left_bytes_ > 0 || end_ > 0) return fail(Fault::kCutShort);
+                return read_crc_ == written_crc_ ? false : fail(Fault::kChanged);
             }
-            left_bytes_ -= std::min(left_bytes_, static_cast<std::uint64_t>(got));
-            end_ += static_cast<std::size_t>(got);
+            const auto count = static_cast<std::size_t>(got);
+            read_crc_ = crc32c(buffer_.data() + end_, count, read_crc_);
+            left_bytes_ -= std::min<std::uint64_t>(left_bytes_, count);
+            end_ += count;
         }
         return true;
     }
@@ -110,8 +125,9 @@ class RowSorter::Run {
     std::size_t end_ = 0;
     std::size_t row_bytes_ = 0;
     std::uint64_t left_bytes_ = 0;  // written, and not read yet
-    bool failed_ = false;
-    bool cut_short_ = false;
+    std::uint32_t written_crc_ = 0;  // CRC-32C of all that was written
+    std::uint32_t read_crc_ = 0;     // and of what was read so far
+    Fault fault_ = Fault::kNone;
 };
 
 RowSorter::RowSorter(std::uint32_t key_bytes, std::uint64_t memory_bytes, std::string directory,
@@ -236,6 +252,8 @@ Status RowSorter::merge(const Take& take) {
             heads.emplace(row, run);
         } else if (runs_[run]->cut_short()) {
             return lost_rows(directory_, "the end is missing");
+        } else if (runs_[run]->changed()) {
+            return lost_rows(directory_, "other bytes came back than were written, out");
         } else if (runs_[run]->failed()) {
             return file_failure(directory_, "reading");
         }

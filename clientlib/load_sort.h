@@ -6,7 +6,8 @@
 // says: an error that names the key, or the one that was added last.
 //
 // Who:    one thread. Errors: kExists (a key twice), kIoError, kNoSpace (the temporary directory);
-//         a file that does not give back what was written to it is kIoError, never fewer rows.
+//         a file that does not give back what was written to it (a CRC-32C of each run says so
+//         at its end, when its rows were given out) is kIoError, never fewer or other rows.
 // Bounds: each run keeps a file open: kTooLarge when the process may not have so many.
 // Source: external merge sort as every database text describes it; one merge, since even 64 MiB of
 //         memory and a read buffer of 64 KiB per run reach 64 GiB.

@@ -212,7 +212,9 @@ void add_import_command(CLI::App& app, const ToolOptions& options, Action& actio
                        "What to do with bad lines: stop, skip, or a file to write them to")
         ->type_name("stop|skip|FILE")->capture_default_str();
     import->add_flag("--progress", command->progress, "Show progress also without a terminal");
-    import->add_option("--in-flight", command->in_flight, "Transactions under way at a time")
+    import->add_option("--in-flight", command->in_flight,
+                       "Transactions under way at a time; one with a row of another waits for it,\n"
+                       "so that the rows of a key are written in the order of their lines")
         ->check(CLI::Range(1u, 64u))->capture_default_str();
     import->add_option("--deadline", command->deadline_seconds,
                        "Seconds for the whole import (--timeout is for each answer)")
@@ -344,7 +346,9 @@ int run(int argc, char** argv) {
         return app.exit(error) == 0 ? kExitOk : kExitUsage;
     }
     const int code = action();
-    if (std::fflush(stdout) == 0) return code;
+    // What is long went out before, and its failure is remembered in the stream alone.
+    const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    if (written || code != kExitOk) return code;
     std::fprintf(stderr, "bidstore: standard output: cannot be written\n");
     return kExitIo;
 }

@@ -155,16 +155,11 @@ void print_summary(const ToolOptions& options, const ImportCommand& command,
     if (summary.totals.refused > summary.examples.size()) std::printf("  ...\n");
 }
 
-// Several files with one file of refused lines: each gets its own, numbered from the second.
-std::string errors_for(const ImportCommand& command, std::size_t index) {
-    const bool to_file = command.errors != "stop" && command.errors != "skip";
-    return to_file && index > 0 ? command.errors + "." + std::to_string(index + 1)
-                                : command.errors;
-}
-
 }  // namespace
 
 int import_files(const ToolOptions& options, const ImportCommand& command) {
+    Status apart = errors_beside_inputs(command.errors, command.files, command.mapping);
+    if (!apart) return options.fail(apart.failure());
     auto mapping = load_mapping(command.mapping);
     if (!mapping) return options.fail(mapping.failure());
     auto store = options.attach(command.create ? Rights::kAdmin : Rights::kWriter);
@@ -175,7 +170,7 @@ int import_files(const ToolOptions& options, const ImportCommand& command) {
     Summary summary;
     Status status;
     for (std::size_t i = 0; i < command.files.size() && status.ok(); ++i) {
-        auto refusals = RefusalLog::make(errors_for(command, i), command.files[i]);
+        auto refusals = RefusalLog::make(errors_for(command.errors, i), command.files[i]);
         if (!refusals) return options.fail(refusals.failure());
         status = import_file(run, command.files[i], *refusals, summary);
     }

@@ -316,11 +316,6 @@ Result<Schema> schema_of(const ToolOptions& options, const LoadCommand& command,
                                      "or load with --mapping and --create"};
 }
 
-std::string errors_for(const LoadCommand& command, std::size_t index) {
-    const bool to_file = command.errors != "stop" && command.errors != "skip";
-    return to_file && index > 0 ? command.errors + "." + std::to_string(index + 1) : command.errors;
-}
-
 // Of files that are open at a time: sorting has one for each run. The soft limit is there for
 // programs that use select(), which this one does not.
 void raise_file_limit() {
@@ -333,6 +328,8 @@ void raise_file_limit() {
 }  // namespace
 
 int load_files(const ToolOptions& options, const LoadCommand& command) {
+    Status apart = errors_beside_inputs(command.errors, command.files, command.mapping);
+    if (!apart) return options.fail(apart.failure());
     Mapping mapping;
     const bool all_rows = std::all_of(command.files.begin(), command.files.end(),
                                       [&](const auto& path) { return is_rows(command, path); });
@@ -357,7 +354,7 @@ int load_files(const ToolOptions& options, const LoadCommand& command) {
     for (std::size_t i = 0; i < command.files.size() && status.ok(); ++i) {
         const std::string& path = command.files[i];
         status = is_rows(command, path) ? run.read_rows(path)
-                                        : run.read(path, mapping, errors_for(command, i));
+                                        : run.read(path, mapping, errors_for(command.errors, i));
     }
     if (status) status = run.end();
     if (!status) return options.fail(status.failure());

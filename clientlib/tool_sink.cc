@@ -1,5 +1,8 @@
 #include "clientlib/tool_sink.h"
 
+#define XXH_INLINE_ALL  // header only
+#include <xxhash.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -10,6 +13,8 @@ namespace {
 constexpr std::size_t kBytesPerTransaction = 48u << 10;
 constexpr std::uint32_t kOperationsPerTransaction = 900;
 static_assert(kBytesPerTransaction + 4 * kPageBytes <= kTransactionBytesMax);
+// Keys that are remembered before those of settled transactions are forgotten.
+constexpr std::size_t kKeysKept = 64u << 10;
 
 struct KeptChange {
     std::uint16_t column = 0;
@@ -86,7 +91,10 @@ void StoreSink::append(RawTransaction& transaction, const Record& record) const 
 Status StoreSink::write(const MappedRecord& record) {
     if (record.rows.empty()) return {};
     Record kept{record.line, std::string(record.text), {}};
-    for (const MappedRow& row : record.rows) kept.rows.push_back(keep(row));
+    for (const MappedRow& row : record.rows) {
+        kept.rows.push_back(keep(row));
+        open_keys_.push_back(XXH3_64bits_withSeed(row.key.data(), row.key.size(), row.table));
+    }
     append(open_, kept);
     open_records_.push_back(std::move(kept));
     const bool full = open_.bytes().size() >= kBytesPerTransaction ||
@@ -94,13 +102,32 @@ Status StoreSink::write(const MappedRecord& record) {
     return full ? send() : Status();
 }
 
+Status StoreSink::settle_same_keys() {
+    std::uint64_t before = 0;  // all with lower numbers
+    for (const std::uint64_t key : open_keys_) {
+        auto& newest = newest_of_key_.try_emplace(key, sent_).first->second;
+        const std::uint64_t number = std::exchange(newest, sent_);
+        if (number != sent_) before = std::max(before, number + 1);
+    }
+    while (settled_ < before) {
+        if (Status settled = settle_oldest(); !settled) return settled;
+    }
+    open_keys_.clear();
+    if (newest_of_key_.size() > kKeysKept) {
+        std::erase_if(newest_of_key_, [this](const auto& key) { return key.second < settled_; });
+    }
+    return {};
+}
+
 Status StoreSink::send() {
+    if (Status settled = settle_same_keys(); !settled) return settled;
     while (in_flight_.size() >= in_flight_max_) {
         if (Status settled = settle_oldest(); !settled) return settled;
     }
     auto pending = store_.submit(open_, wait_until_());
     if (!pending) return pending.failure();
     in_flight_.push_back({std::move(*pending), std::move(open_records_)});
+    ++sent_;
     open_records_.clear();
     open_.clear();
     return {};
@@ -122,6 +149,7 @@ Status StoreSink::settle_oldest() {
                       committed.failure().what};
     }
     in_flight_.pop_front();
+    ++settled_;
     return status;
 }
 

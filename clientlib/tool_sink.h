@@ -2,8 +2,9 @@
 // under way at a time.
 //
 // Who:    one thread.
-// Order:  transactions are sent in the order of the rows, and the engine applies them so; the rows
-//         of a refused one come after those that were under way by then.
+// Order:  transactions are sent in the order of the rows, and the engine applies them so. The rows
+//         of a refused one are sent again after others that were under way by then, so two that
+//         have a row's key in common are never under way together: the later one waits.
 // Memory: at most `in_flight` transactions of kTransactionBytesMax, and the lines they came from.
 // Errors: what a single row did wrong (kExists, kOutOfRange, ...) goes to the RefusalLog with its
 //         line, after its transaction was tried again in halves; everything else is final.
@@ -14,6 +15,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "clientlib/bidstore.h"
@@ -41,6 +43,8 @@ class StoreSink final : public RowSink {
 
     void append(RawTransaction& transaction, const Record& record) const;
     Status send();
+    // Waits for those under way that have a key of the open transaction.
+    Status settle_same_keys();
     Status settle_oldest();
     Status retry(std::span<const Record> records);
 
@@ -53,7 +57,11 @@ class StoreSink final : public RowSink {
     std::uint32_t operations_max_;
     RawTransaction open_;
     std::vector<Record> open_records_;
+    std::vector<std::uint64_t> open_keys_;  // hashes: two keys with one hash count as the same
     std::deque<Sent> in_flight_;
+    std::uint64_t sent_ = 0;  // transactions; the oldest under way has number settled_
+    std::uint64_t settled_ = 0;
+    std::unordered_map<std::uint64_t, std::uint64_t> newest_of_key_;  // the one that sent it last
     std::uint64_t rows_written_ = 0;
     std::uint64_t transactions_ = 0;
 };

@@ -31,21 +31,6 @@ std::optional<gid_t> find_group(const std::string& name) {
     return entry->gr_gid;
 }
 
-// The primary group of the connection, and the user's groups in the database.
-std::vector<gid_t> groups_of(uid_t user, gid_t primary) {
-    std::vector<gid_t> groups = {primary};
-    const passwd* entry = getpwuid(user);
-    if (entry == nullptr) return groups;
-    int count = 64;
-    groups.resize(static_cast<std::size_t>(count));
-    if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) {
-        groups.resize(static_cast<std::size_t>(count));
-        if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) return {primary};
-    }
-    groups.resize(static_cast<std::size_t>(count));
-    return groups;
-}
-
 }  // namespace
 
 Result<AccessRules::List> AccessRules::resolve_list(const char* setting,
@@ -88,12 +73,40 @@ bool AccessRules::contains(const List& list, uid_t user, const std::vector<gid_t
                               groups.end()) != list.groups.end();
 }
 
-std::optional<Rights> AccessRules::granted(uid_t user, gid_t group) const {
-    const std::vector<gid_t> groups = groups_of(user, group);
+std::vector<gid_t> AccessRules::database_groups(uid_t user, gid_t primary) {
+    std::vector<gid_t> groups = {primary};
+    const passwd* entry = getpwuid(user);
+    if (entry == nullptr) return groups;
+    int count = 64;
+    groups.resize(static_cast<std::size_t>(count));
+    if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) {
+        groups.resize(static_cast<std::size_t>(count));
+        if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) return {primary};
+    }
+    groups.resize(static_cast<std::size_t>(count));
+    return groups;
+}
+
+std::optional<Rights> AccessRules::most(uid_t user, const std::vector<gid_t>& groups) const {
     if (contains(admins_, user, groups)) return Rights::kAdmin;
     if (contains(writers_, user, groups)) return Rights::kWriter;
     if (contains(readers_, user, groups)) return Rights::kReader;
     return std::nullopt;
+}
+
+bool AccessRules::groups_may_give_more(std::optional<Rights> known, gid_t group) const {
+    const auto names_others = [&](const List& list, Rights rights) {
+        return (!known || *known < rights) &&
+               std::any_of(list.groups.begin(), list.groups.end(),
+                           [&](gid_t named) { return named != group; });
+    };
+    return names_others(admins_, Rights::kAdmin) || names_others(writers_, Rights::kWriter) ||
+           names_others(readers_, Rights::kReader);
+}
+
+std::optional<Rights> AccessRules::granted(uid_t user, gid_t group, GroupsOf groups_of) const {
+    const auto known = most(user, {group});
+    return groups_may_give_more(known, group) ? most(user, groups_of(user, group)) : known;
 }
 
 }  // namespace bidstore

@@ -381,7 +381,8 @@ void Server::close_late_handshakes(std::uint64_t now) {
 
 // ---- handshake ----------------------------------------------------------------------------------
 
-// By the user database, which may be slow, and is asked on the thread that feeds the watchdog.
+// Perhaps by the user database, which may be slow, and is asked on the thread that feeds the
+// watchdog.
 std::optional<Rights> Server::granted_to(const Connection& connection) {
     const std::uint64_t now = now_ns();
     const std::uint64_t who = std::uint64_t{connection.user} << 32 | connection.group;

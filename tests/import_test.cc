@@ -14,6 +14,7 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include "clientlib/bidlog.h"
 #include "clientlib/import_csv.h"
@@ -369,6 +370,33 @@ TEST(Lines, GzipIsReadAndACutOneIsAnError) {
     const std::string cut_path =
         directory.file("cut.jsonl.gz", stored.substr(0, stored.size() - 20));
     const Outcome cut = import_text(kSimple, cut_path, "skip");
+// The reasons were taken for records, and refused in their turn. They quote what they are about.
+TEST(Csv, RefusedRecordsCanBePutRightAndReadAgain) {
+    const TemporaryDirectory directory;
+    const std::string mapping = R"(
+[[table]]
+name = "t"
+key = ["k"]
+columns = [ { name = "k", type = "u32", path = "k" }, { name = "s", type = "text", path = "s" } ]
+)";
+    const std::string log = directory.file("a.csv", "k,s\n\"x,\n\"\"\",a\n1,# b\n# 2,c\n");
+    const Outcome first = import_text(mapping, log, directory.path("bad.csv"));
+    ASSERT_TRUE(first.status.ok()) << first.status.failure().what;
+    EXPECT_EQ(first.totals.refused, 2u);
+    std::string bad = read_all(directory.path("bad.csv"));
+    for (const std::string wrong : {"\"x,\n\"\"\",a\n", "# 2,c\n"}) {
+        ASSERT_NE(bad.find("\n" + wrong), std::string::npos) << bad;
+        bad.replace(bad.find("\n" + wrong) + 1, wrong.size(), "7,\"put\nright\"\n");
+    }
+    const Outcome again = import_text(mapping, directory.file("right.csv", bad));
+    ASSERT_TRUE(again.status.ok()) << again.status.failure().what << "\n" << bad;
+    EXPECT_EQ(again.totals.records, 2u);
+    EXPECT_EQ(again.rows[0].at(0).columns.at("s"), "put\nright");
+    // In any other file such a line is a record, and not lost.
+    EXPECT_EQ(import_text(mapping, directory.file("b.csv", "k,s\n# 2,c\n"), "skip").totals.refused,
+              1u);
+}
+
     EXPECT_EQ(cut.status.error(), Error::kCorruption) << cut.status.failure().what;
     EXPECT_TRUE(cut.finished);
 
@@ -402,6 +430,42 @@ TEST(Lines, ALineBeyondTheLimitIsRefusedAndTheNextOneRead) {
 TEST(Rows, PrefixPadLengthAndLimitShapeBytes) {
     const TemporaryDirectory directory;
     const std::string log =
+// Of a log of many members all that stood behind a damaged head was left out, and the rest was
+// said to be all of it.
+TEST(Lines, GzipMayHaveManyMembersAndNothingElseBehindThemButZeros) {
+    const TemporaryDirectory directory;
+    std::string members;
+    for (int i = 0; i < 3; ++i) {
+        write_gzip(directory.path("one.gz"), "{\"k\":" + std::to_string(i) + "}\n");
+        members += read_all(directory.path("one.gz"));
+    }
+    const std::size_t member = members.size() / 3;
+    const auto import = [&](const std::string& content) {
+        return import_text(kSimple, directory.file("a.jsonl.gz", content), "skip");
+    };
+    EXPECT_EQ(import(members).rows[0].size(), 3u);
+    const Outcome padded = import(members + std::string(300'000, '\0'));
+    EXPECT_TRUE(padded.status.ok()) << padded.status.failure().what;
+    EXPECT_EQ(padded.rows[0].size(), 3u);
+    std::string damaged = members;
+    damaged[member] ^= 1;
+    const std::string one(1, '\x1f');
+    for (const auto& [content, rows, offset] :
+         {std::tuple(damaged, 1u, member), std::tuple(members + "x", 3u, members.size()),
+          std::tuple(members + one, 3u, members.size()),
+          std::tuple(members + std::string(9, '\0') + members, 3u, members.size() + 9)}) {
+        const Outcome outcome = import(content);
+        EXPECT_EQ(outcome.status.error(), Error::kCorruption) << offset;
+        EXPECT_EQ(outcome.rows[0].size(), rows);
+        if (outcome.status.ok()) continue;
+        const std::string& what = outcome.status.failure().what;
+        EXPECT_NE(what.find("a.jsonl.gz: cannot be read on behind line " + std::to_string(rows)),
+                  std::string::npos) << what;
+        EXPECT_NE(what.find("byte " + std::to_string(offset) + " of the file"), std::string::npos)
+            << what;
+    }
+}
+
         directory.file("a.jsonl",
                        "{\"k\":\"aabb01020304\",\"t\":\"a\xc3\xa9z\"}\n"  // prefix goes
                        "{\"k\":\"0102\",\"t\":\"abc\"}\n"                  // padded

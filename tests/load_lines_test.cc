@@ -245,8 +245,8 @@ TEST_P(LoadLines, OfCsvRecordsStayTogether) {
         const Row expected{i, 2 + (i - 1) * 3 + (i > 3000 ? 1 : 0), 1 + 2 + 120 + 2};
         ASSERT_EQ(rows_[i - 1], expected) << i << ": " << rows_[i - 1].line;
     }
-    EXPECT_TRUE(read_whole_file(work_.file("refused")).starts_with("k,s\n# log:9002: a quote"))
-        << read_whole_file(work_.file("refused"));
+    const std::string refused = read_whole_file(work_.file("refused"));
+    EXPECT_NE(refused.find("\nk,s\n# log:9002: a quote"), std::string::npos) << refused;
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, LoadLines, testing::Values(1u, 2u, 5u));

@@ -129,5 +129,30 @@ TEST(RowSorter, AFileThatEndsTooEarlyIsAnError) {
     }
 }
 
+// Length and number of the rows were all that was looked at; a length of gigabytes was allocated.
+TEST(RowSorter, AFileThatGivesBackOtherBytesIsAnError) {
+    struct Damage {
+        off_t at;
+        unsigned char byte;
+    };
+    for (const Damage& damage : {Damage{400'000, 0x01}, Damage{3, 0x7f}}) {  // 3: of a length
+        RowSorter sorter(16, 1u << 20, "/var/tmp", true);
+        Rows rows;
+        ASSERT_TRUE(add_all(sorter, 16, 256, 20'000, rows).ok());
+        const int descriptor = unnamed_file();
+        unsigned char byte = 0;
+        ASSERT_EQ(::pread(descriptor, &byte, 1, damage.at), 1);
+        byte ^= damage.byte;
+        ASSERT_EQ(::pwrite(descriptor, &byte, 1, damage.at), 1);
+        const Status drained = sorter.drain([](auto, auto) { return Status(); });
+        EXPECT_EQ(drained.error(), Error::kIoError) << damage.at;
+        if (drained.ok()) continue;
+        EXPECT_NE(drained.failure().what.find("other bytes came back than were written, out of a "
+                                              "temporary file in /var/tmp"),
+                  std::string::npos)
+            << drained.failure().what;
+    }
+}
+
 }  // namespace
 }  // namespace bidstore

@@ -287,6 +287,26 @@ TEST_F(Tool, LargeValuesComeFromFilesAndGoOutAsTheyAre) {
     EXPECT_NE(ran.err.find("column \"s\" has at most 1048576 bytes"), std::string::npos) << ran.err;
 }
 
+// What did not fit into the stream's buffer went out at once, and its failure was not looked at.
+TEST_F(Tool, OutputThatCannotBeWrittenIsAnError) {
+    start_daemon();
+    good({"table", "create", "t", "--column", "k:u32", "--column", "b:bytes", "--key", "k"});
+    const std::string path = directory_.file("content", std::string(1u << 20, 'x')).string();
+    good({"put", "t", "k=1", "--file", "b=" + path});
+    const std::vector<std::vector<std::string>> commands{{"get", "t", "k=1", "--raw", "b"},
+                                                         {"get", "t", "k=1"},
+                                                         {"get", "t", "k=1", "--json"},
+                                                         {"scan", "t", "--wide"},
+                                                         {"count", "t"}};
+    for (std::vector<std::string> command : commands) {
+        command.insert(command.begin(), {(kBinaries / "bidstore").string(), "--socket", socket()});
+        const int code = wait_for(start(command, "/dev/full", directory_ / "err"));
+        EXPECT_EQ(code, 5) << command[3] << " " << command.back();
+        EXPECT_EQ(read_file(directory_ / "err"),
+                  "bidstore: standard output: cannot be written\n");
+    }
+}
+
 TEST_F(Tool, ExitCodesSayWhatWentWrong) {
     EXPECT_EQ(tool({"--timeout", "0.2", "count", "t"}).code, 3);  // no daemon
     start_daemon();
@@ -362,6 +382,96 @@ TEST_F(Tool, RealLogsImportCompletely) {
     // The shared id of all who opted out.
     EXPECT_NE(good({"get", "users", "id=56813692eb85574e0000000000000000", "--json"})
                   .find("\"requests\":497,"),
+// It was opened for writing, and so emptied, before it was read.
+TEST_F(Tool, TheFileForRefusedLinesIsNoneOfThoseThatAreRead) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 't'\nkey = ['k']\n"
+                  "columns = [ { name = 'k', type = 'u32', path = 'k' } ]\n")
+            .string();
+    const std::string first = directory_.file("a.jsonl", "{\"k\":1}\n").string();
+    const std::string second = directory_.file("b.jsonl.2", "{\"k\":2}\n").string();
+    const std::string link = (directory_ / "b.jsonl").string();
+    fs::create_symlink(first, link);
+    for (const char* command : {"import", "load"}) {
+        for (const std::string& errors : {first, link, map}) {
+            std::vector<std::string> words{command};
+// Mode "insert" finds rows that are there: their transaction is refused as a whole, and tried again
+// line by line so that the others get in.
+TEST_F(Tool, ImportRefusesSingleRowsThatAreThereAlready) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 't'\nmode = 'insert'\nkey = ['k']\n"
+                  "columns = [ { name = 'k', type = 'u32', path = 'k' } ]\n")
+            .string();
+    const std::string log =
+        directory_.file("a.csv", "k\n1\n2\n1\n3\n").string();
+    const std::string summary =
+        good({"import", "--create", "--mapping", map, "--errors", "skip", "--json", log});
+    EXPECT_NE(summary.find("\"records\":4,\"rows\":3,\"refused\":1"), std::string::npos) << summary;
+    EXPECT_EQ(good({"count", "t"}), "3\n");
+    EXPECT_EQ(tool({"import", "--mapping", map, log}).code, 4);
+}
+
+// A transaction with a refused line was sent again, line by line, after later ones were applied: an
+// older value came to lie over a newer one.
+TEST_F(Tool, ImportWritesTheRowsOfAKeyInTheirOrderWhenALineIsRefused) {
+    start_daemon();
+    const std::string map =
+        directory_
+            .file("m.toml",
+                  "[[table]]\nname = 'once'\nmode = 'insert'\nkey = ['k']\n"
+                  "columns = [ { name = 'k', type = 'u32', path = 'k' } ]\n"
+                  "[[table]]\nname = 'last'\nkey = ['id']\ncolumns = [\n"
+                  "{ name = 'id', type = 'u32', path = 'id' },\n"
+                  "{ name = 'v', type = 'u32', path = 'v' } ]\n")
+            .string();
+    std::string log = "k,id,v\n1,7,0\n";
+    for (int i = 1; i <= 3000; ++i) {  // several transactions; k = 1 is there twice
+        log += std::to_string(i) + "," + (i % 400 == 1 ? "7" : std::to_string(1000 + i)) + "," +
+               std::to_string(i) + "\n";
+    }
+    const std::string summary = good({"import", "--create", "--mapping", map, "--errors", "skip",
+                                      "--json", directory_.file("a.csv", log).string()});
+    EXPECT_NE(summary.find("\"refused\":1,"), std::string::npos) << summary;
+    EXPECT_EQ(good({"get", "last", "id=7", "--json"}), "{\"id\":7,\"v\":2801}\n");
+}
+
+// The captured logs lie beside the project where they are at hand.
+TEST_F(Tool, RealLogsImportCompletely) {
+    const fs::path data = kSource / ".." / "shared" / "data";
+    if (!fs::exists(data)) GTEST_SKIP() << "no captured logs in " << data;
+    start_daemon();
+    good({"import", "--create", "--mapping", mapping(), data / "bidreq-20120111.jsonl.gz"});
+    EXPECT_EQ(good({"count", "bids"}), "20000\n");
+    EXPECT_EQ(good({"count", "users"}), "17423\n");
+    // The shared id of all who opted out.
+    EXPECT_NE(good({"get", "users", "id=56813692eb85574e0000000000000000", "--json"})
+                  .find("\"requests\":497,"),
+            if (words.front() == "load") words.push_back("t");
+            for (const std::string& word : {std::string("--create"), std::string("--mapping"), map,
+                                            std::string("--errors"), errors, first, second}) {
+                words.push_back(word);
+            }
+            const Ran ran = tool(words);
+            EXPECT_EQ(ran.code, 2) << ran.err;
+            EXPECT_NE(ran.err.find("name another file"), std::string::npos) << ran.err;
+        }
+    }
+    // The second input's refused lines would go to it.
+    EXPECT_EQ(tool({"import", "--create", "--mapping", map, "--format", "json", "--errors", link,
+                    map, second})
+                  .code,
+              2);
+    EXPECT_EQ(read_file(first), "{\"k\":1}\n");
+    EXPECT_EQ(read_file(second), "{\"k\":2}\n");
+    EXPECT_NE(read_file(map), "");
+}
+
               std::string::npos);
     const fs::path adx = kSource / "clientlib" / "mappings" / "adx-app-20161130.toml";
     good({"import", "--create", "--mapping", adx, data / "adx-app-20161130.jsonl.gz"});
