@@ -105,8 +105,8 @@ Status take_record(RecordSource& source, RowMapper& mapper, RowSink& sink, Impor
 }
 
 Status read_all(RecordSource& source, RowMapper& mapper, RowSink& sink, RefusalLog& refusals,
-                ImportTotals& totals,
-                const std::function<void(const ImportTotals&)>& progress) {
+                ImportTotals& totals, const std::function<void(const ImportTotals&)>& progress,
+                bool& sink_failed) {
     for (;;) {
         auto more = source.next();
         if (more.ok() && !*more) return {};
@@ -115,6 +115,7 @@ Status read_all(RecordSource& source, RowMapper& mapper, RowSink& sink, RefusalL
         Failure refused = more.ok() ? Failure{} : more.failure();
         if (more.ok()) {
             Status taken = take_record(source, mapper, sink, totals, refused);
+            sink_failed = !taken.ok();
             if (!taken) return taken;
         }
         if (refused.code != Error::kOk) {
@@ -134,12 +135,17 @@ Status run_import(RecordSource& source, RowMapper& mapper, RowSink& sink, Refusa
                   ImportTotals& totals,
                   const std::function<void(const ImportTotals&)>& progress) {
     totals.bytes_total = source.bytes_total();
-    Status read = read_all(source, mapper, sink, refusals, totals, progress);
+    bool sink_failed = false;
+    Status read = read_all(source, mapper, sink, refusals, totals, progress, sink_failed);
     // What was good in front of a failure is written all the same.
     Status finished = sink.finish();
     Status logged = refusals.finish();
     totals.refused = refusals.count();
     totals.bytes_read = source.bytes_read();
+    if (!read && !finished && !sink_failed) {
+        return {read.error(), read.failure().what + "; and of what was read before, not all is "
+                                                    "written: " + finished.failure().what};
+    }
     if (!read) return read;
     return finished.ok() ? logged : finished;
 }

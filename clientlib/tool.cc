@@ -56,6 +56,14 @@ const CLI::Validator kSeconds(
     },
     "", "seconds");
 
+// An empty one, of a shell variable that is not set, would mean no bound at all.
+const CLI::Validator kBound(
+    [](const std::string& word) {
+        return word.empty() ? std::string("a bound is empty: leave the option out for no bound")
+                            : std::string();
+    },
+    "", "bound");
+
 constexpr const char* kLongReads = R"help(
 What it sees: one snapshot, all of a transaction or none of it, for as long as the daemon lets a
 snapshot live (max_snapshot_age, 5 s by default), however large the table is. A longer run goes on
@@ -122,10 +130,11 @@ void add_table_commands(CLI::App& app, const ToolOptions& options, Action& actio
 
 void add_range(CLI::App* command, RowRange& range) {
     command->add_option("--from", range.from, "Lower bound, inclusive: a=1,b=2 (first key columns)")
-        ->type_name("BOUND");
-    command->add_option("--to", range.to, "Upper bound, exclusive")->type_name("BOUND");
+        ->check(kBound)->type_name("BOUND");
+    command->add_option("--to", range.to, "Upper bound, exclusive")
+        ->check(kBound)->type_name("BOUND");
     command->add_option("--prefix", range.prefix, "Rows whose key begins so")
-        ->type_name("BOUND")->excludes("--from")->excludes("--to");
+        ->check(kBound)->type_name("BOUND")->excludes("--from")->excludes("--to");
 }
 
 void add_write_commands(CLI::App& app, const ToolOptions& options, Action& action) {

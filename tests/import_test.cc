@@ -94,10 +94,11 @@ class CollectingSink final : public RowSink {
     }
     Status finish() override {
         finished = true;
-        return {};
+        return at_end;
     }
     std::vector<std::vector<SeenRow>> rows;  // by table
     bool finished = false;
+    Status at_end;
 
   private:
     SeenRow seen(const MappedRow& row, std::uint64_t line) const {
@@ -292,6 +293,29 @@ TEST(Json, StopsAtTheFirstBadLineAndKeepsWhatWasBefore) {
     EXPECT_TRUE(outcome.finished);
 }
 
+// That lines before the bad one were lost, too, was not said.
+TEST(Json, SaysAlsoThatWhatWasBeforeABadLineIsNotWritten) {
+    const TemporaryDirectory directory;
+    const std::string log = directory.file("a.jsonl", "{\"k\":1}\n{\"k\":\"x\"}\n");
+    const auto mapping = parse_mapping(kSimple, "test.toml");
+    ASSERT_TRUE(mapping.ok());
+    const std::vector<Schema> schemas{*mapping_schema(mapping->tables[0])};
+    auto source = open_source(log, SourceFormat::kByName);
+    ASSERT_TRUE(source.ok());
+    const Schema* pointers[] = {&schemas[0]};
+    auto mapper = RowMapper::make(*mapping, pointers, **source);
+    auto refusals = RefusalLog::make("stop", "a.jsonl");
+    ASSERT_TRUE(mapper.ok() && refusals.ok());
+    CollectingSink sink(schemas);
+    sink.at_end = {Error::kNoSpace, "lines 1 to 1: no space"};
+    ImportTotals totals;
+    const Status status = run_import(**source, *mapper, sink, *refusals, totals);
+    EXPECT_EQ(status.error(), Error::kInvalid);
+    EXPECT_TRUE(status.failure().what.starts_with("a.jsonl:2: column k: not an integer"));
+    EXPECT_TRUE(status.failure().what.ends_with("not all is written: lines 1 to 1: no space"))
+        << status.failure().what;
+}
+
 // A forgotten quote among lines without any: each line was once looked at from the quote on.
 TEST(Csv, RecordIsWholeWhenAQuoteClosesItOrItIsTooLong) {
     std::string text = "a,b\n\"open";
@@ -345,31 +369,6 @@ TEST(Csv, RowsComeByTheHeaderAndBadRecordsAreNamed) {
     EXPECT_NE(bad.find("# a.csv:7: a quoted field is not closed"), std::string::npos);
 }
 
-TEST(Csv, AColumnThatIsNotInTheHeaderIsAnErrorAtOnce) {
-    const TemporaryDirectory directory;
-    const Outcome outcome = import_text(kSimple, directory.file("a.csv", "k,n\n1,2\n"));
-    EXPECT_NE(outcome.status.failure().what.find("column s: no column \"s\" in the header: k,n"),
-              std::string::npos)
-        << outcome.status.failure().what;
-    EXPECT_FALSE(import_text(kSimple, directory.file("b.csv", "")).status.ok());
-}
-
-TEST(Lines, GzipIsReadAndACutOneIsAnError) {
-    const TemporaryDirectory directory;
-    std::string content;
-    for (int i = 0; i < 5000; ++i) {
-        content += "{\"k\":" + std::to_string(i) + ",\"s\":\"" + std::to_string(i * 7919) + "\"}\n";
-    }
-    write_gzip(directory.path("a.jsonl.gz"), content);
-    const Outcome whole = import_text(kSimple, directory.path("a.jsonl.gz"));
-    ASSERT_TRUE(whole.status.ok()) << whole.status.failure().what;
-    EXPECT_EQ(whole.rows[0].size(), 5000u);
-    EXPECT_EQ(whole.totals.bytes_read, fs::file_size(directory.path("a.jsonl.gz")));
-
-    const std::string stored = read_all(directory.path("a.jsonl.gz"));
-    const std::string cut_path =
-        directory.file("cut.jsonl.gz", stored.substr(0, stored.size() - 20));
-    const Outcome cut = import_text(kSimple, cut_path, "skip");
 // The reasons were taken for records, and refused in their turn. They quote what they are about.
 TEST(Csv, RefusedRecordsCanBePutRightAndReadAgain) {
     const TemporaryDirectory directory;
@@ -397,6 +396,31 @@ columns = [ { name = "k", type = "u32", path = "k" }, { name = "s", type = "text
               1u);
 }
 
+TEST(Csv, AColumnThatIsNotInTheHeaderIsAnErrorAtOnce) {
+    const TemporaryDirectory directory;
+    const Outcome outcome = import_text(kSimple, directory.file("a.csv", "k,n\n1,2\n"));
+    EXPECT_NE(outcome.status.failure().what.find("column s: no column \"s\" in the header: k,n"),
+              std::string::npos)
+        << outcome.status.failure().what;
+    EXPECT_FALSE(import_text(kSimple, directory.file("b.csv", "")).status.ok());
+}
+
+TEST(Lines, GzipIsReadAndACutOneIsAnError) {
+    const TemporaryDirectory directory;
+    std::string content;
+    for (int i = 0; i < 5000; ++i) {
+        content += "{\"k\":" + std::to_string(i) + ",\"s\":\"" + std::to_string(i * 7919) + "\"}\n";
+    }
+    write_gzip(directory.path("a.jsonl.gz"), content);
+    const Outcome whole = import_text(kSimple, directory.path("a.jsonl.gz"));
+    ASSERT_TRUE(whole.status.ok()) << whole.status.failure().what;
+    EXPECT_EQ(whole.rows[0].size(), 5000u);
+    EXPECT_EQ(whole.totals.bytes_read, fs::file_size(directory.path("a.jsonl.gz")));
+
+    const std::string stored = read_all(directory.path("a.jsonl.gz"));
+    const std::string cut_path =
+        directory.file("cut.jsonl.gz", stored.substr(0, stored.size() - 20));
+    const Outcome cut = import_text(kSimple, cut_path, "skip");
     EXPECT_EQ(cut.status.error(), Error::kCorruption) << cut.status.failure().what;
     EXPECT_TRUE(cut.finished);
 
@@ -406,30 +430,6 @@ columns = [ { name = "k", type = "u32", path = "k" }, { name = "s", type = "text
     EXPECT_EQ(rot.status.error(), Error::kCorruption) << rot.status.failure().what;
 }
 
-TEST(Lines, FilesThatCannotBeReadAreNamed) {
-    const TemporaryDirectory directory;
-    const Outcome missing = import_text(kSimple, directory.path("none.jsonl"));
-    EXPECT_EQ(missing.status.error(), Error::kIoError);
-    EXPECT_NE(missing.status.failure().what.find("none.jsonl"), std::string::npos);
-    EXPECT_EQ(import_text(kSimple, directory.path(".")).status.error(), Error::kIoError);
-}
-
-TEST(Lines, ALineBeyondTheLimitIsRefusedAndTheNextOneRead) {
-    const TemporaryDirectory directory;
-    const std::string log = directory.file(
-        "a.jsonl", "{\"k\":1}\n" + std::string(kLineBytesMax + 1, ' ') + "\n{\"k\":3}\n");
-    const Outcome outcome = import_text(kSimple, log, "skip");
-    ASSERT_TRUE(outcome.status.ok()) << outcome.status.failure().what;
-    EXPECT_EQ(outcome.rows[0].size(), 2u);
-    EXPECT_EQ(outcome.rows[0][1].line, 3u);
-    EXPECT_NE(outcome.examples.at(0).find("a.jsonl:2: line longer"), std::string::npos);
-}
-
-// ---- rows ---------------------------------------------------------------------------------------
-
-TEST(Rows, PrefixPadLengthAndLimitShapeBytes) {
-    const TemporaryDirectory directory;
-    const std::string log =
 // Of a log of many members all that stood behind a damaged head was left out, and the rest was
 // said to be all of it.
 TEST(Lines, GzipMayHaveManyMembersAndNothingElseBehindThemButZeros) {
@@ -466,6 +466,30 @@ TEST(Lines, GzipMayHaveManyMembersAndNothingElseBehindThemButZeros) {
     }
 }
 
+TEST(Lines, FilesThatCannotBeReadAreNamed) {
+    const TemporaryDirectory directory;
+    const Outcome missing = import_text(kSimple, directory.path("none.jsonl"));
+    EXPECT_EQ(missing.status.error(), Error::kIoError);
+    EXPECT_NE(missing.status.failure().what.find("none.jsonl"), std::string::npos);
+    EXPECT_EQ(import_text(kSimple, directory.path(".")).status.error(), Error::kIoError);
+}
+
+TEST(Lines, ALineBeyondTheLimitIsRefusedAndTheNextOneRead) {
+    const TemporaryDirectory directory;
+    const std::string log = directory.file(
+        "a.jsonl", "{\"k\":1}\n" + std::string(kLineBytesMax + 1, ' ') + "\n{\"k\":3}\n");
+    const Outcome outcome = import_text(kSimple, log, "skip");
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status.failure().what;
+    EXPECT_EQ(outcome.rows[0].size(), 2u);
+    EXPECT_EQ(outcome.rows[0][1].line, 3u);
+    EXPECT_NE(outcome.examples.at(0).find("a.jsonl:2: line longer"), std::string::npos);
+}
+
+// ---- rows ---------------------------------------------------------------------------------------
+
+TEST(Rows, PrefixPadLengthAndLimitShapeBytes) {
+    const TemporaryDirectory directory;
+    const std::string log =
         directory.file("a.jsonl",
                        "{\"k\":\"aabb01020304\",\"t\":\"a\xc3\xa9z\"}\n"  // prefix goes
                        "{\"k\":\"0102\",\"t\":\"abc\"}\n"                  // padded

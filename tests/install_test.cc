@@ -95,5 +95,24 @@ TEST_F(Install, ExampleConfigIsThereAndRight) {
     FAIL() << "no bidstored.toml was installed";
 }
 
+// The configuration was to be edited where none was installed, and the unit started a program that
+// the default prefix does not put there.
+TEST_F(Install, StepsForAHostNameWhatIsInstalled) {
+    const std::string readme = read_whole_file(BIDSTORE_SOURCE_DIR "/README.md");
+    EXPECT_NE(readme.find("-DCMAKE_INSTALL_PREFIX=/usr "), std::string::npos);
+    const fs::path prefix = programs_.parent_path();
+    for (const std::string file : {"share/doc/bidstore/bidstored.toml", "bin/bidstored"}) {
+        EXPECT_TRUE(fs::exists(prefix / file)) << file;
+        EXPECT_NE(readme.find("/usr/" + file), std::string::npos) << file;
+    }
+    for (const char* kind : {"sysusers", "tmpfiles"}) {
+        EXPECT_TRUE(fs::exists(prefix / "lib" / (std::string(kind) + ".d") / "bidstore.conf"));
+        EXPECT_NE(readme.find("systemd-" + std::string(kind)), std::string::npos);
+    }
+    const std::string unit =
+        read_whole_file((prefix / "lib/systemd/system/bidstored.service").string());
+    EXPECT_NE(unit.find("ExecStart=/usr/bin/bidstored "), std::string::npos);
+}
+
 }  // namespace
 }  // namespace bidstore

@@ -10,6 +10,7 @@
 #include <optional>
 #include <thread>
 
+#include "clientlib/import_csv.h"
 #include "clientlib/load_rows.h"
 #include "tests/processes.h"
 
@@ -247,6 +248,21 @@ TEST_P(LoadLines, OfCsvRecordsStayTogether) {
     }
     const std::string refused = read_whole_file(work_.file("refused"));
     EXPECT_NE(refused.find("\nk,s\n# log:9002: a quote"), std::string::npos) << refused;
+}
+
+TEST_P(LoadLines, OfAFileOfRefusedCsvRecordsPassOverTheReasons) {
+    constexpr std::uint64_t kRecords = 9'000;  // some three blocks
+    std::string text = std::string(kRefusedCsvMark) + "\nk,s\n";
+    for (std::uint64_t i = 1; i <= kRecords; ++i) {
+        text += "# log:7: column k: not an integer: 'x'" + std::string(30, ',') + "\n";
+        text += std::to_string(i) + ",\"a\n# b\"\n";
+    }
+    const Status status = load(write_file("log.csv", text));
+    ASSERT_TRUE(status.ok()) << status.failure().what;
+    ASSERT_EQ(rows_.size(), kRecords);
+    for (std::uint64_t i = 1; i <= kRecords; ++i) {
+        ASSERT_EQ(rows_[i - 1], (Row{i, 1 + 3 * i, 5}));
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, LoadLines, testing::Values(1u, 2u, 5u));
