@@ -32,7 +32,8 @@
 //         system call, takes no lock, allocates nothing (but for Copy<T> of variable columns).
 // Daemon: when it goes away, calls wait for its return until their deadline, then fail: reads with
 //         kDisconnected, writes under way with kTimedOut. Writes without an answer go to the next
-//         one again, each is applied exactly once; if its file is another one: kNotBidstore.
+//         one again, each is applied exactly once; if its file is another one: kNotBidstore, and
+//         kUnknownOutcome of writes under way (sent if the one of before comes back in time).
 // Fork:   a child gets kInvalid from everything that its parent attached; it attaches anew.
 //         The library starts no threads, installs no signal handlers, throws nothing.
 #pragma once

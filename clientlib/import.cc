@@ -20,7 +20,7 @@ bool to_file(const std::string& policy) { return policy != "stop" && policy != "
 // One line, whatever was quoted; of CSV also without quotes, between which more lines could belong
 // to it.
 std::string comment_line(const std::string& what, bool csv) {
-    std::string line = "# " + what;
+    std::string line = std::string(csv ? kRefusedCsvReason : "# ") + what;
     std::replace(line.begin(), line.end(), '\n', ' ');
     if (csv) std::replace(line.begin(), line.end(), '"', '\'');
     return line;

@@ -66,7 +66,7 @@ Result<bool> CsvSource::read_record() {
         if (!more) return more;
         if (!*more && record_.empty()) return false;
         if (!*more) return {Error::kInvalid, "a quoted field is not closed before the file ends"};
-        if (refused_ && joined_.empty() && line.starts_with("# ")) {  // a reason
+        if (refused_ && joined_.empty() && line.starts_with(kRefusedCsvReason)) {  // a reason
             first_line_ = lines_.line() + 1;
             continue;
         }

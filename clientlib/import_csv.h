@@ -4,7 +4,7 @@
 // Errors: a record with another number of fields than the header, a stray or unclosed quote, or
 //         bytes that are not UTF-8 is refused.
 // Again:  in a file of refused records (kRefusedCsvMark, the header, then each behind its reason),
-//         lines that begin with "# " are passed over; in others such lines are records.
+//         lines that begin with kRefusedCsvReason are passed over; in others they are records.
 #pragma once
 
 #include <memory>
@@ -27,6 +27,9 @@ enum class CsvScan : std::uint8_t {
 // The first line of a file of refused records, which RefusalLog writes.
 inline constexpr std::string_view kRefusedCsvMark =
     "# Refused by bidstore: each record stands behind its reason and can be read again from here.";
+
+// What a reason in it begins with: more than a record may begin with by chance.
+inline constexpr std::string_view kRefusedCsvReason = "# refused: ";
 
 // Takes `text` (one record, without its last line end) apart. Fields lie in it, or in `unescaped`
 // when a quote in them was doubled.

@@ -87,7 +87,9 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table, bool small) {
     housekeeping_room_.put(catalog, key, row.value.size(), row);
     housekeeping_room_.add({table.tree.frames_needed() + 1, 0, leaves + table.tree.depth() + 1});
     Refused refused;
+    const std::uint64_t starved_since_ns = writes_starved_since_ns_;  // of those who wait
     const Wait wait = secure(housekeeping_room_.total(), 0, refused);
+    if (small) writes_starved_since_ns_ = starved_since_ns;
     if (refused.error == Error::kTooLarge && !small) return drop_leaves_of(table, true);
     if (refused.error == Error::kTooLarge) {
         tell_of_stuck_drop(table);

@@ -124,7 +124,7 @@ Engine::Core::Wait Engine::Core::attach_copy(PageId& missing) {
                                         ? 0
                                         : table->schema.key_bytes() + row.value.size() +
                                               sizeof(ExtentRun) * move.to().run_count;
-    if (row_bytes > kRowBytesMax + sizeof(ExtentRun) * move.from().run_count) {
+    if (!move.failed() && row_bytes > kRowBytesMax + sizeof(ExtentRun) * move.from().run_count) {
         return leave_copy();
     }
     std::array<std::byte, kRowBytesMax> bytes;

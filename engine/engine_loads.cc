@@ -333,9 +333,9 @@ Engine::Core::Found Engine::Core::find_chunks(BulkLoad& load) {
 bool Engine::Core::waits_for_freed_pages(BulkLoad& load) {
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (load.waits_since_ns() == 0) load.set_waits_since(now_ns);
-    if (now_ns - std::max(load.waits_since_ns(), dropped_ns_) > kNothingFreedNs) return false;
     const Csn covered = storage_.checkpointer->covered();
     if (pages_to_come()) {
+        if (now_ns - std::max(load.waits_since_ns(), dropped_ns_) > kNothingFreedNs) return false;
         load.set_last_chance(Csn{});
         return true;
     }

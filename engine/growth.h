@@ -12,7 +12,7 @@
 //
 // A chunk counts only when it is zeroed and synced with the file's new size, so no page of a chunk
 // that could be lost is ever used; or when the file was extended by it, and then whoever makes such
-// pages durable syncs the size with them: a bulk load, and the first checkpoint with the chunk.
+// pages durable syncs the size with them: the first checkpoint with the chunk.
 // Pieces go one at a time, and those that are written are small: the log's writes share the device.
 // What a crash or a full file system leaves behind the last counted chunk is free, and is written
 // over by the next growth.
@@ -41,8 +41,8 @@ class Growth {
     void set_chunks(std::uint32_t chunks);
 
     bool running() const { return phase_ != Phase::kIdle; }
-    // The device was told to make the file's pages durable.
-    bool syncing() const { return phase_ == Phase::kSyncing; }
+    // The device was told to make the file's pages durable, or failed to, and nobody knows yet.
+    bool syncing() const { return phase_ == Phase::kSyncing || (result_ && !status_.ok()); }
     // What was begun last has ended, and its result was taken: something else may begin.
     bool idle() const { return !running() && !result_; }
     // Begins to grow the file to so many chunks; idle before.

@@ -307,7 +307,7 @@ Status Recovery::lengthen_journal(Superblock& superblock) {
     if (!size) return size.failure();
     while (*size < wanted) {
         tell([&] { return path + " made longer, " + of(*size >> 20, wanted >> 20) + " MiB"; });
-        *size = std::min(*size + kLengthenBytes, wanted);
+        *size = std::min(align_up(*size, kPageBytes) + kLengthenBytes, wanted);
         Status longer = storage_.disk.resize(StoreFile::kJournal, *size);
         if (longer.error() == Error::kNoSpace) {
             say(4, sizes + "it stays as it is, for want of room: " + longer.failure().what);

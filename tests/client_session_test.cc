@@ -511,16 +511,18 @@ TEST_F(ClientSession, AnAnsweredWriteThatTheNewRingCannotCarryTakesItsNumber) {
 // A daemon on its way out refuses one write: another thread's look at the answers must not send it
 // again on the same connection, whose ring has gone on.
 TEST_F(ClientSession, NothingIsSentAgainToADaemonThatSaidFarewell) {
-    daemon_->judge([](std::uint64_t, std::span<const std::byte>) {
+    std::atomic<int> judged = 0;
+    daemon_->judge([&](std::uint64_t, std::span<const std::byte>) {
         Answer answer;
         answer.error = Error::kStopping;
+        ++judged;
         return answer;
     });
     auto first = store_->submit(spend(1), in(5s));
     auto second = store_->submit(spend(2), in(5s));
     ASSERT_TRUE(first.ok() && second.ok());
-    // Time for both answers; nobody looks at them before the next submit does.
-    std::this_thread::sleep_for(20ms);
+    // Nobody looks at the answers before the next submit does.
+    ASSERT_TRUE(eventually([&] { return judged == 2; }));
     daemon_->serve_rings(false);
     EXPECT_FALSE(store_->submit(spend(3), in(20ms)).ok());
     restart_daemon();

@@ -167,7 +167,6 @@ TEST_F(CompactionValues, SnapshotHeldAcrossItReadsTheOldPlaces) {
     expect_sound();
 }
 
-// Replaced, erased and put anew while the same values are being copied.
 // In more pieces a value has a longer reference, for which a row that fills its page has no room.
 TEST_F(CompactionValues, ValuesOfRowsThatFillTheirPagesStayWhereTheyAre) {
     constexpr std::uint32_t kFull = 8;
@@ -201,6 +200,7 @@ TEST_F(CompactionValues, ValuesOfRowsThatFillTheirPagesStayWhereTheyAre) {
     expect_sound();
 }
 
+// Replaced, erased and put anew while the same values are being copied.
 TEST_F(CompactionValues, WritersChangeTheValuesThatMove) {
     start();
     fill();

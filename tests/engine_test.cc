@@ -432,7 +432,9 @@ TEST_F(EngineTest, NothingOfABatchThatFailedIsAnsweredInTheSameRound) {
         const auto answer = client->answer(*tokens[i]);
         // What came late is not taken any more.
         EXPECT_EQ(answer.has_value(), i == 0);
-        if (answer) EXPECT_EQ(answer->error, Error::kUnknownOutcome);
+        if (answer) {
+            EXPECT_EQ(answer->error, Error::kUnknownOutcome);
+        }
     }
 }
 

@@ -362,11 +362,11 @@ TEST(Csv, RowsComeByTheHeaderAndBadRecordsAreNamed) {
     EXPECT_EQ(outcome.rows[0][1].columns.at("n"), "\xff\xff");  // an empty field is missing
     EXPECT_EQ(outcome.totals.refused, 3u);
     const std::string bad = read_all(directory.path("bad.csv"));
-    EXPECT_NE(bad.find("k,other,s,n\n# a.csv:4: 3 fields where the header has 4\n2,x,y\n"),
+    EXPECT_NE(bad.find("k,other,s,n\n# refused: a.csv:4: 3 fields where the header has 4\n2,x,y\n"),
               std::string::npos)
         << bad;
-    EXPECT_NE(bad.find("# a.csv:6: a quote inside a field"), std::string::npos);
-    EXPECT_NE(bad.find("# a.csv:7: a quoted field is not closed"), std::string::npos);
+    EXPECT_NE(bad.find("# refused: a.csv:6: a quote inside a field"), std::string::npos);
+    EXPECT_NE(bad.find("# refused: a.csv:7: a quoted field is not closed"), std::string::npos);
 }
 
 // The reasons were taken for records, and refused in their turn. They quote what they are about.

@@ -247,14 +247,14 @@ TEST_P(LoadLines, OfCsvRecordsStayTogether) {
         ASSERT_EQ(rows_[i - 1], expected) << i << ": " << rows_[i - 1].line;
     }
     const std::string refused = read_whole_file(work_.file("refused"));
-    EXPECT_NE(refused.find("\nk,s\n# log:9002: a quote"), std::string::npos) << refused;
+    EXPECT_NE(refused.find("\nk,s\n# refused: log:9002: a quote"), std::string::npos) << refused;
 }
 
 TEST_P(LoadLines, OfAFileOfRefusedCsvRecordsPassOverTheReasons) {
     constexpr std::uint64_t kRecords = 9'000;  // some three blocks
     std::string text = std::string(kRefusedCsvMark) + "\nk,s\n";
     for (std::uint64_t i = 1; i <= kRecords; ++i) {
-        text += "# log:7: column k: not an integer: 'x'" + std::string(30, ',') + "\n";
+        text += "# refused: log:7: column k: not an integer: 'x'" + std::string(30, ',') + "\n";
         text += std::to_string(i) + ",\"a\n# b\"\n";
     }
     const Status status = load(write_file("log.csv", text));

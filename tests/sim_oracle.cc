@@ -326,9 +326,10 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
     const std::int64_t before = model_.newest();
     std::vector<std::deque<UnknownWrite>> all = unknown;
     for (std::uint32_t writer = 0; writer < all.size(); ++writer) {
-        // Placed by the recovery before, and cut off again before it was answered.
+        // Placed or explained by the recovery before, and cut off again before it was answered.
         std::erase_if(all[writer], [&](const UnknownWrite& write) {
-            return places_[writer].contains(write.number);
+            return places_[writer].contains(write.number) ||
+                   explained_[writer].contains(write.number);
         });
         for (const Applied& unseen : unseen_[writer]) {
             all[writer].push_back({unseen.number, &unseen.operations, {}});
@@ -345,6 +346,11 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
     }
     std::int64_t place = before;
     for (const auto& [writer, number] : order.chosen()) places_[writer][number] = ++place;
+    for (std::uint32_t writer = 0; writer < all.size(); ++writer) {
+        for (const UnknownWrite& write : all[writer]) {
+            if (write.refusal) explained_[writer].insert(write.number);
+        }
+    }
     waiting_.clear();
     for (auto& unseen : unseen_) unseen.clear();
     durable_ = witness;

@@ -15,6 +15,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,11 @@ struct UnknownWrite {
 class Oracle {
   public:
     Oracle(Findings& findings, const Excuses& excuses, std::uint32_t writers)
-        : findings_(findings), excuses_(excuses), places_(writers), unseen_(writers) {
+        : findings_(findings),
+          excuses_(excuses),
+          places_(writers),
+          unseen_(writers),
+          explained_(writers) {
         model_.bury_below(kRetained, Maker::kLongAgo);
     }
 
@@ -116,6 +121,7 @@ class Oracle {
     std::vector<std::map<std::uint64_t, std::int64_t>> places_;  // by writer and number
     std::vector<std::deque<Applied>> unseen_;  // applied, place unknown, in order of their numbers
     std::vector<Refused> refused_;
+    std::vector<std::set<std::uint64_t>> explained_;  // refusals that a recovery found a state for
     std::vector<Seen> seen_;
 };
 
