@@ -15,8 +15,8 @@
 // Owns:    its buffers and, until attach(), the reserved pages. It must be quiet() when it goes.
 // Bounds:  the memory of LoadWriter; pump() seals at most kSealedPerPump buffers, so that
 //          a round of the engine stays short.
-// Errors:  a failed write fails the load. Its pages are synced by the checkpoint that they are shown
-//          after, and by nobody else: the kernel tells a lost write to one sync.
+// Errors:  a failed write fails the load. Its pages are synced by the checkpoint that the table is
+//          shown after, and by nobody else: the kernel tells a lost write to one sync.
 #pragma once
 
 #include <cstdint>

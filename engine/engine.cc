@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::uint64_t kTickNs = 10'000'000;
 constexpr std::uint64_t kDeviceQuietNsMax = 5'000'000'000;
+constexpr std::uint64_t kEndNs = 2'000'000'000;
 constexpr std::uint64_t kLongGapNs = 1'000'000;  // a gap counts as so long at most
 constexpr std::uint64_t kNapNs = 100'000;        // a sleep that no doorbell ends
 constexpr std::uint64_t kGatherNapNs = 20'000;   // nor a device
@@ -100,7 +101,10 @@ Status Engine::Core::open() {
 // Reads ahead, or a checkpoint's writes, may be under way. False: they still are.
 bool Engine::Core::end_requests() {
     storage_.space.growth().wind_down();
-    const std::uint64_t deadline_ns = clock_.monotonic_ns() + BlockingIo::kDeadlineNs;
+    // Of one that has served, clients and the next daemon wait for the end.
+    const bool served = mode_ == EngineMode::kFenced || stopping_;
+    const std::uint64_t deadline_ns =
+        clock_.monotonic_ns() + (served ? kEndNs : BlockingIo::kDeadlineNs);
     while (disk_.in_flight() > 0 && clock_.monotonic_ns() < deadline_ns) disk_.poll(kTickNs);
     return disk_.in_flight() == 0;
 }
