@@ -261,7 +261,7 @@ TEST_F(ClientPhase, RingClaimedAndNotCommitted) {
         request.call_generation = first.generation;
         const RingClaim claim = connection->ring().try_claim(request);
         std::memcpy(claim.payload, bytes.data(), bytes.size() / 2);
-        const bool posted = connection->post(RecordKind::kTransaction, bytes, second, 0, 0);
+        const bool posted = connection->post(RecordKind::kTransaction, bytes, second, 2, 0);
         ::raise(SIGSTOP);
         if (!claim || !posted || connection->answered(first) || connection->answered(second)) {
             return 1;
@@ -269,7 +269,7 @@ TEST_F(ClientPhase, RingClaimedAndNotCommitted) {
         std::memcpy(claim.payload, bytes.data(), bytes.size());
         connection->ring().commit(claim);
         const Call third = *connection->claim_call();  // whose post() rings
-        if (!connection->post(RecordKind::kTransaction, bytes, third, 0, 0)) return 2;
+        if (!connection->post(RecordKind::kTransaction, bytes, third, 3, 0)) return 2;
         for (const Call& call : {first, second, third}) {
             if (!eventually([&] { return connection->answered(call); })) return 3;
             if (connection->answer(call).error != Error::kOk) return 4;
