@@ -73,7 +73,8 @@ class Failing {
         return kind == SimStep::kResize && !cutting_;
     }
     Operation operation(SimStep kind) const {
-        constexpr const char* kNames[] = {"read", "write", "sync", "growth", "punch", "cut"};
+        constexpr const char* kNames[] = {"read",      "write", "sync", "growth",
+                                          "extension", "punch", "cut"};
         if (kind == SimStep::kResize) return {std::nullopt, "a change of size", "", "resizing"};
         const DiskRequest& request = *disk_.submitting();
         Operation made{request.kind, kNames[static_cast<unsigned>(request.kind)],
