@@ -89,13 +89,16 @@ bool Engine::Core::retry_parked() {
     // Without an answer they are sent again, to the next daemon; here they would wait for nothing.
     if (stopping_) return false;
     // What is found out from here on is for the requests that are parked from here on.
-    const auto failed_pages = std::exchange(failed_pages_, {});
+    auto failed_pages = std::exchange(failed_pages_, {});
     bool worked = false;
     std::vector<std::uint64_t> ready;
     for (const auto& [client_id, parked] : parked_) {
         const bool waits = parked.wait == Wait::kPage && !storage_.pool.resident(parked.page) &&
                            !failed_pages.contains(parked.page.value);
-        if (!waits) ready.push_back(client_id);
+        // Again, since it may have come and have been evicted before its turn.
+        const Error error = waits ? bring_in(parked.page) : Error::kOk;
+        if (error != Error::kOk) failed_pages[parked.page.value] = error;
+        if (!waits || error != Error::kOk) ready.push_back(client_id);
     }
     // Whoever waits longest comes first: what there is room for may not be enough for all.
     std::sort(ready.begin(), ready.end(), [this](std::uint64_t left, std::uint64_t right) {
