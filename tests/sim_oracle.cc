@@ -331,7 +331,7 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
             return places_[writer].contains(write.number) ||
                    explained_[writer].contains(write.number);
         });
-        // Refused before one that has its place: its answer will be judged by the states before that.
+        // Refused before one that has its place: its answer is judged by the states before that.
         std::erase_if(all[writer], [&](const UnknownWrite& write) {
             const auto next = places_[writer].upper_bound(write.number);
             return write.refusal && next != places_[writer].end() && next->second <= before;
