@@ -2,6 +2,10 @@
 // a crash at any step leaves no page lost and none in use twice.
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <optional>
+#include <random>
+
 #include "tests/load_fixture.h"
 #include "tests/snapshot_reader.h"
 
@@ -58,19 +62,54 @@ class DropTest : public ::testing::Test {
         table_ = table_named(store_, "t")->id;
     }
     std::uint64_t page_reads() {
-        return store_.pool->stats()
-            .counter[static_cast<std::uint32_t>(Counter::kPageReads)]
-            .load();
+        return store_.pool->stats().counter[static_cast<std::uint32_t>(Counter::kPageReads)].load();
     }
-    std::uint64_t quarantined() {
-        return store_.engine->core().storage().space.quarantined();
+    std::uint64_t quarantined() { return store_.engine->core().storage().space.quarantined(); }
+    // A table that stays, and what writers beside a drop take their keys from.
+    void load_another() {
+        const Schema schema = load_schema("u", false);
+        other_rows_ = make_load_rows(schema, kRows, 2);
+        ASSERT_EQ(run_load(store_, *client_, schema, other_rows_), Error::kOk);
+        other_ = table_named(store_, "u")->id;
+        for (const auto& [key, value] : other_rows_) other_keys_.push_back(key);
     }
+    const std::vector<std::byte>& some_key() { return other_keys_[random_() % other_keys_.size()]; }
 
     SimStore store_;
     Schema schema_;
     SimClient* client_ = nullptr;
     LoadRows rows_;
     TableId table_;
+    LoadRows other_rows_;
+    TableId other_;
+    std::vector<std::vector<std::byte>> other_keys_;
+    std::mt19937_64 random_{1};
+};
+
+// Clients that each write the next transaction when the last one was answered.
+class BusyWriters {
+  public:
+    BusyWriters(SimStore& store, std::size_t count,
+                std::function<void(TransactionBytes&)> transaction)
+        : transaction_(std::move(transaction)), writers_(count) {
+        for (auto& writer : writers_) writer.first = &store.connect();
+    }
+    void go_on() {
+        for (auto& [client, token] : writers_) {
+            const auto answer = token ? client->answer(*token) : std::nullopt;
+            if (token && !answer) continue;
+            written_ += answer && answer->error == Error::kOk;
+            TransactionBytes bytes;
+            transaction_(bytes);
+            token = client->submit(bytes.bytes());
+        }
+    }
+    std::uint64_t written() const { return written_; }
+
+  private:
+    std::function<void(TransactionBytes&)> transaction_;
+    std::vector<std::pair<SimClient*, std::optional<std::uint32_t>>> writers_;
+    std::uint64_t written_ = 0;
 };
 
 TEST_F(DropTest, LeavesAreNotReadAndAllPagesComeBack) {
@@ -157,8 +196,8 @@ class SmallJournal : public DropTest {
         : DropTest(options(journal_bytes)) {
         const Schema big = load_schema("big", true);
         for (std::uint32_t part = 0; part < 110; ++part) {
-            const TableId table = part == 0 ? store_.create_table(*client_, big)
-                                            : table_named(store_, "big")->id;
+            const TableId table =
+                part == 0 ? store_.create_table(*client_, big) : table_named(store_, "big")->id;
             RowBuilder builder(big);
             std::vector<std::byte> key(16, static_cast<std::byte>(part));
             EXPECT_TRUE(builder.set_bytes(0, key).ok());
@@ -185,37 +224,24 @@ TEST_F(SmallJournal, PagesOfADroppedTableComeBack) {
 // Drops and writers take places of a short journal. Those that a checkpoint had set free went to
 // the drop, and when drops gave way they did so for as long as writers were slowed.
 TEST_F(SmallJournal, DropsAndSlowedWritersBothGoOn) {
-    const Schema other = load_schema("u", false);
-    const LoadRows rows = make_load_rows(other, kRows, 2);
-    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
-    const TableId table = table_named(store_, "u")->id;
-    std::vector<std::vector<std::byte>> keys;
-    for (const auto& [key, value] : rows) keys.push_back(key);
-    std::mt19937_64 random(1);
-    std::vector<std::pair<SimClient*, std::optional<std::uint32_t>>> writers(3);
-    for (auto& writer : writers) writer.first = &store_.connect();
-    std::uint64_t written = 0;
-    const auto write_on = [&] {
-        for (auto& [client, token] : writers) {
-            const auto answer = token ? client->answer(*token) : std::nullopt;
-            if (token && !answer) continue;
-            written += answer && answer->error == Error::kOk;
-            TransactionBytes puts;
-            for (int i = 0; i < 10; ++i) {
-                const auto& key = keys[random() % keys.size()];
-                puts.operation(OperationKind::kPut, table, key, rows.at(key));
-            }
-            token = client->submit(puts.bytes());
+    ASSERT_NO_FATAL_FAILURE(load_another());
+    BusyWriters writers(store_, 3, [&](TransactionBytes& puts) {
+        for (int i = 0; i < 10; ++i) {
+            const auto& key = some_key();
+            puts.operation(OperationKind::kPut, other_, key, other_rows_.at(key));
         }
+    });
+    const auto write_on = [&] {
+        writers.go_on();
         store_.clock.advance_ns(100'000);
     };
     const auto writes_of = [&](std::uint32_t rounds) {
-        const std::uint64_t before = written;
+        const std::uint64_t before = writers.written();
         for (std::uint32_t i = 0; i < rounds; ++i) {
             write_on();
             store_.round();
         }
-        return written - before;
+        return writers.written() - before;
     };
     writes_of(500);
     const std::uint64_t alone = writes_of(1'500);
@@ -461,45 +487,29 @@ TEST_F(DropTest, OneThatIsStuckSaysNothingOfTheNext) {
 
 // Drops gave way to everybody who waited for a page, and somebody always did.
 TEST_F(DropTest, GoOnBesideMissesWithoutAPause) {
-    const Schema other = load_schema("u", false);
-    const LoadRows rows = make_load_rows(other, kRows, 2);  // more leaves than frames
-    ASSERT_EQ(run_load(store_, *client_, other, rows), Error::kOk);
-    const TableId table = table_named(store_, "u")->id;
-    std::vector<std::vector<std::byte>> keys;
-    for (const auto& [key, value] : rows) keys.push_back(key);
-    std::mt19937_64 random(1);
-    std::vector<std::pair<SimClient*, std::optional<std::uint32_t>>> writers(4);
-    for (auto& writer : writers) writer.first = &store_.connect();
-    std::uint64_t written = 0;
-    const auto write_on = [&] {
-        for (auto& [client, token] : writers) {
-            const auto answer = token ? client->answer(*token) : std::nullopt;
-            if (token && !answer) continue;
-            written += answer && answer->error == Error::kOk;
-            TransactionBytes looks;  // one miss after the other, and nothing changes
-            for (int i = 0; i < 60; ++i) {
-                auto absent = keys[random() % keys.size()];
-                absent.back() ^= std::byte{0x80};
-                looks.operation(OperationKind::kDelete, table, absent, {}, kIfPresent);
-            }
-            token = client->submit(looks.bytes());
+    ASSERT_NO_FATAL_FAILURE(load_another());  // more leaves than frames
+    BusyWriters writers(store_, 4, [&](TransactionBytes& looks) {
+        for (int i = 0; i < 60; ++i) {  // one miss after the other, and nothing changes
+            auto absent = some_key();
+            absent.back() ^= std::byte{0x80};
+            looks.operation(OperationKind::kDelete, other_, absent, {}, kIfPresent);
         }
-    };
+    });
     store_.disk->serve_one_by_one(store_.clock, 1'000'000);
     ASSERT_TRUE(store_.run_until([&] {
-        write_on();
-        return written > 4;
+        writers.go_on();
+        return writers.written() > 4;
     }));
     ASSERT_TRUE(client_->submit(drop_of(table_).bytes()).has_value());
     const bool dropped = store_.run_until(
         [&] {
-            write_on();
+            writers.go_on();
             store_.clock.advance_ns(1'000'000);
             return table_named(store_, "t") == nullptr && all_dropped(store_);
         },
         12'000);
     EXPECT_TRUE(dropped);
-    EXPECT_GT(written, 50u) << "nor do they come first";
+    EXPECT_GT(writers.written(), 50u) << "nor do they come first";
 }
 
 // A table is loaded and dropped; power or process go at a step of the drop.
@@ -517,9 +527,8 @@ std::unique_ptr<SimDisk> cut_off_drop(std::uint64_t seed, std::uint64_t step, bo
     client.submit(drop_of(table_named(store, "t")->id).bytes());
     store.run_until([&] {
         store.clock.advance_ns(20'000);
-        return store.disk->crashed() ||
-               (table_named(store, "t") == nullptr && all_dropped(store) &&
-                store.engine->core().storage().space.quarantined() == 0);
+        return store.disk->crashed() || (table_named(store, "t") == nullptr && all_dropped(store) &&
+                                         store.engine->core().storage().space.quarantined() == 0);
     });
     steps = store.disk->steps() - before;
     return power ? store.disk->power_loss(step) : store.disk->process_crash(step);

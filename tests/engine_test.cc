@@ -71,6 +71,12 @@ class EngineTest : public ::testing::Test {
                         row_of(users_schema(), id, wins, host));
         return store->commit(*client, bytes).error;
     }
+    TransactionBytes adds_one() const {
+        AddBody plus{};
+        plus.column = 1;
+        plus.delta = 1;
+        return TransactionBytes().add(users, key_of(1), plus, kWantResult | kCreate);
+    }
     Answer add(std::uint64_t id, std::int64_t delta, std::uint8_t flags = kWantResult,
                std::optional<std::int64_t> floor = std::nullopt) {
         AddBody body{};
@@ -201,11 +207,7 @@ TEST_F(EngineTest, WriteSentAgainAfterACrashIsAppliedOnce) {
     SessionId session;
     session.bytes[0] = 42;
     SimClient* writer = &store->connect(Rights::kWriter, session);
-    AddBody plus{};
-    plus.column = 1;
-    plus.delta = 1;
-    TransactionBytes add_one;
-    add_one.add(users, key_of(1), plus, kWantResult | kCreate);
+    const TransactionBytes add_one = adds_one();
     ASSERT_EQ(store->commit(*writer, add_one).error, Error::kOk);
     TransactionBytes refused;
     refused.operation(OperationKind::kCheckPresent, users, key_of(999), {});
@@ -237,11 +239,7 @@ TEST_F(EngineTest, SessionOutlivesAStepOfTheWallClockUntilItsClientCanBeBack) {
     SessionId session;
     session.bytes[0] = 42;
     SimClient* writer = &store->connect(Rights::kWriter, session);
-    AddBody plus{};
-    plus.column = 1;
-    plus.delta = 1;
-    TransactionBytes add_one;
-    add_one.add(users, key_of(1), plus, kWantResult | kCreate);
+    const TransactionBytes add_one = adds_one();
     ASSERT_EQ(store->commit(*writer, add_one).error, Error::kOk);
     const std::uint64_t eight_days_us = 8ull * 86'400'000'000;
     restart(true, eight_days_us);
@@ -277,11 +275,7 @@ TEST_F(EngineTest, EveryRefusedWriteOfAFullWindowIsRefusedAgainAfterACrash) {
     SessionId session;
     session.bytes[0] = 43;
     SimClient* writer = &store->connect(Rights::kWriter, session, 1024);
-    AddBody plus{};
-    plus.column = 1;
-    plus.delta = 1;
-    TransactionBytes add_one;
-    add_one.add(users, key_of(1), plus, kWantResult | kCreate);
+    const TransactionBytes add_one = adds_one();
     TransactionBytes refused;  // by its second operation
     refused.operation(OperationKind::kCheckAbsent, users, key_of(998), {});
     refused.operation(OperationKind::kCheckPresent, users, key_of(999), {});
