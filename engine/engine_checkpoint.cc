@@ -58,7 +58,8 @@ void Engine::Core::start_checkpoint() {
     checkpoint_began_ns_ = clock_.monotonic_ns();
     checkpoint_hurries_ = checkpoint_wanted_ || stopping_;
     checkpoint_wanted_ = false;
-    expiry_steps_ = {0, expiry_steps_.now};
+    expiry_steps_.before = std::erase_if(
+        expiry_steps_.now, [this](Csn csn) { return csn <= Csn{storage_.pool.visible()}; });
     next_small_drop_ns_ = 0;  // the journal has its places for what changes from here on
     storage_.checkpointer->start({Csn{storage_.pool.visible()}, end.position,
                                   commit_->published_time_us(), end.previous_crc,

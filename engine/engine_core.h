@@ -321,9 +321,9 @@ class Engine::Core {
     ExtentSweep extent_sweep_;
     std::uint32_t unswept_drops_ = 0;  // tables that are gone, but for what they had in extents
     std::uint64_t unswept_mark_ = 1;   // expiries_ at the last of them, or at the start
-    struct ExpirySteps {               // that dropped leaves, since the last finished checkpoint
-        std::uint64_t now = 0;
-        std::uint64_t before = 0;  // the running one began
+    struct ExpirySteps {               // that dropped leaves
+        std::vector<Csn> now;      // of their batches: newer than the checkpoint that began last
+        std::uint64_t before = 0;  // that the running checkpoint has
     };
     ExpirySteps expiry_steps_;
     std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start

@@ -139,7 +139,7 @@ std::uint32_t Engine::Core::leaves_of_step() const {
 bool Engine::Core::enough_to_replay() {
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const std::uint64_t changed =
-        storage_.space.chunks_dropped_from() + expiry_steps_.now + expiry_steps_.before;
+        storage_.space.chunks_dropped_from() + expiry_steps_.now.size() + expiry_steps_.before;
     const std::uint64_t step = std::min(leaves_of_step(), storage_.space.chunk_count()) + 1;
     if (changed == 0 || changed + step <= checkpointer.journal_capacity() / 4) return false;
     checkpoint_wanted_ = checkpoint_wanted_ || !checkpointer.running();
@@ -174,7 +174,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     for (const PageId leaf : drop.ask) storage_.loader.want(leaf);  // the next walk decides
     walk.asked |= !drop.ask.empty();
     if (drop.leaves > 0) commit_->touch();
-    expiry_steps_.now += drop.leaves > 0;
+    if (drop.leaves > 0) expiry_steps_.now.push_back(storage_.pool.open_csn());
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
     walk.next_ns = now_ns + kStepNs * std::max<std::uint64_t>(1, drop.ask.size());

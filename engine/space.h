@@ -284,19 +284,18 @@ class Space final : public Pages {
     // A checkpoint of everything published begins, or has ended: all its facts are settled.
     void begin_checkpoint() {
         checkpoint_running_ = true;
-        dropped_chunks_ = {0, dropped_chunks_.now};
-        ++drop_period_;
         known_changed_ = pool_.begin_checkpoint();
-        lowers_to_ = Csn{pool_.visible()};
+        checkpoint_csn_ = Csn{pool_.visible()};
+        split_dropped_chunks();
     }
     void end_checkpoint() {
         checkpoint_running_ = false;
-        dropped_chunks_.before = 0;
+        chunks_dropped_before_ = 0;
     }
-    // Chunks with pages that were dropped since the last finished checkpoint: those before the
-    // running one began count by themselves.
+    // Chunks with pages whose drop no finished checkpoint has: those that the running one has count
+    // by themselves.
     std::uint64_t chunks_dropped_from() const {
-        return dropped_chunks_.before + dropped_chunks_.now;
+        return chunks_dropped_before_ + dropped_chunks_.size();
     }
 
     // ---- open ----
@@ -336,6 +335,7 @@ class Space final : public Pages {
     };
 
     void set_used(PageId page, bool used);
+    void split_dropped_chunks();
     bool takes_owner(std::uint32_t chunk, TableId table) const;
     ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk);
     void take_run(ExtentRun run);
@@ -379,18 +379,14 @@ class Space final : public Pages {
         std::uint32_t newest = 0;
         Csn csn;  // of the batch that said so
     };
-    bool due(const Lower& lower) const { return lower.csn <= lowers_to_; }
+    bool due(const Lower& lower) const { return lower.csn <= checkpoint_csn_; }
     std::unordered_map<std::uint32_t, Lower> lower_;  // by first page of a run: stamp_extent()
-    Csn lowers_to_;                                   // of the newest checkpoint that began
+    Csn checkpoint_csn_;                              // of the newest one that began
     std::uint64_t lowered_ = 0;
     std::vector<std::uint64_t> dropped_;  // bit per page: dropped, in quarantine
-    std::vector<std::uint32_t> drop_periods_;  // per chunk: drop_period_ when it had one
-    std::uint32_t drop_period_ = 1;            // grows with each checkpoint
-    struct DroppedChunks {
-        std::uint64_t now = 0;
-        std::uint64_t before = 0;  // the running checkpoint began
-    };
-    DroppedChunks dropped_chunks_;
+    std::vector<Csn> newest_drop_;        // per chunk: of the batch that dropped a page of it
+    std::vector<std::uint32_t> dropped_chunks_;  // where that is newer than checkpoint_csn_
+    std::uint64_t chunks_dropped_before_ = 0;    // the running checkpoint has these drops
     std::vector<std::uint64_t> extent_;   // bit per page: is_extent()
     std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place
     std::vector<ReservedExtent> reserved_;

@@ -11,9 +11,27 @@
 namespace bidstore {
 namespace {
 
+class RetentionReplayTest : public RetentionTest {
+  protected:
+    // What replay has places for was dropped, and the rest is once the disk answers.
+    void expect_the_replayable_share(TableId table) {
+        const Storage& storage = store->engine->core().storage();
+        const std::uint64_t places = storage.checkpointer->journal_capacity() / 4;
+        const std::uint64_t leaves_at_once = storage.checkpointer->journal_capacity() / 8;
+        const std::uint64_t expired = counter(Counter::kPagesExpired);
+        EXPECT_GT(expired, leaves_at_once);
+        EXPECT_LE(expired, places * leaves_at_once);
+        EXPECT_FALSE(tree(table).empty());
+        store->disk->release();
+        pass(20);
+        EXPECT_TRUE(tree(table).empty());
+        EXPECT_EQ(store->verify(), "");
+    }
+};
+
 // Dropping leaves is not logged. The range that was erased behind it had few pages then, and in
 // replay, whose tree is the checkpoint's, more than the pool holds.
-TEST_F(RetentionTest, RangeOfLeavesThatWereDroppedSinceTheCheckpointIsErasedInReplay) {
+TEST_F(RetentionReplayTest, RangeOfLeavesThatWereDroppedSinceTheCheckpointIsErasedInReplay) {
     constexpr std::uint64_t kLongUs = 1'000 * kSecondUs;
     SimStoreOptions options = retention_store(400);
     options.engine.checkpoint_interval_ns = 100'000'000'000;
@@ -41,7 +59,7 @@ TEST_F(RetentionTest, RangeOfLeavesThatWereDroppedSinceTheCheckpointIsErasedInRe
 }
 
 // The same where dead leaves stand between others, for a key that does not begin with the time.
-TEST_F(RetentionTest, RangeOfDeadLeavesBetweenOthersIsErasedInReplay) {
+TEST_F(RetentionReplayTest, RangeOfDeadLeavesBetweenOthersIsErasedInReplay) {
     constexpr std::uint64_t kLongUs = 2'000 * kSecondUs;
     constexpr std::uint64_t kUsers = 14'000;
     SimStoreOptions options = retention_store(400);
@@ -87,7 +105,7 @@ TEST_F(RetentionTest, RangeOfDeadLeavesBetweenOthersIsErasedInReplay) {
 
 // Dead leaves for which the journal has no places stay, and go with the range, where the pool holds
 // them: the start ended there.
-TEST_F(RetentionTest, AShortJournalLeavesDeadLeavesToTheRangeInReplay) {
+TEST_F(RetentionReplayTest, AShortJournalLeavesDeadLeavesToTheRangeInReplay) {
     constexpr std::uint64_t kLongUs = 1'000 * kSecondUs;
     SimStoreOptions options = retention_store(400);
     options.engine.checkpoint_interval_ns = 100'000'000'000;
@@ -115,7 +133,7 @@ TEST_F(RetentionTest, AShortJournalLeavesDeadLeavesToTheRangeInReplay) {
 
 // The metadata did not tell the age of a leaf, and it could not be read: that ended the start,
 // though the range that was erased lies elsewhere.
-TEST_F(RetentionTest, ADamagedLeafBesideTheRangeDoesNotEndReplay) {
+TEST_F(RetentionReplayTest, ADamagedLeafBesideTheRangeDoesNotEndReplay) {
     constexpr std::uint64_t kDayUs = 86'400 * kSecondUs;
     SimStoreOptions options = retention_store();
     options.engine.checkpoint_interval_ns = 3'600'000'000'000;
@@ -159,27 +177,34 @@ TEST_F(RetentionTest, ADamagedLeafBesideTheRangeDoesNotEndReplay) {
 
 // Two checkpoints' time of drops is a single batch in replay, and took more than a half of the
 // journal: what had no place there had to fit the pool.
-TEST_F(RetentionTest, LeavesWaitForTheCheckpointThatReplayNeeds) {
+TEST_F(RetentionReplayTest, LeavesWaitForTheCheckpointThatReplayNeeds) {
     SimStoreOptions options = retention_store();
     options.engine.journal_bytes = 256u << 10;
     options.engine.checkpoint_interval_ns = 3'600'000'000'000;
     start(options);
     const TableId table = make(by_time(), 1'000 * kSecondUs);
     put_now(table, 6'000);
-    const Storage& storage = store->engine->core().storage();
-    const std::uint64_t places = storage.checkpointer->journal_capacity() / 4;
-    const std::uint64_t leaves_at_once = storage.checkpointer->journal_capacity() / 8;
     store->disk->hold_back(StoreFile::kJournal);  // no checkpoint ends
     store->clock.set_wall_us(now_us() + 1'000 * kSecondUs);
     pass(20);
-    const std::uint64_t expired = counter(Counter::kPagesExpired);
-    EXPECT_GT(expired, leaves_at_once);
-    EXPECT_LE(expired, places * leaves_at_once);
-    EXPECT_FALSE(tree(table).empty());
-    store->disk->release();
+    expect_the_replayable_share(table);
+}
+
+// A checkpoint has what is published. The drops of a batch whose log record is on its way counted
+// as its own, and were forgotten with its end.
+TEST_F(RetentionReplayTest, ACheckpointDoesNotHaveTheLeavesOfABatchOnItsWay) {
+    SimStoreOptions options = retention_store();
+    options.engine.journal_bytes = 256u << 10;
+    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+    start(options);
+    const TableId table = make(by_time(), 1'000 * kSecondUs);
+    put_now(table, 6'000);
+    const std::uint64_t checkpoints = counter(Counter::kCheckpoints);
+    store->disk->hold_back(StoreFile::kLog);  // nothing is published
+    store->clock.set_wall_us(now_us() + 1'000 * kSecondUs);
     pass(20);
-    EXPECT_TRUE(tree(table).empty());
-    EXPECT_EQ(store->verify(), "");
+    EXPECT_GT(counter(Counter::kCheckpoints), checkpoints);
+    expect_the_replayable_share(table);
 }
 
 }  // namespace
