@@ -119,7 +119,7 @@ export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktra
 
 stage_address() {
     configure build/address Debug address,undefined -DBIDSTORE_BENCH=OFF
-    build build/address
+    build build/address --target tests_address
     run_tests build/address "fast tests, address and undefined sanitizers" -L 'fast|address' \
         "${select[@]}"
 }
