@@ -97,7 +97,7 @@ TEST_F(Handshake, GarbageOnTheSocketHarmsNobody) {
 
 // The thread that reads the socket stops the daemon, too, and feeds the watchdog.
 TEST_F(Handshake, DescriptorsOnTheSocketHoldUpNeitherClientsNorTheEnd) {
-    constexpr std::chrono::seconds kLinger{6};
+    constexpr std::chrono::seconds kLinger{30};
     begin();
     std::vector<Lingering> lingering;
     std::vector<Descriptor> connections;
