@@ -105,7 +105,6 @@ void Space::free(PageId page) {
     header.type = PageType::kFree;
     header.count = 0;
     set_used(page, false);
-    set_bit(loaded_.data(), page.value, false);
     quarantine_.push_back({page, pool_.open_csn()});
 }
 
