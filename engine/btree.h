@@ -66,6 +66,7 @@ struct RangeCost : TreeAccess {
 // A step of retention, or of dropping a table: one inner node above leaves.
 struct LeafDrop : TreeAccess {
     std::uint32_t leaves = 0;  // that left the tree
+    std::uint32_t chunks = 0;  // that they were in, at most
     bool kept = false;         // a leaf of this node is not wholly dead
     bool end = false;          // no node behind this one
     // Leaves of this node, some, of which only the page itself knows its times.

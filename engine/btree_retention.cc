@@ -143,7 +143,11 @@ LeafDrop Tree::drop_leaves(const std::byte* from, std::uint32_t limit) {
     }
     drop.leaves = static_cast<std::uint32_t>(dead.size());
     if (dead.empty()) return drop;
-    for (const std::uint32_t index : dead) pages_->drop(node.child(index));
+    for (std::size_t i = 0; i < dead.size(); ++i) {
+        const PageId leaf = node.child(dead[i]);
+        if (i == 0 || chunk_of(leaf) != chunk_of(node.child(dead[i - 1]))) ++drop.chunks;
+        pages_->drop(leaf);
+    }
     if (dead.size() == node.count()) {
         // The last of them goes the way of any emptied leaf.
         for (std::uint32_t left = node.count(); left > 1; --left) {

@@ -163,14 +163,28 @@ void Checkpointer::enter_chunk(std::uint32_t chunk) {
 void Checkpointer::collected() {
     journal_data_ = journaled_.size();
     journal_images_ = journal_data_ + touched_.size() + touched_groups_.size();
-    if (journal_images_ > journal_capacity()) {  // writers were held before
+    if (Status longer = lengthen_journal(); !longer) {
         failure_ = "checkpoint: its " + std::to_string(journal_images_) +
-                   " pages need a longer journal, of " + std::to_string(journal_capacity()) +
-                   ": raise journal_bytes, and start anew";
+                   " pages need a longer journal, of " + std::to_string(journal_capacity()) + ": " +
+                   longer.failure().what;
         return;
     }
     totals_.pages += direct_.size() + journaled_.size();
     enter(Phase::kDirect);
+}
+
+// Writers are held before there are that many. But leaves that were dropped, merged or moved since
+// the last checkpoint, without a record, are back in replay, and a batch may change each of them.
+// Until this checkpoint is named nobody needs the journal, and its name says how long it is.
+Status Checkpointer::lengthen_journal() {
+    if (journal_images_ <= journal_capacity()) return {};
+    const std::uint64_t bytes =
+        (journal_header_blocks(journal_images_) + journal_images_) * kPageBytes;
+    if (Status longer = disk_.resize(StoreFile::kJournal, bytes); !longer) return longer;
+    superblock_.journal_bytes = bytes;
+    list_ = AlignedBuffer(journal_header_blocks(journal_images_) * kBlockBytes);
+    journaled_.reserve(journal_images_);
+    return {};
 }
 
 void Checkpointer::enter(Phase phase) {

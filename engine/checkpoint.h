@@ -153,6 +153,7 @@ class Checkpointer {
     void take(PageId page);
     void enter_chunk(std::uint32_t chunk);
     void collected();
+    Status lengthen_journal();
     bool compose();
     void compose_chunk(std::uint32_t chunk);
     void compose_directory(std::uint32_t group);

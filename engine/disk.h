@@ -95,8 +95,8 @@ class Disk {
     virtual Result<std::uint64_t> size_bytes(StoreFile file) = 0;
 
     // Makes the file exactly this long and the new size durable; what is added reads as zeros and
-    // is physically written (so that later writes need no allocation). Synchronous: done at format,
-    // never while the engine serves. kNoSpace leaves the file as it was.
+    // is physically written (so that later writes need no allocation). Synchronous: done at format
+    // and in recovery, never while the engine serves. kNoSpace leaves the file as it was.
     virtual Status resize(StoreFile file, std::uint64_t size_bytes) = 0;
 
     // Whether all of the range was written: writes there cannot meet a full file system. False

@@ -58,8 +58,7 @@ void Engine::Core::start_checkpoint() {
     checkpoint_began_ns_ = clock_.monotonic_ns();
     checkpoint_hurries_ = checkpoint_wanted_ || stopping_;
     checkpoint_wanted_ = false;
-    expiry_steps_.before = std::erase_if(
-        expiry_steps_.now, [this](Csn csn) { return csn <= Csn{storage_.pool.visible()}; });
+    split_expiry_steps();
     next_small_drop_ns_ = 0;  // the journal has its places for what changes from here on
     storage_.checkpointer->start({Csn{storage_.pool.visible()}, end.position,
                                   commit_->published_time_us(), end.previous_crc,
@@ -95,7 +94,7 @@ bool Engine::Core::pump_checkpoint() {
     const bool worked = checkpointer.pump(checkpoint_slice());
     stats_.set(Counter::kCheckpointStep, checkpointer.recipe_step());
     if (checkpointer.running()) return worked;
-    expiry_steps_.before = 0;
+    covered_expiry_.clear();
     last_checkpoint_ns_ = checkpoint_began_ns_;  // what changed since then waits for the next one
     stats_.record(HistogramKind::kCheckpointNs, clock_.monotonic_ns() - checkpoint_began_ns_);
     storage_.loader.set_covered(checkpointer.covered());

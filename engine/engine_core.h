@@ -250,6 +250,7 @@ class Engine::Core {
     bool drop_expired(TableEntry& table);
     std::uint32_t leaves_of_step() const;
     bool enough_to_replay();
+    void split_expiry_steps();
     bool sweep_extents();
     bool quarantine_is_full();
     bool dead_extent(TableId table, std::uint32_t newest);
@@ -321,11 +322,13 @@ class Engine::Core {
     ExtentSweep extent_sweep_;
     std::uint32_t unswept_drops_ = 0;  // tables that are gone, but for what they had in extents
     std::uint64_t unswept_mark_ = 1;   // expiries_ at the last of them, or at the start
-    struct ExpirySteps {               // that dropped leaves
-        std::vector<Csn> now;      // of their batches: newer than the checkpoint that began last
-        std::uint64_t before = 0;  // that the running checkpoint has
+    struct ExpiryStep {                // one that dropped leaves
+        Csn batch;
+        std::uint64_t pages;  // that replay changes for it
     };
-    ExpirySteps expiry_steps_;
+    std::vector<ExpiryStep> expiry_steps_;    // newer than the checkpoint that began last
+    std::vector<ExpiryStep> covered_expiry_;  // that the running checkpoint has
+    TableId expired_last_;                    // of the newest step
     std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;

@@ -52,7 +52,13 @@ bool key_begins_with_time(const Schema& schema) { return schema.time_column() ==
 bool Engine::Core::retain() {
     if (stopping_) return false;
     bool worked = false;
-    for (TableEntry* table : storage_.catalog->all()) {
+    // Each in turn: one alone may take all that replay has places for.
+    auto tables = storage_.catalog->all();
+    std::rotate(tables.begin(),
+                std::find_if(tables.begin(), tables.end(),
+                             [this](const TableEntry* table) { return table->id > expired_last_; }),
+                tables.end());
+    for (TableEntry* table : tables) {
         if (table->settled || table->hidden()) continue;
         worked |= move_floor(*table);
         worked |= drop_expired(*table);
@@ -138,12 +144,23 @@ std::uint32_t Engine::Core::leaves_of_step() const {
 // leaves them as much.
 bool Engine::Core::enough_to_replay() {
     const Checkpointer& checkpointer = *storage_.checkpointer;
-    const std::uint64_t changed =
-        storage_.space.chunks_dropped_from() + expiry_steps_.now.size() + expiry_steps_.before;
+    std::uint64_t changed = 0;
+    for (const ExpiryStep& step : expiry_steps_) changed += step.pages;
+    for (const ExpiryStep& step : covered_expiry_) changed += step.pages;
     const std::uint64_t step = std::min(leaves_of_step(), storage_.space.chunk_count()) + 1;
     if (changed == 0 || changed + step <= checkpointer.journal_capacity() / 4) return false;
     checkpoint_wanted_ = checkpoint_wanted_ || !checkpointer.running();
     return true;
+}
+
+// The checkpoint that begins has what is published, and no step of a batch on its way.
+void Engine::Core::split_expiry_steps() {
+    const Csn visible{storage_.pool.visible()};
+    const auto newer =
+        std::partition(expiry_steps_.begin(), expiry_steps_.end(),
+                       [&](const ExpiryStep& step) { return step.batch <= visible; });
+    covered_expiry_.assign(expiry_steps_.begin(), newer);
+    expiry_steps_.erase(expiry_steps_.begin(), newer);
 }
 
 // One inner node of the table, or none when it is not time for that.
@@ -174,7 +191,8 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     for (const PageId leaf : drop.ask) storage_.loader.want(leaf);  // the next walk decides
     walk.asked |= !drop.ask.empty();
     if (drop.leaves > 0) commit_->touch();
-    if (drop.leaves > 0) expiry_steps_.now.push_back(storage_.pool.open_csn());
+    if (drop.leaves > 0) expired_last_ = table.id;
+    if (drop.leaves > 0) expiry_steps_.push_back({storage_.pool.open_csn(), drop.chunks + 1});
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
     walk.next_ns = now_ns + kStepNs * std::max<std::uint64_t>(1, drop.ask.size());

@@ -80,6 +80,12 @@ Status Replay::replay_all(LogReader& reader, Engine::Recovery& found) {
         reader.release(next.batch.end.position);
         drop_front();
     }
+    // The last batch may have changed more than the journal has places for; while the engine serves
+    // it is not made longer.
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    if (checkpointer.journal_use(0, 0) > checkpointer.journal_capacity()) {
+        if (Status done = checkpoint(); !done) return done;
+    }
     close_pages();
     storage_.reserved_frames = 0;
     LogBatch none;
@@ -171,8 +177,9 @@ Status Replay::make_room(std::uint64_t frames, std::uint64_t extent_pages, bool 
     const Pool& pool = storage_.pool;
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const auto enough = [&] {
-        // A batch never needs more than half of the journal (Engine::Core::secure), nor what it
-        // drops of dead leaves more than a quarter (Engine::Core::enough_to_replay).
+        // A batch never needed more than half of the journal (Engine::Core::secure), nor what it
+        // drops of dead leaves more than a quarter (Engine::Core::enough_to_replay). It may here,
+        // beside old leaves: then the checkpoint behind it makes the journal longer.
         return frames_in_reach() >= frames + extent_pages &&
                checkpointer.journal_use(0, 0) <=
                    checkpointer.journal_capacity() / (drops_leaves ? 4 : 2);

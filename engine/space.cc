@@ -42,7 +42,6 @@ void Space::resize_tables(std::uint32_t chunks) {
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
     dropped_.resize(pages / 64, 0);
-    newest_drop_.resize(chunks);
     extent_.resize(pages / 64, 0);
     in_file_.resize(pages / 64, 0);
 }
@@ -112,19 +111,8 @@ void Space::drop(PageId page) {
     CHECK(!fixed(page));
     set_used(page, false);
     set_bit(dropped_.data(), page.value, true);
-    Csn& newest = newest_drop_[chunk_of(page)];
-    if (newest <= checkpoint_csn_) dropped_chunks_.push_back(chunk_of(page));
-    newest = pool_.open_csn();
     if (pool_.resident(page)) pool_.keep_unwritten(page);
     quarantine_.push_back({page, pool_.open_csn()});
-}
-
-// The checkpoint that begins has what is published; batches beyond it may have dropped pages of the
-// same chunks.
-void Space::split_dropped_chunks() {
-    chunks_dropped_before_ = dropped_chunks_.size();
-    std::erase_if(dropped_chunks_,
-                  [this](std::uint32_t chunk) { return newest_drop_[chunk] <= checkpoint_csn_; });
 }
 
 bool Space::secure(std::uint32_t pages) {

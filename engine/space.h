@@ -285,18 +285,9 @@ class Space final : public Pages {
     void begin_checkpoint() {
         checkpoint_running_ = true;
         known_changed_ = pool_.begin_checkpoint();
-        checkpoint_csn_ = Csn{pool_.visible()};
-        split_dropped_chunks();
+        lowers_to_ = Csn{pool_.visible()};
     }
-    void end_checkpoint() {
-        checkpoint_running_ = false;
-        chunks_dropped_before_ = 0;
-    }
-    // Chunks with pages whose drop no finished checkpoint has: those that the running one has count
-    // by themselves.
-    std::uint64_t chunks_dropped_from() const {
-        return chunks_dropped_before_ + dropped_chunks_.size();
-    }
+    void end_checkpoint() { checkpoint_running_ = false; }
 
     // ---- open ----
     // A chunk as the checkpoint left it; its metadata page is in the pool already. An empty one is
@@ -335,7 +326,6 @@ class Space final : public Pages {
     };
 
     void set_used(PageId page, bool used);
-    void split_dropped_chunks();
     bool takes_owner(std::uint32_t chunk, TableId table) const;
     ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk);
     void take_run(ExtentRun run);
@@ -379,14 +369,11 @@ class Space final : public Pages {
         std::uint32_t newest = 0;
         Csn csn;  // of the batch that said so
     };
-    bool due(const Lower& lower) const { return lower.csn <= checkpoint_csn_; }
+    bool due(const Lower& lower) const { return lower.csn <= lowers_to_; }
     std::unordered_map<std::uint32_t, Lower> lower_;  // by first page of a run: stamp_extent()
-    Csn checkpoint_csn_;                              // of the newest one that began
+    Csn lowers_to_;                                   // of the newest checkpoint that began
     std::uint64_t lowered_ = 0;
     std::vector<std::uint64_t> dropped_;  // bit per page: dropped, in quarantine
-    std::vector<Csn> newest_drop_;        // per chunk: of the batch that dropped a page of it
-    std::vector<std::uint32_t> dropped_chunks_;  // where that is newer than checkpoint_csn_
-    std::uint64_t chunks_dropped_before_ = 0;    // the running checkpoint has these drops
     std::vector<std::uint64_t> extent_;   // bit per page: is_extent()
     std::vector<std::uint64_t> in_file_;  // bit per page of these: crc_ is that of its place
     std::vector<ReservedExtent> reserved_;

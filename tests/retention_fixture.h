@@ -16,8 +16,8 @@ inline constexpr std::uint64_t kRetainUs = 64 * kSecondUs;
 
 // By time: the key begins with it. By user: it is a value, and a user's row is written again and
 // again.
-inline Schema by_time() {
-    auto schema = Schema::make("by_time",
+inline Schema by_time(const char* name = "by_time") {
+    auto schema = Schema::make(name,
                                {{"at", ColumnType::kTimestamp, 0},
                                 {"n", ColumnType::kU32, 0},
                                 {"pad", ColumnType::kFixed, 200}},

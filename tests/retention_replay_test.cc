@@ -27,6 +27,15 @@ class RetentionReplayTest : public RetentionTest {
         EXPECT_TRUE(tree(table).empty());
         EXPECT_EQ(store->verify(), "");
     }
+    PageId first_leaf(TableId table) {
+        const TreeShape shape(by_time(), table);
+        PageId page = tree(table).root();
+        for (;;) {
+            const std::byte* bytes = store->engine->core().storage().pool.newest(page);
+            if (tree_level(bytes, table) == 0) return page;
+            page = InnerView(bytes, shape.inner).child(0);
+        }
+    }
 };
 
 // Dropping leaves is not logged. The range that was erased behind it had few pages then, and in
@@ -205,6 +214,81 @@ TEST_F(RetentionReplayTest, ACheckpointDoesNotHaveTheLeavesOfABatchOnItsWay) {
     pass(20);
     EXPECT_GT(counter(Counter::kCheckpoints), checkpoints);
     expect_the_replayable_share(table);
+}
+
+// The dead leaves of the first tables took all the places that there are, at each checkpoint again.
+TEST_F(RetentionReplayTest, TablesTakeTurnsAtTheJournalsPlaces) {
+    SimStoreOptions options = retention_store(4096);
+    options.engine.journal_bytes = 256u << 10;  // for four steps in a checkpoint
+    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+    start(options);
+    std::vector<TableId> tables;
+    for (const char* name : {"a", "b", "c", "d", "e", "f", "g", "h"}) {
+        tables.push_back(make(by_time(name), 1'000 * kSecondUs));
+        put_now(tables.back(), 2'000);
+    }
+    std::vector<PageId> first;
+    for (const TableId table : tables) first.push_back(first_leaf(table));
+    store->clock.set_wall_us(now_us() + 1'000 * kSecondUs);
+    const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+    for (int i = 0; i < 4; ++i) {
+        store->disk->hold_back(StoreFile::kJournal);  // a slow checkpoint
+        pass(1);
+        const Csn covered = checkpointer.covered();
+        store->disk->release();
+        ASSERT_TRUE(store->run_until([&] { return checkpointer.covered() > covered; }));
+    }
+    EXPECT_FALSE(tree(tables.front()).empty());
+    for (std::size_t i = 0; i < tables.size(); ++i) {
+        EXPECT_NE(first_leaf(tables[i]), first[i]) << "table " << i;
+    }
+}
+
+// Leaves that were dropped are back in replay. A batch found all its rows a place in one leaf, and
+// changes each of the old ones here: more than the journal had places for, at each start again.
+TEST_F(RetentionReplayTest, ABatchOverLeavesThatWereDroppedMakesTheJournalLonger) {
+    constexpr std::uint64_t kLongUs = 2'000 * kSecondUs;
+    constexpr std::uint32_t kUsers = 6'000;
+    constexpr std::uint32_t kStep = 12;  // about a row of each leaf
+    for (const bool last : {true, false}) {
+        SCOPED_TRACE(last ? "the last batch" : "with another behind it");
+        SimStoreOptions options = retention_store();
+        options.engine.journal_bytes = 1u << 20;
+        options.engine.checkpoint_interval_ns = 400'000'000'000;
+        store.reset();
+        start(options);
+        const TableId table = make(by_user(), kLongUs);
+        const std::string text(300, 'x');
+        for (std::uint32_t user = 0; user < kUsers; ++user) {
+            ASSERT_EQ(one(OperationKind::kPut, table, user_key(user), user_row(now_us(), 1, text)),
+                      Error::kOk);
+        }
+        pass(450);
+        const Checkpointer& checkpointer = *store->engine->core().storage().checkpointer;
+        const std::uint64_t places = checkpointer.journal_capacity();
+        store->disk->hold_back(StoreFile::kJournal);  // no checkpoint ends
+        store->clock.set_wall_us(now_us() + kLongUs);
+        pass(80);
+        ASSERT_GT(counter(Counter::kPagesExpired), 3 * places / 2);
+        std::uint32_t user = 0;
+        for (const std::uint32_t rows : {90u, 250u}) {
+            TransactionBytes again;
+            for (const std::uint32_t end = user + rows * kStep; user < end; user += kStep) {
+                again.operation(OperationKind::kPut, table, user_key(user), user_row(now_us(), 2));
+            }
+            ASSERT_EQ(store->commit(*client, again).error, Error::kOk);
+        }
+        if (!last) {
+            ASSERT_EQ(one(OperationKind::kPut, table, user_key(1), user_row(now_us(), 3)),
+                      Error::kOk);
+        }
+        ASSERT_NO_FATAL_FAILURE(open(store->disk->power_loss(3), 9));
+        EXPECT_GT(store->engine->core().storage().checkpointer->journal_capacity(), places);
+        pass(450);
+        ASSERT_NO_FATAL_FAILURE(open(store->disk->power_loss(4), 10));
+        EXPECT_EQ(store->rows(table).size(), last ? 340u : 341u);
+        EXPECT_EQ(store->verify(), "");
+    }
 }
 
 }  // namespace
