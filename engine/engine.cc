@@ -49,12 +49,12 @@ Engine::Core& Engine::core() { return *core_; }
 Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clients& clients,
                    PoolSegment& pool)
     : options_(options),
-      disk_(disk),
+      disk_(disk, [this] { return !failure().empty(); }),
       clock_(clock),
       clients_(clients),
       pool_segment_(pool),
       stats_(pool.stats()),
-      storage_(disk, clock, pool, stats_,
+      storage_(disk_, clock, pool, stats_,
                [this](PageId page, Error error, const std::string& message, bool news) {
                    on_loaded(page, error, message, news);
                }),
@@ -62,7 +62,7 @@ Engine::Core::Core(const EngineOptions& options, Disk& disk, Clock& clock, Clien
       page_waits_(port_),
       pace_(options.checkpoint_slice),
       sleep_(pool.header().engine),
-      extent_move_(storage_.space, storage_.pool, disk) {
+      extent_move_(storage_.space, storage_.pool, disk_) {
     storage_.pin_recent_us = options.pin_recent_us;
     storage_.pool.eviction().set_recent_share(options.pin_recent_share);
 }
@@ -98,9 +98,10 @@ Status Engine::Core::open() {
     return {};
 }
 
-// Reads ahead, or a checkpoint's writes, may be under way. False: they still are.
+// Reads ahead, or a checkpoint's writes, may be under way. False: they still are. What they would
+// be followed by is not begun any more.
 bool Engine::Core::end_requests() {
-    storage_.space.growth().wind_down();
+    disk_.close();
     // Of one that has served, clients and the next daemon wait for the end.
     const bool served = mode_ == EngineMode::kFenced || stopping_;
     const std::uint64_t deadline_ns =
@@ -119,7 +120,7 @@ void Engine::Core::say(int level, const std::string& line) const {
 }
 
 // After a failed write nothing is known about the device: no answer, no publication, no further
-// write. The process exits, and recovery decides.
+// write (engine/gated_disk.h). The process exits, and recovery decides.
 void Engine::Core::fence(const std::string& reason) {
     if (mode_ == EngineMode::kFenced) return;
     fence_reason_ = reason;
@@ -160,11 +161,19 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     return EngineRound::kIdle;
 }
 
+// What failed of all that has to hold: from then on no file changes any more. Empty: nothing did.
+std::string Engine::Core::failure() const {
+    if (commit_ && commit_->failed()) return commit_->failure();
+    const Checkpointer* checkpointer = storage_.checkpointer.get();
+    if (checkpointer != nullptr && !checkpointer->failure().empty()) {
+        return checkpointer->failure();
+    }
+    return storage_.space.growth().failure();
+}
+
 // The engine is fenced, or is now.
 bool Engine::Core::failed() {
-    if (commit_->failed()) fence(commit_->failure());
-    const std::string& checkpoint = storage_.checkpointer->failure();
-    if (!checkpoint.empty()) fence(checkpoint);
+    if (const std::string reason = failure(); !reason.empty()) fence(reason);
     return mode_ == EngineMode::kFenced;
 }
 

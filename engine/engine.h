@@ -3,9 +3,10 @@
 //
 // Who:    one thread constructs, opens, runs and destroys it; a debug build checks the thread.
 // Owns:   nothing of what it is given; disk, clock, clients and segment outlive it.
-// Errors: open() fails with what is wrong with the files and changes nothing then; a failed log or
-//         checkpoint write fences the engine (mode kFenced) and run_once() returns kFenced: the
-//         process exits, and recovery is the next start.
+// Errors: open() fails with what is wrong with the files and changes nothing then; a failed write
+//         or sync of the log, of a checkpoint or of growth fences the engine (mode kFenced), and
+//         run_once() returns kFenced: nothing that changes a file is begun any more
+//         (engine/gated_disk.h), the process exits, and recovery is the next start.
 #pragma once
 
 #include <cstdint>
@@ -94,8 +95,8 @@ class Engine {
                                                 Clock& clock, Clients& clients, PoolSegment& pool);
     ~Engine();
 
-    // Destroys it. Where it has stopped or was fenced, the device may still be at work on buffers
-    // of its own: that is waited for, 30 s at most, and what has not come back then is never freed.
+    // Destroys it. Nothing more is written, but the device may still be at work on buffers of its
+    // own: that is waited for, 30 s at most, and what has not come back then is never freed.
     static void end(std::unique_ptr<Engine> engine);
 
     // One round of the loop; sleeps at most max_sleep_ns when there is nothing to do.

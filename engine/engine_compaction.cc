@@ -417,7 +417,7 @@ bool Engine::Core::cut_file() {
 // Bytes that the file has behind the chunks that are worth keeping.
 std::uint64_t Engine::Core::behind_file() const {
     const std::uint64_t keep_bytes = storage_.space.chunks_worth_keeping() * kChunkBytes;
-    const Result<std::uint64_t> file_bytes = disk_.size_bytes(StoreFile::kData);
+    const Result<std::uint64_t> file_bytes = storage_.disk.size_bytes(StoreFile::kData);
     return file_bytes.ok() ? *file_bytes - std::min(*file_bytes, keep_bytes) : 0;
 }
 

@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 #include "engine/executor.h"
 #include "engine/extent_move.h"
+#include "engine/gated_disk.h"
 #include "engine/page_waits.h"
 #include "engine/sessions.h"
 #include "engine/storage.h"
@@ -277,6 +278,7 @@ class Engine::Core {
     bool let_in();
 
     void set_mode(EngineMode mode);
+    std::string failure() const;
     bool failed();
     void fence(const std::string& reason);
     void update_stats();
@@ -288,7 +290,7 @@ class Engine::Core {
     static constexpr std::uint32_t kSweepLooks = 512;  // in a round: some tens of microseconds
 
     EngineOptions options_;
-    Disk& disk_;
+    GatedDisk disk_;
     Clock& clock_;
     Clients& clients_;
     PoolSegment& pool_segment_;

@@ -119,9 +119,7 @@ Status Engine::Core::move_floors_before_service() {
         if (!due.empty()) pump_checkpoint();  // another one may wait: readers do
         sweep();
         storage_.loader.pump(0);
-        if (commit_->failed()) return {Error::kIoError, commit_->failure()};
-        const std::string& failure = storage_.checkpointer->failure();
-        if (!failure.empty()) return {Error::kIoError, failure};
+        if (const std::string what = failure(); !what.empty()) return {Error::kIoError, what};
         if (clock_.monotonic_ns() > deadline_ns) {
             say(4,
                 "no room in 30 s for the floors of tables with a retention: expired rows are "

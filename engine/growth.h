@@ -23,6 +23,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "engine/aligned_buffer.h"
 #include "engine/disk.h"
@@ -58,6 +59,9 @@ class Growth {
     void fill(std::uint64_t from_bytes, std::uint64_t to_bytes);
     // Ends a growth after the piece under way; whole chunks are kept.
     void wind_down() { target_ = 0; }
+    // What ended last failed, and not for want of room: nothing more may be written.
+    bool failed() const { return !status_.ok() && status_.error() != Error::kNoSpace; }
+    std::string failure() const { return failed() ? "growth: " + status_.failure().what : ""; }
     // Whether something came to its end since the last call, and how. A punch that fails is no
     // error: whatever it did, the range is to be filled before it is used.
     bool take_result(Status& status);

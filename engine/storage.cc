@@ -144,7 +144,7 @@ Status Storage::secure_space(std::uint32_t pages, std::span<const ExtentNeed> ex
             return {Error::kNoSpace, disk.path(StoreFile::kData) +
                                          " is at its limit: raise max_data_bytes or pool_bytes"};
         }
-        if (!grown && !secured()) return grown;
+        if (!grown && (space.growth().failed() || !secured())) return grown;
         if (!grown) break;
     }
     return {};
