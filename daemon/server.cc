@@ -174,7 +174,7 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options, Acces
     Result<std::unique_ptr<Closer>> closer = Closer::start();
     if (!closer) return closer.failure();
     server->closer_ = std::move(*closer);
-    server->unread_.emplace(*server->closer_);
+    server->unread_.emplace(*server->closer_, options.slow_welcome_ns);
     if (Status status = server->listen(); !status) return status.failure();
     Status status = server->watch(clients.event_descriptor(), kEngineTag);
     if (!status) return status.failure();
@@ -429,11 +429,11 @@ Status Server::check_hello(Connection& connection, const Hello& hello) {
 }
 
 Status Server::check_unread(const Connection& connection) {
-    if (unread_->admits(connection.user)) return {};
+    if (unread_->admits(connection.user, now_ns())) return {};
     return {Error::kTooManyClients,
             "user " + std::to_string(connection.user) +
-                " has connections that are over and whose welcome, with its descriptors, it has "
-                "not read: close or end what holds them"};
+                " has connections whose welcome, with its descriptors, it has not read, slow ones "
+                "or such as are over: close or end what holds them"};
 }
 
 // No user has more places than it may, and only those who may administer the last ones.
@@ -568,6 +568,7 @@ Status Server::welcome(Connection& connection) {
     if (send_welcome(
             connection.socket.number(), welcome,
             {pool->number(), connection.segment->descriptor(), connection.doorbell.number()})) {
+        unread_->sent(connection.user, connection.id, connection.socket.number(), now_ns());
         return {};
     }
     return {Error::kIoError, error_text()};
@@ -593,7 +594,7 @@ void Server::refuse(Connection& connection, const Failure& failure) {
 void Server::close(Connection& connection) {
     if (connection.state == State::kDetaching) return;
     const bool welcomed = connection.state == State::kServing;
-    hang_up(connection.user, connection.socket, welcomed);
+    hang_up(connection.user, connection.socket, connection.id);
     if (welcomed) stats_.set(Counter::kClients, --serving_count_);
     if (connection.state == State::kHello) return release(connection);
     ClientCommand command;
@@ -604,10 +605,10 @@ void Server::close(Connection& connection) {
 }
 
 // The peer sees the end of it now; what is behind it is another thread's to wait for.
-void Server::hang_up(uid_t user, Descriptor& socket, bool welcomed) {
+void Server::hang_up(uid_t user, Descriptor& socket, std::uint64_t connection) {
     epoll_ctl(events_.number(), EPOLL_CTL_DEL, socket.number(), nullptr);
     shutdown(socket.number(), SHUT_RDWR);
-    if (welcomed && unread_->keep(user, socket)) return;
+    if (unread_->keep(user, connection, socket)) return;
     closer_->close(user, std::move(socket));
 }
 

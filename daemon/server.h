@@ -17,7 +17,7 @@
 //          anything after it is cut off, and so is one that ever passes descriptors. Nobody waits
 //          for a connection to be closed (daemon/closer.h): the peer sees the hangup at once.
 // Bounds:  clients, those of one user, connections in their handshake, those that cannot be closed,
-//          and those that are over with a Welcome that was not read (daemon/unread_welcomes.h).
+//          and Welcomes that are not read (daemon/unread_welcomes.h).
 #pragma once
 
 #include <array>
@@ -50,6 +50,7 @@ struct ServerOptions {
     // With so many connections that are over and cannot be closed nobody new is let in. It takes
     // closes that hang.
     std::size_t unclosed_max = 1024;
+    std::uint64_t slow_welcome_ns = UnreadWelcomes::kSlowNs;
 };
 ServerOptions server_options(const Config& config);
 
@@ -76,7 +77,7 @@ class Server {
     // Connections that are over, and wait to be closed.
     std::size_t unclosed_count() const { return closer_->waiting(); }
     // Connections that are over, and whose Welcome nobody has read.
-    std::size_t unread_count() const { return unread_->count(); }
+    std::size_t unread_count() const { return unread_->over_count(); }
 
   private:
     enum class State : std::uint8_t { kHello, kAttaching, kServing, kDetaching };
@@ -122,7 +123,7 @@ class Server {
     void refuse(Connection& connection, const Failure& failure);
     // Ends a connection in whatever state it is.
     void close(Connection& connection);
-    void hang_up(uid_t user, Descriptor& socket, bool welcomed = false);
+    void hang_up(uid_t user, Descriptor& socket, std::uint64_t connection = 0);
     // Forgets it: what it holds goes back.
     void release(Connection& connection);
     void close_late_handshakes(std::uint64_t now_ns);

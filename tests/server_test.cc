@@ -586,6 +586,33 @@ TEST_F(ServerTest, LetsNoUserInWhoLeavesTooManyWelcomesUnread) {
     EXPECT_EQ(server_->unread_count(), 0u);
 }
 
+// Those of clients were not counted: one user had as many in flight as there are places, and with
+// the ones of ended connections more. That a neighbour is slow for a moment refuses nobody.
+TEST_F(ServerTest, LetsNoUserInWhoseClientsLeaveTheirWelcomesUnreadForLong) {
+    options_.max_clients = 64;
+    constexpr std::size_t kSent = UnreadWelcomes::kPerUser + 4;
+    options_.slow_welcome_ns = 2'000'000'000;
+    start();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    const auto answer_to_next = [&] {
+        clients.push_back(std::make_unique<RawClient>(options_.socket));
+        clients.back()->send(good_hello());
+        EXPECT_TRUE(run_until([&] { return clients.back()->readable(); }));
+    };
+    for (std::size_t i = 0; i < kSent; ++i) answer_to_next();
+    EXPECT_EQ(server_->client_count(), kSent);
+    std::this_thread::sleep_for(std::chrono::nanoseconds(options_.slow_welcome_ns));
+    answer_to_next();
+    const Greeting refused = clients.back()->receive();
+    EXPECT_EQ(refused.error(), Error::kTooManyClients);
+    EXPECT_NE(std::string(refused.welcome.message).find("not read"), std::string::npos);
+    for (std::size_t i = 0; i <= UnreadWelcomes::kPerUser; ++i) {
+        EXPECT_EQ(clients[i]->receive().error(), Error::kOk) << i;
+    }
+    answer_to_next();
+    EXPECT_EQ(clients.back()->receive().error(), Error::kOk);
+}
+
 // Connections that said nothing, of a user without any rights, had all places of the handshake for
 // as long as it may take, and again, and again.
 TEST_F(ServerTest, SilentConnectionsMakePlaceForOneThatSpeaks) {
