@@ -73,21 +73,7 @@ bool AccessRules::contains(const List& list, uid_t user, const std::vector<gid_t
                               groups.end()) != list.groups.end();
 }
 
-std::vector<gid_t> AccessRules::database_groups(uid_t user, gid_t primary) {
-    std::vector<gid_t> groups = {primary};
-    const passwd* entry = getpwuid(user);
-    if (entry == nullptr) return groups;
-    int count = 64;
-    groups.resize(static_cast<std::size_t>(count));
-    if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) {
-        groups.resize(static_cast<std::size_t>(count));
-        if (getgrouplist(entry->pw_name, primary, groups.data(), &count) < 0) return {primary};
-    }
-    groups.resize(static_cast<std::size_t>(count));
-    return groups;
-}
-
-std::optional<Rights> AccessRules::most(uid_t user, const std::vector<gid_t>& groups) const {
+std::optional<Rights> AccessRules::granted(uid_t user, const std::vector<gid_t>& groups) const {
     if (contains(admins_, user, groups)) return Rights::kAdmin;
     if (contains(writers_, user, groups)) return Rights::kWriter;
     if (contains(readers_, user, groups)) return Rights::kReader;
@@ -104,9 +90,9 @@ bool AccessRules::groups_may_give_more(std::optional<Rights> known, gid_t group)
            names_others(readers_, Rights::kReader);
 }
 
-std::optional<Rights> AccessRules::granted(uid_t user, gid_t group, GroupsOf groups_of) const {
-    const auto known = most(user, {group});
-    return groups_may_give_more(known, group) ? most(user, groups_of(user, group)) : known;
+AccessRules::Grant AccessRules::by_credentials(uid_t user, gid_t group) const {
+    const auto rights = granted(user, {group});
+    return {rights, groups_may_give_more(rights, group)};
 }
 
 }  // namespace bidstore

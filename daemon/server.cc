@@ -22,16 +22,14 @@ namespace {
 // Tags of the epoll set; connections are numbered above them.
 constexpr std::uint64_t kListenerTag = 0;
 constexpr std::uint64_t kEngineTag = 1;
-constexpr std::uint64_t kFirstConnection = 2;
+constexpr std::uint64_t kUsersTag = 2;
+constexpr std::uint64_t kFirstConnection = 3;
 // Connections in their handshake besides the clients. Where these are all taken, one that has said
 // nothing for a while makes place for the next: clients say hello as soon as they are connected.
 constexpr std::size_t kHandshakesMax = 64;
 constexpr std::uint64_t kHelloGraceNs = 20'000'000;
 constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
 constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
-// What the user database says of a user is asked for no more often than this.
-constexpr std::uint64_t kGrantKeptNs = 1'000'000'000;
-constexpr std::size_t kGrantsKeptMax = 1024;
 constexpr std::size_t kWelcomeDescriptors = 3;
 // One in so many places is kept for admins.
 constexpr std::uint32_t kAdminPart = 16;
@@ -174,7 +172,13 @@ Result<std::unique_ptr<Server>> Server::open(const ServerOptions& options, Acces
     Result<std::unique_ptr<Closer>> closer = Closer::start();
     if (!closer) return closer.failure();
     server->closer_ = std::move(*closer);
-    server->unread_.emplace(*server->closer_);
+    server->unread_.emplace(*server->closer_, options.slow_welcome_ns);
+    auto users = UserLookup::start(options.user_database, options.handshake_timeout_ns);
+    if (!users) return users.failure();
+    server->users_ = std::move(*users);
+    if (Status status = server->watch(server->users_->descriptor(), kUsersTag); !status) {
+        return status.failure();
+    }
     if (Status status = server->listen(); !status) return status.failure();
     Status status = server->watch(clients.event_descriptor(), kEngineTag);
     if (!status) return status.failure();
@@ -229,7 +233,7 @@ void Server::run_once(std::uint64_t wait_ns_max) {
     std::uint64_t wait_ns = accept_pending_ ? std::min(wait_ns_max, accept_pause_ns_) : wait_ns_max;
     const std::uint64_t begin_ns = now_ns();
     for (const auto& [id, connection] : connections_) {
-        if (connection->state != State::kHello && connection->state != State::kAttaching) continue;
+        if (!in_handshake(connection->state)) continue;
         const std::uint64_t left =
             connection->deadline_ns > begin_ns ? connection->deadline_ns - begin_ns : 0;
         wait_ns = std::min(wait_ns, left);
@@ -242,6 +246,7 @@ void Server::run_once(std::uint64_t wait_ns_max) {
         const std::uint64_t tag = events[i].data.u64;
         if (tag == kListenerTag) accept_pending_ = true;
         if (tag == kEngineTag) on_engine_events();
+        if (tag == kUsersTag) on_user_answers();
         // An earlier event of this round may have ended the connection.
         const auto found = connections_.find(tag);
         if (found != connections_.end()) on_readable(*found->second);
@@ -302,16 +307,16 @@ void Server::pause_accepting(std::string why) {
     accept_again_ns_ = now_ns() + kAcceptPauseNs;
 }
 
-// Ends the oldest silent connection of the user that has most of them. False: none is silent for
-// long enough.
+// Ends the oldest connection that is silent, or waits for the user database, of the user that has
+// most of them. False: none is so for long enough.
 bool Server::make_place() {
     std::unordered_map<uid_t, std::size_t> silent;
     for (const auto& [id, connection] : connections_) {
-        if (connection->state == State::kHello) ++silent[connection->user];
+        if (waits_idly(connection->state)) ++silent[connection->user];
     }
     Connection* chosen = nullptr;
     for (const auto& [id, connection] : connections_) {
-        if (connection->state != State::kHello) continue;
+        if (!waits_idly(connection->state)) continue;
         if (chosen != nullptr) {
             const std::size_t its = silent[connection->user];
             const std::size_t most = silent[chosen->user];
@@ -322,7 +327,9 @@ bool Server::make_place() {
     if (chosen == nullptr) return false;
     const std::uint64_t begin_ns = chosen->deadline_ns - options_.handshake_timeout_ns;
     if (now_ns() - begin_ns < kHelloGraceNs) return false;
-    refuse(*chosen, {Error::kTimedOut, "no hello came, and others wait for its place"});
+    const std::string why =
+        chosen->state == State::kHello ? "no hello came" : UserLookup::late(chosen->user);
+    refuse(*chosen, {Error::kTimedOut, why + ", and others wait for its place"});
     return true;
 }
 
@@ -368,35 +375,20 @@ void Server::on_descriptors(Connection& connection) {
 void Server::close_late_handshakes(std::uint64_t now) {
     std::vector<Connection*> late;
     for (const auto& [id, connection] : connections_) {
-        const bool waits =
-            connection->state == State::kHello || connection->state == State::kAttaching;
-        if (waits && connection->deadline_ns <= now) late.push_back(connection.get());
+        if (!in_handshake(connection->state) || connection->deadline_ns > now) continue;
+        late.push_back(connection.get());
     }
     for (Connection* connection : late) {
-        const bool silent = connection->state == State::kHello;
-        refuse(*connection, {Error::kTimedOut,
-                             silent ? "no hello came in time" : "the engine is busy: try again"});
+        std::string why = "the engine is busy: try again";
+        if (connection->state == State::kHello) why = "no hello came in time";
+        if (connection->state == State::kAsking) why = UserLookup::late(connection->user);
+        refuse(*connection, {Error::kTimedOut, why});
     }
 }
 
 // ---- handshake ----------------------------------------------------------------------------------
 
-// Perhaps by the user database, which may be slow, and is asked on the thread that feeds the
-// watchdog.
-std::optional<Rights> Server::granted_to(const Connection& connection) {
-    const std::uint64_t now = now_ns();
-    const std::uint64_t who = std::uint64_t{connection.user} << 32 | connection.group;
-    const auto found = grants_.find(who);
-    if (found != grants_.end() && now - found->second.since_ns < kGrantKeptNs) {
-        return found->second.rights;
-    }
-    if (grants_.size() >= kGrantsKeptMax) grants_.clear();
-    const auto rights = rules_.granted(connection.user, connection.group);
-    grants_[who] = {rights, now};
-    return rights;
-}
-
-Status Server::check_hello(Connection& connection, const Hello& hello) {
+Status Server::check_hello(const Hello& hello) const {
     if (hello.magic != kHelloMagic) {
         return {Error::kProtocol, "hello begins with " + hex(hello.magic) + ", not " +
                                       hex(kHelloMagic) + ": this is not a bidstore program"};
@@ -416,24 +408,34 @@ Status Server::check_hello(Connection& connection, const Hello& hello) {
         return {Error::kInvalid, "rights " + std::to_string(hello.rights) +
                                      " asked for: 1 (reader), 2 (writer) and 3 (admin) exist"};
     }
-    const auto asked = static_cast<Rights>(hello.rights);
-    const auto granted = granted_to(connection);
-    if (!granted || *granted < asked) {
-        return {Error::kDenied, "user " + std::to_string(connection.user) + " may not be " +
-                                    rights_name(asked) + ": add it to \"" + rights_name(asked) +
-                                    "s\" in the daemon's config"};
-    }
-    connection.rights = asked;
-    if (Status status = check_unread(connection); !status) return status;
-    return check_places(connection, *granted);
+    return {};
+}
+
+// By its credentials alone where they are enough: the user database may hang.
+std::optional<Status> Server::check_rights(const Connection& connection) {
+    const auto known = rules_.by_credentials(connection.user, connection.group);
+    Status enough = check_granted(connection, known.rights);
+    if (enough || !known.groups_may_give_more) return enough;
+    auto groups = users_->groups_of(connection.user);
+    if (!groups) return std::nullopt;
+    if (!groups->ok()) return groups->failure();
+    (*groups)->push_back(connection.group);
+    return check_granted(connection, rules_.granted(connection.user, **groups));
+}
+
+Status Server::check_granted(const Connection& connection, std::optional<Rights> granted) const {
+    if (granted && *granted >= connection.rights) return check_places(connection, *granted);
+    const std::string asked = rights_name(connection.rights);
+    return {Error::kDenied, "user " + std::to_string(connection.user) + " may not be " + asked +
+                                ": add it to \"" + asked + "s\" in the daemon's config"};
 }
 
 Status Server::check_unread(const Connection& connection) {
-    if (unread_->admits(connection.user)) return {};
+    if (unread_->admits(connection.user, now_ns())) return {};
     return {Error::kTooManyClients,
             "user " + std::to_string(connection.user) +
-                " has connections that are over and whose welcome, with its descriptors, it has "
-                "not read: close or end what holds them"};
+                " has connections whose welcome, with its descriptors, it has not read, slow ones "
+                "or such as are over: close or end what holds them"};
 }
 
 // No user has more places than it may, and only those who may administer the last ones.
@@ -461,11 +463,29 @@ Status Server::check_places(const Connection& connection, Rights granted) const 
 }
 
 void Server::on_hello(Connection& connection, const Hello& hello) {
-    if (Status status = check_hello(connection, hello); !status) {
-        return refuse(connection, status.failure());
-    }
-    if (!listener_) return refuse(connection, {Error::kStopping, "the daemon is stopping"});
+    if (Status status = check_hello(hello); !status) return refuse(connection, status.failure());
+    connection.rights = static_cast<Rights>(hello.rights);
     std::memcpy(connection.session.bytes, hello.session_id, sizeof connection.session.bytes);
+    connection.state = State::kAsking;
+    admit(connection);
+}
+
+void Server::on_user_answers() {
+    users_->clear_descriptor();
+    std::vector<Connection*> asking;
+    for (const auto& [id, connection] : connections_) {
+        if (connection->state == State::kAsking) asking.push_back(connection.get());
+    }
+    for (Connection* connection : asking) admit(*connection);
+}
+
+// Lets it in or refuses it, unless it is still to be asked who its user is.
+void Server::admit(Connection& connection) {
+    std::optional<Status> allowed = check_rights(connection);
+    if (!allowed) return;
+    if (*allowed) allowed = check_unread(connection);
+    if (!*allowed) return refuse(connection, allowed->failure());
+    if (!listener_) return refuse(connection, {Error::kStopping, "the daemon is stopping"});
     if (connection.session == SessionId{} &&
         getrandom(connection.session.bytes, sizeof connection.session.bytes, 0) !=
             static_cast<ssize_t>(sizeof connection.session.bytes)) {
@@ -568,6 +588,7 @@ Status Server::welcome(Connection& connection) {
     if (send_welcome(
             connection.socket.number(), welcome,
             {pool->number(), connection.segment->descriptor(), connection.doorbell.number()})) {
+        unread_->sent(connection.user, connection.id, connection.socket.number(), now_ns());
         return {};
     }
     return {Error::kIoError, error_text()};
@@ -593,9 +614,9 @@ void Server::refuse(Connection& connection, const Failure& failure) {
 void Server::close(Connection& connection) {
     if (connection.state == State::kDetaching) return;
     const bool welcomed = connection.state == State::kServing;
-    hang_up(connection.user, connection.socket, welcomed);
+    hang_up(connection.user, connection.socket, connection.id);
     if (welcomed) stats_.set(Counter::kClients, --serving_count_);
-    if (connection.state == State::kHello) return release(connection);
+    if (waits_idly(connection.state)) return release(connection);
     ClientCommand command;
     command.kind = ClientCommand::Kind::kDetach;
     command.client_id = connection.id;
@@ -604,10 +625,10 @@ void Server::close(Connection& connection) {
 }
 
 // The peer sees the end of it now; what is behind it is another thread's to wait for.
-void Server::hang_up(uid_t user, Descriptor& socket, bool welcomed) {
+void Server::hang_up(uid_t user, Descriptor& socket, std::uint64_t connection) {
     epoll_ctl(events_.number(), EPOLL_CTL_DEL, socket.number(), nullptr);
     shutdown(socket.number(), SHUT_RDWR);
-    if (welcomed && unread_->keep(user, socket)) return;
+    if (unread_->keep(user, connection, socket)) return;
     closer_->close(user, std::move(socket));
 }
 

@@ -1,8 +1,8 @@
 // The socket: who connects, whether they may, and what they get.
 //
-//   accept ─► hello ─► attaching ─► serving ─► detaching ─► gone
-//                │          │ the engine refuses       ▲
-//                └──────────┴── refused: Welcome with an error, closed
+//   accept ─► hello ─► asking ─► attaching ─► serving ─► detaching ─► gone
+//                │        │          │ the engine refuses      ▲
+//                └────────┴──────────┴── refused: Welcome with an error, closed
 //
 // Who:     the server thread (the daemon's main thread); the engine hears of clients through
 //          HostClients alone, and decides.
@@ -13,11 +13,12 @@
 // the
 //          lesser of what was asked for and what the rules grant to the credentials that the
 //          kernel vouches for.
-// Waits:   a connection that does not finish its handshake in time is closed; one that says
+// Waits:   a connection that does not finish its handshake in time is closed, and meanwhile, be it
+//          for the user database (daemon/user_lookup.h), others are served; one that says
 //          anything after it is cut off, and so is one that ever passes descriptors. Nobody waits
 //          for a connection to be closed (daemon/closer.h): the peer sees the hangup at once.
 // Bounds:  clients, those of one user, connections in their handshake, those that cannot be closed,
-//          and those that are over with a Welcome that was not read (daemon/unread_welcomes.h).
+//          and Welcomes that are not read (daemon/unread_welcomes.h).
 #pragma once
 
 #include <array>
@@ -33,6 +34,7 @@
 #include "daemon/host_clients.h"
 #include "daemon/log.h"
 #include "daemon/unread_welcomes.h"
+#include "daemon/user_lookup.h"
 #include "shm/segment.h"
 #include "shm/stats.h"
 
@@ -50,6 +52,8 @@ struct ServerOptions {
     // With so many connections that are over and cannot be closed nobody new is let in. It takes
     // closes that hang.
     std::size_t unclosed_max = 1024;
+    std::uint64_t slow_welcome_ns = UnreadWelcomes::kSlowNs;
+    UserLookup::Database user_database = UserLookup::host_database;
 };
 ServerOptions server_options(const Config& config);
 
@@ -76,10 +80,13 @@ class Server {
     // Connections that are over, and wait to be closed.
     std::size_t unclosed_count() const { return closer_->waiting(); }
     // Connections that are over, and whose Welcome nobody has read.
-    std::size_t unread_count() const { return unread_->count(); }
+    std::size_t unread_count() const { return unread_->over_count(); }
 
   private:
-    enum class State : std::uint8_t { kHello, kAttaching, kServing, kDetaching };
+    enum class State : std::uint8_t { kHello, kAsking, kAttaching, kServing, kDetaching };
+    static bool in_handshake(State state) { return state <= State::kAttaching; }
+    // Nothing was made for it yet: it says nothing, or waits for the user database.
+    static bool waits_idly(State state) { return state <= State::kAsking; }
     struct Connection {
         std::uint64_t id = 0;
         State state = State::kHello;
@@ -88,7 +95,7 @@ class Server {
         uid_t user = 0;
         gid_t group = 0;
         pid_t process = 0;
-        Rights rights = Rights::kReader;
+        Rights rights = Rights::kReader;  // asked for; granted once it attaches
         SessionId session;
         std::optional<std::uint32_t> block;  // of reader slots
         std::optional<ClientSegment> segment;
@@ -107,11 +114,15 @@ class Server {
     void on_readable(Connection& connection);
     void on_descriptors(Connection& connection);
     void on_hello(Connection& connection, const Hello& hello);
+    void on_user_answers();
+    void admit(Connection& connection);
     // kOk, or why the Hello is refused.
-    Status check_hello(Connection& connection, const Hello& hello);
+    Status check_hello(const Hello& hello) const;
+    // The same, or nothing: the user database is asked.
+    std::optional<Status> check_rights(const Connection& connection);
+    Status check_granted(const Connection& connection, std::optional<Rights> granted) const;
     Status check_places(const Connection& connection, Rights granted) const;
     Status check_unread(const Connection& connection);
-    std::optional<Rights> granted_to(const Connection& connection);
     Status prepare(Connection& connection);
     void send_attach(Connection& connection);
     void on_engine_events();
@@ -122,7 +133,7 @@ class Server {
     void refuse(Connection& connection, const Failure& failure);
     // Ends a connection in whatever state it is.
     void close(Connection& connection);
-    void hang_up(uid_t user, Descriptor& socket, bool welcomed = false);
+    void hang_up(uid_t user, Descriptor& socket, std::uint64_t connection = 0);
     // Forgets it: what it holds goes back.
     void release(Connection& connection);
     void close_late_handshakes(std::uint64_t now_ns);
@@ -136,17 +147,13 @@ class Server {
     PeerLog log_;
     std::unique_ptr<Closer> closer_;
     std::optional<UnreadWelcomes> unread_;
+    std::unique_ptr<UserLookup> users_;
     Descriptor events_;  // epoll
     Descriptor listener_;
     std::uint64_t next_id_;
     bool accept_pending_ = false;        // connections may wait to be accepted
     std::uint64_t accept_pause_ns_ = 0;  // then so long at most
     std::uint64_t accept_again_ns_ = 0;  // after the host ran out of descriptors
-    struct Grant {
-        std::optional<Rights> rights;
-        std::uint64_t since_ns = 0;
-    };
-    std::unordered_map<std::uint64_t, Grant> grants_;  // by user and group
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::vector<bool> block_taken_;
     std::uint32_t serving_count_ = 0;

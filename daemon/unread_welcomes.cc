@@ -7,41 +7,62 @@
 #include <utility>
 
 namespace bidstore {
-namespace {
 
-// Nothing is left of what was sent: it was read, or its reader closed its end.
-bool was_read(const Descriptor& socket) {
+// It was read, or its reader closed its end.
+bool UnreadWelcomes::was_read(int socket) {
     int bytes = 0;
-    return ioctl(socket.number(), SIOCOUTQ, &bytes) != 0 || bytes == 0;
+    return ioctl(socket, SIOCOUTQ, &bytes) != 0 || bytes == 0;
 }
-
-}  // namespace
 
 UnreadWelcomes::~UnreadWelcomes() {
-    for (Kept& kept : kept_) closer_.close(kept.user, std::move(kept.socket));
+    for (auto& [key, sent] : sent_) {
+        if (sent.kept) closer_.close(key.user, std::move(sent.kept));
+    }
 }
 
-bool UnreadWelcomes::keep(uid_t user, Descriptor& socket) {
-    close_read();
-    if (was_read(socket)) return false;
-    kept_.push_back({user, std::move(socket)});
+void UnreadWelcomes::sent(uid_t user, std::uint64_t connection, int socket, std::uint64_t now_ns) {
+    sent_[{user, connection}] = {.socket = socket, .since_ns = now_ns, .kept = Descriptor()};
+}
+
+bool UnreadWelcomes::keep(uid_t user, std::uint64_t connection, Descriptor& socket) {
+    Place at = sent_.find({user, connection});
+    if (at == sent_.end() || !stays(at)) return false;
+    at->second.kept = std::move(socket);
+    ++over_count_;
     return true;
 }
 
-bool UnreadWelcomes::admits(uid_t user) {
-    close_read();
-    const auto own = static_cast<std::size_t>(std::count_if(
-        kept_.begin(), kept_.end(), [user](const Kept& kept) { return kept.user == user; }));
-    return own < kPerUser && (own == 0 || kept_.size() < kOfAll);
+bool UnreadWelcomes::admits(uid_t user, std::uint64_t now_ns) {
+    look_at_others();
+    std::size_t own = 0;
+    for (Place at = sent_.lower_bound({user, 0}); at != sent_.end() && at->first.user == user;) {
+        const bool slow = at->second.kept || now_ns - at->second.since_ns >= slow_ns_;
+        if (slow && !stays(at)) continue;
+        own += slow;
+        if (own == kPerUser) return false;
+        ++at;
+    }
+    return own == 0 || over_count_ < kOfAll;
 }
 
-void UnreadWelcomes::close_read() {
-    const auto read = std::stable_partition(
-        kept_.begin(), kept_.end(), [](const Kept& kept) { return !was_read(kept.socket); });
-    for (auto kept = read; kept != kept_.end(); ++kept) {
-        closer_.close(kept->user, std::move(kept->socket));
+bool UnreadWelcomes::stays(Place& at) {
+    Sent& sent = at->second;
+    if (!look_(sent.socket)) return true;
+    if (sent.kept) {
+        --over_count_;
+        closer_.close(at->first.user, std::move(sent.kept));
     }
-    kept_.erase(read, kept_.end());
+    at = sent_.erase(at);
+    return false;
+}
+
+void UnreadWelcomes::look_at_others() {
+    Place at = sent_.lower_bound(next_);
+    for (std::size_t looks = std::min(kOfOthers, sent_.size()); looks > 0; --looks) {
+        if (at == sent_.end()) at = sent_.begin();
+        if (stays(at)) ++at;
+    }
+    next_ = at == sent_.end() ? Key{} : at->first;
 }
 
 }  // namespace bidstore
