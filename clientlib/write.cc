@@ -130,6 +130,23 @@ OperationHeader operation_at(std::span<const std::byte> bytes, std::uint32_t ind
 
 RawTransaction::RawTransaction() { clear(); }
 
+RawTransaction::RawTransaction(RawTransaction&& other) noexcept : RawTransaction() { swap(other); }
+
+RawTransaction& RawTransaction::operator=(RawTransaction&& other) noexcept {
+    if (this == &other) return *this;
+    swap(other);
+    other.clear();
+    return *this;
+}
+
+void RawTransaction::swap(RawTransaction& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(body_, other.body_);
+    std::swap(last_update_, other.last_update_);
+    std::swap(result_count_, other.result_count_);
+    std::swap(status_, other.status_);
+}
+
 void RawTransaction::clear() {
     bytes_.clear();
     append_object(bytes_, TransactionHeader{0, Durability::kDurable});

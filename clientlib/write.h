@@ -34,6 +34,11 @@ struct AddOptions {
 class RawTransaction {
   public:
     RawTransaction();
+    // What was moved from is empty.
+    RawTransaction(RawTransaction&& other) noexcept;
+    RawTransaction& operator=(RawTransaction&& other) noexcept;
+    RawTransaction(const RawTransaction&) = default;
+    RawTransaction& operator=(const RawTransaction&) = default;
 
     // The row must be there, must not be there, must have these bytes in that column.
     void require_present(const RawTable& table, std::span<const std::byte> key);
@@ -81,6 +86,7 @@ class RawTransaction {
     bool value_fits(const RawTable& table, std::span<const std::byte> value);
     bool column_fits(const RawTable& table, std::uint32_t column,
                      std::span<const std::byte> value);
+    void swap(RawTransaction& other) noexcept;
     bool updates_same_row(const RawTable& table, std::span<const std::byte> key) const;
 
     std::vector<std::byte> bytes_;
