@@ -63,9 +63,10 @@
 
 namespace bidstore {
 
-// A deadline that far from now.
+// A deadline that far from now; in(std::chrono::nanoseconds::max()) is none.
 inline Deadline in(std::chrono::nanoseconds duration) {
-    return std::chrono::steady_clock::now() + duration;
+    const Deadline now = std::chrono::steady_clock::now();
+    return duration < Deadline::max() - now ? now + duration : Deadline::max();
 }
 
 struct ReaderState;
