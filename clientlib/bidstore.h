@@ -211,7 +211,8 @@ class Cursor {
     RawCursor raw_;
 };
 
-// A table whose rows are T. Cheap to copy.
+// A table whose rows are T. Cheap to copy. It is of the file that its store was attached to: of
+// another one it is refused (kInvalid), by snapshots and by commit().
 template <class T>
 class Table {
   public:

@@ -73,6 +73,8 @@ class RawTransaction {
 
     // The first mistake made while building, or ok.
     const Status& status() const { return status_; }
+    // Whether all tables that it names are of that file.
+    bool fits_file(const FileUuid& file) const { return !file_ || *file_ == file; }
     // TransactionHeader and operations (shm/message.h).
     std::span<const std::byte> bytes() const { return bytes_; }
 
@@ -82,6 +84,7 @@ class RawTransaction {
     void fail(Error code, std::string what);
 
   private:
+    bool table_fits(const RawTable& table);
     bool key_fits(const RawTable& table, std::span<const std::byte> key);
     bool value_fits(const RawTable& table, std::span<const std::byte> value);
     bool column_fits(const RawTable& table, std::uint32_t column,
@@ -93,6 +96,7 @@ class RawTransaction {
     std::vector<std::byte> body_;  // of the operation that is added, kept for the next one
     std::size_t last_update_ = 0;  // offset of the newest operation when it is an update
     std::uint32_t result_count_ = 0;
+    std::optional<FileUuid> file_;  // of the tables so far
     Status status_;
 };
 
