@@ -85,8 +85,10 @@ Failure connect_failure(const AttachOptions& options, int error) {
 // ---- one attempt --------------------------------------------------------------------------------
 
 int milliseconds_until(Deadline deadline) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
-    return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 1'000'000));
+    const auto now = Clock::now();
+    if (deadline <= now) return 0;  // the way back to one of long ago overflows
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - now);
+    return static_cast<int>(std::min<std::int64_t>(left.count(), 1'000'000));
 }
 
 // Whether the socket has one of `events` before the deadline.

@@ -30,7 +30,6 @@
 namespace bidstore {
 
 using SessionBytes = std::array<std::uint8_t, 16>;
-using FileBytes = std::array<std::uint8_t, 16>;  // a file's uuid
 
 // How often this process was forked off since its start, as its ancestors count: what was attached
 // under another value belongs to the parent.

@@ -48,9 +48,9 @@ Result<std::vector<RawTable>> catalog_tables(StoreState& store, const Snapshot& 
 }  // namespace
 
 const TableInfo& catalog_info() {
-    static const TableInfo info{kCatalogTable, 0, true, catalog_schema(),
-                                std::make_shared<const TreeShape>(catalog_schema(),
-                                                                  kCatalogTable)};
+    static const TableInfo info{
+        kCatalogTable, 0, {}, true, catalog_schema(),
+        std::make_shared<const TreeShape>(catalog_schema(), kCatalogTable)};
     return info;
 }
 

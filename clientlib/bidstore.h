@@ -63,9 +63,10 @@
 
 namespace bidstore {
 
-// A deadline that far from now.
+// A deadline that far from now; in(std::chrono::nanoseconds::max()) is none.
 inline Deadline in(std::chrono::nanoseconds duration) {
-    return std::chrono::steady_clock::now() + duration;
+    const Deadline now = std::chrono::steady_clock::now();
+    return duration < Deadline::max() - now ? now + duration : Deadline::max();
 }
 
 struct ReaderState;
@@ -210,7 +211,8 @@ class Cursor {
     RawCursor raw_;
 };
 
-// A table whose rows are T. Cheap to copy.
+// A table whose rows are T. Cheap to copy. It is of the file that its store was attached to: of
+// another one it is refused (kInvalid), by snapshots and by commit().
 template <class T>
 class Table {
   public:

@@ -144,6 +144,8 @@ Result<LargeValue> large_value(const RawRow& row, std::uint32_t column) {
     if (row.reader == nullptr || !row.reader->holding()) {
         return {Error::kInvalid, "this row's snapshot has ended: take a new one"};
     }
+    // The pages that it uses are marked in a segment that a child does not have.
+    if (row.reader->generation != fork_generation()) return forked_failure();
     const Schema& schema = row.table->schema;
     if (column >= schema.columns().size() || !is_variable(schema.columns()[column].type)) {
         return {Error::kInvalid, "column " + std::to_string(column) + " of table " + schema.name() +

@@ -311,7 +311,7 @@ Status RawTable::peek_many(const Snapshot& snapshot,
                            std::span<const std::span<const std::byte>> keys,
                            std::span<std::optional<RawRow>> rows,
                            std::size_t pages_under_way) const {
-    Result<ReaderState*> state = ReaderState::live(snapshot);
+    Result<ReaderState*> state = ReaderState::live(snapshot, *info_);
     if (!state.ok()) return state.failure();
     if (rows.size() < keys.size()) {
         return {Error::kInvalid, "table " + name() + ": room for " + std::to_string(rows.size()) +
@@ -324,7 +324,7 @@ Status RawTable::peek_many(const Snapshot& snapshot,
 Result<std::vector<std::optional<RawCopy>>> RawTable::multi_get(
     const Snapshot& snapshot, std::span<const std::span<const std::byte>> keys,
     std::size_t pages_under_way) const {
-    Result<ReaderState*> state = ReaderState::live(snapshot);
+    Result<ReaderState*> state = ReaderState::live(snapshot, *info_);
     if (!state.ok()) return state.failure();
     if (Status sized = fit(*info_, keys, pages_under_way); !sized.ok()) return sized.failure();
     std::vector<std::optional<RawRow>> rows(keys.size());

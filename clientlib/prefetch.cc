@@ -68,7 +68,7 @@ class MissingValues {
 
 Status RawTable::prefetch(const Snapshot& snapshot,
                           std::span<const std::span<const std::byte>> keys) const {
-    Result<ReaderState*> live = ReaderState::live(snapshot);
+    Result<ReaderState*> live = ReaderState::live(snapshot, *info_);
     if (!live.ok()) return live.failure();
     ReaderState& state = **live;
     for (const auto& key : keys) {

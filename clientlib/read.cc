@@ -176,6 +176,17 @@ Result<ReaderState*> ReaderState::live(const Snapshot& snapshot) {
     return state;
 }
 
+Result<ReaderState*> ReaderState::live(const Snapshot& snapshot, const TableInfo& table) {
+    Result<ReaderState*> state = live(snapshot);
+    if (state.ok() && (*state)->file != table.file && table.id != kCatalogId) [[unlikely]] {
+        const ColdPath cold;
+        return {Error::kInvalid, "table " + table.schema.name() +
+                                     " was opened on another store than this snapshot is of: "
+                                     "open it again"};
+    }
+    return state;
+}
+
 Csn Snapshot::csn() const { return state_ == nullptr ? Csn{} : state_->slot->snapshot(); }
 Status Snapshot::status() const {
     if (state_ == nullptr) return {Error::kInvalid, "this snapshot has ended: take a new one"};
@@ -365,7 +376,7 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
                                                     std::span<const std::byte> key,
                                                     std::span<std::byte> value) const {
     const HotPath hot("read");
-    Result<ReaderState*> state = ReaderState::live(snapshot);
+    Result<ReaderState*> state = ReaderState::live(snapshot, *info_);
     if (!state.ok()) [[unlikely]]
         return failure_of(state);
     if (key.size() != schema().key_bytes()) [[unlikely]]
@@ -395,7 +406,7 @@ Result<std::optional<std::uint32_t>> RawTable::read(const Snapshot& snapshot,
 Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
     const HotPath hot("peek");
-    Result<ReaderState*> state = ReaderState::live(snapshot);
+    Result<ReaderState*> state = ReaderState::live(snapshot, *info_);
     if (!state.ok()) [[unlikely]]
         return failure_of(state);
     if (key.size() != schema().key_bytes()) [[unlikely]]
@@ -414,7 +425,7 @@ Result<std::optional<RawRow>> RawTable::peek(const Snapshot& snapshot,
 
 Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
                                              std::span<const std::byte> key) const {
-    Result<ReaderState*> state = ReaderState::live(snapshot);
+    Result<ReaderState*> state = ReaderState::live(snapshot, *info_);
     if (!state.ok()) return state.failure();
     if (key.size() != schema().key_bytes()) return wrong_key(*info_, key.size());
     RawRow row;

@@ -30,11 +30,18 @@ class StoreState;
 struct ReaderState;
 struct TreeShape;
 
+// A file's uuid in two words, which cost nothing to compare where a read begins.
+struct FileUuid {
+    std::uint64_t words[2]{};
+    bool operator==(const FileUuid&) const = default;
+};
+
 // What the catalog says of a table. Never changes: a table that is dropped and made again is
 // another table with another id.
 struct TableInfo {
     TableId id;
     std::uint32_t index = 0;  // of this store, dense: where readers keep the table's root
+    FileUuid file;            // whose table it is: another one has another under the id
     bool system = false;      // the catalog and the sessions: hidden from lists
     Schema schema;
     std::shared_ptr<const TreeShape> shape;  // engine/page/search.h

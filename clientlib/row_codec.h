@@ -101,9 +101,10 @@ struct Owned : T {
     Owned(Owned&&) noexcept = default;
     Owned& operator=(Owned&&) noexcept = default;
 
-    // Room for that many bytes, used again when it is there already.
+    // Room for that many bytes, used again when it is there already: what was moved from still has
+    // its capacity, and no storage.
     char* reserve(std::size_t size_bytes) {
-        if (size_bytes > capacity_bytes_) {
+        if (!storage_ || size_bytes > capacity_bytes_) {
             storage_ = std::make_unique_for_overwrite<char[]>(size_bytes);
             capacity_bytes_ = size_bytes;
         }

@@ -444,7 +444,7 @@ void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const Tabl
 RawCursor RawTable::start_scan(const Snapshot& snapshot, std::size_t bound_bytes,
                                const ScanOptions& options) const {
     const HotPath hot("scan, its begin");
-    Result<ReaderState*> reader = ReaderState::live(snapshot);
+    Result<ReaderState*> reader = ReaderState::live(snapshot, *info_);
     RawCursor::StatePointer state;
     if (reader.ok() && !(*reader)->spare_cursors.empty()) {
         state = std::move((*reader)->spare_cursors.back());

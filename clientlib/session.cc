@@ -41,9 +41,10 @@ SessionBytes session_of(Connection& connection) {
     return session;
 }
 
-FileBytes file_of(const Connection& connection) {
-    FileBytes file{};
-    std::memcpy(file.data(), connection.pool().header().file_uuid, file.size());
+FileUuid file_of(const Connection& connection) {
+    FileUuid file;
+    static_assert(sizeof file == sizeof connection.pool().header().file_uuid);
+    std::memcpy(&file, connection.pool().header().file_uuid, sizeof file);
     return file;
 }
 
@@ -209,6 +210,10 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
     if (forked()) return forked_failure();
     if (!transaction.status().ok()) return transaction.status().failure();
     if (transaction.empty()) return {Error::kInvalid, "a transaction without operations"};
+    if (!transaction.fits_file(file_)) {
+        return {Error::kInvalid,
+                "a transaction on tables that were opened on another store: open them again"};
+    }
     const HotPath hot("submit");
     std::shared_ptr<KeptWrite> write;
     {
@@ -406,7 +411,7 @@ std::shared_ptr<const TableInfo> StoreState::table_info(TableId id, bool system,
     auto shape = std::make_shared<const TreeShape>(schema, id);
     const auto index = static_cast<std::uint32_t>(tables_.size());
     auto made = std::make_shared<const TableInfo>(
-        TableInfo{id, index, system, std::move(schema), std::move(shape)});
+        TableInfo{id, index, file_, system, std::move(schema), std::move(shape)});
     tables_.emplace(id.value, made);
     return made;
 }

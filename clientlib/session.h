@@ -97,6 +97,7 @@ class StoreState {
     bool forked() const { return fork_generation_ != fork_generation(); }
     const AttachOptions& options() const { return options_; }
     const SessionBytes& session() const { return session_; }
+    const FileUuid& file() const { return file_; }
     std::uint64_t reconnects() const;
 
     // A connection that is not abandoned: the one of the moment, or a new one made before the
@@ -161,7 +162,7 @@ class StoreState {
     const AttachOptions options_;
     const unsigned fork_generation_;
     SessionBytes session_;
-    const FileBytes file_;  // the store's; another one has other tables under the same ids
+    const FileUuid file_;  // the store's; another one has other tables under the same ids
 
     Turn catalog_turn_;
     std::optional<Reader> catalog_reader_;

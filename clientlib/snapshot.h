@@ -23,7 +23,8 @@
 namespace bidstore {
 
 struct ReaderState {
-    explicit ReaderState(std::shared_ptr<StoreState> its_store) : store(std::move(its_store)) {}
+    explicit ReaderState(std::shared_ptr<StoreState> its_store)
+        : store(std::move(its_store)), file(store->file()) {}
     ~ReaderState();
     ReaderState(const ReaderState&) = delete;
     ReaderState& operator=(const ReaderState&) = delete;
@@ -69,6 +70,8 @@ struct ReaderState {
     static ReaderState& of(const Snapshot& snapshot) { return *snapshot.state_; }
     // No read may begin without it: kInvalid after end() or in a forked child.
     static Result<ReaderState*> live(const Snapshot& snapshot);
+    // Nor of a table without this: kInvalid when it is another file's. The catalog is everyone's.
+    static Result<ReaderState*> live(const Snapshot& snapshot, const TableInfo& table);
 
     static constexpr TableId kCatalogId{1};
 
@@ -85,6 +88,7 @@ struct ReaderState {
     Status value_failure;  // with value_failed
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
+    const FileUuid file;  // the store's
     std::uint64_t next_look_ns = 0;        // at the heartbeat, by the coarse clock
     std::uint64_t heartbeat_seen_ns = 0;   // the newest, by the daemon's clock
     std::uint64_t heartbeat_since_ns = 0;  // and for how long it stands there, by the coarse clock

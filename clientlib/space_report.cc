@@ -60,7 +60,7 @@ class Walk {
 
     // The next nodes under this snapshot. What is counted is kept only when it was valid.
     Status step(const Snapshot& snapshot) {
-        Result<ReaderState*> state = ReaderState::live(snapshot);
+        Result<ReaderState*> state = ReaderState::live(snapshot, info_);
         if (!state.ok()) return state.failure();
         for (std::uint32_t i = 0; i < kNodesPerSnapshot && !done_; ++i) {
             const Walk before = *this;

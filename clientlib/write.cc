@@ -130,11 +130,30 @@ OperationHeader operation_at(std::span<const std::byte> bytes, std::uint32_t ind
 
 RawTransaction::RawTransaction() { clear(); }
 
+RawTransaction::RawTransaction(RawTransaction&& other) noexcept : RawTransaction() { swap(other); }
+
+RawTransaction& RawTransaction::operator=(RawTransaction&& other) noexcept {
+    if (this == &other) return *this;
+    swap(other);
+    other.clear();
+    return *this;
+}
+
+void RawTransaction::swap(RawTransaction& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(body_, other.body_);
+    std::swap(last_update_, other.last_update_);
+    std::swap(result_count_, other.result_count_);
+    std::swap(file_, other.file_);
+    std::swap(status_, other.status_);
+}
+
 void RawTransaction::clear() {
     bytes_.clear();
     append_object(bytes_, TransactionHeader{0, Durability::kDurable});
     last_update_ = 0;
     result_count_ = 0;
+    file_.reset();
     status_ = {};
 }
 
@@ -183,7 +202,18 @@ void RawTransaction::append(OperationKind kind, std::uint8_t flags, TableId tabl
     append_padded(bytes_, body);
 }
 
+bool RawTransaction::table_fits(const RawTable& table) {
+    const FileUuid& file = table.info().file;
+    if (!file_) file_ = file;
+    if (*file_ == file) return true;
+    fail(Error::kInvalid, "table " + table.name() +
+                              " was opened on another store than the tables before it: make a "
+                              "transaction for each store");
+    return false;
+}
+
 bool RawTransaction::key_fits(const RawTable& table, std::span<const std::byte> key) {
+    if (!table_fits(table)) return false;
     if (key.size() == table.schema().key_bytes()) return true;
     fail(Error::kInvalid, "a key of table " + table.name() + " has " +
                               std::to_string(table.schema().key_bytes()) + " bytes, not " +
@@ -305,6 +335,7 @@ void RawTransaction::erase(const RawTable& table, std::span<const std::byte> key
 
 void RawTransaction::erase_range(const RawTable& table, std::span<const std::byte> lower,
                                  std::span<const std::byte> upper, bool want_result) {
+    if (!table_fits(table)) return;
     const std::size_t key_bytes = table.schema().key_bytes();
     if (lower.size() > key_bytes || upper.size() > key_bytes) {
         return fail(Error::kInvalid, "a bound of table " + table.name() + " has at most " +

@@ -34,6 +34,11 @@ struct AddOptions {
 class RawTransaction {
   public:
     RawTransaction();
+    // What was moved from is empty.
+    RawTransaction(RawTransaction&& other) noexcept;
+    RawTransaction& operator=(RawTransaction&& other) noexcept;
+    RawTransaction(const RawTransaction&) = default;
+    RawTransaction& operator=(const RawTransaction&) = default;
 
     // The row must be there, must not be there, must have these bytes in that column.
     void require_present(const RawTable& table, std::span<const std::byte> key);
@@ -68,6 +73,8 @@ class RawTransaction {
 
     // The first mistake made while building, or ok.
     const Status& status() const { return status_; }
+    // Whether all tables that it names are of that file.
+    bool fits_file(const FileUuid& file) const { return !file_ || *file_ == file; }
     // TransactionHeader and operations (shm/message.h).
     std::span<const std::byte> bytes() const { return bytes_; }
 
@@ -77,16 +84,19 @@ class RawTransaction {
     void fail(Error code, std::string what);
 
   private:
+    bool table_fits(const RawTable& table);
     bool key_fits(const RawTable& table, std::span<const std::byte> key);
     bool value_fits(const RawTable& table, std::span<const std::byte> value);
     bool column_fits(const RawTable& table, std::uint32_t column,
                      std::span<const std::byte> value);
+    void swap(RawTransaction& other) noexcept;
     bool updates_same_row(const RawTable& table, std::span<const std::byte> key) const;
 
     std::vector<std::byte> bytes_;
     std::vector<std::byte> body_;  // of the operation that is added, kept for the next one
     std::size_t last_update_ = 0;  // offset of the newest operation when it is an update
     std::uint32_t result_count_ = 0;
+    std::optional<FileUuid> file_;  // of the tables so far
     Status status_;
 };
 

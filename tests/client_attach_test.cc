@@ -2,7 +2,11 @@
 // is the test's (tests/fake_daemon.h).
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
+#include <chrono>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -69,6 +73,43 @@ TEST_F(ClientAttach, SessionsAreRandomAndKept) {
     ASSERT_TRUE(first.ok() && second.ok());
     EXPECT_NE(first->session_id(), second->session_id());
     EXPECT_NE(first->session_id(), (std::array<std::uint8_t, 16>{}));
+}
+
+// "For ever" was the past: the sum overflowed.
+TEST_F(ClientAttach, ForEverIsNotThePast) {
+    constexpr auto kForEver = std::chrono::nanoseconds::max();
+    const auto now = std::chrono::steady_clock::now();
+    EXPECT_GT(in(kForEver), now + std::chrono::hours(24 * 365));
+    EXPECT_LT(in(std::chrono::nanoseconds::min()), now);
+    EXPECT_LT(in(-1min), now);
+    EXPECT_GE(in(1s), now + 1s);
+    FakeDaemon daemon(socket_, disk_);
+    daemon.put_catalog(1, {});
+    daemon.publish(1);
+    daemon.start();
+    auto store = Store::attach({.socket = socket_}, in(kForEver));
+    ASSERT_TRUE(store.ok()) << store.failure().what;
+    const auto tables = store->tables(in(kForEver));
+    EXPECT_TRUE(tables.ok()) << tables.failure().what;
+}
+
+// And what is as long ago as can be said was 1,000 s ahead.
+TEST_F(ClientAttach, NobodyWaitsForADeadlineOfLongAgo) {
+    std::optional<Descriptor> listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    socket_.copy(address.sun_path, sizeof address.sun_path - 1);
+    const auto* general = static_cast<const sockaddr*>(static_cast<const void*>(&address));
+    ASSERT_EQ(::bind(listener->number(), general, sizeof address), 0);
+    ASSERT_EQ(::listen(listener->number(), 1), 0);  // accepts nobody
+    const std::jthread end([&](const std::stop_token& stop) {
+        const Deadline until = in(5s);
+        while (!stop.stop_requested() && std::chrono::steady_clock::now() < until) {
+            std::this_thread::sleep_for(1ms);
+        }
+        listener.reset();
+    });
+    EXPECT_EQ(Store::attach({.socket = socket_}, Deadline::min()).error(), Error::kTimedOut);
 }
 
 }  // namespace

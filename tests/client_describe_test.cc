@@ -159,6 +159,22 @@ TEST(Describe, RowsComeBackAsTheyWent) {
     EXPECT_EQ(back.count, -8);
 }
 
+// Rows are moved into a cache, and what they were moved from is read into again: it had its old
+// capacity and no storage, and was written to at address 0.
+TEST(Describe, WhatWasMovedFromTakesARowAgain) {
+    const EncodedRow<Bid> row(example());
+    Copy<Bid> used = Description<Bid>::copy(row.key(), row.value());
+    const Copy<Bid> kept = std::move(used);
+    Description<Bid>::copy_into(used, row.key(), row.value());
+    EXPECT_EQ(used.url, "ab");
+    Copy<Bid> other;
+    other = std::move(used);
+    Description<Bid>::copy_into(used, row.key(), row.value());
+    EXPECT_EQ(used.url, "ab");
+    EXPECT_EQ(other.url, "ab");
+    EXPECT_EQ(kept.url, "ab");
+}
+
 TEST(Describe, SingleMembersAreRead) {
     const EncodedRow<Bid> row(example());
     EXPECT_EQ(Description<Bid>::member<&Bid::price>(row.key(), row.value()), 0x11223344u);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "clientlib/bidstore.h"
+#include "clientlib/snapshot.h"
 #include "shm/key_directory.h"
 #include "tests/fake_daemon.h"
 
@@ -269,6 +270,33 @@ TEST_F(DirectoryRead, APageThatIsNotThereIsAskedForByTheTree) {
     EXPECT_EQ(amount(3), 9u);
     EXPECT_EQ(amount(4), 12u);
     EXPECT_EQ(daemon_.pages_requested(), 1u) << "leaf 5 has nothing to do with them";
+}
+
+// Rows in place are the caller's until the snapshot ends, whichever way they were found: a get in
+// between tells the daemon of no look that would let their frames go.
+TEST_F(DirectoryRead, RowsOfPeekManyAreHeldLikeThoseOfTheTree) {
+    EXPECT_EQ(amount(40), 120u);  // finds the root
+    put_leaf(kMoved, kFirstCsn, 0, kRowsPerLeaf, 1000);  // named by no inner node
+    std::vector<Key<Event>> keys;
+    for (std::uint32_t id = 0; id < kRowsPerLeaf; ++id) {
+        keys.push_back(table_->key(id));
+        enter(id, kMoved, id);
+    }
+    const Result<Snapshot> snapshot = reader_->snapshot(in(5s));
+    ASSERT_TRUE(snapshot.ok());
+    const SlotOwner& slot = *ReaderState::of(*snapshot).slot;
+    daemon_.publish(kFirstCsn + 1);
+    EXPECT_EQ(amount(*snapshot, 40), 120u);
+    EXPECT_FALSE(slot.behind()) << "no row is out yet";
+    std::vector<std::optional<Row<Event>>> rows(keys.size());
+    ASSERT_TRUE(table_->peek_many(*snapshot, keys, rows).ok());
+    daemon_.publish(kFirstCsn + 2);
+    EXPECT_EQ(amount(*snapshot, 40), 120u);
+    EXPECT_TRUE(slot.behind());
+    for (std::uint64_t id = 0; id < keys.size(); ++id) {
+        EXPECT_EQ(rows[id]->get<&Event::amount>(), id * 3 + 1000) << "by the directory";
+    }
+    EXPECT_TRUE(snapshot->valid());
 }
 
 // One wait for the device, not one for each level.

@@ -1,6 +1,8 @@
 // Large values through the public API, a real daemon and real files: up to 1 MiB, read in place and
 // copied, under snapshots and from the disk, in a pool that is large enough and in one that is not.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <optional>
@@ -113,6 +115,35 @@ TEST_F(LargeValues, OfAllSizesAreWrittenAndReadInEveryWay) {
     EXPECT_FALSE(cursor.next());
     EXPECT_TRUE(is_ok(cursor.status()));
     EXPECT_TRUE(is_ok(snapshot.status()));
+}
+
+// The child has the pool, but none of its parent's segment, where the use of pages is marked: a
+// look at a large value through a row that it inherited ended the child.
+TEST_F(LargeValues, OfAnInheritedRowAreRefusedToAForkedChild) {
+    begin({"pool_bytes=64MiB"});
+    ASSERT_TRUE(is_ok(put(1, "title", content(1, kMiB))));
+    const Snapshot snapshot = need(reader_->snapshot(soon()));
+    const auto row = need(table_->peek(snapshot, 1));
+    auto cursor = table_->scan(snapshot);
+    ASSERT_TRUE(row.has_value() && cursor.next());
+    const pid_t child = ::fork();
+    if (child == 0) {
+        int wrong = 0;
+        const Result<LargeValue> value = row->large<&Document::body>();
+        wrong += value.error() != Error::kInvalid ? 1 : 0;
+        wrong += !row->get<&Document::body>().empty() ? 2 : 0;
+        wrong += !row->copy().body.empty() ? 4 : 0;
+        wrong += cursor.copy().ok() ? 8 : 0;
+        wrong += !cursor.row().get<&Document::body>().empty() ? 16 : 0;
+        wrong += snapshot.valid() ? 32 : 0;
+        ::_exit(wrong);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_TRUE(row->get<&Document::body>() == content(1, kMiB));
+    EXPECT_TRUE(snapshot.valid());
 }
 
 TEST_F(LargeValues, AreChangedComparedAndErased) {
