@@ -184,7 +184,7 @@ bool StoreState::send_unsent() {
 }
 
 bool StoreState::try_send_new(const std::shared_ptr<KeptWrite>& write) {
-    if (!connection_->alive() || leaving_) return false;
+    if (!connection_->alive() || leaving_ || !ring_carries(*write)) return false;
     // Answers whose callers gave up: the next number in line frees all behind it.
     if (!kept_.empty()) collect(*kept_.front());
     drop_decided();
@@ -213,7 +213,6 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
     std::shared_ptr<KeptWrite> write;
     {
         const std::lock_guard hold(lock_);
-        if (Status fits = fits_ring(transaction); !fits.ok()) return failure_of(fits);
         write = spare_write();
     }
     write->bytes.clear();
@@ -227,31 +226,23 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
             if (try_send_new(write)) return write;
         }
         const ColdPath cold;
-        if (Status room = wait_for_room(deadline); !room.ok()) {
+        if (Status room = wait_for_room(*write, deadline); !room.ok()) {
             give_back(std::move(write));
             return room.failure();
         }
     }
 }
 
-Status StoreState::fits_ring(const RawTransaction& transaction) const {
-    const std::uint32_t most = connection_->ring().payload_bytes_max();
-    if (transaction.bytes().size() <= most) return {};
-    const ColdPath cold;
-    return {Error::kTooLarge, "a transaction of " + std::to_string(transaction.bytes().size()) +
-                                  " bytes: the ring of this connection carries " +
-                                  std::to_string(most) +
-                                  "; raise the daemon's ring_bytes (4MiB carries every value)"};
-}
-
-Status StoreState::wait_for_room(Deadline deadline) {
+Status StoreState::wait_for_room(const KeptWrite& write, Deadline deadline) {
     std::shared_ptr<Connection> connection;
     bool leaving = false;
+    bool carried = true;
     std::optional<Call> oldest;
     {
         const std::lock_guard hold(lock_);
         connection = connection_;
         leaving = leaving_;
+        carried = ring_carries(write);
         if (!kept_.empty() && kept_.front()->sent && !kept_.front()->answered) {
             oldest = kept_.front()->call;
         }
@@ -259,6 +250,14 @@ Status StoreState::wait_for_room(Deadline deadline) {
     if (leaving || !connection->alive() || connection->hung_up()) {
         if (!leaving && connection->alive()) connection->abandon();
         return come_back(connection, deadline);
+    }
+    // Judged by a ring that is served: the daemon may have come back with a larger one.
+    if (!carried) {
+        return {Error::kTooLarge,
+                "a transaction of " + std::to_string(write.bytes.size()) +
+                    " bytes: the ring of this connection carries " +
+                    std::to_string(connection->ring().payload_bytes_max()) +
+                    "; raise the daemon's ring_bytes (4MiB carries every value)"};
     }
     if (Clock::now() >= deadline) {
         return {Error::kBusy,

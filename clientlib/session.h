@@ -152,8 +152,8 @@ class StoreState {
     void adopt(std::shared_ptr<Connection> connection);
 
     Status check_same_file(const Connection& connection) const;
-    Status fits_ring(const RawTransaction& transaction) const;  // with lock_ held
-    Status wait_for_room(Deadline deadline);
+    // Of a write that was not sent: until it may be tried again.
+    Status wait_for_room(const KeptWrite& write, Deadline deadline);
     Status wait_for_progress(KeptWrite& write, Deadline deadline);
     Status come_back(const std::shared_ptr<Connection>& connection, Deadline deadline);
     Result<Committed> outcome(const KeptWrite& write);  // of an answered one, without lock_
