@@ -3,6 +3,7 @@
 #include <cstring>
 #include <thread>
 
+#include "clientlib/heartbeat.h"
 #include "engine/page/search.h"
 
 namespace bidstore {
@@ -183,7 +184,25 @@ bool StoreState::send_unsent() {
     return true;
 }
 
+// Of those that only write nobody else looks: what they put into a dead daemon's ring went in well,
+// until it was full. A client that was cut off finds out by its oldest write, which nobody answers.
+void StoreState::look_for_daemon() {
+    const std::uint64_t now_ns = coarse_now_ns();
+    if (now_ns < next_look_ns_) [[likely]]
+        return;
+    next_look_ns_ = now_ns + kLookIntervalNs;
+    const EngineState& engine = connection_->pool().header().engine;
+    const bool maybe =
+        daemon_may_be_gone(engine, now_ns, heartbeat_seen_ns_, heartbeat_since_ns_);
+    const std::uint64_t looked_at = std::exchange(looked_at_number_, next_number_);
+    const bool stuck = !kept_.empty() && kept_.front()->number <= looked_at;
+    if (!maybe && !stuck) return;
+    const ColdPath cold;
+    if (connection_->hung_up()) connection_->abandon();
+}
+
 bool StoreState::try_send_new(const std::shared_ptr<KeptWrite>& write) {
+    look_for_daemon();
     if (!connection_->alive() || leaving_ || !ring_carries(*write)) return false;
     // Answers whose callers gave up: the next number in line frees all behind it.
     if (!kept_.empty()) collect(*kept_.front());
@@ -342,6 +361,13 @@ bool StoreState::done(KeptWrite& write) {
     const std::lock_guard hold(lock_);
     collect(write);
     drop_decided();
+    if (write.answered) return true;
+    look_for_daemon();
+    // What a new connection had no room for; who only polls is told of nothing else.
+    if (unsent_ != 0 && connection_->alive()) {
+        collect_all();
+        send_unsent();
+    }
     return write.answered;
 }
 
@@ -382,15 +408,13 @@ Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
         return {};
     }
     if (leaving || !connection->alive()) return come_back(connection, deadline);
-    // There is a new connection, but no room yet for all that was kept; or it ended, too.
+    // There is a new connection, but no room yet for all that was kept (done() tries); or it
+    // ended, too.
     if (connection->hung_up()) {
         connection->abandon();
         return {};
     }
     std::this_thread::sleep_for(kPause);
-    const std::lock_guard hold(lock_);
-    collect_all();
-    send_unsent();
     return {};
 }
 

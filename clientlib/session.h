@@ -139,6 +139,7 @@ class StoreState {
 
   private:
     // All of these with lock_ held.
+    void look_for_daemon();
     bool try_send_new(const std::shared_ptr<KeptWrite>& write);
     bool send_unsent();
     bool send(KeptWrite& write);
@@ -178,6 +179,10 @@ class StoreState {
     std::size_t unsent_ = 0;  // of kept_, on connection_
     std::uint64_t next_number_ = 1;
     std::uint64_t reconnects_ = 0;
+    std::uint64_t next_look_ns_ = 0;        // for the daemon, by the coarse clock
+    std::uint64_t heartbeat_seen_ns_ = 0;   // clientlib/heartbeat.h
+    std::uint64_t heartbeat_since_ns_ = 0;
+    std::uint64_t looked_at_number_ = 0;  // next_number_ at the last look
     std::multimap<std::uint32_t, std::shared_ptr<const TableInfo>> tables_;  // by id
 };
 

@@ -1,5 +1,5 @@
-// Programs that do nothing but write, and daemons that come back: with another ring, with fewer call
-// slots, or to refuse at first. Nobody but the writer looks whether the daemon is there.
+// Programs that do nothing but write, and daemons that come back: with another ring, with fewer
+// call slots, or to refuse at first. Nobody but the writer looks whether the daemon is there.
 
 #include <gtest/gtest.h>
 
@@ -66,6 +66,75 @@ TEST_F(ClientReconnect, AWriterAloneFindsTheLargerRing) {
     const auto done = store_->commit(large(), in(5s));
     EXPECT_TRUE(done.ok()) << done.failure().what;
     EXPECT_EQ(store_->reconnects(), 1u);
+}
+
+// The dead daemon's ring has room, and nobody waits for an answer: the write was never applied.
+TEST_F(ClientReconnect, OneWriteAWhileAfterTheDaemonDiedGoesToTheNextOne) {
+    for (const std::chrono::nanoseconds ahead : {0h, 1h}) {
+        start_anew({.clock_ahead_ns = static_cast<std::uint64_t>(ahead.count())});
+        attach();
+        {
+            const std::lock_guard hold(disk_.lock);
+            disk_.applied.clear();
+        }
+        ASSERT_TRUE(store_->commit(spend(1), in(5s)).ok());
+        restart_daemon();
+        std::this_thread::sleep_for(200ms);
+        // The clock of the dead one may be ahead of ours: then only that it stands still tells.
+        std::int64_t last = 1;
+        if (ahead != 0h) {
+            ASSERT_TRUE(store_->submit(spend(++last), in(5s)).ok());
+        }
+        std::this_thread::sleep_for(600ms);
+        ASSERT_TRUE(store_->submit(spend(++last), in(5s)).ok());
+        EXPECT_TRUE(eventually([&] { return spent() == up_to(last); }))
+            << "ahead by " << ahead.count() << ": " << spent().size();
+    }
+}
+
+// Its heart beats on, but it let go of this client.
+TEST_F(ClientReconnect, WritesThatNobodyWaitsForOutliveACutOff) {
+    start_anew({.call_slots = 512});
+    attach();
+    daemon_->cut_off_all();
+    std::int64_t last = 0;
+    EXPECT_TRUE(eventually([&] {
+        const auto sent = store_->submit(spend(++last), in(5s));
+        EXPECT_TRUE(sent.ok()) << sent.failure().what;
+        std::this_thread::sleep_for(10ms);
+        return store_->reconnects() == 1 || last > 400;
+    }));
+    EXPECT_TRUE(eventually([&] { return spent() == up_to(last); })) << spent().size();
+}
+
+// Whoever polls connects to nothing, but others go by what it sees.
+TEST_F(ClientReconnect, PollingNoticesThatTheDaemonDied) {
+    Result<Reader> reader = store_->reader();
+    ASSERT_TRUE(reader.ok());
+    Result<Snapshot> held = reader->snapshot(in(60s));
+    ASSERT_TRUE(held.ok());
+    daemon_->serve_rings(false);
+    std::vector<Pending> pending = submit_up_to(1);
+    EXPECT_FALSE(pending[0].done());
+    restart_daemon();
+    EXPECT_TRUE(eventually([&] {
+        EXPECT_FALSE(pending[0].done());
+        return !held->valid();
+    }));
+    EXPECT_TRUE(pending[0].wait(in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(1));
+}
+
+// More writes were kept than the new connection has call slots: what was left waited for somebody
+// who submits or waits.
+TEST_F(ClientReconnect, PollingSendsWhatTheNewConnectionHadNoRoomFor) {
+    daemon_->serve_rings(false);
+    std::vector<Pending> pending = submit_up_to(16);
+    start_anew({.call_slots = 4});
+    EXPECT_TRUE(pending[0].wait(in(5s)).ok());
+    EXPECT_TRUE(eventually([&] { return pending[15].done(); }));
+    for (Pending& write : pending) EXPECT_TRUE(write.wait(in(5s)).ok());
+    EXPECT_EQ(spent(), up_to(16));
 }
 
 }  // namespace

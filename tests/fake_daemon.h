@@ -186,13 +186,17 @@ class FakeDaemon {
         thread_.join();
         ::close(listener_);
         ::unlink(socket_path_.c_str());
-        for (Client& client : clients_) ::close(client.socket);
-        clients_.clear();
+        hang_up_all();
     }
     // Ends the leases of everything held now.
     void revoke_all() {
         revoke_wanted_ = true;
         while (revoke_wanted_) std::this_thread::yield();
+    }
+    // Hangs up on every client, and serves on.
+    void cut_off_all() {
+        cut_off_wanted_ = true;
+        while (cut_off_wanted_) std::this_thread::yield();
     }
     // Whether a reader said that it uses no frame, in the daemon's last round.
     bool somebody_rests() const { return somebody_rests_; }
@@ -244,6 +248,7 @@ class FakeDaemon {
             if (::poll(&wait, 1, 0) > 0) welcome(::accept4(listener_, nullptr, nullptr,
                                                            SOCK_CLOEXEC));
             if (revoke_wanted_) revoke();
+            if (cut_off_wanted_) hang_up_all();
             somebody_rests_ = look_for_rest();
             bool busy = false;
             if (serve_) {
@@ -315,6 +320,12 @@ class FakeDaemon {
         header->cmsg_len = CMSG_LEN(sizeof numbers);
         std::memcpy(CMSG_DATA(header), numbers, sizeof numbers);
         CHECK(::sendmsg(client.socket, &message, MSG_NOSIGNAL) == sizeof reply);
+    }
+
+    void hang_up_all() {
+        for (Client& client : clients_) ::close(client.socket);
+        clients_.clear();
+        cut_off_wanted_ = false;
     }
 
     void revoke() {
@@ -439,6 +450,7 @@ class FakeDaemon {
     std::atomic<bool> swallow_ = false;
     std::array<std::atomic<Error>, 8> load_answers_{};  // by step
     std::atomic<bool> revoke_wanted_ = false;
+    std::atomic<bool> cut_off_wanted_ = false;
     std::atomic<std::uint32_t> page_requests_ = 0;
     std::atomic<bool> somebody_rests_ = false;
     std::atomic<std::uint32_t> pages_requested_ = 0;
