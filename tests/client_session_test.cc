@@ -321,7 +321,7 @@ TEST_F(ClientSession, ARefusedWriteIsNotAppliedLater) {
 TEST_F(ClientSession, WritesKeptBeyondTheCallSlotsAllTakeTheirNumbers) {
     for (const bool lost : {false, true}) {
         SCOPED_TRACE(lost ? "the crash took them" : "they had landed");
-        const std::uint64_t before = disk_.decided;
+        const std::uint64_t before = decided();
         daemon_->judge([before](std::uint64_t number, std::span<const std::byte>) {
             Answer answer;
             if (number == before + 1) answer.error = Error::kTimedOut;  // no answer
@@ -377,7 +377,7 @@ TEST_F(ClientSession, AnAnsweredWriteThatTheNewRingCannotCarryTakesItsNumber) {
     start_daemon();
     EXPECT_TRUE(first->wait(in(5s)).ok());
     EXPECT_TRUE(store_->commit(spend(3), in(5s)).ok());
-    EXPECT_EQ(disk_.decided, 3u);
+    EXPECT_EQ(decided(), 3u);
     EXPECT_EQ(spent(), (std::vector<std::int64_t>{3}));
 }
 

@@ -120,6 +120,11 @@ class ClientSession : public testing::Test {
         }
         return amounts;
     }
+    // The newest number that a daemon decided.
+    std::uint64_t decided() {
+        const std::lock_guard hold(disk_.lock);
+        return disk_.decided;
+    }
     std::vector<std::int64_t> up_to(std::int64_t last) {
         std::vector<std::int64_t> all;
         for (std::int64_t i = 1; i <= last; ++i) all.push_back(i);
