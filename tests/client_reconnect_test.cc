@@ -137,5 +137,21 @@ TEST_F(ClientReconnect, PollingSendsWhatTheNewConnectionHadNoRoomFor) {
     EXPECT_EQ(spent(), up_to(16));
 }
 
+// Nobody refused it: "transaction refused" was said of one that may have been applied.
+TEST_F(ClientReconnect, AKeptWriteThatTheNextRingCannotCarryIsSaidToBeUnknown) {
+    start_anew({.ring_bytes = 4u << 20});
+    attach();
+    daemon_->serve_rings(false);
+    auto sent = store_->submit(large(), in(5s));
+    ASSERT_TRUE(sent.ok());
+    restart_daemon();
+    const auto unknown = sent->wait(in(5s));
+    EXPECT_EQ(unknown.error(), Error::kUnknownOutcome);
+    const std::string& what = unknown.failure().what;
+    EXPECT_EQ(what.find("refused"), std::string::npos) << what;
+    EXPECT_NE(what.find("may have been applied"), std::string::npos) << what;
+    EXPECT_NE(what.find("ring_bytes"), std::string::npos) << what;
+}
+
 }  // namespace
 }  // namespace bidstore
