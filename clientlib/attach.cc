@@ -259,8 +259,8 @@ Result<std::shared_ptr<Connection>> connect_to_daemon(const AttachOptions& optio
         Result<std::shared_ptr<Connection>> made = connect_once(options, session, deadline);
         const bool again = made.error() == Error::kBusy || (retry && passing(made.error()));
         if (made.ok() || !again) return made;
-        if (Clock::now() + kRetryInterval >= deadline) return made;
-        std::this_thread::sleep_for(kRetryInterval);
+        std::this_thread::sleep_until(std::min<Deadline>(deadline, Clock::now() + kRetryInterval));
+        if (Clock::now() >= deadline) return made;
     }
 }
 

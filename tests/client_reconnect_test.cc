@@ -153,5 +153,16 @@ TEST_F(ClientReconnect, AKeptWriteThatTheNextRingCannotCarryIsSaidToBeUnknown) {
     EXPECT_NE(what.find("ring_bytes"), std::string::npos) << what;
 }
 
+// A loop around a call with a short deadline connected without a pause.
+TEST_F(ClientReconnect, AnAbsentDaemonIsWaitedForUntilAShortDeadlineToo) {
+    daemon_->stop();
+    EXPECT_EQ(store_->commit(spend(1), in(50ms)).error(), Error::kTimedOut);
+    for (const auto patience : {1ms, 3ms, 5ms}) {
+        const Deadline deadline = in(patience);
+        EXPECT_EQ(store_->submit(spend(2), deadline).error(), Error::kDisconnected);
+        EXPECT_GE(std::chrono::steady_clock::now(), deadline) << patience.count() << " ms";
+    }
+}
+
 }  // namespace
 }  // namespace bidstore
