@@ -273,7 +273,8 @@ class FakeDaemon {
         }
         if (options_.refuse != Error::kOk) {
             std::strncpy(reply.message, "refused by the test", sizeof reply.message - 1);
-            CHECK(::send(socket, &reply, sizeof reply, 0) == sizeof reply);
+            // Whose deadline passed is gone.
+            static_cast<void>(::send(socket, &reply, sizeof reply, MSG_NOSIGNAL));
             ::close(socket);
             return;
         }
@@ -298,11 +299,15 @@ class FakeDaemon {
         Result<Descriptor> doorbell = make_doorbell();
         CHECK(doorbell.ok());
         client.doorbell = std::move(*doorbell);
-        send_descriptors(client, reply);
+        if (!send_descriptors(client, reply)) {
+            ::close(socket);
+            return;
+        }
         clients_.push_back(std::move(client));
     }
 
-    void send_descriptors(Client& client, Welcome& reply) {
+    // False: the client is gone.
+    bool send_descriptors(Client& client, Welcome& reply) {
         Result<Descriptor> pool = pool_.open_read_only();
         CHECK(pool.ok());
         const int numbers[3] = {pool->number(), client.segment->descriptor(),
@@ -319,7 +324,7 @@ class FakeDaemon {
         header->cmsg_type = SCM_RIGHTS;
         header->cmsg_len = CMSG_LEN(sizeof numbers);
         std::memcpy(CMSG_DATA(header), numbers, sizeof numbers);
-        CHECK(::sendmsg(client.socket, &message, MSG_NOSIGNAL) == sizeof reply);
+        return ::sendmsg(client.socket, &message, MSG_NOSIGNAL) == sizeof reply;
     }
 
     void hang_up_all() {
