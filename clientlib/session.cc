@@ -379,10 +379,9 @@ Result<Committed> StoreState::wait(KeptWrite& write, Deadline deadline) {
         std::string what = "write " + std::to_string(write.number) +
                            " had no answer before the deadline: it may still be applied, once";
         if (!progress.ok()) what += " (" + progress.failure().what + ")";
-        // A daemon that is there and refuses us will not answer later either.
-        const bool passing = late || progress.error() == Error::kDisconnected ||
-                             progress.error() == Error::kTimedOut;
-        return {passing ? Error::kTimedOut : Error::kUnknownOutcome, std::move(what)};
+        // A daemon that is there and refuses us for good will not answer later either.
+        const bool open = late || progress.error() == Error::kTimedOut || passes(progress.error());
+        return {open ? Error::kTimedOut : Error::kUnknownOutcome, std::move(what)};
     }
     if (forked()) return forked_failure();
     return outcome(write);

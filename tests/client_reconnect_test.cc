@@ -137,6 +137,30 @@ TEST_F(ClientReconnect, PollingSendsWhatTheNewConnectionHadNoRoomFor) {
     EXPECT_EQ(spent(), up_to(16));
 }
 
+// It goes, or all its places are taken by those that were quicker: that passes, and the write is
+// under way until then.
+TEST_F(ClientReconnect, AWriteUnderWayOutlivesARefusalThatPasses) {
+    for (const Error refusal : {Error::kBusy, Error::kStopping, Error::kFenced,
+                                Error::kTooManyClients}) {
+        SCOPED_TRACE(error_name(refusal));
+        {
+            const std::lock_guard hold(disk_.lock);
+            disk_.applied.clear();
+        }
+        daemon_->serve_rings(false);
+        std::vector<Pending> pending = submit_up_to(1);
+        start_anew({.refuse = refusal});
+        EXPECT_EQ(pending[0].wait(in(50ms)).error(), Error::kTimedOut);
+        auto waiter =
+            std::async(std::launch::async, [&] { return pending[0].wait(in(kPatience)); });
+        EXPECT_EQ(waiter.wait_for(50ms), std::future_status::timeout);
+        restart_daemon();
+        const auto done = waiter.get();
+        EXPECT_TRUE(done.ok()) << done.failure().what;
+        EXPECT_EQ(spent(), up_to(1));
+    }
+}
+
 // Nobody refused it: "transaction refused" was said of one that may have been applied.
 TEST_F(ClientReconnect, AKeptWriteThatTheNextRingCannotCarryIsSaidToBeUnknown) {
     start_anew({.ring_bytes = 4u << 20});
