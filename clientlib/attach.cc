@@ -235,11 +235,6 @@ Result<std::shared_ptr<Connection>> connect_once(const AttachOptions& options,
     return map_segments(options, *received, std::move(*socket));
 }
 
-// What ends when a daemon is there again.
-bool passing(Error error) {
-    return error == Error::kDisconnected || error == Error::kStopping || error == Error::kFenced;
-}
-
 }  // namespace
 
 unsigned fork_count = 0;
@@ -247,6 +242,12 @@ unsigned fork_count = 0;
 Failure forked_failure() {
     const ColdPath cold;
     return {Error::kInvalid, "attached before fork: a child process attaches its own store"};
+}
+
+bool passes(Error refusal) {
+    return refusal == Error::kDisconnected || refusal == Error::kStopping ||
+           refusal == Error::kFenced || refusal == Error::kBusy ||
+           refusal == Error::kTooManyClients;
 }
 
 std::uint64_t to_ns(Deadline deadline) {
@@ -257,12 +258,15 @@ std::uint64_t to_ns(Deadline deadline) {
 Result<std::shared_ptr<Connection>> connect_to_daemon(const AttachOptions& options,
                                                       const SessionBytes& session, bool retry,
                                                       Deadline deadline) {
+    const bool anew = session == SessionBytes{};
     for (;;) {
         Result<std::shared_ptr<Connection>> made = connect_once(options, session, deadline);
-        const bool again = made.error() == Error::kBusy || (retry && passing(made.error()));
-        if (made.ok() || !again) return made;
-        if (Clock::now() + kRetryInterval >= deadline) return made;
-        std::this_thread::sleep_for(kRetryInterval);
+        // Who had a place before waits for one: others came back more quickly.
+        const bool wanted = retry && passes(made.error()) &&
+                            !(anew && made.error() == Error::kTooManyClients);
+        if (made.ok() || !(wanted || made.error() == Error::kBusy)) return made;
+        std::this_thread::sleep_until(std::min<Deadline>(deadline, Clock::now() + kRetryInterval));
+        if (Clock::now() >= deadline) return made;
     }
 }
 

@@ -37,6 +37,9 @@ extern unsigned fork_count;  // written in a child alone, while it has one threa
 inline unsigned fork_generation() { return fork_count; }
 Failure forked_failure();
 
+// Whether a refusal to connect may be over soon: the daemon is not there, goes, or is full.
+bool passes(Error refusal);
+
 // steady_clock is CLOCK_MONOTONIC, the daemon's clock too.
 std::uint64_t to_ns(Deadline deadline);
 

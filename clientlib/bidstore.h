@@ -544,7 +544,8 @@ class Store {
     // kBusy: there was no room to send it before the deadline; it was not applied.
     Result<Committed> commit(const RawTransaction& transaction, Deadline deadline,
                              Durability durability = Durability::kDurable);
-    // Sends it and returns; the deadline is for room in the ring alone.
+    // Sends it and returns; the deadline is for room in the ring, and for the daemon's return: that
+    // it went away is noticed within half a second or so.
     Result<Pending> submit(const RawTransaction& transaction, Deadline deadline,
                            Durability durability = Durability::kDurable);
 

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <ctime>
 
 #include "clientlib/catalog_row.h"
 #include "clientlib/directory_probe.h"
+#include "clientlib/heartbeat.h"
 #include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/catalog_schema.h"
@@ -17,17 +17,6 @@
 
 namespace bidstore {
 namespace {
-
-constexpr std::uint64_t kLookIntervalNs = 100'000'000;     // at the heartbeat
-constexpr std::uint64_t kHeartbeatAgeNsMax = 500'000'000;  // older: is the daemon there at all?
-
-// A few nanoseconds, no system call; good to some milliseconds.
-std::uint64_t coarse_now_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 Failure corrupt_page(ReaderState& state, const TableInfo& table, PageId page,
                      const std::byte* near) {
@@ -102,17 +91,10 @@ void ReaderState::forget_dropped_roots() {
 void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
     next_look_ns = now_ns + kLookIntervalNs;
     const EngineState& engine = connection->pool().header().engine;
-    const std::uint64_t heartbeat_ns = engine.heartbeat_ns.load();
-    if (std::exchange(heartbeat_seen_ns, heartbeat_ns) != heartbeat_ns) heartbeat_since_ns = now_ns;
-    // By its age where the clocks are the same one; in another time namespace the daemon's may be
-    // ahead of ours for ever, and only that it stands still tells.
-    const bool late = heartbeat_ns + kHeartbeatAgeNsMax < now_ns ||
-                      heartbeat_since_ns + kHeartbeatAgeNsMax < now_ns;
-    const EngineMode mode = engine.mode.load();
-    const bool going = mode == EngineMode::kStopping || mode == EngineMode::kFenced;
+    const bool maybe = daemon_may_be_gone(engine, now_ns, heartbeat_seen_ns, heartbeat_since_ns);
     // A daemon that is slow or stopped is still the one whose pool this is; only its end is an end.
     // A client that was cut off loses every snapshot, and finds out here.
-    const bool asked = late || going || std::exchange(lost_a_snapshot, false);
+    const bool asked = std::exchange(lost_a_snapshot, false) || maybe;
     if (asked && connection->hung_up()) connection->abandon();
 }
 

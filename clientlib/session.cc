@@ -3,6 +3,7 @@
 #include <cstring>
 #include <thread>
 
+#include "clientlib/heartbeat.h"
 #include "engine/page/search.h"
 
 namespace bidstore {
@@ -184,8 +185,26 @@ bool StoreState::send_unsent() {
     return true;
 }
 
+// Of those that only write nobody else looks: what they put into a dead daemon's ring went in well,
+// until it was full. A client that was cut off finds out by its oldest write, which nobody answers.
+void StoreState::look_for_daemon() {
+    const std::uint64_t now_ns = coarse_now_ns();
+    if (now_ns < next_look_ns_) [[likely]]
+        return;
+    next_look_ns_ = now_ns + kLookIntervalNs;
+    const EngineState& engine = connection_->pool().header().engine;
+    const bool maybe =
+        daemon_may_be_gone(engine, now_ns, heartbeat_seen_ns_, heartbeat_since_ns_);
+    const std::uint64_t looked_at = std::exchange(looked_at_number_, next_number_);
+    const bool stuck = !kept_.empty() && kept_.front()->number <= looked_at;
+    if (!maybe && !stuck) return;
+    const ColdPath cold;
+    if (connection_->hung_up()) connection_->abandon();
+}
+
 bool StoreState::try_send_new(const std::shared_ptr<KeptWrite>& write) {
-    if (!connection_->alive() || leaving_) return false;
+    look_for_daemon();
+    if (!connection_->alive() || leaving_ || !ring_carries(*write)) return false;
     // Answers whose callers gave up: the next number in line frees all behind it.
     if (!kept_.empty()) collect(*kept_.front());
     drop_decided();
@@ -218,7 +237,6 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
     std::shared_ptr<KeptWrite> write;
     {
         const std::lock_guard hold(lock_);
-        if (Status fits = fits_ring(transaction); !fits.ok()) return failure_of(fits);
         write = spare_write();
     }
     write->bytes.clear();
@@ -232,31 +250,23 @@ Result<std::shared_ptr<KeptWrite>> StoreState::submit(const RawTransaction& tran
             if (try_send_new(write)) return write;
         }
         const ColdPath cold;
-        if (Status room = wait_for_room(deadline); !room.ok()) {
+        if (Status room = wait_for_room(*write, deadline); !room.ok()) {
             give_back(std::move(write));
             return room.failure();
         }
     }
 }
 
-Status StoreState::fits_ring(const RawTransaction& transaction) const {
-    const std::uint32_t most = connection_->ring().payload_bytes_max();
-    if (transaction.bytes().size() <= most) return {};
-    const ColdPath cold;
-    return {Error::kTooLarge, "a transaction of " + std::to_string(transaction.bytes().size()) +
-                                  " bytes: the ring of this connection carries " +
-                                  std::to_string(most) +
-                                  "; raise the daemon's ring_bytes (4MiB carries every value)"};
-}
-
-Status StoreState::wait_for_room(Deadline deadline) {
+Status StoreState::wait_for_room(const KeptWrite& write, Deadline deadline) {
     std::shared_ptr<Connection> connection;
     bool leaving = false;
+    bool carried = true;
     std::optional<Call> oldest;
     {
         const std::lock_guard hold(lock_);
         connection = connection_;
         leaving = leaving_;
+        carried = ring_carries(write);
         if (!kept_.empty() && kept_.front()->sent && !kept_.front()->answered) {
             oldest = kept_.front()->call;
         }
@@ -264,6 +274,14 @@ Status StoreState::wait_for_room(Deadline deadline) {
     if (leaving || !connection->alive() || connection->hung_up()) {
         if (!leaving && connection->alive()) connection->abandon();
         return come_back(connection, deadline);
+    }
+    // Judged by a ring that is served: the daemon may have come back with a larger one.
+    if (!carried) {
+        return {Error::kTooLarge,
+                "a transaction of " + std::to_string(write.bytes.size()) +
+                    " bytes: the ring of this connection carries " +
+                    std::to_string(connection->ring().payload_bytes_max()) +
+                    "; raise the daemon's ring_bytes (4MiB carries every value)"};
     }
     if (Clock::now() >= deadline) {
         return {Error::kBusy,
@@ -348,6 +366,13 @@ bool StoreState::done(KeptWrite& write) {
     const std::lock_guard hold(lock_);
     collect(write);
     drop_decided();
+    if (write.answered) return true;
+    look_for_daemon();
+    // What a new connection had no room for; who only polls is told of nothing else.
+    if (unsent_ != 0 && connection_->alive()) {
+        collect_all();
+        send_unsent();
+    }
     return write.answered;
 }
 
@@ -359,10 +384,9 @@ Result<Committed> StoreState::wait(KeptWrite& write, Deadline deadline) {
         std::string what = "write " + std::to_string(write.number) +
                            " had no answer before the deadline: it may still be applied, once";
         if (!progress.ok()) what += " (" + progress.failure().what + ")";
-        // A daemon that is there and refuses us will not answer later either.
-        const bool passing = late || progress.error() == Error::kDisconnected ||
-                             progress.error() == Error::kTimedOut;
-        return {passing ? Error::kTimedOut : Error::kUnknownOutcome, std::move(what)};
+        // A daemon that is there and refuses us for good will not answer later either.
+        const bool open = late || progress.error() == Error::kTimedOut || passes(progress.error());
+        return {open ? Error::kTimedOut : Error::kUnknownOutcome, std::move(what)};
     }
     if (forked()) return forked_failure();
     return outcome(write);
@@ -388,15 +412,13 @@ Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
         return {};
     }
     if (leaving || !connection->alive()) return come_back(connection, deadline);
-    // There is a new connection, but no room yet for all that was kept; or it ended, too.
+    // There is a new connection, but no room yet for all that was kept (done() tries); or it
+    // ended, too.
     if (connection->hung_up()) {
         connection->abandon();
         return {};
     }
     std::this_thread::sleep_for(kPause);
-    const std::lock_guard hold(lock_);
-    collect_all();
-    send_unsent();
     return {};
 }
 

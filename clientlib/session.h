@@ -140,6 +140,7 @@ class StoreState {
 
   private:
     // All of these with lock_ held.
+    void look_for_daemon();
     bool try_send_new(const std::shared_ptr<KeptWrite>& write);
     bool send_unsent();
     bool send(KeptWrite& write);
@@ -153,8 +154,8 @@ class StoreState {
     void adopt(std::shared_ptr<Connection> connection);
 
     Status check_same_file(const Connection& connection) const;
-    Status fits_ring(const RawTransaction& transaction) const;  // with lock_ held
-    Status wait_for_room(Deadline deadline);
+    // Of a write that was not sent: until it may be tried again.
+    Status wait_for_room(const KeptWrite& write, Deadline deadline);
     Status wait_for_progress(KeptWrite& write, Deadline deadline);
     Status come_back(const std::shared_ptr<Connection>& connection, Deadline deadline);
     Result<Committed> outcome(const KeptWrite& write);  // of an answered one, without lock_
@@ -179,6 +180,10 @@ class StoreState {
     std::size_t unsent_ = 0;  // of kept_, on connection_
     std::uint64_t next_number_ = 1;
     std::uint64_t reconnects_ = 0;
+    std::uint64_t next_look_ns_ = 0;        // for the daemon, by the coarse clock
+    std::uint64_t heartbeat_seen_ns_ = 0;   // clientlib/heartbeat.h
+    std::uint64_t heartbeat_since_ns_ = 0;
+    std::uint64_t looked_at_number_ = 0;  // next_number_ at the last look
     std::multimap<std::uint32_t, std::shared_ptr<const TableInfo>> tables_;  // by id
 };
 

@@ -380,6 +380,14 @@ Result<Committed> StoreState::outcome(const KeptWrite& write) {
     if (answer.error == Error::kOk) {
         return Committed{Csn{answer.csn}, {answer.result, answer.result + answer.result_count}};
     }
+    if (answer.error == Error::kUnknownOutcome) {  // by StoreState::send_unsent
+        return {answer.error,
+                "write " + std::to_string(write.number) +
+                    " had no answer when the daemon went away, and may have been applied: the "
+                    "one that came back cannot be asked, since its ring does not carry the " +
+                    std::to_string(write.bytes.size()) +
+                    " bytes; raise its ring_bytes to what they were"};
+    }
     std::string why(meaning(answer.error));
     const bool too_much = answer.error == Error::kTooLarge;
     if (answer.failed_operation >= kOperationsMax) {

@@ -121,7 +121,9 @@ class Pending {
     // Waits for the answer. After kTimedOut the write is still under way: wait() again, or leave
     // it.
     Result<Committed> wait(Deadline deadline);
-    // Whether wait() would return at once. No system call.
+    // Whether wait() would return at once. No system call while the daemon answers. One that went
+    // away is noticed, but nothing here waits for the next one: only reads, submits and wait()
+    // connect to it, so who polls should now and then wait for a moment.
     bool done() const;
 
   private:

@@ -1,6 +1,7 @@
 #include "daemon/server.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -119,6 +120,11 @@ bool send_welcome(int socket, const Welcome& welcome, const std::vector<int>& de
     }
     return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) ==
            static_cast<ssize_t>(sizeof welcome);
+}
+
+bool peer_is_gone(int socket) {
+    pollfd look{.fd = socket, .events = 0, .revents = 0};
+    return poll(&look, 1, 0) == 1 && (look.revents & POLLHUP) != 0;
 }
 
 AttachedSegment shape_of(ClientSegment& segment) {
@@ -359,6 +365,8 @@ void Server::on_readable(Connection& connection) {
                                              std::to_string(sizeof hello) +
                                              ": the program is not of this version of bidstore"});
     }
+    // Who waited but a moment comes back, and would wait for what is made for nobody.
+    if (peer_is_gone(connection.socket.number())) return close(connection);
     on_hello(connection, hello);
 }
 

@@ -186,13 +186,17 @@ class FakeDaemon {
         thread_.join();
         ::close(listener_);
         ::unlink(socket_path_.c_str());
-        for (Client& client : clients_) ::close(client.socket);
-        clients_.clear();
+        hang_up_all();
     }
     // Ends the leases of everything held now.
     void revoke_all() {
         revoke_wanted_ = true;
         while (revoke_wanted_) std::this_thread::yield();
+    }
+    // Hangs up on every client, and serves on.
+    void cut_off_all() {
+        cut_off_wanted_ = true;
+        while (cut_off_wanted_) std::this_thread::yield();
     }
     // Whether a reader said that it uses no frame, in the daemon's last round.
     bool somebody_rests() const { return somebody_rests_; }
@@ -244,6 +248,7 @@ class FakeDaemon {
             if (::poll(&wait, 1, 0) > 0) welcome(::accept4(listener_, nullptr, nullptr,
                                                            SOCK_CLOEXEC));
             if (revoke_wanted_) revoke();
+            if (cut_off_wanted_) hang_up_all();
             somebody_rests_ = look_for_rest();
             bool busy = false;
             if (serve_) {
@@ -268,7 +273,8 @@ class FakeDaemon {
         }
         if (options_.refuse != Error::kOk) {
             std::strncpy(reply.message, "refused by the test", sizeof reply.message - 1);
-            CHECK(::send(socket, &reply, sizeof reply, 0) == sizeof reply);
+            // Whose deadline passed is gone.
+            static_cast<void>(::send(socket, &reply, sizeof reply, MSG_NOSIGNAL));
             ::close(socket);
             return;
         }
@@ -293,11 +299,15 @@ class FakeDaemon {
         Result<Descriptor> doorbell = make_doorbell();
         CHECK(doorbell.ok());
         client.doorbell = std::move(*doorbell);
-        send_descriptors(client, reply);
+        if (!send_descriptors(client, reply)) {
+            ::close(socket);
+            return;
+        }
         clients_.push_back(std::move(client));
     }
 
-    void send_descriptors(Client& client, Welcome& reply) {
+    // False: the client is gone.
+    bool send_descriptors(Client& client, Welcome& reply) {
         Result<Descriptor> pool = pool_.open_read_only();
         CHECK(pool.ok());
         const int numbers[3] = {pool->number(), client.segment->descriptor(),
@@ -314,7 +324,13 @@ class FakeDaemon {
         header->cmsg_type = SCM_RIGHTS;
         header->cmsg_len = CMSG_LEN(sizeof numbers);
         std::memcpy(CMSG_DATA(header), numbers, sizeof numbers);
-        CHECK(::sendmsg(client.socket, &message, MSG_NOSIGNAL) == sizeof reply);
+        return ::sendmsg(client.socket, &message, MSG_NOSIGNAL) == sizeof reply;
+    }
+
+    void hang_up_all() {
+        for (Client& client : clients_) ::close(client.socket);
+        clients_.clear();
+        cut_off_wanted_ = false;
     }
 
     void revoke() {
@@ -439,6 +455,7 @@ class FakeDaemon {
     std::atomic<bool> swallow_ = false;
     std::array<std::atomic<Error>, 8> load_answers_{};  // by step
     std::atomic<bool> revoke_wanted_ = false;
+    std::atomic<bool> cut_off_wanted_ = false;
     std::atomic<std::uint32_t> page_requests_ = 0;
     std::atomic<bool> somebody_rests_ = false;
     std::atomic<std::uint32_t> pages_requested_ = 0;

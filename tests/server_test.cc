@@ -497,6 +497,22 @@ TEST_F(ServerTest, SurvivesAHangupAtEachPointOfTheHandshake) {
     EXPECT_EQ(handshake(client, good_hello()).error(), Error::kOk);
 }
 
+// Clients with short deadlines come back before the daemon is through with what they left behind:
+// made for each, a segment took longer than they wait.
+TEST_F(ServerTest, MakesNothingForAClientThatIsGoneWhenItsHelloIsRead) {
+    start();
+    for (int i = 0; i < 20; ++i) {
+        RawClient hasty(options_.socket);
+        hasty.send(good_hello());
+        hasty.hang_up();
+    }
+    RawClient patient(options_.socket);
+    EXPECT_EQ(handshake(patient, good_hello()).error(), Error::kOk);
+    EXPECT_TRUE(run_until([&] { return server_->connection_count() == 1; }));
+    EXPECT_EQ(commands_seen(ClientCommand::Kind::kAttach), 1u);
+    EXPECT_EQ(counter_value(pool_->stats(), Counter::kClientsRefused), 0u);
+}
+
 TEST_F(ServerTest, SocketHasTheModeOfTheConfig) {
     options_.socket_mode = 0640;
     start();
