@@ -122,11 +122,6 @@ bool send_welcome(int socket, const Welcome& welcome, const std::vector<int>& de
            static_cast<ssize_t>(sizeof welcome);
 }
 
-bool peer_is_gone(int socket) {
-    pollfd look{.fd = socket, .events = 0, .revents = 0};
-    return poll(&look, 1, 0) == 1 && (look.revents & POLLHUP) != 0;
-}
-
 AttachedSegment shape_of(ClientSegment& segment) {
     AttachedSegment shape;
     const auto offset = [&](const void* at) {
@@ -366,7 +361,8 @@ void Server::on_readable(Connection& connection) {
                                              ": the program is not of this version of bidstore"});
     }
     // Who waited but a moment comes back, and would wait for what is made for nobody.
-    if (peer_is_gone(connection.socket.number())) return close(connection);
+    pollfd look{.fd = connection.socket.number(), .events = 0, .revents = 0};
+    if (poll(&look, 1, 0) == 1 && (look.revents & POLLHUP) != 0) return close(connection);
     on_hello(connection, hello);
 }
 

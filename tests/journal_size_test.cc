@@ -199,8 +199,8 @@ TEST(JournalSize, IsTheSuperblocksForARebuild) {
     EXPECT_EQ(superblock_on(*disk, 0).journal_bytes, kSmall);
 }
 
-// The daemon ended in the middle of the checkpoint, and every start after it.
-TEST(JournalSize, OneThatIsTooShortForReplayIsNamedAndRaisingItHelps) {
+// The checkpoint in replay failed, and every start with it.
+TEST(JournalSize, OneThatIsTooShortForReplayIsMadeLonger) {
     constexpr std::uint64_t kShort = 13 * kPageBytes;
     SimStore store(journal_store(kLarge), std::make_unique<SimDisk>(), 1);
     ASSERT_TRUE(store.open().ok());
@@ -216,17 +216,27 @@ TEST(JournalSize, OneThatIsTooShortForReplayIsNamedAndRaisingItHelps) {
     ASSERT_EQ(store.commit(client, put_wide_rows(40, 41)).error, Error::kOk);
     const auto disk = store.disk->process_crash(2);
     plant_journal_bytes(*disk, kShort);
+    ASSERT_TRUE(disk->resize(StoreFile::kJournal, kShort).ok());
 
-    SimStore small(journal_store(kShort), disk->clone(3), 5);
-    const Status opened = small.open();
-    EXPECT_EQ(opened.error(), Error::kTooLarge);
-    EXPECT_NE(opened.failure().what.find("raise journal_bytes"), std::string::npos)
-        << opened.failure().what;
-    SimStore large(journal_store(kSmall), disk->clone(3), 5);
-    ASSERT_TRUE(large.open().ok());
-    EXPECT_EQ(large.rows(kVariable).size(), 41u);
-    EXPECT_EQ(large.verify(), "");
-    ASSERT_TRUE(large.stop());
+    for (const bool full : {true, false}) {
+        SCOPED_TRACE(full);
+        SimStore small(journal_store(kShort), disk->clone(3), 5);
+        if (full) small.disk->set_capacity_bytes(0);
+        const Status opened = small.open();
+        if (full) {
+            EXPECT_EQ(opened.error(), Error::kTooLarge);
+            EXPECT_NE(opened.failure().what.find("need a longer journal"), std::string::npos)
+                << opened.failure().what;
+            EXPECT_NE(opened.failure().what.find("no space left"), std::string::npos);
+            continue;
+        }
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        EXPECT_EQ(small.rows(kVariable).size(), 41u);
+        EXPECT_GT(file_bytes(*small.disk), kShort);
+        EXPECT_EQ(superblock_on(*small.disk, 0).journal_bytes, file_bytes(*small.disk));
+        EXPECT_EQ(small.verify(), "");
+        ASSERT_TRUE(small.stop());
+    }
 }
 
 }  // namespace
