@@ -64,7 +64,7 @@ struct Outcome {
     bool tables_made = false;
 };
 
-// As a load would that never ends: the workload is small, and is to make the file grow all the same.
+// As a load would that never ends: the workload is small, and the file is to grow all the same.
 void hold_most_pages(Space& space) {
     constexpr std::uint64_t kLeft = 60;
     while (space.available() > kLeft) {
