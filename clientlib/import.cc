@@ -167,8 +167,8 @@ std::string progress_line(const ImportTotals& totals, double elapsed_seconds) {
         static_cast<double>(totals.bytes_read) / static_cast<double>(totals.bytes_total);
     const auto left = static_cast<std::uint64_t>(elapsed_seconds / part * (1 - part) + 0.5);
     const std::string seconds = std::to_string(left % 60);
-    return line + ", " + std::to_string(left / 60) + ":" + (seconds.size() < 2 ? "0" : "") +
-           seconds + " left";
+    return line + ", " + std::to_string(static_cast<int>(100 * part)) + " %, " +
+           std::to_string(left / 60) + ":" + (seconds.size() < 2 ? "0" : "") + seconds + " left";
 }
 
 }  // namespace bidstore

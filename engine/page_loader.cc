@@ -170,7 +170,8 @@ Error PageLoader::check(const Load& load, std::string& message) {
     stats_.add(Counter::kCorruptPages);
     message = disk_.path(StoreFile::kData) + " page " + std::to_string(load.page.value) +
               " at offset " + std::to_string(load.request.offset_bytes) + ": " + fault +
-              "; restore the file from a backup";
+              "; stop the daemon and run bidstored --verify, then --verify --rebuild, or restore "
+              "the files from a backup";
     return Error::kCorruption;
 }
 

@@ -26,6 +26,8 @@ std::string of(std::uint64_t some, std::uint64_t all) {
 }
 
 Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
+// Of what a rebuild makes anew.
+constexpr const char* kRebuild = "; run bidstored --verify, then --verify --rebuild";
 
 }  // namespace
 
@@ -339,7 +341,8 @@ Status Recovery::read_directory(const Superblock& superblock, ChunkDirectory& di
         const char* fault =
             page_fault(page.data(), id, storage_.pool.file_uuid(), Csn{superblock.checkpoint_csn});
         if (fault != nullptr) {
-            return corrupt("chunk directory, page " + std::to_string(id.value) + ": " + fault);
+            return corrupt("chunk directory, page " + std::to_string(id.value) + ": " + fault +
+                           kRebuild);
         }
         const std::uint32_t crc = page_header(page.data()).crc;
         root = crc32c(&crc, sizeof crc, root);
@@ -350,7 +353,9 @@ Status Recovery::read_directory(const Superblock& superblock, ChunkDirectory& di
                                  std::end(content.entry));
     }
     if (root != superblock.directory_crc) {
-        return corrupt("chunk directory: its pages are not those of the last checkpoint");
+        return corrupt(
+            std::string("chunk directory: its pages are not those of the last checkpoint") +
+            kRebuild);
     }
     directory.entries.resize(superblock.chunk_count);
     return {};
@@ -378,7 +383,7 @@ Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& direc
         }
         if (fault != nullptr) {
             return corrupt("metadata of chunk " + std::to_string(chunk) + ", page " +
-                           std::to_string(id.value) + ": " + fault);
+                           std::to_string(id.value) + ": " + fault + kRebuild);
         }
         storage_.pool.loaded(frame);
         ChunkMeta meta{};

@@ -13,9 +13,9 @@ namespace bidstore {
 
 using CompactionRows = std::map<std::vector<std::byte>, std::vector<std::byte>>;
 
-inline Schema compaction_schema() {
+inline Schema compaction_schema(const char* name = "rows") {
     auto schema =
-        Schema::make("rows", {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}}, 1);
+        Schema::make(name, {{"id", ColumnType::kU32, 0}, {"pad", ColumnType::kFixed, 500}}, 1);
     CHECK(schema.ok());
     return *schema;
 }

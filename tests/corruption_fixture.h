@@ -177,11 +177,13 @@ class CorruptionTest : public ::testing::Test {
         return store->open();
     }
     void expect_refused(std::unique_ptr<SimDisk> disk, const std::set<Error>& errors,
-                        const std::string& named, const std::string& what) {
+                        const std::string& named, const std::string& what,
+                        const std::string& remedy = "") {
         const Status opened = open(std::move(disk));
         ASSERT_FALSE(opened.ok()) << what << " was not seen";
         EXPECT_TRUE(errors.contains(opened.error())) << what << ": " << opened.failure().what;
         EXPECT_TRUE(names(opened.failure().what, named)) << what << ": " << opened.failure().what;
+        EXPECT_TRUE(names(opened.failure().what, remedy)) << what << ": " << opened.failure().what;
     }
     void expect_whole(std::unique_ptr<SimDisk> disk, const std::string& what) {
         const Status opened = open(std::move(disk));
@@ -231,7 +233,9 @@ class CorruptionTest : public ::testing::Test {
         EXPECT_GT(bad, 0u) << what;
         EXPECT_TRUE(root ? bad == kRows : bad < kRows / 2) << what;
         expect_rows(client, right);
+        const bool damaged = expected == Error::kCorruption;
         EXPECT_TRUE(std::any_of(store->log_lines.begin(), store->log_lines.end(), [&](auto& line) {
+            if (damaged && (!names(line, kRemedy) || !names(line, "backup"))) return false;
             return names(line, "page " + std::to_string(page.value)) ||
                    names(line, "offset " + std::to_string(page.value * kPageBytes));
         })) << what;
@@ -241,6 +245,7 @@ class CorruptionTest : public ::testing::Test {
         EXPECT_TRUE(store->stop()) << what;
     }
 
+    static constexpr const char* kRemedy = "run bidstored --verify, then --verify --rebuild";
     std::unique_ptr<SimDisk> made;
     std::unique_ptr<SimStore> store;
     TableId left;

@@ -272,7 +272,7 @@ TEST_F(CorruptionTest, DamagedSystemPagesAreSaidAtTheStart) {
             auto disk = made->clone(2);
             spoil(*disk, StoreFile::kData, page.id.value * kPageBytes, field);
             expect_refused(std::move(disk), {Error::kCorruption}, page.named,
-                           page.named + ", " + field.name);
+                           page.named + ", " + field.name, kRemedy);
         }
         auto misdirected = made->clone(2);
         copy_page(*misdirected, pages[1], page.id);

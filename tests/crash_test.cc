@@ -59,8 +59,18 @@ struct Outcome {
     std::unique_ptr<SimDisk> power;
     std::unique_ptr<SimDisk> process;
     std::uint64_t steps = 0;
+    std::uint64_t growth_pieces = 0;  // submitted
+    std::uint32_t chunks = 0;         // that pages were taken from, at the end
     bool tables_made = false;
 };
+
+// As a load would that never ends: the workload is small, and the file is to grow all the same.
+void hold_most_pages(Space& space) {
+    constexpr std::uint64_t kLeft = 60;
+    while (space.available() > kLeft) {
+        space.reserve(static_cast<std::uint32_t>(space.available() - kLeft), 1);
+    }
+}
 
 // The workload from new files, with a crash at `step` (0: none).
 Outcome crash_run(std::uint64_t seed, std::uint64_t transactions, std::uint64_t step,
@@ -70,6 +80,10 @@ Outcome crash_run(std::uint64_t seed, std::uint64_t transactions, std::uint64_t 
     SimStore store(crash_store(checkpoint_slice), std::make_unique<SimDisk>(options), seed);
     if (step != 0) store.disk->crash_at(step);
     Outcome outcome;
+    store.disk->observe([&](std::uint64_t, SimStep) {
+        const DiskRequest* request = store.disk->submitting();
+        outcome.growth_pieces += request != nullptr && request->kind == DiskRequest::Kind::kGrow;
+    });
     if (store.open().ok()) {
         SimClient& client = store.connect();
         const auto make = [&](const Schema& schema) {
@@ -82,7 +96,10 @@ Outcome crash_run(std::uint64_t seed, std::uint64_t transactions, std::uint64_t 
         outcome.tables_made = make(fixed_schema()) && make(variable_schema());
         if (outcome.tables_made) {
             const Workload workload(seed, kFixed, kVariable);
+            Space& space = store.engine->core().storage().space;
+            hold_most_pages(space);
             outcome.life = run(store, client, workload, {}, 1, transactions);
+            outcome.chunks = space.chunk_count();
             if (step == 0) store.stop();
         }
     }
@@ -102,6 +119,8 @@ void crash_at_every_step(std::uint64_t seed, std::uint64_t transactions,
     const Outcome whole = crash_run(seed, transactions, 0, checkpoint_slice);
     ASSERT_EQ(whole.life.acknowledged, transactions);
     ASSERT_GT(whole.steps, 300u);
+    ASSERT_GE(whole.growth_pieces, 8u) << "the file grows by a chunk at least";
+    ASSERT_GE(whole.chunks, 2u) << "and pages are taken from it";
     std::uint64_t recovered = 0;
     for (std::uint64_t step = 1; step <= whole.steps; step += stride()) {
         SCOPED_TRACE("crash at step " + std::to_string(step) + " of " +

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 
 #include "tests/load_fixture.h"
 #include "tests/one_request.h"
@@ -215,6 +216,11 @@ TEST_F(GrowthTest, FailureOtherThanAFullFileSystemFences) {
     EXPECT_EQ(store->round(), EngineRound::kFenced);
 }
 
+std::uint64_t stride() {
+    const char* set = std::getenv("BIDSTORE_CRASH_STRIDE");
+    return set != nullptr ? std::strtoull(set, nullptr, 10) : 1;
+}
+
 // Power is lost, or the process dies, at each disk operation while the file grows by several
 // chunks.
 TEST_F(GrowthTest, CrashAtEveryStepOfGrowthLosesNothingAndLeaksNothing) {
@@ -229,8 +235,7 @@ TEST_F(GrowthTest, CrashAtEveryStepOfGrowthLosesNothingAndLeaksNothing) {
     });
     for (std::uint32_t id = 0; id < kTransactions; ++id) ASSERT_EQ(put(id), Error::kOk);
     ASSERT_GT(first, 0u);
-    const std::uint64_t stride = std::max<std::uint64_t>(1, (last - first) / 30);
-    for (std::uint64_t step = first; step <= last; step += stride) {
+    for (std::uint64_t step = first; step <= last; step += stride()) {
         SCOPED_TRACE("crash at step " + std::to_string(step));
         start();
         store->disk->crash_at(step);

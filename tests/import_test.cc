@@ -561,7 +561,7 @@ TEST(Progress, ShowsRowsRateAndWhatIsLeft) {
     totals.rows = 1234567;
     totals.bytes_read = 250;
     totals.bytes_total = 1000;
-    EXPECT_EQ(progress_line(totals, 10), "1,234,567 rows, 123,456 rows/s, 0:30 left");
+    EXPECT_EQ(progress_line(totals, 10), "1,234,567 rows, 123,456 rows/s, 25 %, 0:30 left");
     totals.bytes_total = 0;
     totals.refused = 2;
     EXPECT_EQ(progress_line(totals, 10), "1,234,567 rows, 123,456 rows/s, 2 refused");

@@ -221,6 +221,55 @@ TEST_F(LargeValues, MoreThanThePoolHoldsAreReplacedWithoutEnd) {
     EXPECT_TRUE(read);
 }
 
+// A pool that small values went through in no order has no long run of free frames.
+TEST_F(LargeValues, InSeveralRunsOfFramesAreReadAsAListOfSpans) {
+    begin({"pool_bytes=16MiB"});
+    constexpr std::uint64_t kSmall = 2'000, kLarge = 10'000;
+    for (std::uint64_t id = kLarge; id < kLarge + 4; ++id) {
+        ASSERT_TRUE(is_ok(put(id, "t", content(id, kMiB - id))));
+    }
+    for (std::uint64_t id = 0; id < kSmall;) {
+        std::vector<std::string> bodies;
+        for (std::uint64_t i = 0; i < 50; ++i) bodies.push_back(content(id + i, 12'000));
+        Transaction some;
+        for (const std::string& body : bodies) {
+            some.put(*table_, {.id = id++, .views = 1, .title = "t", .body = body});
+        }
+        ASSERT_TRUE(is_ok(store_->commit(some, soon())));
+    }
+    bool in_pieces = false;
+    for (std::uint64_t turn = 0; turn < 40 && !in_pieces; ++turn) {
+        for (std::uint64_t i = 0; i < kSmall; ++i) {
+            ASSERT_TRUE(get((i * 1'237 + turn) % kSmall).has_value());
+        }
+        const std::uint64_t id = kLarge + turn % 4;
+        const std::string body = content(id, kMiB - id);
+        // A snapshot may be revoked while others want the machine.
+        const Snapshot snapshot = need(reader_->snapshot(soon()));
+        const auto row = table_->peek(snapshot, id);
+        if (!row.ok() || !*row) continue;
+        const auto value = (*row)->large<&Document::body>();
+        if (!value.ok() || value->contiguous()) continue;
+        std::string joined;
+        for (const auto& span : value->spans()) joined += as_text(span);
+        std::vector<std::byte> buffer;
+        const std::string copied(as_text(value->span_or_copy(buffer)));
+        std::vector<std::byte> to(value->size());
+        value->copy_to(to.data());
+        const bool intact = value->intact();
+        const std::string viewed((*row)->get<&Document::body>());
+        const std::string whole((*row)->copy().body);
+        if (!snapshot.valid()) continue;
+        in_pieces = true;
+        EXPECT_GT(value->spans().size(), 1u);
+        EXPECT_TRUE(joined == body) << joined.size() << " bytes";
+        EXPECT_TRUE(copied == body && as_text(to) == body && intact);
+        EXPECT_EQ(buffer.size(), body.size()) << "copied, since it has no one place";
+        EXPECT_TRUE(viewed == body && whole == body) << "the calls that always work";
+    }
+    EXPECT_TRUE(in_pieces);
+}
+
 TEST_F(LargeValues, ThatTheRingCannotCarryAreRefusedWithTheRemedy) {
     begin({"pool_bytes=64MiB", "ring_bytes=1MiB"});
     EXPECT_TRUE(is_ok(put(1, "t", content(1, 500'000))));

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "tests/retention_fixture.h"
@@ -145,6 +146,52 @@ TEST_F(RetentionTest, ThousandTimesItsSizeWrittenAndDroppedLeaveTheFileAsItWas) 
     EXPECT_LE(store->rows(table).size(), steady_rows + 40);
     EXPECT_EQ(space.chunk_count(), steady_chunks);
     EXPECT_GT(counter(Counter::kPagesExpired), 2'500u) << "several times what the file holds";
+    EXPECT_EQ(store->verify(), "");
+    pass(20);
+    EXPECT_TRUE(tree(table).empty());
+    EXPECT_GT(space.available() + space.quarantined(), 500u * steady_chunks);
+    EXPECT_EQ(store->verify(), "");
+}
+
+// Three chunks of live data at any time: a drop in some thousands that loses its page shows.
+TEST_F(RetentionTest, ThousandTimesSeveralChunksWrittenAndDroppedLeaveTheFileAsItWas) {
+    const char* set = std::getenv("BIDSTORE_RETENTION_TURNS");
+    const std::uint64_t turns = set != nullptr ? std::strtoull(set, nullptr, 10) : 1'000;
+    start(retention_store(4096));
+    auto wide = Schema::make("wide",
+                             {{"at", ColumnType::kTimestamp, 0},
+                              {"n", ColumnType::kU32, 0},
+                              {"pad", ColumnType::kFixed, 1'900}},  // two in a leaf
+                             2, 0);
+    ASSERT_TRUE(wide.ok());
+    const TableId table = make(*wide, 4 * kSecondUs);
+    const Space& space = store->engine->core().storage().space;
+    const Bytes value(1'900, std::byte{7});
+    constexpr std::uint64_t kInSecond = 1'200;
+    std::uint32_t steady_chunks = 0;
+    std::uint64_t live = 0;
+    std::uint64_t written = 0;
+    for (std::uint64_t second = 0; live == 0 || written < turns * live; ++second) {
+        for (std::uint64_t i = 0; i < kInSecond; i += 100) {
+            TransactionBytes bytes;
+            for (std::uint64_t n = i; n < i + 100; ++n) {
+                bytes.operation(OperationKind::kPut, table, time_key(now_us(), n), value);
+            }
+            ASSERT_EQ(store->commit(*client, bytes).error, Error::kOk);
+        }
+        written += kInSecond;
+        for (int i = 0; i < 20; ++i) {
+            store->clock.advance_ns(50'000'000);
+            store->run_until([] { return false; }, 2);
+        }
+        if (second != 40) continue;
+        steady_chunks = space.chunk_count();
+        live = store->rows(table).size();
+    }
+    EXPECT_GE(live / 2, 3u * kChunkPages);
+    EXPECT_LE(store->rows(table).size(), live + kInSecond);
+    EXPECT_EQ(space.chunk_count(), steady_chunks);
+    EXPECT_GT(counter(Counter::kPagesExpired), (turns - 2) * live / 2);
     EXPECT_EQ(store->verify(), "");
     pass(20);
     EXPECT_TRUE(tree(table).empty());
