@@ -1,5 +1,6 @@
 // Pages of any bytes under a reader: the descent, cursors in both directions, searches in leaves
-// and inner nodes, rows and references. Nothing leads outside a page, everything ends.
+// and inner nodes, rows and references. Nothing leads outside a page, everything ends: a descent, a
+// seek or a move asks for no more than kDepthMax pages, and each move is one onward.
 //
 // Input: the shape (key length, value length or none: variable rows), how many pages, a key, then
 // the bytes of the pages, each behind the other; a page id means the page of that number modulo
@@ -19,7 +20,7 @@ namespace {
 
 constexpr TableId kTable{16};
 constexpr std::uint32_t kPagesMax = 4;
-constexpr std::uint32_t kStepsMax = 200;
+constexpr std::uint32_t kStepsMax = 200;  // of a walk: a few pages may be a tree of many leaves
 
 struct Free {
     void operator()(std::byte* page) const { std::free(page); }
@@ -36,7 +37,10 @@ Page make_page(std::span<const std::byte> bytes) {
 
 struct Source {
     const std::vector<Page>* pages;
+    std::uint32_t* asked;  // since somebody set it to 0
     const std::byte* operator()(PageId page) const {
+        ++*asked;
+        CHECK_OP(*asked, <=, kDepthMax);
         if (page.value % 16 == 15) return nullptr;
         return (*pages)[page.value % pages->size()].get();
     }
@@ -97,20 +101,37 @@ void look_at_node(const InnerView& node, const std::byte* key) {
     }
 }
 
+using Way = std::vector<std::uint32_t>;  // the child that is gone on with, root first
+
+Way way_of(const PathCursor<Source>& cursor) {
+    Way way;
+    for (std::uint32_t i = 0; i < cursor.depth(); ++i) way.push_back(cursor.step(i).index);
+    return way;
+}
+
 void walk(const TreeShape& shape, const Source& source, const std::byte* key) {
     PathCursor cursor(shape, PageId{0}, source);
     for (const bool forward : {true, false}) {
+        *source.asked = 0;
         Landing landing = key[0] == std::byte{0} ? cursor.seek_first() : cursor.seek(key);
+        *source.asked = 0;
         if (key[0] == std::byte{1}) landing = cursor.seek_last();
         for (std::uint32_t step = 0; step < kStepsMax && landing.state == Landed::kLeaf; ++step) {
             CHECK_OP(cursor.depth(), <=, kDepthMax);
             if (step < 4) look_at_leaf(cursor.leaf(), shape, key);
+            *source.asked = 0;
             PageId ahead[8];
             const std::uint32_t count = cursor.upcoming(forward, ahead, key);
             CHECK_OP(count, <=, 8u);
             std::byte between[kKeyBytesMax];
             cursor.boundary(forward, between);
+            const Way before = way_of(cursor);
             landing = forward ? cursor.next_leaf() : cursor.previous_leaf();
+            if (landing.state != Landed::kLeaf) break;
+            // Ways are finite and in an order, so a walk that only goes on comes to its end.
+            const Way after = way_of(cursor);
+            CHECK(after.size() == before.size());
+            CHECK(forward ? before < after : after < before);
         }
     }
 }
@@ -139,7 +160,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         look_at_node(InnerView(page, shape.inner), key);
         look_at_leaf(LeafView(page, shape.leaf), shape, key);
     }
-    const Source source{&pages};
+    std::uint32_t asked = 0;
+    const Source source{&pages, &asked};
     descend(shape, PageId{0}, key, source);
     walk(shape, source, key);
     return 0;

@@ -53,7 +53,7 @@ const std::vector<HostileClient::Harm>& HostileClient::harms() {
         {"occupy all connections", &Self::occupy_all_connections, kRefused, kClientsRefused},
         {"leave welcomes unread", &Self::leave_welcomes_unread,
          "cut off: it sent bytes after its handshake|"
-         "refused: user [0-9]+ has connections that are over",
+         "refused: user [0-9]+ has connections whose welcome",
          kClientsRefused},
         {"take a session", &Self::take_a_session,
          "refused: the engine refuses the client: Denied|cut off: its session was taken over|"

@@ -1,9 +1,12 @@
 // The daemon is killed many times in a row, under load: at random moments, and at every operation
-// on its files (FailpointDisk), those of its recoveries included. After each kill the next life's
-// content is held against notes that were kept outside of the store (kill_oracle.h).
+// on its files (FailpointDisk), those of its recoveries included; its clients are killed and
+// stopped beside it. After each kill the next life's content is held against notes that were kept
+// outside of the store (kill_oracle.h).
 //
-// BIDSTORE_KILLS=N kills N times instead of 30, BIDSTORE_KILL_SEED=N repeats the choices of a
-// failure: what is killed where, and when. What the processes have done by then is not repeated.
+// BIDSTORE_KILLS=N kills N times instead of 30, from kKillsForAll on with the demand that each step
+// is reached at each moment; BIDSTORE_KILL_SEED=N repeats the choices of a failure: what is killed
+// where, and when. What the processes have done by then is not repeated, nor what follows from it:
+// at which operation a step is looked for that did not come before (kill_plan.h).
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -12,18 +15,19 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
-#include <map>
 #include <random>
 #include <thread>
 
 #include "clientlib/compact.h"
 #include "clientlib/load.h"
+#include "engine/format.h"
 #include "tests/failpoint_disk.h"
 #include "tests/kill_oracle.h"
+#include "tests/kill_plan.h"
 #include "tests/shared_memory.h"
 
 namespace bidstore {
@@ -35,6 +39,9 @@ constexpr std::size_t kInFlight = 4;  // of a writer's writes
 constexpr std::uint32_t kWritersPerProcess = 2;
 constexpr std::uint64_t kMiB = 1u << 20;
 constexpr std::uint64_t kRecoveryLogBytes = 4 * kMiB;
+constexpr std::uint64_t kJournalBytes = 4 * kMiB;  // at first
+constexpr std::uint64_t kLivesForJournal = 12;
+constexpr std::uint64_t kKillsForAll = 800;  // reach each step at each moment
 
 std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
     const char* text = std::getenv(name);
@@ -163,13 +170,18 @@ class Keeper {
 
     int run() {
         const auto aging = need(store_.open<Aging>(soon()));
-        for (std::uint64_t generation = 1; !notes_.stop; ++generation) {
+        // Behind the last one of the keeper before it, that was killed.
+        for (std::uint64_t generation = notes_.load_begun + 1; !notes_.stop; ++generation) {
+            notes_.keeper = KeeperPhase::kLoad;
             notes_.load_begun = generation;
             if (load(generation)) notes_.load_done = generation;
+            notes_.keeper = KeeperPhase::kAge;
             age(aging);
+            notes_.keeper = KeeperPhase::kDrop;
             notes_.drop_begun = generation;
             if (!drop()) return 1;
             notes_.drop_done = generation;
+            notes_.keeper = KeeperPhase::kCompact;
             compact();
         }
         return 0;
@@ -228,20 +240,10 @@ class Keeper {
 
 // ---- the campaign -------------------------------------------------------------------------------
 
-struct Chance {
-    DiskStep step;
-    std::uint64_t most;  // operations of a life in which it is looked for
-};
-// The first ones of a life belong to its recovery.
-constexpr Chance kChances[] = {
-    {DiskStep::kAny, 40},        {DiskStep::kAny, 400},
-    {DiskStep::kLogWrite, 300},  {DiskStep::kLogRead, 6},
-    {DiskStep::kLogSync, 2},     {DiskStep::kJournalWrite, 30},
-    {DiskStep::kJournalSync, 6}, {DiskStep::kSuperblockWrite, 12},
-    {DiskStep::kPageWrite, 60},  {DiskStep::kPageRead, 20},
-    {DiskStep::kDataSync, 14},   {DiskStep::kGrow, 2},
-    {DiskStep::kPunch, 2},       {DiskStep::kCut, 2},
-};
+// The clients: two processes that write, one that reads, and the keeper.
+enum class Role : std::uint8_t { kWriters, kReader, kKeeper };
+constexpr std::array kRoles{Role::kWriters, Role::kWriters, Role::kReader, Role::kKeeper};
+constexpr std::array kRoleNames{"writers", "readers", "keepers"};
 
 class KillCampaign : public testing::Test {
   protected:
@@ -249,6 +251,7 @@ class KillCampaign : public testing::Test {
         : seed_(number_from("BIDSTORE_KILL_SEED", std::random_device{}())),
           kills_wanted_(number_from("BIDSTORE_KILLS", 30)),
           random_(seed_),
+          plan_(random_),
           trace_(__FILE__, __LINE__, "BIDSTORE_KILL_SEED=" + std::to_string(seed_)) {
         std::printf("%llu kills, BIDSTORE_KILL_SEED=%llu\n",
                     static_cast<unsigned long long>(kills_wanted_),
@@ -269,11 +272,6 @@ class KillCampaign : public testing::Test {
     AttachOptions options(Rights rights) const {
         return {.socket = daemon_.socket(), .rights = rights, .wait_for_daemon = true};
     }
-    Failpoint some_failpoint() {
-        const Chance& chance = kChances[any(std::size(kChances))];
-        return {chance.step, 1 + any(chance.most),
-                static_cast<DiskMoment>(any(kDiskMomentNames.size()))};
-    }
     void set_failpoint(const Failpoint& failpoint) const {
         std::ofstream(daemon_.directory() + "/failpoint") << failpoint.text() << '\n';
     }
@@ -281,19 +279,47 @@ class KillCampaign : public testing::Test {
     // One life that ends at a failpoint or, where that does not come, at a moment of ours.
     void live_to_failpoint(const Failpoint& failpoint) {
         SCOPED_TRACE("killed at " + failpoint.text());
+        // Once the files are there, only a journal that becomes longer changes a size at once.
+        if (failpoint.step == DiskStep::kResize && store_) {
+            journal_bytes_ += kPageBytes;
+            daemon_.set("journal_bytes=" + std::to_string(journal_bytes_) + "B");
+        }
         set_failpoint(failpoint);
         const bool served = daemon_.start_or_end();
         ASSERT_TRUE(served || !daemon_.running()) << "it neither serves nor ends";
-        const auto status = daemon_.wait(served ? 600ms : 0ms);
+        const auto status = daemon_.wait(served ? plan_.patience(failpoint) : 0ms);
         if (status) {
             ASSERT_EQ(*status, 128 + SIGKILL) << "it ended by itself";
-            ++reached_[failpoint.step][static_cast<std::size_t>(failpoint.moment)];
+            plan_.reached(failpoint);
             in_recovery_ += !served;
         } else {
+            plan_.missed(failpoint);
             daemon_.kill();
         }
         std::filesystem::remove(daemon_.directory() + "/failpoint");
         ++kills_;
+    }
+    // Whether the next recovery finds a journal to put in place.
+    bool journal_is_named() const {
+        std::ifstream file(daemon_.data_directory() + "/" + store_file_name(StoreFile::kData));
+        std::array<std::array<char, kBlockBytes>, 2> copies{};
+        Superblock newest{};
+        for (auto& copy : copies) {
+            file.read(copy.data(), copy.size());
+            Superblock superblock{};
+            std::memcpy(&superblock, copy.data(), sizeof superblock);
+            if (superblock.sequence > newest.sequence) newest = superblock;
+        }
+        return newest.journal_pages > 0;
+    }
+    // Lives that end while a checkpoint puts its pages in their places, until one leaves a journal
+    // behind: there is nothing to read in it otherwise.
+    void leave_a_journal() {
+        daemon_.set("checkpoint_interval=20ms");
+        for (std::uint64_t i = 0; i < kLivesForJournal && !journal_is_named(); ++i) {
+            live_to_failpoint({DiskStep::kDataSync, 2 + i % 4, DiskMoment::kBefore});
+            if (HasFatalFailure()) return;
+        }
     }
     // What the next lives are told.
     void choose_settings() {
@@ -309,23 +335,59 @@ class KillCampaign : public testing::Test {
         ASSERT_EQ(verified.status, 0) << verified.output;
     }
 
-    void start_writers(std::size_t place) {
-        const std::uint32_t first = writers_;
-        writers_ += kWritersPerProcess;
-        ASSERT_LE(writers_, kWritersMax);
-        first_writers_[place] = first;
-        processes_[place] = Process::fork(
-            [this, first] { return writer_process(options(Rights::kWriter), *notes_, first); });
+    void start_client(std::size_t place) {
+        Process& process = processes_[place];
+        if (kRoles[place] == Role::kReader) {
+            process =
+                Process::fork([this] { return reader_process(options(Rights::kReader), *notes_); });
+        } else if (kRoles[place] == Role::kKeeper) {
+            process =
+                Process::fork([this] { return Keeper(options(Rights::kAdmin), *notes_).run(); });
+        } else {
+            const std::uint32_t first = writers_;
+            writers_ += kWritersPerProcess;
+            ASSERT_LE(writers_, kWritersMax);
+            first_writers_[place] = first;
+            process = Process::fork(
+                [this, first] { return writer_process(options(Rights::kWriter), *notes_, first); });
+        }
+    }
+    // A keeper is killed in each of its phases in turn, as soon as it is there.
+    void kill_client(std::size_t place) {
+        const Role role = kRoles[place];
+        if (role == Role::kKeeper) {
+            const auto wanted = static_cast<KeeperPhase>(killed(role) % kKeeperPhases);
+            const auto end = std::chrono::steady_clock::now() + 500ms;
+            while (notes_->keeper != wanted && std::chrono::steady_clock::now() < end) {
+                std::this_thread::yield();
+            }
+            std::this_thread::sleep_for(std::chrono::microseconds(any(3000)));
+        }
+        processes_[place].kill();
+        if (role == Role::kKeeper) {
+            ++keepers_killed_in_[static_cast<std::size_t>(notes_->keeper.load())];
+        }
+        killed_place_ = place;
+        ++killed_[static_cast<std::size_t>(role)];
+        std::this_thread::sleep_for(std::chrono::milliseconds(any(10)));
     }
     // Others come in the place of those that were killed. What these had sent is in or never will
     // be, since the daemon that they sent it to is gone, too, and the audit saw what is left.
     void replace_killed(KillAudit& audit) {
         if (!killed_place_) return;
-        const std::uint32_t first = first_writers_[*killed_place_];
-        for (std::uint32_t i = 0; i < kWritersPerProcess; ++i) audit.bury(first + i);
-        start_writers(*killed_place_);
+        for (std::uint32_t i = 0;
+             kRoles[*killed_place_] == Role::kWriters && i < kWritersPerProcess; ++i) {
+            audit.bury(first_writers_[*killed_place_] + i);
+        }
+        start_client(*killed_place_);
         killed_place_.reset();
-        ++writers_killed_;
+    }
+    std::uint64_t killed(Role role) const { return killed_[static_cast<std::size_t>(role)]; }
+    bool clients_live() {
+        for (std::size_t place = 0; place < processes_.size(); ++place) {
+            if (place != killed_place_ && !processes_[place].running()) return false;
+        }
+        return true;
     }
     std::uint64_t acknowledged() const {
         std::uint64_t sum = 0;
@@ -340,23 +402,26 @@ class KillCampaign : public testing::Test {
     std::uint64_t seed_;
     std::uint64_t kills_wanted_;
     std::mt19937_64 random_;
+    KillPlan plan_;
     testing::ScopedTrace trace_;
     SharedMemory<KillNotes> notes_;
     RealDaemon daemon_;
     std::optional<Store> store_;
-    std::array<Process, 2> processes_;
-    std::array<std::uint32_t, 2> first_writers_{};
+    std::array<Process, kRoles.size()> processes_;  // a role each
+    std::array<std::uint32_t, kRoles.size()> first_writers_{};
     std::optional<std::size_t> killed_place_;  // of processes_
     std::uint32_t writers_ = 0;
+    std::uint64_t journal_bytes_ = kJournalBytes;
 
     std::uint64_t kills_ = 0;
     std::uint64_t in_recovery_ = 0;
     std::uint64_t audits_ = 0;
     std::uint64_t verified_ = 0;
-    std::uint64_t writers_killed_ = 0;
+    std::array<std::uint64_t, kRoleNames.size()> killed_{};
+    std::array<std::uint64_t, kRoleNames.size()> stopped_{};
+    std::array<std::uint64_t, kKeeperPhases> keepers_killed_in_{};
     std::uint64_t longest_recovery_ns_ = 0;
     std::uint64_t longest_log_bytes_ = 0;
-    std::map<DiskStep, std::array<std::uint64_t, kDiskMomentNames.size()>> reached_;
 };
 
 // Files that are being made may be left half made, too.
@@ -392,30 +457,36 @@ void KillCampaign::live_under_audit(KillAudit& audit) {
     // Now and then for so long that the log would be longer than a recovery may be.
     std::this_thread::sleep_for(std::chrono::milliseconds(any(150) + (one_in(8) ? 1500 : 0)));
     const std::size_t place = any(processes_.size());
-    if (one_in(6)) {
-        processes_[place].kill();
-        killed_place_ = place;
-        std::this_thread::sleep_for(std::chrono::milliseconds(any(10)));
+    if (one_in(4)) kill_client(place);
+    const std::size_t other = (place + 1 + any(processes_.size() - 1)) % processes_.size();
+    const std::optional<std::size_t> stopped =
+        one_in(4) ? std::optional(killed_place_ ? other : place) : std::nullopt;
+    if (stopped) {
+        processes_[*stopped].signal(SIGSTOP);
+        ++stopped_[static_cast<std::size_t>(kRoles[*stopped])];
     }
-    const bool stopped = one_in(4);
-    const Process& process = processes_[killed_place_ ? 1 - place : place];
-    if (stopped) process.signal(SIGSTOP);
     daemon_.kill();
     ++kills_;
     if (one_in(8)) {
         verify_files();
         ++verified_;
     }
-    if (stopped) process.signal(SIGCONT);
+    if (stopped) processes_[*stopped].signal(SIGCONT);
 }
 
 void KillCampaign::report() const {
     const auto number = [](std::uint64_t value) { return static_cast<unsigned long long>(value); };
     std::printf(
-        "%llu kills of the daemon, %llu of them in a recovery, %llu of clients; %llu audits, "
-        "%llu times the files verified\n",
-        number(kills_), number(in_recovery_), number(writers_killed_), number(audits_),
-        number(verified_));
+        "%llu kills of the daemon, %llu of them in a recovery; %llu audits, %llu times the "
+        "files verified\n",
+        number(kills_), number(in_recovery_), number(audits_), number(verified_));
+    for (std::size_t role = 0; role < kRoleNames.size(); ++role) {
+        std::printf("%s: %llu killed, %llu stopped\n", kRoleNames[role], number(killed_[role]),
+                    number(stopped_[role]));
+    }
+    std::printf("keepers killed in load, age, drop, compact: %llu, %llu, %llu, %llu\n",
+                number(keepers_killed_in_[0]), number(keepers_killed_in_[1]),
+                number(keepers_killed_in_[2]), number(keepers_killed_in_[3]));
     std::printf(
         "%llu writes acknowledged, %llu refused, %llu loads, %llu compactions, %llu looks; "
         "recovery: %.1f MiB of log, %.0f ms at most\n",
@@ -423,22 +494,13 @@ void KillCampaign::report() const {
         number(notes_->compactions), number(notes_->looks),
         static_cast<double>(longest_log_bytes_) / kMiB,
         static_cast<double>(longest_recovery_ns_) / 1e6);
-    for (const auto& [step, moments] : reached_) {
-        std::printf("  %-14s", std::string(kDiskStepNames[static_cast<std::size_t>(step)]).c_str());
-        for (std::size_t i = 0; i < moments.size(); ++i) {
-            std::printf(" %s %llu", std::string(kDiskMomentNames[i]).c_str(), number(moments[i]));
-        }
-        std::printf("\n");
-    }
+    std::printf("%s", plan_.table().c_str());
     std::fflush(stdout);
 }
 
 TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     make_store();
-    for (std::size_t place = 0; place < processes_.size(); ++place) start_writers(place);
-    Process reader =
-        Process::fork([&] { return reader_process(options(Rights::kReader), *notes_); });
-    Process keeper = Process::fork([&] { return Keeper(options(Rights::kAdmin), *notes_).run(); });
+    for (std::size_t place = 0; place < processes_.size(); ++place) start_client(place);
     KillAudit audit(*store_, *notes_);
     ASSERT_TRUE(eventually([&] { return acknowledged() > 100; }));
     daemon_.kill();
@@ -447,12 +509,14 @@ TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
         SCOPED_TRACE("kill " + std::to_string(kills_));
         choose_settings();
         do {
-            live_to_failpoint(some_failpoint());
+            const Failpoint failpoint = plan_.next();
+            if (failpoint.step == DiskStep::kJournalRead) leave_a_journal();
+            if (!HasFatalFailure()) live_to_failpoint(failpoint);
         } while (one_in(3) && !HasFatalFailure());
         if (HasFatalFailure()) return;
         live_under_audit(audit);
         ASSERT_FALSE(HasFailure());
-        ASSERT_TRUE(reader.running() && keeper.running());
+        ASSERT_TRUE(clients_live());
         if (kills_ - shown >= 50) {
             shown = kills_;
             report();
@@ -463,8 +527,6 @@ TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     replace_killed(audit);
     notes_->stop = true;
     for (Process& process : processes_) EXPECT_EQ(process.wait(), 0);
-    EXPECT_EQ(reader.wait(), 0);
-    EXPECT_EQ(keeper.wait(), 0);
     audit.run(writers_, true);
     expect_rest(*store_, daemon_);
     EXPECT_EQ(daemon_.stop(), 0);
@@ -473,7 +535,12 @@ TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     audit.run(writers_, true);
     report();
     EXPECT_GE(store_->reconnects(), audits_);
-    EXPECT_TRUE(kills_wanted_ < 30 || reached_.size() > 3) << "hardly a failpoint was reached";
+    EXPECT_TRUE(kills_wanted_ < 30 || plan_.steps_reached() > 3) << "hardly one was reached";
+    if (kills_wanted_ < kKillsForAll) return;
+    EXPECT_EQ(plan_.never(), "") << "failpoints that were not reached";
+    for (std::size_t role = 0; role < kRoleNames.size(); ++role) {
+        EXPECT_TRUE(killed_[role] > 0 && stopped_[role] > 0) << kRoleNames[role];
+    }
 }
 
 }  // namespace

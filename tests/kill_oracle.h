@@ -55,6 +55,10 @@ inline constexpr std::uint64_t kLoadedRows = 3000;
 inline constexpr std::uint64_t kRelaxedIds = 1'000'000;  // a writer's row of relaxed writes
 inline constexpr std::uint64_t kAccountIds = 2'000'000;
 
+// What the client that loads and drops is about.
+enum class KeeperPhase : std::uint8_t { kLoad, kAge, kDrop, kCompact };
+inline constexpr std::size_t kKeeperPhases = 4;
+
 // Each note of a beginning is made before, each of an end after.
 struct KillNotes {
     struct Writer {
@@ -67,6 +71,7 @@ struct KillNotes {
     std::atomic<std::uint64_t> load_done{0};
     std::atomic<std::uint64_t> drop_begun{0};
     std::atomic<std::uint64_t> drop_done{0};
+    std::atomic<KeeperPhase> keeper{KeeperPhase::kLoad};
     std::atomic<std::uint64_t> refused{0};
     std::atomic<std::uint64_t> compactions{0};
     std::atomic<std::uint64_t> looks{0};

@@ -1,9 +1,15 @@
 // `bidstored --verify` as an operator meets it: files of a real daemon, exit codes, messages.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "daemon/verify_command.h"
 #include "tests/real_store.h"
@@ -144,6 +150,64 @@ TEST(VerifyCommand, LooksBesideTheDaemon) {
     EXPECT_EQ(verify(daemon, {"--online", "--rate", "1", "--deadline", "1"}).status, 2);
     EXPECT_EQ(verify(daemon, {"--online", "--rebuild"}).status, 1) << "of these one";
     EXPECT_EQ(daemon.stop(), 0);
+}
+
+// Of one thread: its nice value, and whether it has the idle class of the device.
+struct Priority {
+    long nice = 0;
+    bool idle_device = false;
+};
+std::vector<Priority> priorities_of(pid_t process) {
+    constexpr int kOfThread = 1;
+    constexpr int kClassShift = 13;
+    constexpr int kIdleClass = 3;
+    std::vector<Priority> priorities;
+    std::error_code gone;
+    const std::string tasks = "/proc/" + std::to_string(process) + "/task";
+    for (const auto& task : std::filesystem::directory_iterator(tasks, gone)) {
+        const std::string stat = read_whole_file(task.path() / "stat");
+        const std::size_t name_end = stat.rfind(')');
+        if (name_end == std::string::npos) continue;  // it ended just now
+        std::istringstream fields(stat.substr(name_end + 1));
+        std::string field;
+        for (int i = 0; i < 16; ++i) fields >> field;  // those before nice, see proc(5)
+        Priority priority;
+        fields >> priority.nice;
+        const int thread = std::stoi(task.path().filename());
+        priority.idle_device =
+            ::syscall(SYS_ioprio_get, kOfThread, thread) >> kClassShift == kIdleClass;
+        priorities.push_back(priority);
+    }
+    return priorities;
+}
+
+TEST(VerifyCommand, OnlineTakesWhatOthersLeaveInEachOfItsThreads) {
+    RealDaemon daemon({"disk=threads"});  // which makes threads for both
+    ASSERT_TRUE(daemon.start());
+    {
+        Store store = attach(daemon);
+        fill(store);
+    }
+    ASSERT_EQ(daemon.stop(), 0);
+    ASSERT_TRUE(daemon.start());
+    std::vector<std::string> command = daemon.command();
+    for (const char* word : {"--verify", "--online", "--rate", "1", "--deadline", "20"}) {
+        command.emplace_back(word);
+    }
+    Process verify = Process::run(command, daemon.directory() + "/verify");
+    std::vector<Priority> seen;
+    const bool all = eventually([&] {
+        seen = priorities_of(verify.pid());
+        return seen.size() > 1 && std::all_of(seen.begin(), seen.end(), [](const Priority& of) {
+                   return of.nice == 19 && of.idle_device;
+               });
+    });
+    for (const Priority& of : seen) {
+        EXPECT_TRUE(all) << "nice " << of.nice << (of.idle_device ? ", idle device" : "");
+    }
+    EXPECT_TRUE(all) << seen.size() << " threads";
+    for (const Priority& of : priorities_of(daemon.pid())) EXPECT_FALSE(of.idle_device);
+    verify.kill();
 }
 
 // Metadata and an inner node cost nothing; a leaf costs its rows, which somebody has to accept.
