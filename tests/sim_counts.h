@@ -24,6 +24,7 @@ enum class SimCount : std::uint8_t {
     kMisses,
     kPagesAskedAhead,
     kLeasesEnded,
+    kLeasesForRoom,  // of these
     // ---- tables ----
     kCreates,
     kRowChanges,
@@ -88,6 +89,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "page misses",
     "pages asked for without waiting",
     "leases ended",
+    "of these, before their time, for want of frames",
     "tables made",
     "changes of rows in them",
     "tables dropped",

@@ -12,11 +12,20 @@ constexpr std::uint32_t kClients = 2;
 constexpr std::size_t kOpenMax = 4;
 constexpr std::size_t kAskedMax = 16;  // of the call slots of two clients
 constexpr std::uint64_t kLeaseSlackNs = 100'000'000;
+constexpr int kLeasesPerRead = 40;  // in the last look: a slow disk may outlast some
 
 SessionId reader_session(Random& random) {
     SessionId id;
     for (std::uint8_t& byte : id.bytes) byte = static_cast<std::uint8_t>(random());
     return id;
+}
+
+// How often the engine said that it took a snapshot from a reader to have its frames.
+std::uint64_t revoked_for_room(const SimLife& life) {
+    return static_cast<std::uint64_t>(
+        std::ranges::count_if(life.store.log_lines, [](const std::string& line) {
+            return line.starts_with("a snapshot was revoked: ");
+        }));
 }
 
 // From `from` to `last`, both inclusive; to the end when that is empty.
@@ -94,8 +103,22 @@ bool SimReaders::lost(SimLife& life, const Open& open, const std::string& doing)
     if (trouble.empty() && open.snapshot->valid()) {
         findings_.report("a valid snapshot found nothing, " + doing);
     }
-    ++counts_[SimCount::kLeasesEnded];
+    judge_loss(life, open, doing);
     return true;
+}
+
+// A lease ends with its age by the daemon's clock, which sees it later than we do; and where
+// readers hold the frames that the pool is in want of, which the engine says. Nothing else ends it.
+void SimReaders::judge_loss(SimLife& life, const Open& open, const std::string& doing) {
+    if (life.down() || open.snapshot->valid()) return;
+    ++counts_[SimCount::kLeasesEnded];
+    const std::uint64_t age_ns = life.store.clock.monotonic_ns() - open.began_ns;
+    if (age_ns > life.view->header().max_snapshot_age_ns) return;
+    ++counts_[SimCount::kLeasesForRoom];
+    if (revoked_for_room(life) > open.revoked_before) return;
+    findings_.report("a lease ended after " + std::to_string(age_ns / 1'000) + " us of " +
+                     std::to_string(life.view->header().max_snapshot_age_ns / 1'000) + ", " +
+                     doing + ", and there is no reason for it");
 }
 
 void SimReaders::begin(SimLife& life) {
@@ -111,6 +134,7 @@ bool SimReaders::open(SimLife& life, Open& open) {
     const std::int64_t durable = oracle_.durable();
     open.guests = keeper_.guests();
     open.began_ns = life.store.clock.monotonic_ns();
+    open.revoked_before = revoked_for_room(life);
     if (!read_catalog(life, open)) return false;
     const TreeShape shape(schemas()[kOrder], tables_[kOrder]);
     const auto table = open.tables.find("witness");
@@ -118,7 +142,7 @@ bool SimReaders::open(SimLife& life, Open& open) {
     const auto row = open.snapshot->get(shape, table->second.root, key_of(kOrder, 0));
     if (!row) return !lost(life, open, "looking at the witness");
     if (*row) std::memcpy(&open.place, (*row)->data(), sizeof open.place);
-    if (!open.snapshot->valid()) return false;
+    if (!open.snapshot->valid()) return !lost(life, open, "having seen the witness");
     if (open.place < durable || open.place < newest_place_) {
         findings_.report("a snapshot begins with place " + std::to_string(open.place) + "; place " +
                          std::to_string(std::max(durable, newest_place_)) +
@@ -169,10 +193,7 @@ bool SimReaders::read_catalog(SimLife& life, Open& open) {
 bool SimReaders::check_held(SimLife& life, Open& open) {
     const bool same = open.held == nullptr ||
                       std::memcmp(open.held, open.held_bytes.data(), open.held_bytes.size()) == 0;
-    if (!open.snapshot->valid()) {
-        ++counts_[SimCount::kLeasesEnded];
-        return false;
-    }
+    if (!open.snapshot->valid()) return !lost(life, open, "between two reads");
     if (!same) {
         findings_.report("a page changed in the sight of a valid snapshot");
         return false;
@@ -264,7 +285,7 @@ bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {
         if (!value || !bury(open, table, found)) {
             return !lost(life, open, "reading a row of table " + std::to_string(table));
         }
-        if (!open.snapshot->valid()) return false;
+        if (!open.snapshot->valid()) return !lost(life, open, "having read a row");
         oracle_.saw_row(open.place, table, key, std::move(found));
     }
     return true;
@@ -309,7 +330,7 @@ bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
     if (!found || !bury(open, table, *found)) {
         return !lost(life, open, "reading a range of table " + std::to_string(table));
     }
-    if (!open.snapshot->valid()) return false;
+    if (!open.snapshot->valid()) return !lost(life, open, "having read a range");
     oracle_.saw_rows(open.place, table, from, to, std::move(*found));
     return true;
 }
@@ -377,14 +398,14 @@ bool SimReaders::read_guest(SimLife& life, Open& open) {
     }
     int leaves = 0;
     auto found = open.snapshot->range(shape, table.root, from, {}, [&] { return ++leaves < 10; });
-    if (found && found->empty() && leaves >= 10) return open.snapshot->valid();
+    if (found && found->empty() && leaves >= 10) return true;
     const Bytes last = found && leaves >= 10 ? found->rbegin()->first : Bytes{};
     if (found) {
         keep_alive(schema, floor, *found);
         found = open.snapshot->whole(schema, std::move(*found));
     }
     if (!found) return !lost(life, open, "reading " + name);
-    if (!open.snapshot->valid()) return false;
+    if (!open.snapshot->valid()) return !lost(life, open, "having read " + name);
     check_floor(life, open, name, floor);
     std::string wrong;
     std::erase_if(open.guests, [&](const SimKeeper::GuestsPtr& guests) {
@@ -398,37 +419,43 @@ bool SimReaders::read_guest(SimLife& life, Open& open) {
     return !findings_.any();
 }
 
-void SimReaders::read_everything(SimLife& life) {
-    for (std::uint32_t table = 0; table < kTables && !findings_.any(); ++table) {
-        // Some leaves at a time: a snapshot holds all that it has seen.
-        const TreeShape shape(schemas()[table], tables_[table]);
-        TableRows all;
-        int lost_leases = 0;
-        for (Bytes from = key_of(table, 0);;) {
-            int leaves = 0;
-            Open open;
-            open.snapshot = take(life);
-            if (!this->open(life, open)) {
-                if (findings_.any() || life.down() || ++lost_leases > 3) return;
-                continue;
-            }
-            const PageId root = open.tables.at(schemas()[table].name()).root;
-            auto found = open.snapshot->range(shape, root, from, {}, [&] { return ++leaves < 6; });
-            const Bytes last = found && !found->empty() ? found->rbegin()->first : from;
-            if (!found || !bury(open, table, *found)) {
-                lost(life, open, "reading everything");
-                if (findings_.any() || life.down() || ++lost_leases > 3) return;
-                continue;
-            }
-            all.insert(found->begin(), found->end());
-            if (leaves < 6) break;
+// Some leaves at a time: a snapshot holds all that it has seen.
+void SimReaders::read_all_of(SimLife& life, std::uint32_t table) {
+    const TreeShape shape(schemas()[table], tables_[table]);
+    TableRows all;
+    Bytes from = key_of(table, 0);
+    for (int leases = 0; !findings_.any() && !life.down();) {
+        if (++leases > kLeasesPerRead) {
+            return findings_.report("nobody writes, and no lease lasts long enough to read table " +
+                                    std::to_string(table));
+        }
+        int leaves = 0;
+        Open open;
+        open.snapshot = take(life);
+        if (!this->open(life, open)) continue;
+        const PageId root = open.tables.at(schemas()[table].name()).root;
+        auto found = open.snapshot->range(shape, root, from, {}, [&] { return ++leaves < 6; });
+        const Bytes last = found && !found->empty() ? found->rbegin()->first : from;
+        if (!found || !bury(open, table, *found)) {
+            lost(life, open, "reading everything");
+            continue;
+        }
+        leases = 0;
+        all.insert(found->begin(), found->end());
+        if (leaves >= 6) {
             from = last;
+            continue;
         }
         const std::string wrong = difference(all, oracle_.rows(table));
         if (!wrong.empty()) {
             findings_.report("at the end, table " + std::to_string(table) + ": " + wrong);
         }
+        return;
     }
+}
+
+void SimReaders::read_everything(SimLife& life) {
+    for (std::uint32_t table = 0; table < kTables; ++table) read_all_of(life, table);
     for (int i = 0; i < 4 && !findings_.any() && !life.down(); ++i) {
         Open open;
         open.snapshot = take(life);

@@ -58,6 +58,7 @@ class SimReaders {
         std::unique_ptr<SimSnapshot> snapshot;
         std::int64_t place = 0;
         std::uint64_t began_ns = 0;
+        std::uint64_t revoked_before = 0;  // as revoked_for_room() said
         std::map<std::string, Table> tables;
         std::vector<SimKeeper::GuestsPtr> guests;  // what the keeper's tables may be here
         const std::byte* held = nullptr;           // a page, in place
@@ -68,11 +69,13 @@ class SimReaders {
     bool open(SimLife& life, Open& open);
     bool read_catalog(SimLife& life, Open& open);
     bool lost(SimLife& life, const Open& open, const std::string& doing);
+    void judge_loss(SimLife& life, const Open& open, const std::string& doing);
     bool check_held(SimLife& life, Open& open);
     bool read_rows(SimLife& life, Open& open, std::uint32_t table);
     bool read_range(SimLife& life, Open& open, std::uint32_t table,
                     const std::function<void()>& meanwhile);
     bool read_guest(SimLife& life, Open& open);
+    void read_all_of(SimLife& life, std::uint32_t table);
     void stand_still(SimLife& life, const Open& open, const std::function<void()>& meanwhile);
     void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
     bool bury(Open& open, std::uint32_t table, TableRows& rows);
