@@ -215,39 +215,64 @@ bool SimReaders::check_held(SimLife& life, Open& open) {
     return true;
 }
 
+// Between two reads no frame is in use, and the reader may say so, or rest for a while: then what
+// is evicted is not kept for it.
+void SimReaders::let_go(SimLife& life, Open& open, const std::function<void()>& meanwhile) {
+    open.held = nullptr;
+    if (random_() % 2 == 0) return open.snapshot->renew();
+    open.snapshot->rest();
+    for (std::uint64_t i = random_() % 4; i > 0 && !life.down(); --i) meanwhile();
+    open.snapshot->resume();
+}
+
+// The page is looked up anew, perhaps after it was read from the file again: it is the same.
+bool SimReaders::hold_again(SimLife& life, Open& open) {
+    if (open.held_bytes.empty()) return true;
+    open.held = open.snapshot->page(open.tables.at("witness").root);
+    if (open.held == nullptr) return !lost(life, open, "looking at a page again");
+    return check_held(life, open);
+}
+
 void SimReaders::read(SimLife& life, const std::function<void()>& meanwhile) {
     if (open_.empty()) return;
     const std::size_t index = random_() % open_.size();
     Open& open = open_[index];
+    const bool modestly = random_() % 2 == 0;
     bool goes_on = check_held(life, open);
-    if (goes_on) {
-        const auto table = static_cast<std::uint32_t>(random_() % 3);
-        switch (random_() % 4) {
-            case 0:
-                ++counts_[SimCount::kRangeReads];
-                goes_on = read_range(life, open, table, meanwhile);
-                break;
-            case 1:
-                ++counts_[SimCount::kGuestReads];
-                goes_on = read_guest(life, open);
-                break;
-            default:
-                ++counts_[SimCount::kRowReads];
-                goes_on = read_rows(life, open, table);
-                break;
-        }
-    }
-    if (goes_on && !life.down()) return;
+    open.snapshot->read_modestly(modestly);
+    if (goes_on && modestly) let_go(life, open, meanwhile);
+    if (goes_on) goes_on = read_something(life, open, meanwhile);
     if (life.down()) return;
-    counts_[SimCount::kMisses] += open.snapshot->misses();
+    if (goes_on && modestly) goes_on = hold_again(life, open);
+    if (!goes_on && !life.down()) forget(index);
+}
+
+bool SimReaders::read_something(SimLife& life, Open& open,
+                                const std::function<void()>& meanwhile) {
+    const auto table = static_cast<std::uint32_t>(random_() % 3);
+    switch (random_() % 4) {
+        case 0:
+            ++counts_[SimCount::kRangeReads];
+            return read_range(life, open, table, meanwhile);
+        case 1:
+            ++counts_[SimCount::kGuestReads];
+            return read_guest(life, open);
+        default:
+            ++counts_[SimCount::kRowReads];
+            return read_rows(life, open, table);
+    }
+}
+
+void SimReaders::forget(std::size_t index) {
+    const SimSnapshot& snapshot = *open_[index].snapshot;
+    counts_[SimCount::kMisses] += snapshot.misses();
+    counts_[SimCount::kRenewals] += snapshot.renewals();
+    counts_[SimCount::kRests] += snapshot.rests();
     open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(index));
 }
 
 void SimReaders::end_one() {
-    if (open_.empty()) return;
-    const std::size_t index = random_() % open_.size();
-    counts_[SimCount::kMisses] += open_[index].snapshot->misses();
-    open_.erase(open_.begin() + static_cast<std::ptrdiff_t>(index));
+    if (!open_.empty()) forget(random_() % open_.size());
 }
 
 void SimReaders::stop_announced(SimLife& life) {
@@ -274,12 +299,24 @@ void SimReaders::ask_ahead(SimLife& life) {
     }
 }
 
+// The directory leads to the row that the tree has, or to none.
+void SimReaders::check_direct(const Open& open, const std::optional<Bytes>& direct,
+                              const std::optional<Bytes>& row, const std::string& name) {
+    if (!direct || !open.snapshot->valid()) return;
+    ++counts_[SimCount::kDirectReads];
+    if (direct == row) return;
+    findings_.report("in " + name + " the key directory leads to a row that the tree has " +
+                     (row ? "otherwise" : "not"));
+}
+
 bool SimReaders::read_rows(SimLife& life, Open& open, std::uint32_t table) {
     const TreeShape shape(schemas()[table], tables_[table]);
     const PageId root = open.tables.at(schemas()[table].name()).root;
     for (int i = 0; i < 3; ++i) {
         const Bytes key = maker_.some_key(table);
+        const auto direct = open.snapshot->by_directory(schemas()[table], shape, root, key);
         const auto value = open.snapshot->get(shape, root, key);
+        if (value) check_direct(open, direct, *value, schemas()[table].name());
         TableRows found;
         if (value && *value) found[key] = **value;
         if (!value || !bury(open, table, found)) {
@@ -377,6 +414,24 @@ bool SimReaders::bury(Open& open, std::uint32_t table, TableRows& rows) {
     return whole.has_value();
 }
 
+// Keys of one of the states that the keeper's table may be in, as the directory has them: pages of
+// tables that were dropped, and of rows that died, are there still.
+void SimReaders::check_directory(Open& open, const TreeShape& shape, const std::string& name,
+                                 const Bytes& from, const Bytes& last, const TableRows& found) {
+    const Guest& guest = open.guests.back()->at(name);
+    const SimKeeper::Rows rows = between(*guest.rows, from, last);
+    for (int i = 0; i < 4 && !rows.empty() && !found.empty(); ++i) {
+        const SimKeeper::Rows& some = i % 2 == 0 ? rows : found;
+        const auto at = static_cast<std::ptrdiff_t>(random_() % some.size());
+        const Bytes& key = std::next(some.begin(), at)->first;
+        const auto direct =
+            open.snapshot->by_directory(guest.schema, shape, open.tables.at(name).root, key);
+        const auto row = found.find(key);
+        check_direct(open, direct, row == found.end() ? std::nullopt : std::optional(row->second),
+                     name);
+    }
+}
+
 bool SimReaders::read_guest(SimLife& life, Open& open) {
     std::vector<std::string> names;
     for (const auto& [name, table] : open.tables) {
@@ -402,6 +457,7 @@ bool SimReaders::read_guest(SimLife& life, Open& open) {
     const Bytes last = found && leaves >= 10 ? found->rbegin()->first : Bytes{};
     if (found) {
         keep_alive(schema, floor, *found);
+        check_directory(open, shape, name, from, last, *found);
         found = open.snapshot->whole(schema, std::move(*found));
     }
     if (!found) return !lost(life, open, "reading " + name);

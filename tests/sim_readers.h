@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -71,11 +72,19 @@ class SimReaders {
     bool lost(SimLife& life, const Open& open, const std::string& doing);
     void judge_loss(SimLife& life, const Open& open, const std::string& doing);
     bool check_held(SimLife& life, Open& open);
+    void let_go(SimLife& life, Open& open, const std::function<void()>& meanwhile);
+    bool hold_again(SimLife& life, Open& open);
+    bool read_something(SimLife& life, Open& open, const std::function<void()>& meanwhile);
+    void forget(std::size_t index);
+    void check_direct(const Open& open, const std::optional<Bytes>& direct,
+                      const std::optional<Bytes>& row, const std::string& name);
     bool read_rows(SimLife& life, Open& open, std::uint32_t table);
     bool read_range(SimLife& life, Open& open, std::uint32_t table,
                     const std::function<void()>& meanwhile);
     bool read_guest(SimLife& life, Open& open);
     void read_all_of(SimLife& life, std::uint32_t table);
+    void check_directory(Open& open, const TreeShape& shape, const std::string& name,
+                         const Bytes& from, const Bytes& last, const TableRows& found);
     void stand_still(SimLife& life, const Open& open, const std::function<void()>& meanwhile);
     void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
     bool bury(Open& open, std::uint32_t table, TableRows& rows);
