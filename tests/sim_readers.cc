@@ -22,10 +22,9 @@ SessionId reader_session(Random& random) {
 
 // How often the engine said that it took a snapshot from a reader to have its frames.
 std::uint64_t revoked_for_room(const SimLife& life) {
-    return static_cast<std::uint64_t>(
-        std::ranges::count_if(life.store.log_lines, [](const std::string& line) {
-            return line.starts_with("a snapshot was revoked: ");
-        }));
+    return static_cast<std::uint64_t>(std::ranges::count_if(
+        life.store.log_lines,
+        [](const std::string& line) { return line.starts_with("a snapshot was revoked: "); }));
 }
 
 // From `from` to `last`, both inclusive; to the end when that is empty.
@@ -47,14 +46,19 @@ SimReaders::SimReaders(Random& random, Findings& findings, const Excuses& excuse
       tables_(tables),
       maker_(random, keys) {}
 
+SimClient* SimReaders::welcome(SimLife& life) {
+    SimClient* client = life.store.attach(Rights::kReader, reader_session(random_));
+    if (client != nullptr) client->welcomed(0);
+    return client;
+}
+
 bool SimReaders::connect(SimLife& life) {
     clients_.clear();
     newest_place_ = 0;
     for (auto& [table, seen] : floors_) seen.first = 0;  // csns begin anew
     for (std::uint32_t i = 0; i < kClients; ++i) {
-        SimClient* client = life.store.attach(Rights::kReader, reader_session(random_));
+        SimClient* client = welcome(life);
         if (client == nullptr) return false;
-        client->welcomed(0);
         clients_.push_back(client);
     }
     return true;
@@ -247,8 +251,7 @@ void SimReaders::read(SimLife& life, const std::function<void()>& meanwhile) {
     if (!goes_on && !life.down()) forget(index);
 }
 
-bool SimReaders::read_something(SimLife& life, Open& open,
-                                const std::function<void()>& meanwhile) {
+bool SimReaders::read_something(SimLife& life, Open& open, const std::function<void()>& meanwhile) {
     const auto table = static_cast<std::uint32_t>(random_() % 3);
     switch (random_() % 4) {
         case 0:
@@ -282,6 +285,31 @@ void SimReaders::stop_announced(SimLife& life) {
     slot.begin();
     slot.pin_all();
     ++counts_[SimCount::kStopsAnnounced];
+}
+
+// What it held is let go, in the middle of whatever it did, and never believed again.
+void SimReaders::bury_one(SimLife& life) {
+    SimClient*& client = clients_[random_() % clients_.size()];
+    if (random_() % 2 == 0) ask_ahead(life);
+    std::vector<Open> dead;
+    for (Open& open : open_) {
+        if (&open.snapshot->client() != client) continue;
+        if (random_() % 3 == 0) open.snapshot->rest();
+        open.snapshot->die();
+        dead.push_back(std::move(open));
+    }
+    std::erase_if(open_, [](const Open& open) { return open.snapshot == nullptr; });
+    std::erase_if(asked_, [&](const auto& call) { return call.first == client; });
+    ++counts_[SimCount::kReaderDeaths];
+    counts_[SimCount::kSnapshotsOfTheDead] += dead.size();
+    life.store.disconnect(*client);
+    if (life.down()) return;
+    for (const Open& open : dead) {
+        if (open.snapshot->valid()) findings_.report("a process that is gone has a snapshot still");
+    }
+    client = welcome(life);
+    if (client != nullptr || life.down()) return;
+    findings_.report("a reader that comes in the place of a dead one is not welcome");
 }
 
 void SimReaders::ask_ahead(SimLife& life) {

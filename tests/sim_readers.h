@@ -44,6 +44,8 @@ class SimReaders {
     void end_all() { open_.clear(); }
     // A thread stops between announcing its snapshot and taking it.
     void stop_announced(SimLife& life);
+    // A process of them dies, with snapshots in hand, and another one gets its slots.
+    void bury_one(SimLife& life);
     // Asks for pages all over the file and waits for none, so that others have to go.
     void ask_ahead(SimLife& life);
     // All rows of all tables as one snapshot after another sees them, with nobody writing.
@@ -66,6 +68,7 @@ class SimReaders {
         std::vector<std::byte> held_bytes;
     };
 
+    SimClient* welcome(SimLife& life);
     std::unique_ptr<SimSnapshot> take(SimLife& life);
     bool open(SimLife& life, Open& open);
     bool read_catalog(SimLife& life, Open& open);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "tests/sim_compactor.h"
 #include "tests/sim_counts.h"
 #include "tests/sim_faults.h"
 #include "tests/sim_keeper.h"
@@ -39,7 +40,10 @@ class SimWorld {
     bool begin();
     void step();
     void sleep();
+    void go_on();
     void stop_or_press();
+    void bury_one();
+    bool settle_keepers();
     void finish();
     void write_again();
     void tell_lies();
@@ -73,6 +77,7 @@ class SimWorld {
     Oracle oracle_;
     SimWriters writers_;
     SimKeeper keeper_;
+    SimCompactor compactor_;
     SimReaders readers_;
     SimClock clock_;
     std::unique_ptr<SimLife> life_;
