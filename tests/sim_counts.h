@@ -51,6 +51,11 @@ enum class SimCount : std::uint8_t {
     kStopsAnnounced,
     kStopsEnded,
     kStopsOutlastingLeases,
+    // ---- the wall clock ----
+    kClockAhead,
+    kClockBack,
+    kClockAWeekAhead,  // or more, of these
+    kSessionsForgotten,
     // ---- lives ----
     kLives,
     kStops,
@@ -124,6 +129,10 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "clients stopped in an announcement",
     "clients stopped in a ring claim that went on",
     "readers that stood still beyond their lease and went on",
+    "times the clock was set ahead",
+    "times the clock was set back",
+    "times it was set ahead by more than a session lives",
+    "sessions forgotten",
     "lives of the daemon",
     "clean stops",
     "power losses",

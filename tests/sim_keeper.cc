@@ -147,6 +147,7 @@ void SimKeeper::send(SimCount what, Guests next, const TransactionBytes& bytes) 
     number_ = session_.submit(bytes.bytes());
     if (number_ == 0) return;
     ++counts_[what];
+    changes_retention_ = what == SimCount::kRetentions;
     next_ = std::make_shared<Guests>(std::move(next));
     decided_ = false;
 }
@@ -221,8 +222,8 @@ void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
     Guest& guest = next.at(name);
     if (guest.schema.time_column() == kNoTimeColumn) return;
     if (guest.retain_us != 0) {
-        guest.floor_most_us = std::max(guest.floor_most_us,
-                                       life.store.clock.wall_us() + 10'000'000 - guest.retain_us);
+        const std::uint64_t most_us = life.store.clock.wall_most_us() + 10'000'000;
+        guest.floor_most_us = std::max(guest.floor_most_us, most_us - guest.retain_us);
     }
     guest.retain_us = pick(4) == 0 ? 0 : kRetentionsUs[pick(3)];
     const TableAttributes attributes{guest.retain_us, 0};

@@ -49,6 +49,7 @@ class SimKeeper {
     bool idle() const { return !next_ && !load_ && !compaction_.running(); }
     // Tables are being made, filled, changed or dropped.
     bool changes() const { return next_ != nullptr; }
+    bool changes_retention() const { return changes_retention_ && next_ != nullptr; }
     const SimCompaction& compaction() const { return compaction_; }
     bool settle(SimLife& life, const SimCompaction& other);
     // Its process dies, whatever it does, and comes back: a load is shown as a whole by then, or
@@ -91,9 +92,10 @@ class SimKeeper {
     SimSession session_;
     std::uint64_t made_ = 0;
     GuestsPtr now_;
-    GuestsPtr next_;            // when what is under way is done
-    std::uint64_t number_ = 0;  // of the write under way
-    bool decided_ = false;      // it is done, as a recovery showed; the answer is still to come
+    GuestsPtr next_;                  // when what is under way is done
+    std::uint64_t number_ = 0;        // of the write under way
+    bool changes_retention_ = false;  // the newest write
+    bool decided_ = false;  // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
     SimCompaction compaction_;
     TableId shared_;      // one of the shared tables

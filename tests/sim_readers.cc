@@ -12,7 +12,8 @@ constexpr std::uint32_t kClients = 2;
 constexpr std::size_t kOpenMax = 4;
 constexpr std::size_t kAskedMax = 16;  // of the call slots of two clients
 constexpr std::uint64_t kLeaseSlackNs = 100'000'000;
-constexpr int kLeasesPerRead = 40;  // in the last look: a slow disk may outlast some
+constexpr std::uint64_t kLateUs = 50'000;  // some rounds
+constexpr int kLeasesPerRead = 40;         // in the last look: a slow disk may outlast some
 
 SessionId reader_session(Random& random) {
     SessionId id;
@@ -138,6 +139,7 @@ bool SimReaders::open(SimLife& life, Open& open) {
     const std::int64_t durable = oracle_.durable();
     open.guests = keeper_.guests();
     open.began_ns = life.store.clock.monotonic_ns();
+    open.began_us = life.store.clock.wall_us();
     open.revoked_before = revoked_for_room(life);
     if (!read_catalog(life, open)) return false;
     const TreeShape shape(schemas()[kOrder], tables_[kOrder]);
@@ -400,10 +402,11 @@ bool SimReaders::read_range(SimLife& life, Open& open, std::uint32_t table,
     return true;
 }
 
-// The floor follows the clock, no further than any retention, and never falls.
+// The floor follows the clock, no further than any retention, and never falls, also when the clock
+// is set back.
 void SimReaders::check_floor(SimLife& life, const Open& open, const std::string& name,
                              std::uint64_t floor) {
-    const std::uint64_t now_us = life.store.clock.wall_us();
+    const std::uint64_t now_us = life.store.clock.wall_most_us();
     std::uint64_t most = 0;
     for (const SimKeeper::GuestsPtr& guests : open.guests) {
         const Guest& guest = guests->at(name);
@@ -412,6 +415,19 @@ void SimReaders::check_floor(SimLife& life, const Open& open, const std::string&
     }
     if (floor > most) findings_.report("the floor of " + name + " is ahead of its retention");
     check_fall(open, name, open.guests.front()->at(name).serial, floor);
+}
+
+// Rows are gone at most a 256th of the retention, or 1 s, after their time, for snapshots that
+// begin then, however far the clock was set ahead.
+void SimReaders::check_late(const Open& open, const Guest& guest, const TableRows& rows) {
+    if (!floors_follow_ || guest.retain_us == 0) return;
+    const std::uint64_t late_us =
+        guest.retain_us + std::min<std::uint64_t>(guest.retain_us / 256 + 1'000, 1'000'000);
+    for (const auto& [key, value] : rows) {
+        if (guest.schema.live(key.data(), value, open.began_us - late_us - kLateUs)) continue;
+        return findings_.report("a row of " + guest.schema.name() +
+                                " is served beyond its retention");
+    }
 }
 
 void SimReaders::check_fall(const Open& open, const std::string& name, std::uint64_t serial,
@@ -485,6 +501,7 @@ bool SimReaders::read_guest(SimLife& life, Open& open) {
     const Bytes last = found && leaves >= 10 ? found->rbegin()->first : Bytes{};
     if (found) {
         keep_alive(schema, floor, *found);
+        if (open.snapshot->valid()) check_late(open, open.guests.front()->at(name), *found);
         check_directory(open, shape, name, from, last, *found);
         found = open.snapshot->whole(schema, std::move(*found));
     }
@@ -540,6 +557,11 @@ void SimReaders::read_all_of(SimLife& life, std::uint32_t table) {
 
 void SimReaders::read_everything(SimLife& life) {
     for (std::uint32_t table = 0; table < kTables; ++table) read_all_of(life, table);
+    for (int i = 0; i < 100 && !life.down(); ++i) {
+        life.store.clock.advance_ns(2'000'000);
+        life.store.round();
+    }
+    floors_follow_ = true;
     for (int i = 0; i < 4 && !findings_.any() && !life.down(); ++i) {
         Open open;
         open.snapshot = take(life);

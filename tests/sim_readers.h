@@ -61,6 +61,7 @@ class SimReaders {
         std::unique_ptr<SimSnapshot> snapshot;
         std::int64_t place = 0;
         std::uint64_t began_ns = 0;
+        std::uint64_t began_us = 0;        // by the wall clock
         std::uint64_t revoked_before = 0;  // as revoked_for_room() said
         std::map<std::string, Table> tables;
         std::vector<SimKeeper::GuestsPtr> guests;  // what the keeper's tables may be here
@@ -91,6 +92,7 @@ class SimReaders {
     void stand_still(SimLife& life, const Open& open, const std::function<void()>& meanwhile);
     void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
     bool bury(Open& open, std::uint32_t table, TableRows& rows);
+    void check_late(const Open& open, const Guest& guest, const TableRows& rows);
     void check_fall(const Open& open, const std::string& name, std::uint64_t serial,
                     std::uint64_t floor);
 
@@ -105,6 +107,7 @@ class SimReaders {
     std::vector<SimClient*> clients_;
     std::vector<Open> open_;
     std::vector<std::pair<SimClient*, std::uint32_t>> asked_;  // and the call's token
+    bool floors_follow_ = false;     // nothing is in the way of the floors of retention
     std::int64_t newest_place_ = 0;  // that a snapshot of this life began with
     // Csn and floor, by name and serial of the table; of the shared tables that is 0.
     using TableName = std::pair<std::string, std::uint64_t>;

@@ -100,6 +100,7 @@ bool SimWorld::begin() {
     if (many_sessions && !life_->store.leave_sessions(kOldSessions, tables[0], nobodys)) {
         return false;
     }
+    sessions_ = many_sessions ? kOldSessions : 0;
     faults_.watch(*life_->store.disk);
     return true;
 }
@@ -118,8 +119,10 @@ void SimWorld::sleep() {
 void SimWorld::step() {
     faults_.plan(*life_->store.disk, keeper_.load_ends());
     const std::uint64_t choice = pick(100);
-    if (choice < 45) {
+    if (choice < 43) {
         writers_.submit();
+    } else if (choice < 45) {
+        set_clock();
     } else if (choice == 45) {
         bury_one();
     } else if (choice < 54) {
@@ -136,8 +139,8 @@ void SimWorld::step() {
         stop_or_press();
     } else if (choice == 97) {
         const std::uint64_t buried = counts_[SimCount::kDeaths] + counts_[SimCount::kTakeOvers];
-        const bool slots = buried < kBurialsMax;
-        if (slots && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
+        const bool may = buried < kBurialsMax && !sessions_grow_old_;
+        if (may && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
     } else if (choice == 98) {
         static_cast<void>(writers_.settle(*life_));
     } else if (pick(2) == 0) {
@@ -157,8 +160,50 @@ void SimWorld::go_on() {
     writers_.collect();
 }
 
+// The host's clock is set: back by little, for a floor stands still for so long; ahead by whatever.
+// A change of a retention that is under way would not know how far the one before it came.
+void SimWorld::set_clock() {
+    constexpr std::uint64_t kAheadUs[] = {3'000'000, 90'000'000, 3'600'000'000};
+    constexpr std::uint64_t kBackUs = 5'000'000;
+    if (keeper_.changes_retention()) return;
+    SimClock& clock = life_->store.clock;
+    const std::uint64_t now_us = clock.wall_us();
+    if (pick(3) == 0) {
+        ++counts_[SimCount::kClockBack];
+        return clock.set_wall_us(now_us - 1 - pick(kBackUs));
+    }
+    ++counts_[SimCount::kClockAhead];
+    if (pick(6) != 0) return clock.set_wall_us(now_us + 1 + pick(kAheadUs[pick(3)]));
+    ++counts_[SimCount::kClockAWeekAhead];
+    clock.set_wall_us(now_us + options_.engine.session_age_us + pick(kAheadUs[2]));
+    if (pick(2) == 0 && keeper_.idle()) outlast_sessions();
+}
+
+// Until the daemon has looked for sessions that are too old. Those of clients that are there stay.
+void SimWorld::outlast_sessions() {
+    sessions_grow_old_ = true;
+    for (int i = 0; i < 140 && !life_->down(); ++i) {
+        if (i < 125) life_->store.clock.advance_ns(5'000'000'000);
+        life_->store.round();
+        writers_.collect();
+    }
+}
+
+// Before their time none is forgotten.
+void SimWorld::count_sessions() {
+    Catalog& catalog = *life_->store.engine->core().storage().catalog;
+    const std::uint64_t left =
+        std::min<std::uint64_t>(sessions_, life_->store.rows(catalog.sessions().id).size());
+    const std::uint64_t lived_us = life_->store.clock.wall_most_us() - SimClock::kBeginUs;
+    counts_[SimCount::kSessionsForgotten] += sessions_ - left;
+    if (left < sessions_ && lived_us < options_.engine.session_age_us) {
+        findings_.report(std::to_string(sessions_ - left) + " sessions were forgotten too early");
+    }
+    sessions_ = left;
+}
+
 void SimWorld::bury_one() {
-    switch (pick(5)) {
+    switch (pick(sessions_grow_old_ ? 3 : 5)) {
         case 0:
             return compactor_.bury(*life_);
         case 1:
@@ -229,6 +274,7 @@ void SimWorld::restart(End end) {
     keeper_.lose();
     compactor_.lose();
     clock_ = life_->store.clock;
+    sessions_grow_old_ = false;
     look_for_hostile();
     const bool log_rotten = faults_.log_rotten();
     if (faults_.rotten()) damaged_ = disk->clone(seed);
@@ -331,6 +377,7 @@ void SimWorld::adopt() {
     std::int64_t witness = 0;
     const auto row = rows[kOrder].find(key_of(kOrder, 0));
     if (row != rows[kOrder].end()) std::memcpy(&witness, row->second.data(), sizeof witness);
+    count_sessions();
     oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown(*life_));
     if (findings_.any()) return;
     keeper_.recovered(*life_);

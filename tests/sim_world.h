@@ -43,6 +43,9 @@ class SimWorld {
     void go_on();
     void stop_or_press();
     void bury_one();
+    void set_clock();
+    void outlast_sessions();
+    void count_sessions();
     bool settle_keepers();
     void finish();
     void write_again();
@@ -80,6 +83,8 @@ class SimWorld {
     SimCompactor compactor_;
     SimReaders readers_;
     SimClock clock_;
+    std::uint64_t sessions_ = 0;      // old ones that are there still, at most
+    bool sessions_grow_old_ = false;  // in this life: those of the dead may be forgotten
     std::unique_ptr<SimLife> life_;
     std::unique_ptr<SimDisk> damaged_;  // what a fault of the last end left, beside what goes on
 };
