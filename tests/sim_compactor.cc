@@ -4,7 +4,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kStepsMax = 60;
-constexpr std::uint64_t kPause = 40;  // steps of the run, about, between two compactions
+constexpr std::uint64_t kPause = 200;  // steps of the run, about, between two compactions
 
 SessionId compactor_session(Random& random) {
     SessionId id;

@@ -237,7 +237,7 @@ void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
 // when it is dropped.
 void SimKeeper::begin_load(const std::string& name) {
     Guests next = *now_;
-    const bool big = pick(5) == 0;
+    const bool big = pick(3) == 0;
     const Kind kind = big ? kFixed : static_cast<Kind>(pick(kKinds));
     Guest guest{schema_of(kind, name), 0, 0, nullptr, ++made_};
     Rows rows;

@@ -201,7 +201,10 @@ bool SimReaders::check_held(SimLife& life, Open& open) {
                       std::memcmp(open.held, open.held_bytes.data(), open.held_bytes.size()) == 0;
     if (!open.snapshot->valid()) return !lost(life, open, "between two reads");
     if (!same) {
-        findings_.report("a page changed in the sight of a valid snapshot");
+        const auto differs =
+            std::mismatch(open.held_bytes.begin(), open.held_bytes.end(), open.held);
+        findings_.report("a page changed in the sight of a valid snapshot, from byte " +
+                         std::to_string(differs.first - open.held_bytes.begin()) + " on");
         return false;
     }
     const std::uint64_t age = life.store.clock.monotonic_ns() - open.began_ns;
@@ -236,6 +239,9 @@ bool SimReaders::hold_again(SimLife& life, Open& open) {
     if (open.held_bytes.empty()) return true;
     open.held = open.snapshot->page(open.tables.at("witness").root);
     if (open.held == nullptr) return !lost(life, open, "looking at a page again");
+    // Set when the page is written to the file, and meaningless in the pool.
+    constexpr std::size_t kCrc = offsetof(PageHeader, crc);
+    std::memcpy(open.held_bytes.data() + kCrc, open.held + kCrc, sizeof PageHeader::crc);
     return check_held(life, open);
 }
 
