@@ -114,6 +114,7 @@ bool Engine::Core::retry_parked() {
             const bool of_a_page = parked.request.kind == RecordKind::kCompact;
             port_.answer(parked.request.from, failed->second, Csn{},
                          of_a_page ? parked.page.value : kNoOperation);
+            if (of_a_page) end_compaction();
         } else if (parked.wait == Wait::kPage && failed != failed_pages.end()) {
             refuse(parked.request, *session_of(client_id), failed->second, 0);
         } else {

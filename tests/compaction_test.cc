@@ -487,5 +487,28 @@ TEST_F(CompactionTest, DamagedPageStopsItByName) {
     put_rows(*store, *client, table, 0, 20, rows);
 }
 
+// It kept its turn until its client hung up: everybody else was told kBusy, and the chunks that it
+// was about to empty took nothing.
+TEST_F(CompactionTest, OneThatADamagedPageStoppedIsOver) {
+    start(compaction_store(700));
+    fill();
+    ASSERT_TRUE(store->stop());
+    PageId last;
+    for (PageId page{0}; page.value < space().chunk_count() * kChunkPages; ++page.value) {
+        if (space().allocated(page)) last = page;
+    }
+    open(store->disk->clone(5));
+    store->disk->flip(StoreFile::kData, last.value * kPageBytes + 900);
+    SimClient& other = store->connect();
+    CompactClient compaction(other);
+    ASSERT_TRUE(compact(compaction));
+    ASSERT_EQ(compaction.error(), Error::kCorruption);
+    EXPECT_EQ(space().closed_chunks(), 0u);
+    CompactClient second(*client);
+    ASSERT_TRUE(compact(second));
+    EXPECT_EQ(second.error(), Error::kCorruption);
+    EXPECT_EQ(second.last().failed_operation, last.value);
+}
+
 }  // namespace
 }  // namespace bidstore

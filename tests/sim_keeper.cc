@@ -7,7 +7,6 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint32_t kCompactionStepsMax = 60;
 constexpr std::uint64_t kRetentionsUs[] = {2'000'000, 8'000'000, 60'000'000};
 
 SessionId keeper_session() {
@@ -56,12 +55,14 @@ SimKeeper::SimKeeper(Random& random, Findings& findings, const Excuses& excuses,
       excuses_(excuses),
       counts_(counts),
       session_(findings, keeper_session(), Rights::kAdmin),
-      now_(std::make_shared<Guests>()) {}
+      now_(std::make_shared<Guests>()),
+      compaction_(findings, excuses, counts) {}
 
 bool SimKeeper::connect(SimLife& life) { return session_.connect(life.store); }
 void SimKeeper::send_again() { session_.send_again(); }
 void SimKeeper::lose() {
     session_.lose();
+    compaction_.lose();
     held_.clear();
 }
 
@@ -95,6 +96,7 @@ bool SimKeeper::create_shared(SimLife& life, std::array<TableId, kTables>& table
         });
         if (!made) return false;
     }
+    shared_ = tables[0];
     return true;
 }
 
@@ -145,6 +147,7 @@ void SimKeeper::send(SimCount what, Guests next, const TransactionBytes& bytes) 
     number_ = session_.submit(bytes.bytes());
     if (number_ == 0) return;
     ++counts_[what];
+    changes_retention_ = what == SimCount::kRetentions;
     next_ = std::make_shared<Guests>(std::move(next));
     decided_ = false;
 }
@@ -219,8 +222,8 @@ void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
     Guest& guest = next.at(name);
     if (guest.schema.time_column() == kNoTimeColumn) return;
     if (guest.retain_us != 0) {
-        guest.floor_most_us = std::max(guest.floor_most_us,
-                                       life.store.clock.wall_us() + 10'000'000 - guest.retain_us);
+        const std::uint64_t most_us = life.store.clock.wall_most_us() + 10'000'000;
+        guest.floor_most_us = std::max(guest.floor_most_us, most_us - guest.retain_us);
     }
     guest.retain_us = pick(4) == 0 ? 0 : kRetentionsUs[pick(3)];
     const TableAttributes attributes{guest.retain_us, 0};
@@ -234,7 +237,7 @@ void SimKeeper::begin_retention(SimLife& life, const std::string& name) {
 // when it is dropped.
 void SimKeeper::begin_load(const std::string& name) {
     Guests next = *now_;
-    const bool big = pick(5) == 0;
+    const bool big = pick(3) == 0;
     const Kind kind = big ? kFixed : static_cast<Kind>(pick(kKinds));
     Guest guest{schema_of(kind, name), 0, 0, nullptr, ++made_};
     Rows rows;
@@ -259,17 +262,17 @@ void SimKeeper::begin_load(const std::string& name) {
     load_.emplace(session_.client(), guest.schema, rows);
 }
 
-void SimKeeper::act(SimLife& life) {
+void SimKeeper::act(SimLife& life, const SimCompaction& other) {
     if (!session_.connected()) return;
+    if (!orphan_.empty()) return look_for_orphan();
     if (load_) return pump_load();
-    if (compact_) return pump_compaction();
+    if (compaction_.running()) return pump_compaction(life, other);
     if (!session_.idle() || next_) return;
     const std::string name = "guest" + std::to_string(pick(4));
     const bool there = now_->contains(name);
     const std::uint64_t choice = pick(100);
     if (choice < 8) {
-        ++counts_[SimCount::kCompactions];
-        compact_.emplace(session_.client());
+        compaction_.begin(session_.client(), other);
     } else if (!there) {
         choice < 35 ? begin_load(name) : begin_create(life, name);
     } else if (choice < 18) {
@@ -304,6 +307,7 @@ void SimKeeper::answered(SimLife& life, const SimSession::Write& write) {
 
 void SimKeeper::collect(SimLife& life) {
     session_.collect([&](const SimSession::Write& write) {
+        if (write.number == orphan_number_) return orphan_decided(life, write);
         if (write.number == number_ && next_) answered(life, write);
     });
 }
@@ -323,23 +327,64 @@ void SimKeeper::pump_load() {
     load_.reset();
 }
 
-void SimKeeper::pump_compaction() {
-    if (session_.dying()) return;
-    const bool done = compact_->advance();
-    if (!done && compact_->steps() < kCompactionStepsMax) return;
-    // An answer may be under way: the call slot stays taken, of which there are enough.
-    const Error error = compact_->steps() > 0 ? compact_->error() : Error::kOk;
-    if (error != Error::kOk && !excuses_.cover(error)) {
-        findings_.report("a compaction failed with " + std::string(error_name(error)));
-    }
-    compact_.reset();
+void SimKeeper::pump_compaction(SimLife& life, const SimCompaction& other) {
+    if (session_.dying() || !compaction_.pump(other)) return;
+    // Who asks no more lets nobody else compact: it hangs up, as the tool does.
+    if (compaction_.claims()) bury(life, [] {});
 }
 
-bool SimKeeper::settle(SimLife& life) {
+// ---- death ----
+
+void SimKeeper::bury(SimLife& life, const std::function<void()>& meanwhile) {
+    if (!session_.connected()) return;
+    ++counts_[SimCount::kKeeperDeaths];
+    counts_[SimCount::kDeathsInLoads] += load_.has_value();
+    counts_[SimCount::kDeathsInCompactions] += compaction_.running();
+    if (load_) {
+        for (const auto& [name, guest] : *next_) {
+            if (!now_->contains(name)) orphan_ = name;
+        }
+    }
+    load_.reset();
+    compaction_.lose();
+    session_.die(life.store);
+    for (std::uint64_t i = pick(10); i > 0 && !life.down(); --i) meanwhile();
+    if (life.down()) return;
+    if (session_.connect(life.store)) return session_.send_again();
+    if (!life.down()) findings_.report("a keeper that comes back is not welcome");
+}
+
+// A durable write comes behind whatever became of the load.
+void SimKeeper::look_for_orphan() {
+    if (!session_.connected() || orphan_number_ != 0 || !session_.idle()) return;
+    TransactionBytes nothing;
+    nothing.operation(OperationKind::kCheckAbsent, shared_, key_of(0, ~std::uint32_t{0}), {});
+    orphan_number_ = session_.submit(nothing.bytes());
+}
+
+void SimKeeper::orphan_decided(SimLife& life, const SimSession::Write& write) {
+    orphan_number_ = 0;
+    const Error error = write.answer.error;
+    if (error != Error::kOk) {  // once more
+        if (excuses_.cover(error, write.sent_before)) return;
+        return findings_.report("a write that changes nothing was refused with " +
+                                std::string(error_name(error)));
+    }
+    const TableEntry* table = table_named(life.store, orphan_);
+    if (table != nullptr && !table->hidden()) {
+        now_ = next_;
+        ++counts_[SimCount::kLoadsShown];
+    }
+    next_.reset();
+    orphan_.clear();
+}
+
+bool SimKeeper::settle(SimLife& life, const SimCompaction& other) {
     life.run([&] {
         collect(life);
         if (load_) pump_load();
-        if (compact_) pump_compaction();
+        if (compaction_.running()) pump_compaction(life, other);
+        if (!orphan_.empty()) look_for_orphan();
         return (idle() && session_.idle()) || findings_.any();
     });
     if (life.down() || findings_.any()) return false;
@@ -351,7 +396,8 @@ bool SimKeeper::settle(SimLife& life) {
 
 void SimKeeper::recovered(SimLife& life) {
     load_.reset();
-    compact_.reset();
+    orphan_.clear();
+    orphan_number_ = 0;
     std::string wrong;
     GuestsPtr found;
     // Of a write, its session knows whether it was applied.

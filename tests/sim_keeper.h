@@ -7,14 +7,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "tests/compaction_fixture.h"
 #include "tests/load_fixture.h"
 #include "tests/model_maker.h"
+#include "tests/sim_compactor.h"
 #include "tests/sim_counts.h"
 #include "tests/sim_life.h"
 #include "tests/sim_session.h"
@@ -42,11 +43,18 @@ class SimKeeper {
     void lose();
     // What the guests may be now: one, or two of them.
     std::vector<GuestsPtr> guests() const;
-    // Goes on with what it does, or begins something.
-    void act(SimLife& life);
+    // Goes on with what it does, or begins something. other: who compacts, too.
+    void act(SimLife& life, const SimCompaction& other);
     void collect(SimLife& life);
-    bool idle() const { return !next_ && !load_ && !compact_; }
-    bool settle(SimLife& life);
+    bool idle() const { return !next_ && !load_ && !compaction_.running(); }
+    // Tables are being made, filled, changed or dropped.
+    bool changes() const { return next_ != nullptr; }
+    bool changes_retention() const { return changes_retention_ && next_ != nullptr; }
+    const SimCompaction& compaction() const { return compaction_; }
+    bool settle(SimLife& life, const SimCompaction& other);
+    // Its process dies, whatever it does, and comes back: a load is shown as a whole by then, or
+    // never, and a compaction is over.
+    void bury(SimLife& life, const std::function<void()>& meanwhile);
     // What the crash left has to be one or the other.
     void recovered(SimLife& life);
 
@@ -70,7 +78,9 @@ class SimKeeper {
     void send(SimCount what, Guests next, const TransactionBytes& bytes);
     void answered(SimLife& life, const SimSession::Write& write);
     void pump_load();
-    void pump_compaction();
+    void pump_compaction(SimLife& life, const SimCompaction& other);
+    void look_for_orphan();
+    void orphan_decided(SimLife& life, const SimSession::Write& write);
     Bytes key(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us);
     Bytes value(const Schema& schema, std::uint64_t now_us, std::uint64_t retain_us, bool large);
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }
@@ -82,12 +92,16 @@ class SimKeeper {
     SimSession session_;
     std::uint64_t made_ = 0;
     GuestsPtr now_;
-    GuestsPtr next_;            // when what is under way is done
-    std::uint64_t number_ = 0;  // of the write under way
-    bool decided_ = false;      // it is done, as a recovery showed; the answer is still to come
+    GuestsPtr next_;                  // when what is under way is done
+    std::uint64_t number_ = 0;        // of the write under way
+    bool changes_retention_ = false;  // the newest write
+    bool decided_ = false;  // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
-    std::optional<CompactClient> compact_;
-    std::vector<PageRun> held_;  // so that a new table's root lies at the end of the file
+    SimCompaction compaction_;
+    TableId shared_;      // one of the shared tables
+    std::string orphan_;  // what a load was of whose client died; decided by the write behind it
+    std::uint64_t orphan_number_ = 0;  // of that
+    std::vector<PageRun> held_;        // so that a new table's root lies at the end of the file
 };
 
 }  // namespace bidstore

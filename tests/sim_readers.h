@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,8 @@ class SimReaders {
     void end_all() { open_.clear(); }
     // A thread stops between announcing its snapshot and taking it.
     void stop_announced(SimLife& life);
+    // A process of them dies, with snapshots in hand, and another one gets its slots.
+    void bury_one(SimLife& life);
     // Asks for pages all over the file and waits for none, so that others have to go.
     void ask_ahead(SimLife& life);
     // All rows of all tables as one snapshot after another sees them, with nobody writing.
@@ -58,24 +61,38 @@ class SimReaders {
         std::unique_ptr<SimSnapshot> snapshot;
         std::int64_t place = 0;
         std::uint64_t began_ns = 0;
+        std::uint64_t began_us = 0;        // by the wall clock
+        std::uint64_t revoked_before = 0;  // as revoked_for_room() said
         std::map<std::string, Table> tables;
         std::vector<SimKeeper::GuestsPtr> guests;  // what the keeper's tables may be here
         const std::byte* held = nullptr;           // a page, in place
         std::vector<std::byte> held_bytes;
     };
 
+    SimClient* welcome(SimLife& life);
     std::unique_ptr<SimSnapshot> take(SimLife& life);
     bool open(SimLife& life, Open& open);
     bool read_catalog(SimLife& life, Open& open);
     bool lost(SimLife& life, const Open& open, const std::string& doing);
+    void judge_loss(SimLife& life, const Open& open, const std::string& doing);
     bool check_held(SimLife& life, Open& open);
+    void let_go(SimLife& life, Open& open, const std::function<void()>& meanwhile);
+    bool hold_again(SimLife& life, Open& open);
+    bool read_something(SimLife& life, Open& open, const std::function<void()>& meanwhile);
+    void forget(std::size_t index);
+    void check_direct(const Open& open, const std::optional<Bytes>& direct,
+                      const std::optional<Bytes>& row, const std::string& name);
     bool read_rows(SimLife& life, Open& open, std::uint32_t table);
     bool read_range(SimLife& life, Open& open, std::uint32_t table,
                     const std::function<void()>& meanwhile);
     bool read_guest(SimLife& life, Open& open);
+    void read_all_of(SimLife& life, std::uint32_t table);
+    void check_directory(Open& open, const TreeShape& shape, const std::string& name,
+                         const Bytes& from, const Bytes& last, const TableRows& found);
     void stand_still(SimLife& life, const Open& open, const std::function<void()>& meanwhile);
     void check_floor(SimLife& life, const Open& open, const std::string& name, std::uint64_t floor);
     bool bury(Open& open, std::uint32_t table, TableRows& rows);
+    void check_late(const Open& open, const Guest& guest, const TableRows& rows);
     void check_fall(const Open& open, const std::string& name, std::uint64_t serial,
                     std::uint64_t floor);
 
@@ -90,6 +107,7 @@ class SimReaders {
     std::vector<SimClient*> clients_;
     std::vector<Open> open_;
     std::vector<std::pair<SimClient*, std::uint32_t>> asked_;  // and the call's token
+    bool floors_follow_ = false;     // nothing is in the way of the floors of retention
     std::int64_t newest_place_ = 0;  // that a snapshot of this life began with
     // Csn and floor, by name and serial of the table; of the shared tables that is 0.
     using TableName = std::pair<std::string, std::uint64_t>;

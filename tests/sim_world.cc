@@ -49,6 +49,7 @@ SimWorld::SimWorld(std::uint64_t seed, SimMemory& memory)
       oracle_(findings_, excuses_, SimWriters::kWriters),
       writers_(random_, findings_, counts_, oracle_, keys_),
       keeper_(random_, findings_, excuses_, counts_),
+      compactor_(random_, findings_, excuses_, counts_),
       readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {
     options_.memory = &memory;
 }
@@ -86,6 +87,7 @@ bool SimWorld::begin() {
     if (!keeper_.create_shared(*life_, tables)) return false;
     writers_.use_tables(tables);
     if (!writers_.connect(*life_) || !readers_.connect(*life_)) return false;
+    if (!compactor_.connect(*life_)) return false;
     for (std::uint32_t id = 0; id < keys_; id += kFillRows) {
         writers_.fill(id, std::min(kFillRows, keys_ - id));
         if (!writers_.settle(*life_)) return false;
@@ -98,6 +100,7 @@ bool SimWorld::begin() {
     if (many_sessions && !life_->store.leave_sessions(kOldSessions, tables[0], nobodys)) {
         return false;
     }
+    sessions_ = many_sessions ? kOldSessions : 0;
     faults_.watch(*life_->store.disk);
     return true;
 }
@@ -116,37 +119,99 @@ void SimWorld::sleep() {
 void SimWorld::step() {
     faults_.plan(*life_->store.disk, keeper_.load_ends());
     const std::uint64_t choice = pick(100);
-    if (choice < 46) {
+    if (choice < 43) {
         writers_.submit();
+    } else if (choice < 45) {
+        set_clock();
+    } else if (choice == 45) {
+        bury_one();
     } else if (choice < 54) {
         readers_.begin(*life_);
     } else if (choice < 76) {
-        readers_.read(*life_, [this] {
-            writers_.submit();
-            life_->store.round();
-            writers_.collect();
-        });
+        readers_.read(*life_, [this] { go_on(); });
     } else if (choice < 82) {
         readers_.end_one();
     } else if (choice < 93) {
-        keeper_.act(*life_);
+        keeper_.act(*life_, compactor_.compaction());
     } else if (choice < 96) {
         sleep();
     } else if (choice == 96) {
         stop_or_press();
     } else if (choice == 97) {
         const std::uint64_t buried = counts_[SimCount::kDeaths] + counts_[SimCount::kTakeOvers];
-        const bool slots = buried < kBurialsMax;
-        if (slots && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
+        const bool may = buried < kBurialsMax && !sessions_grow_old_;
+        if (may && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
     } else if (choice == 98) {
         static_cast<void>(writers_.settle(*life_));
     } else if (pick(2) == 0) {
         return restart(static_cast<End>(pick(3)));
     }
+    compactor_.act(*life_, keeper_.compaction(), keeper_.changes());
     life_->store.round();
     writers_.collect();
     keeper_.collect(*life_);
     if (life_->down() && !findings_.any()) restart(pick(2) == 0 ? End::kPower : End::kProcess);
+}
+
+// What the others do in the middle of something.
+void SimWorld::go_on() {
+    writers_.submit();
+    life_->store.round();
+    writers_.collect();
+}
+
+// The host's clock is set: back by little, for a floor stands still for so long; ahead by whatever.
+// A change of a retention that is under way would not know how far the one before it came.
+void SimWorld::set_clock() {
+    constexpr std::uint64_t kAheadUs[] = {3'000'000, 90'000'000, 3'600'000'000};
+    constexpr std::uint64_t kBackUs = 5'000'000;
+    if (keeper_.changes_retention()) return;
+    SimClock& clock = life_->store.clock;
+    const std::uint64_t now_us = clock.wall_us();
+    if (pick(3) == 0) {
+        ++counts_[SimCount::kClockBack];
+        return clock.set_wall_us(now_us - 1 - pick(kBackUs));
+    }
+    ++counts_[SimCount::kClockAhead];
+    if (pick(6) != 0) return clock.set_wall_us(now_us + 1 + pick(kAheadUs[pick(3)]));
+    ++counts_[SimCount::kClockAWeekAhead];
+    clock.set_wall_us(now_us + options_.engine.session_age_us + pick(kAheadUs[2]));
+    if (pick(2) == 0 && keeper_.idle()) outlast_sessions();
+}
+
+// Until the daemon has looked for sessions that are too old. Those of clients that are there stay.
+void SimWorld::outlast_sessions() {
+    sessions_grow_old_ = true;
+    for (int i = 0; i < 140 && !life_->down(); ++i) {
+        if (i < 125) life_->store.clock.advance_ns(5'000'000'000);
+        life_->store.round();
+        writers_.collect();
+    }
+}
+
+// Before their time none is forgotten.
+void SimWorld::count_sessions() {
+    Catalog& catalog = *life_->store.engine->core().storage().catalog;
+    const std::uint64_t left =
+        std::min<std::uint64_t>(sessions_, life_->store.rows(catalog.sessions().id).size());
+    const std::uint64_t lived_us = life_->store.clock.wall_most_us() - SimClock::kBeginUs;
+    counts_[SimCount::kSessionsForgotten] += sessions_ - left;
+    if (left < sessions_ && lived_us < options_.engine.session_age_us) {
+        findings_.report(std::to_string(sessions_ - left) + " sessions were forgotten too early");
+    }
+    sessions_ = left;
+}
+
+void SimWorld::bury_one() {
+    switch (pick(sessions_grow_old_ ? 3 : 5)) {
+        case 0:
+            return compactor_.bury(*life_);
+        case 1:
+        case 2:
+            return readers_.bury_one(*life_);
+        default:
+            return keeper_.bury(*life_, [this] { go_on(); });
+    }
 }
 
 // Threads that stop somewhere, or ask for more than the pool holds.
@@ -207,7 +272,9 @@ void SimWorld::restart(End end) {
     readers_.lose();
     writers_.lose();
     keeper_.lose();
+    compactor_.lose();
     clock_ = life_->store.clock;
+    sessions_grow_old_ = false;
     look_for_hostile();
     const bool log_rotten = faults_.log_rotten();
     if (faults_.rotten()) damaged_ = disk->clone(seed);
@@ -310,6 +377,7 @@ void SimWorld::adopt() {
     std::int64_t witness = 0;
     const auto row = rows[kOrder].find(key_of(kOrder, 0));
     if (row != rows[kOrder].end()) std::memcpy(&witness, row->second.data(), sizeof witness);
+    count_sessions();
     oracle_.recovered(witness, rows, writers_.decided(), writers_.unknown(*life_));
     if (findings_.any()) return;
     keeper_.recovered(*life_);
@@ -319,6 +387,7 @@ void SimWorld::adopt() {
     excuses_.end_damage();
     writers_.send_again();
     keeper_.send_again();
+    if (!compactor_.connect(*life_)) findings_.report("a compactor is not welcome after recovery");
     if (!readers_.connect(*life_)) findings_.report("a reader is not welcome after recovery");
     faults_.watch(*life_->store.disk);
 }
@@ -402,7 +471,7 @@ void SimWorld::finish() {
     faults_.end(*life_->store.disk);
     if (!life_->down()) {
         static_cast<void>(writers_.settle(*life_));
-        if (!life_->down()) static_cast<void>(keeper_.settle(*life_));
+        if (!life_->down()) static_cast<void>(settle_keepers());
     }
     readers_.end_all();
     if (excuses_.full && !life_->down()) write_again();
@@ -411,6 +480,11 @@ void SimWorld::finish() {
     if (findings_.any()) return;
     faults_.end(*life_->store.disk);
     last_look();
+}
+
+bool SimWorld::settle_keepers() {
+    return keeper_.settle(*life_, compactor_.compaction()) &&
+           compactor_.settle(*life_, keeper_.compaction());
 }
 
 // There is room again: writes return by themselves, within some seconds.
@@ -429,7 +503,7 @@ void SimWorld::write_again() {
 
 // Nothing is wrong any more, and nothing is in the way.
 void SimWorld::last_look() {
-    if (!writers_.settle(*life_) || !keeper_.settle(*life_)) {
+    if (!writers_.settle(*life_) || !settle_keepers()) {
         if (life_->down()) findings_.report("the daemon went down without a fault");
         return;
     }
@@ -456,7 +530,7 @@ void SimWorld::last_look() {
 // The disk loses and misplaces writes, and says that all is well. That is found, never undone.
 void SimWorld::tell_lies() {
     if (!life_->down() && !writers_.settle(*life_)) return;
-    if (!keeper_.settle(*life_)) return;
+    if (!settle_keepers()) return;
     faults_.begin_lies();
     for (int i = 0; i < 60 && !life_->down() && !findings_.any(); ++i) {
         pick(3) == 0 ? readers_.begin(*life_) : writers_.submit();
@@ -474,6 +548,7 @@ void SimWorld::tell_lies() {
                              : life_->store.disk->power_loss(random_());
     writers_.lose();
     keeper_.lose();
+    compactor_.lose();
     life_.reset();
     look_at_lies(std::move(disk));
 }

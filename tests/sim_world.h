@@ -11,6 +11,7 @@
 #include <memory>
 #include <string>
 
+#include "tests/sim_compactor.h"
 #include "tests/sim_counts.h"
 #include "tests/sim_faults.h"
 #include "tests/sim_keeper.h"
@@ -39,7 +40,13 @@ class SimWorld {
     bool begin();
     void step();
     void sleep();
+    void go_on();
     void stop_or_press();
+    void bury_one();
+    void set_clock();
+    void outlast_sessions();
+    void count_sessions();
+    bool settle_keepers();
     void finish();
     void write_again();
     void tell_lies();
@@ -73,8 +80,11 @@ class SimWorld {
     Oracle oracle_;
     SimWriters writers_;
     SimKeeper keeper_;
+    SimCompactor compactor_;
     SimReaders readers_;
     SimClock clock_;
+    std::uint64_t sessions_ = 0;      // old ones that are there still, at most
+    bool sessions_grow_old_ = false;  // in this life: those of the dead may be forgotten
     std::unique_ptr<SimLife> life_;
     std::unique_ptr<SimDisk> damaged_;  // what a fault of the last end left, beside what goes on
 };

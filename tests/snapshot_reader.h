@@ -34,20 +34,32 @@ class SimSnapshot {
                 view.revoked()[client.segment().first_slot() + slot]) {
         slot_.begin();
     }
-    ~SimSnapshot() { slot_.end(); }
+    ~SimSnapshot() {
+        if (!died_) slot_.end();
+    }
     SimSnapshot(const SimSnapshot&) = delete;
     SimSnapshot& operator=(const SimSnapshot&) = delete;
 
     std::uint64_t csn() const { return slot_.snapshot().value; }
     bool valid() const { return slot_.valid(); }
     // No frame is in use: what was evicted need not be kept for this reader.
-    void renew() { slot_.renew(); }
+    void renew() { renewals_ += slot_.renew(); }
     // Between the two no frame is in use at all, whatever is evicted.
     void rest() { slot_.rest(); }
-    void resume() { slot_.resume(); }
+    void resume() {
+        slot_.resume();
+        ++rests_;
+    }
+    // As the library reads: it rests while it waits for a page and uses no frame, and range() lets
+    // go of each leaf before it goes on. What page() gave out may not be in use then.
+    void read_modestly(bool modestly) { modest_ = modestly; }
+    // Its process is gone: the slot stays as it is.
+    void die() { died_ = true; }
     const SimClient& client() const { return client_; }
     std::uint32_t slot_index() const { return slot_index_; }
     std::uint64_t misses() const { return misses_; }
+    std::uint64_t renewals() const { return renewals_; }
+    std::uint64_t rests() const { return rests_; }
     const std::string& trouble() const { return trouble_; }
 
     // The row with its large values. Nothing when the lease ended, or with trouble() said.
@@ -125,17 +137,21 @@ class SimSnapshot {
         const std::vector<std::byte>& to, const std::function<bool()>& between) {
         std::map<std::vector<std::byte>, std::vector<std::byte>> found;
         auto cursor = PathCursor(shape, root, source());
-        bool begun = false;
+        std::vector<std::byte> next = from;
+        bool stands = false;
         for (;;) {
-            const Landing landing = begun ? cursor.next_leaf() : cursor.seek(from.data());
+            const Landing landing = stands ? cursor.next_leaf() : cursor.seek(next.data());
             if (landing.state == Landed::kMissing) {
-                if (!bring_in(landing.page)) return std::nullopt;
+                if (!bring_in(landing.page, stands)) return std::nullopt;
                 continue;
             }
             if (landing.state == Landed::kEnd) break;
             if (!believe(landing)) return std::nullopt;
-            begun = true;
-            if (!collect(cursor.leaf(), shape, from, to, found) || !between()) break;
+            if (!collect(cursor.leaf(), shape, from, to, found)) break;
+            stands = !modest_ || !cursor.boundary(true, next.data());
+            if (!valid()) return std::nullopt;  // a boundary of another page's leads anywhere
+            if (!stands) renew();
+            if (!between()) break;
         }
         if (!valid()) return std::nullopt;
         return found;
@@ -150,7 +166,7 @@ class SimSnapshot {
         for (;;) {
             const Landing landing = begun ? cursor.previous_leaf() : cursor.seek_last();
             if (landing.state == Landed::kMissing) {
-                if (!bring_in(landing.page)) return std::nullopt;
+                if (!bring_in(landing.page, begun)) return std::nullopt;
                 continue;
             }
             if (landing.state == Landed::kEnd) break;
@@ -190,7 +206,8 @@ class SimSnapshot {
         }
     }
 
-    bool bring_in(PageId page) {
+    // stands: frames are in use, of a cursor on its leaf.
+    bool bring_in(PageId page, bool stands = false) {
         if (!valid()) return false;
         const SeenPage::State state = see_page(view_, slot_, page).state;
         if (state != SeenPage::State::kAbsent) {
@@ -198,15 +215,18 @@ class SimSnapshot {
             if (valid()) trouble_ = "page " + std::to_string(page.value) + " has no version";
             return false;
         }
-        return request(page);
+        return request(page, stands);
     }
 
-    bool request(PageId page) {
+    bool request(PageId page, bool stands = false) {
         ++misses_;
+        const bool rests = modest_ && !stands;
         const auto token = client_.request_pages({&page, 1});
         CHECK(token.has_value());
         std::optional<Answer> answer;
+        if (rests) rest();
         store_.run_until([&] { return (answer = client_.answer(*token)).has_value(); });
+        if (rests) resume();
         if (!answer) {
             trouble_ = "no answer to a request for page " + std::to_string(page.value);
         } else if (answer->error != Error::kOk && valid()) {
@@ -222,6 +242,10 @@ class SimSnapshot {
     std::uint32_t slot_index_;
     SlotOwner slot_;
     std::uint64_t misses_ = 0;
+    std::uint64_t renewals_ = 0;
+    std::uint64_t rests_ = 0;
+    bool modest_ = false;
+    bool died_ = false;
     std::string trouble_;
 };
 
