@@ -69,6 +69,9 @@ enum class SimCount : std::uint8_t {
     kPagesMoved,
     kHoles,  // pages, at the ends of lives
     kFences,
+    kLogLaps,      // in lives whose end is a choice of the run, as all of these
+    kRingLaps,     // of the clients of these
+    kChunksGrown,  // from the start of a life to its end
     kCount  // not one of them
 };
 
@@ -128,6 +131,9 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "pages moved by compaction",
     "pages of holes at the ends of lives",
     "daemons fenced",
+    "laps of the log",
+    "laps of rings",
+    "chunks that the file grew by",
 };
 
 class SimCounts {

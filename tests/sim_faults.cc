@@ -40,7 +40,7 @@ void SimFaults::watch(SimDisk& disk) {
         if (!armed_) return;
         const bool writes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync;
         const bool breaks = kind_ == FaultKind::kWriteErrors || kind_ == FaultKind::kAll;
-        if (writes && breaks && pick(kind_ == FaultKind::kAll ? 1'200 : 300) == 0) {
+        if (writes && breaks && pick((kind_ == FaultKind::kAll ? 1'200 : 300) * rarer_) == 0) {
             excuses_.damage = true;  // a load that it was of fails
             disk.fail_at(step, EIO);
             ++counts_[SimCount::kWritesFailed];
@@ -88,7 +88,7 @@ void SimFaults::crash_soon(SimDisk& disk, std::uint64_t steps) {
 
 void SimFaults::plan(SimDisk& disk, bool delicate) {
     if (!armed_) return;
-    const std::uint64_t one_in = delicate ? 8 : kind_ == FaultKind::kAll ? 90 : 60;
+    const std::uint64_t one_in = delicate ? 8 : (kind_ == FaultKind::kAll ? 90 : 60) * rarer_;
     if (crashes() && crash_at_ <= disk.steps() && pick(one_in) == 0) crash_soon(disk, 80);
     if (kind_ == FaultKind::kReadErrors || kind_ == FaultKind::kAll) plan_reads(disk);
     if (kind_ == FaultKind::kFullDisk || kind_ == FaultKind::kAll) plan_room(disk);

@@ -25,8 +25,10 @@ const char* fault_name(FaultKind kind);
 
 class SimFaults {
   public:
-    SimFaults(std::mt19937_64& random, Excuses& excuses, SimCounts& counts, FaultKind kind)
-        : random_(random), excuses_(excuses), counts_(counts), kind_(kind) {}
+    // What ends a life is `rarer` by that factor.
+    SimFaults(std::mt19937_64& random, Excuses& excuses, SimCounts& counts, FaultKind kind,
+              std::uint64_t rarer)
+        : random_(random), excuses_(excuses), counts_(counts), kind_(kind), rarer_(rarer) {}
 
     FaultKind kind() const { return kind_; }
     bool rotten() const { return rotten_; }
@@ -67,6 +69,7 @@ class SimFaults {
     Excuses& excuses_;
     SimCounts& counts_;
     FaultKind kind_;
+    std::uint64_t rarer_;
     bool armed_ = true;
     std::uint64_t reads_fail_ = 0;  // one in so many; 0: none
     bool start_failed_ = false;

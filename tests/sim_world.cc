@@ -11,6 +11,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kFillRows = 5;  // in a transaction
+constexpr std::uint64_t kLongLives = 8;  // so much rarer is what ends a life in a long run
 constexpr int kRecoveryCrashesMax = 3;
 constexpr std::uint64_t kBurialsMax = 19;    // each takes the slots of another client
 constexpr std::uint32_t kOldSessions = 200;  // so many that their tree has an inner node
@@ -45,7 +46,7 @@ SimWorld::SimWorld(std::uint64_t seed, SimMemory& memory)
       random_(seed * 0x9e3779b97f4a7c15),
       options_(options_of(random_)),
       keys_(static_cast<std::uint32_t>(100 + random_() % 180)),
-      faults_(random_, excuses_, counts_, kind_of(seed)),
+      faults_(random_, excuses_, counts_, kind_of(seed), is_long(seed) ? kLongLives : 1),
       oracle_(findings_, excuses_, SimWriters::kWriters),
       writers_(random_, findings_, counts_, oracle_, keys_),
       keeper_(random_, findings_, excuses_, counts_),
@@ -118,6 +119,11 @@ void SimWorld::step() {
     const std::uint64_t choice = pick(100);
     if (choice < 46) {
         writers_.submit();
+        if (is_long(seed_)) {
+            life_->store.round();  // a batch of its own, so that the log goes further
+            writers_.collect();
+            writers_.submit();
+        }
     } else if (choice < 54) {
         readers_.begin(*life_);
     } else if (choice < 76) {
@@ -140,7 +146,7 @@ void SimWorld::step() {
         if (slots && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
     } else if (choice == 98) {
         static_cast<void>(writers_.settle(*life_));
-    } else if (pick(2) == 0) {
+    } else if (pick(is_long(seed_) ? 2 * kLongLives : 2) == 0) {
         return restart(static_cast<End>(pick(3)));
     }
     life_->store.round();
@@ -491,6 +497,12 @@ void SimWorld::count() {
     counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
     counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
     counts_[SimCount::kFences] += counted(Counter::kFenced);
+    const std::uint64_t log_bytes =
+        life_->store.engine->core().commit().wal().shape().ring_bytes();
+    counts_[SimCount::kLogLaps] += life_->log_end() / log_bytes - life_->log_began / log_bytes;
+    counts_[SimCount::kRingLaps] += life_->store.ring_laps();
+    const std::uint32_t chunks = life_->chunks();
+    counts_[SimCount::kChunksGrown] += chunks - std::min(chunks, life_->chunks_began);
 }
 
 }  // namespace bidstore
