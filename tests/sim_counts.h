@@ -51,6 +51,7 @@ enum class SimCount : std::uint8_t {
     kFailedStarts,
     // ---- disk ----
     kWritesFailed,
+    kTakenForClean,  // of these
     kReadsFailed,
     kFullDisks,
     kBitsFlipped,
@@ -114,6 +115,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "starts refused for damage",
     "starts that a failing device ended",
     "writes and syncs failed",
+    "of these, with content that a page cache then took for clean",
     "reads failed",
     "full disks",
     "bits flipped",

@@ -80,6 +80,7 @@ std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
 bool SimWorld::begin() {
     SimDiskOptions disk;
     disk.seed = random_();
+    disk.page_cache = pick(2) == 0;
     life_ = std::make_unique<SimLife>(options_, std::make_unique<SimDisk>(disk), random_(), clock_);
     ++counts_[SimCount::kLives];
     if (!life_->status().ok() || !keeper_.connect(*life_)) return false;
@@ -238,6 +239,7 @@ std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
         if (!may_go_on(*life, start)) return life;
         if (start == Start::kWell) return life;
         life->store.disk->crash_now();
+        counts_[SimCount::kTakenForClean] += life->store.disk->taken_for_clean();
         clock_ = life->store.clock;
         disk = pick(2) == 0 ? life->store.disk->power_loss(random_())
                             : life->store.disk->process_crash(random_());
@@ -495,6 +497,7 @@ void SimWorld::count() {
     counts_[SimCount::kPagesExpired] += counted(Counter::kPagesExpired);
     counts_[SimCount::kPagesMoved] += counted(Counter::kPagesMoved);
     counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
+    counts_[SimCount::kTakenForClean] += life_->store.disk->taken_for_clean();
     counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
     counts_[SimCount::kFences] += counted(Counter::kFenced);
     const std::uint64_t log_bytes =
