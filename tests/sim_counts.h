@@ -48,6 +48,7 @@ enum class SimCount : std::uint8_t {
     kRecoveryCrashes,
     kReplayCheckpoints,  // of these
     kRefusedStarts,
+    kRotInUse,
     kFailedStarts,
     // ---- disk ----
     kWritesFailed,
@@ -113,6 +114,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "crashes of recoveries",
     "recoveries with a checkpoint in between, before they crashed",
     "starts refused for damage",
+    "starts with a rotten page in use, which the verifier finds",
     "starts that a failing device ended",
     "writes and syncs failed",
     "of these, with content that a page cache then took for clean",

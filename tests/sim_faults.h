@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <random>
+#include <vector>
 
 #include "tests/sim_counts.h"
 #include "tests/sim_disk.h"
@@ -31,7 +32,12 @@ class SimFaults {
         : random_(random), excuses_(excuses), counts_(counts), kind_(kind), rarer_(rarer) {}
 
     FaultKind kind() const { return kind_; }
+    struct Flip {
+        StoreFile file = StoreFile::kData;
+        std::uint64_t offset_bytes = 0;
+    };
     bool rotten() const { return rotten_; }
+    const std::vector<Flip>& flips() const { return flips_; }  // while it is rotten
     bool log_rotten() const { return log_rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
@@ -76,6 +82,7 @@ class SimFaults {
     bool full_ = false;
     bool lies_ = false;
     bool rotten_ = false;
+    std::vector<Flip> flips_;
     bool log_rotten_ = false;
     std::uint64_t crash_at_ = 0;
     std::uint32_t log_writes_ = 0;  // since one that was a lie, or since they began

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -153,6 +154,8 @@ void SimWorld::step() {
     life_->store.round();
     writers_.collect();
     keeper_.collect(*life_);
+    const bool looks = faults_.rotten() && pick(20) == 0;  // what a start makes of it
+    if (looks && !life_->down() && !findings_.any()) return restart(static_cast<End>(pick(3)));
     if (life_->down() && !findings_.any()) restart(pick(2) == 0 ? End::kPower : End::kProcess);
 }
 
@@ -218,14 +221,19 @@ void SimWorld::restart(End end) {
     look_for_hostile();
     const bool log_rotten = faults_.log_rotten();
     if (faults_.rotten()) damaged_ = disk->clone(seed);
+    const std::vector<SimFaults::Flip> flips = faults_.flips();
+    const bool rotten = faults_.rotten();
     faults_.mend(*disk);
+    std::optional<SimRot> rot;
+    if (rotten) rot.emplace(flips, *damaged_, *disk);
     life_.reset();
     if (findings_.any()) return;
     life_ = recover(std::move(disk));
     if (findings_.any()) return;
     adopt();
     if (damaged_ && !findings_.any()) {
-        look_at_rot(std::move(damaged_), log_rotten, life_->store.engine->recovery().batches);
+        look_at_rot(std::move(damaged_), rot ? &*rot : nullptr, log_rotten,
+                    life_->store.engine->recovery().batches);
     }
 }
 
@@ -337,11 +345,20 @@ void SimWorld::look_for_hostile() {
 
 std::string SimWorld::verify() { return life_->store.verify(); }
 
-// Damaged files: refused with a reason, or opened; and then no row is another one.
-// The last two batches of a log may be taken for a torn end, where they rot (engine/FORMAT.md).
-void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches) {
-    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk));
+// Damaged files: refused with a reason, or opened; and then no row is another one, and what is
+// rotten and in use is found. The last two batches of a log may be taken for a torn end, where they
+// rot (engine/FORMAT.md).
+void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, bool log_rotten,
+                           std::uint64_t batches) {
+    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk), rot, batches);
     if (!damaged) return;
+    if (const std::uint32_t page = rot != nullptr ? rot->page_in_use(*damaged) : 0; page != 0) {
+        ++counts_[SimCount::kRotInUse];
+        if (damaged->store.verify().empty()) {
+            findings_.report("page " + std::to_string(page) +
+                             " is in use and rotten, and the verifier finds nothing");
+        }
+    }
     const std::uint64_t found = damaged->store.engine->recovery().batches;
     if (log_rotten && found < batches) {
         if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
@@ -360,11 +377,15 @@ void SimWorld::look_at_lies(std::unique_ptr<SimDisk> disk) {
 }
 
 // Null: refused, with a reason.
-std::unique_ptr<SimLife> SimWorld::open_damaged(std::unique_ptr<SimDisk> disk) {
+std::unique_ptr<SimLife> SimWorld::open_damaged(std::unique_ptr<SimDisk> disk, const SimRot* rot,
+                                                std::uint64_t batches) {
     auto damaged = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
     if (damaged->status().ok()) return damaged;
     ++counts_[SimCount::kRefusedStarts];
-    if (damaged->status().failure().what.empty()) findings_.report("refused without a reason");
+    const std::string& what = damaged->status().failure().what;
+    if (what.empty()) findings_.report("refused without a reason");
+    const std::string fault = rot != nullptr ? rot->fault_of_refusal(what, *life_, batches) : "";
+    if (!fault.empty()) findings_.report(fault);
     return nullptr;
 }
 

@@ -17,6 +17,7 @@
 #include "tests/sim_life.h"
 #include "tests/sim_oracle.h"
 #include "tests/sim_readers.h"
+#include "tests/sim_rot.h"
 #include "tests/sim_writers.h"
 
 namespace bidstore {
@@ -51,6 +52,7 @@ class SimWorld {
     void write_again();
     void tell_lies();
     void last_look();
+    void send_too_large_again();
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
     std::unique_ptr<SimDisk> after_power_loss(const SimDisk& disk);
@@ -60,9 +62,11 @@ class SimWorld {
     void plan_cut(SimDisk& disk, SimStoreOptions& options);
     bool may_go_on(const SimLife& life, Start start);
     void adopt();
-    void look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches);
+    void look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, bool log_rotten,
+                     std::uint64_t batches);
     void look_at_lies(std::unique_ptr<SimDisk> disk);
-    std::unique_ptr<SimLife> open_damaged(std::unique_ptr<SimDisk> disk);
+    std::unique_ptr<SimLife> open_damaged(std::unique_ptr<SimDisk> disk,
+                                          const SimRot* rot = nullptr, std::uint64_t batches = 0);
     void look_at_damage(SimLife& life, std::int64_t earliest);
     void look_for_hostile();
     void count();
