@@ -13,6 +13,7 @@ enum class SimCount : std::uint8_t {
     // ---- writes ----
     kApplied,
     kRefused,
+    kTooLargeAgain,
     kRelaxed,
     kLargeValues,
     kSentAgain,
@@ -83,6 +84,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "steps",
     "transactions applied",
     "transactions refused",
+    "transactions too large, sent again to a roomy pool",
     "relaxed writes",
     "large values written",
     "writes sent again",

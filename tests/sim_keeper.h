@@ -45,6 +45,9 @@ class SimKeeper {
     // Goes on with what it does, or begins something.
     void act(SimLife& life);
     void collect(SimLife& life);
+    const std::vector<std::vector<std::byte>>& too_large() const { return session_.too_large(); }
+    // Of a load that was refused so: its schema and rows.
+    const std::optional<Guest>& load_too_large() const { return load_too_large_; }
     bool idle() const { return !next_ && !load_ && !compact_; }
     bool settle(SimLife& life);
     // What the crash left has to be one or the other.
@@ -86,6 +89,8 @@ class SimKeeper {
     std::uint64_t number_ = 0;  // of the write under way
     bool decided_ = false;      // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
+    std::optional<Guest> loading_;
+    std::optional<Guest> load_too_large_;
     std::optional<CompactClient> compact_;
     std::vector<PageRun> held_;  // so that a new table's root lies at the end of the file
 };

@@ -6,6 +6,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kUnitsBeforeEnd = 500;
+constexpr std::size_t kTooLargeKept = 8;
 
 // Of a daemon on its way out: the write counts as not answered.
 bool says_farewell(Error error) {
@@ -112,6 +113,8 @@ void SimSession::collect(const std::function<void(const Write&)>& on_answer) {
         if (dying() && answer->error == Error::kIoError) continue;
         write.answered = true;
         write.answer = *answer;
+        const bool too_large = answer->error == Error::kTooLarge;
+        if (too_large && too_large_.size() < kTooLargeKept) too_large_.push_back(write.bytes);
         on_answer(write);
     }
     if (went_on_ && client_->answer(*went_on_)) went_on_.reset();

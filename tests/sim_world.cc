@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::uint32_t kFillRows = 5;  // in a transaction
 constexpr std::uint64_t kLongLives = 8;  // so much rarer is what ends a life in a long run
+constexpr std::uint32_t kRoomyFrames = 2'000;
+constexpr std::uint64_t kRoomyJournalBytes = 16u << 20;
 constexpr int kRecoveryCrashesMax = 3;
 constexpr std::uint64_t kBurialsMax = 19;    // each takes the slots of another client
 constexpr std::uint32_t kOldSessions = 200;  // so many that their tree has an inner node
@@ -479,7 +481,46 @@ void SimWorld::last_look() {
     look_for_hostile();
     readers_.end_all();
     count();
-    if (!life_->store.stop()) findings_.report("the daemon does not stop at the end");
+    if (!life_->store.stop()) return findings_.report("the daemon does not stop at the end");
+    send_too_large_again();
+}
+
+// What the pool, or the journal, had no room for, a larger one has, with nothing else in it.
+void SimWorld::send_too_large_again() {
+    std::vector<std::vector<std::byte>> refused = writers_.too_large();
+    const auto of_keeper = keeper_.too_large();
+    refused.insert(refused.end(), of_keeper.begin(), of_keeper.end());
+    const auto& load = keeper_.load_too_large();
+    if (refused.empty() && !load) return;
+    SimDisk& disk = *life_->store.disk;
+    while (disk.in_flight() > 0) disk.poll(0);
+    SimStoreOptions roomy = options_;
+    roomy.memory = nullptr;  // none of the others is so large
+    roomy.frames = kRoomyFrames;
+    roomy.engine.journal_bytes = kRoomyJournalBytes;
+    SimLife life(roomy, disk.clone(random_()), random_(), clock_);
+    if (!life.status().ok()) {
+        return findings_.report("a roomy pool does not open: " + life.status().failure().what);
+    }
+    SimClient& client = life.store.connect();
+    for (const std::vector<std::byte>& bytes : refused) {
+        const auto token = client.submit(bytes);
+        std::optional<Answer> answer;
+        if (token) life.run([&] { return (answer = client.answer(*token)).has_value(); });
+        ++counts_[SimCount::kTooLargeAgain];
+        if (!answer) return findings_.report("a roomy pool does not answer");
+        if (answer->error == Error::kTooLarge) {
+            return findings_.report("a write that was refused with too_large is so in a pool of " +
+                                    std::to_string(kRoomyFrames) + " frames, too");
+        }
+    }
+    if (!load) return;
+    ++counts_[SimCount::kTooLargeAgain];
+    LoadClient again(client, load->schema, *load->rows);
+    const bool done = life.run([&] { return again.step(); });
+    if (!done || again.error() == Error::kTooLarge) {
+        findings_.report("a load that was refused with too_large is so in a roomy pool, too");
+    }
 }
 
 // The disk loses and misplaces writes, and says that all is well. That is found, never undone.
