@@ -29,7 +29,7 @@ void run_seed(SharedMemory<Shared>& shared, SimMemory& memory, std::uint64_t see
               std::uint64_t steps) {
     shared->seed = seed;
     shared->step = 0;
-    SimWorld world(seed, memory);
+    SimWorld world(seed, &memory);
     const std::string finding = world.run(steps, [&](std::uint64_t step) { shared->step = step; });
     ++shared->seeds;
     shared->counts.add(world.counts());

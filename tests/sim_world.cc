@@ -44,7 +44,7 @@ SimStoreOptions options_of(Random& random) {
 
 }  // namespace
 
-SimWorld::SimWorld(std::uint64_t seed, SimMemory& memory)
+SimWorld::SimWorld(std::uint64_t seed, SimMemory* memory)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
       options_(options_of(random_)),
@@ -54,7 +54,7 @@ SimWorld::SimWorld(std::uint64_t seed, SimMemory& memory)
       writers_(random_, findings_, counts_, oracle_, keys_),
       keeper_(random_, findings_, excuses_, counts_),
       readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {
-    options_.memory = &memory;
+    options_.memory = memory;
 }
 
 // What looks into the store goes before it.
@@ -63,6 +63,19 @@ SimWorld::~SimWorld() { readers_.lose(); }
 std::string SimWorld::describe() const {
     return std::string(fault_name(faults_.kind())) + ", " + std::to_string(options_.frames) +
            " frames, " + std::to_string(keys_) + " keys";
+}
+
+std::uint64_t SimWorld::fingerprint() const {
+    std::uint32_t crc = 0;
+    for (std::uint32_t i = 0; life_ && i < kStoreFileCount; ++i) {
+        const auto file = static_cast<StoreFile>(i);
+        const auto size = life_->store.disk->size_bytes(file);
+        if (!size) continue;  // a dead disk
+        const std::vector<std::byte> bytes = life_->store.disk->peek(file, 0, *size);
+        crc = crc32c(bytes.data(), bytes.size(), crc32c(&*size, sizeof *size, crc));
+    }
+    Random next = random_;
+    return (next() >> 32 << 32) | crc;
 }
 
 std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {

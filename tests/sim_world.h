@@ -31,7 +31,8 @@ class SimWorld {
         return is_long(seed) ? 4'000 : 250;
     }
 
-    SimWorld(std::uint64_t seed, SimMemory& memory);
+    // Null: each store has segments of its own.
+    SimWorld(std::uint64_t seed, SimMemory* memory);
     ~SimWorld();
 
     // Called before each step, with its number.
@@ -40,6 +41,8 @@ class SimWorld {
     std::string run(std::uint64_t steps, const OnStep& on_step = nullptr);
     std::string describe() const;
     const SimCounts& counts() const { return counts_; }
+    // Of the run so far: of the files that the last life left, and all that chance chose.
+    std::uint64_t fingerprint() const;
 
   private:
     enum class End : std::uint8_t { kStop, kPower, kProcess };
