@@ -90,8 +90,34 @@ Status Replay::replay_all(LogReader& reader, Engine::Recovery& found) {
     storage_.reserved_frames = 0;
     LogBatch none;
     const Result<bool> more = reader.next(none);  // whether something durable is missing
-    if (!more) return left_out(more.failure(), "the log ends there");
-    CHECK(!*more);
+    if (more) CHECK(!*more);
+    if (Status whole = left_out(more ? Status() : more.failure(), "the log ends there"); !whole) {
+        return whole;
+    }
+    return write_kept_again();
+}
+
+// A batch with one behind it that calls it durable is so.
+void Replay::note_kept(const LogBatch& batch) {
+    std::erase_if(kept_, [&](const Kept& kept) { return kept.csn <= batch.durable_csn; });
+    kept_.push_back({batch.csn, batch.position, batch.end.position - batch.position});
+}
+
+// Of the others nobody was told, perhaps because their write failed. A kernel may have taken what
+// it could not write for clean: it is read, no sync writes it, and it goes with the power. So they
+// are written before anybody is told; where they are durable, to the same bytes.
+Status Replay::write_kept_again() {
+    const Superblock& superblock = storage_.superblock;
+    const LogShape shape = log_read_start(superblock).shape;
+    BlockingIo io(storage_.disk, storage_.clock);
+    for (const Kept& kept : kept_) {
+        if (kept.csn.value <= superblock.durable_csn) continue;
+        const std::uint64_t offset = shape.offset(kept.position);
+        AlignedBuffer bytes(kept.length_bytes);
+        Status done = io.read(StoreFile::kLog, offset, bytes.data(), kept.length_bytes);
+        if (done) done = io.write(StoreFile::kLog, offset, bytes.data(), kept.length_bytes, true);
+        if (!done) return done;
+    }
     return {};
 }
 
@@ -263,6 +289,7 @@ Status Replay::replay_batch(const Ahead& ahead) {
         return whole;
     replayed_ = batch.end;
     replayed_csn_ = batch.csn;
+    note_kept(batch);
     replayed_time_us_ = batch.time_us;
     return {};
 }

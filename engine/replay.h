@@ -80,6 +80,12 @@ class Replay {
         TableId id;
         TableEntry* table = nullptr;
     };
+    // A batch that was replayed.
+    struct Kept {
+        Csn csn;
+        std::uint64_t position = 0;
+        std::uint64_t length_bytes = 0;
+    };
     // A place in ahead_, and the number of its record.
     struct Place {
         std::size_t batch = 0;
@@ -109,6 +115,8 @@ class Replay {
     // ---- batches ----
     Status replay_all(LogReader& reader, Engine::Recovery& found);
     Status replay_batch(const Ahead& ahead);
+    void note_kept(const LogBatch& batch);
+    Status write_kept_again();
     Status left_out(const Status& fault, const std::string& what, bool costs_rows = true);
     void open_pages(Csn csn);
     void close_pages();
@@ -147,6 +155,7 @@ class Replay {
     const Progress progress_;
     const LeftOut left_out_;
     Arena arena_;
+    std::vector<Kept> kept_;  // that no batch behind them calls durable
     LogPoint replayed_;  // behind the last batch that was replayed whole
     Csn replayed_csn_;
     std::uint64_t replayed_time_us_ = 0;

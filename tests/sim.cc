@@ -172,6 +172,31 @@ bool SimClient::claim_and_stop() {
     return true;
 }
 
+void SimClient::claim_up_to_end(std::uint32_t left_bytes) {
+    CHECK(ring_is_empty());
+    // A record takes half of the ring at most.
+    const std::uint32_t half = (segment_.ring_bytes() - left_bytes) / 2 / kRingUnitBytes;
+    ClaimRequest request;
+    request.kind = RecordKind::kPageRequest;
+    request.payload_bytes =
+        half * kRingUnitBytes - static_cast<std::uint32_t>(sizeof(RecordHeader));
+    for (int i = 0; i < 2; ++i) {
+        const RingClaim claim = producer_->try_claim(request);
+        CHECK(claim);
+        producer_->abort(claim);
+    }
+}
+
+bool SimClient::ring_is_empty() {
+    const RingControl& control = segment_.ring_control();
+    return control.head.load() == static_cast<std::uint32_t>(control.claim.load());
+}
+
+std::uint64_t SimClient::ring_laps() {
+    const auto claimed = static_cast<std::uint32_t>(segment_.ring_control().claim.load());
+    return claimed / (segment_.ring_bytes() / kRingUnitBytes);
+}
+
 std::uint32_t SimClient::go_on() {
     producer_->commit(stopped_claim_);
     return stopped_in_;
@@ -344,6 +369,12 @@ bool SimStore::leave_sessions(std::uint32_t count, TableId table,
         sim_clients_.resize(sim_clients_.size() - together.size());
     }
     return true;
+}
+
+std::uint64_t SimStore::ring_laps() const {
+    std::uint64_t laps = 0;
+    for (const auto& client : sim_clients_) laps += client->ring_laps();
+    return laps;
 }
 
 Answer SimStore::commit(SimClient& client, const TransactionBytes& transaction) {

@@ -99,6 +99,12 @@ class SimClient {
     // Claims a place in the ring for a page request and does not commit it, as a thread does that
     // is stopped there: the engine takes nothing behind it. False: no room.
     bool claim_and_stop();
+    // Claims and gives up places, as threads do that change their minds, until so many bytes are
+    // left before the ring's end. The ring is new.
+    void claim_up_to_end(std::uint32_t left_bytes);
+    bool ring_is_empty();
+    // Times that claims went past the ring's end.
+    std::uint64_t ring_laps();
     // The thread goes on. The answer's token.
     std::uint32_t go_on();
     // The answer, once; frees the call slot.
@@ -169,6 +175,8 @@ class SimStore {
     // So many sessions of one write each, which changes no row of the table; their clients are
     // gone.
     bool leave_sessions(std::uint32_t count, TableId table, std::span<const std::byte> absent_key);
+    // Of all clients.
+    std::uint64_t ring_laps() const;
     bool stop();  // clean stop
     // Walks everything; the first broken rule, or an empty string.
     std::string verify();

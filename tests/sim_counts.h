@@ -13,6 +13,7 @@ enum class SimCount : std::uint8_t {
     // ---- writes ----
     kApplied,
     kRefused,
+    kTooLargeAgain,
     kRelaxed,
     kLargeValues,
     kSentAgain,
@@ -64,9 +65,11 @@ enum class SimCount : std::uint8_t {
     kRecoveryCrashes,
     kReplayCheckpoints,  // of these
     kRefusedStarts,
+    kRotInUse,
     kFailedStarts,
     // ---- disk ----
     kWritesFailed,
+    kTakenForClean,  // of these
     kReadsFailed,
     kFullDisks,
     kBitsFlipped,
@@ -85,6 +88,9 @@ enum class SimCount : std::uint8_t {
     kPagesMoved,
     kHoles,  // pages, at the ends of lives
     kFences,
+    kLogLaps,      // in lives whose end is a choice of the run, as all of these
+    kRingLaps,     // of the clients of these
+    kChunksGrown,  // from the start of a life to its end
     kCount  // not one of them
 };
 
@@ -94,6 +100,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "steps",
     "transactions applied",
     "transactions refused",
+    "transactions too large, sent again to a roomy pool",
     "relaxed writes",
     "large values written",
     "writes sent again",
@@ -140,8 +147,10 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "crashes of recoveries",
     "recoveries with a checkpoint in between, before they crashed",
     "starts refused for damage",
+    "starts with a rotten page in use, which the verifier finds",
     "starts that a failing device ended",
     "writes and syncs failed",
+    "of these, with content that a page cache then took for clean",
     "reads failed",
     "full disks",
     "bits flipped",
@@ -159,6 +168,9 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "pages moved by compaction",
     "pages of holes at the ends of lives",
     "daemons fenced",
+    "laps of the log",
+    "laps of rings",
+    "chunks that the file grew by",
 };
 
 class SimCounts {

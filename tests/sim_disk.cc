@@ -251,7 +251,10 @@ std::int64_t SimDisk::effect(Flight& flight) {
         return result;
     }
     if (request.kind == DiskRequest::Kind::kSync) {
-        if (flight.error_number != 0) return -flight.error_number;
+        if (flight.error_number != 0) {
+            if (forgets()) take_for_clean(flight);
+            return -flight.error_number;
+        }
         apply_sync(flight);
         return 0;
     }
@@ -262,7 +265,12 @@ std::int64_t SimDisk::effect(Flight& flight) {
     }
     check_untouched(flight);
     if (flight.error_number != 0) {
-        write_in_part(flight);
+        if (!forgets()) {
+            write_in_part(flight);
+        } else {
+            apply_write(flight, false);  // it had come into the cache, and no further
+            take_for_clean(flight);
+        }
         return -flight.error_number;
     }
     if (writes_into_a_hole(flight)) return -options_.full_error;
@@ -398,7 +406,7 @@ void SimDisk::apply_write(const Flight& flight, bool durable) {
             store(file, sector, flight.values[i]);
             file.cached.erase(sector);  // all older
         } else {
-            file.cached[sector].push_back({order_, flight.write, flight.values[i]});
+            file.cached[sector].push_back({order_, flight.write, flight.values[i], false});
         }
     }
 }
@@ -422,9 +430,26 @@ void SimDisk::apply_sync(const Flight& flight) {
         std::vector<Version>& versions = at->second;
         const auto later = std::find_if(versions.begin(), versions.end(),
                                         [&](const Version& v) { return v.order > flight.order; });
-        if (later != versions.begin()) store(file, at->first, std::prev(later)->value);
-        versions.erase(versions.begin(), later);
+        if (later != versions.begin() && !std::prev(later)->clean) {
+            store(file, at->first, std::prev(later)->value);
+            versions.erase(versions.begin(), later);
+        }
         at = versions.empty() ? file.cached.erase(at) : std::next(at);
+    }
+}
+
+// Whether what a write or a sync that failed left in the page cache is never written.
+bool SimDisk::forgets() { return options_.page_cache && random(2) == 0; }
+
+void SimDisk::take_for_clean(const Flight& flight) {
+    ++taken_for_clean_;
+    for (auto& [sector, versions] : file_of(flight.file).cached) {
+        const auto covered = [&](const Version& version) {
+            return flight.write != 0 ? version.write == flight.write
+                                     : version.order <= flight.order;
+        };
+        const auto last = std::find_if(versions.rbegin(), versions.rend(), covered);
+        for (auto at = last; at != versions.rend(); ++at) at->clean = true;
     }
 }
 
@@ -581,7 +606,7 @@ std::vector<SimDisk::Candidate> SimDisk::candidates() const {
             const std::uint64_t sector = flight.first_sector + i;
             if (sector * kSectorBytes >= file_of(flight.file).size_bytes) continue;
             values[static_cast<unsigned>(flight.file)][sector].push_back(
-                {order_ + 1, flight.write, flight.values[i]});
+                {order_ + 1, flight.write, flight.values[i], false});
         }
     }
     std::vector<Candidate> all;

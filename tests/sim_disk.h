@@ -2,6 +2,10 @@
 //
 //   cache     A write that completed is seen by every read, and is lost with the power unless it
 //             was durable, or a kSync of its file completed that was submitted after it.
+//   clean     With SimDiskOptions::page_cache, a failed write, whole, or what a failed sync
+//             covered, is taken for written, by a chance of one half: it is read for as long as
+//             the machine is up, by the next process, too, and no sync makes it durable. So kernels
+//             do with pages that they could not write; with O_DIRECT there are none.
 //   power     power_loss(): every 512-byte sector is what was last made durable, or any value
 //             written to it since, in any combination: writes are dropped, torn, reordered. A
 //             sector is never half old and half new. A write in flight is like one that completed
@@ -69,6 +73,7 @@ struct SimDiskOptions {
     bool reorder = true;        // false: completions in the order of submission, all at once
     std::uint64_t capacity_bytes = 1ull << 40;  // of all files together
     int full_error = 28;                        // ENOSPC: what a growth beyond it fails with
+    bool page_cache = false;                    // the kernel's lies between: see clean
 };
 
 class SimDisk final : public Disk {
@@ -117,6 +122,8 @@ class SimDisk final : public Disk {
     void set_slowness(std::uint32_t polls) { slowness_ = polls; }
     // Of so many times that the end of a transfer is due, only a part of it is done once; 0: never.
     void transfer_in_parts(std::uint32_t one_in) { parts_one_in_ = one_in; }
+    // Failures so far whose content is now taken for clean.
+    std::uint64_t taken_for_clean() const { return taken_for_clean_; }
     std::uint64_t parts() const { return parts_; }  // done so far, without the last of each
     // Until release(): nothing of this file completes.
     void hold_back(StoreFile file) { held_back_ = file; }
@@ -158,6 +165,7 @@ class SimDisk final : public Disk {
         std::uint64_t order;  // of completion
         std::uint64_t write;  // which write
         SectorPtr value;
+        bool clean = false;  // no sync writes it: with it are all before it
     };
     struct GrownSize {
         std::uint64_t order;  // of completion
@@ -225,6 +233,8 @@ class SimDisk final : public Disk {
     void write_in_part(const Flight& flight);
     void apply_write(const Flight& flight, bool durable);
     void apply_sync(const Flight& flight);
+    bool forgets();
+    void take_for_clean(const Flight& flight);
     void store(File& file, std::uint64_t sector, SectorPtr value);
     void check_untouched(const Flight& flight) const;
     SectorPtr newest(const File& file, std::uint64_t sector) const;
@@ -260,6 +270,7 @@ class SimDisk final : public Disk {
     std::uint32_t slowness_ = 1;
     std::uint32_t parts_one_in_ = 0;
     std::uint64_t parts_ = 0;
+    std::uint64_t taken_for_clean_ = 0;
     bool newest_first_ = false;
     std::optional<StoreFile> held_back_;
 };

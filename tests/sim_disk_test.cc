@@ -182,6 +182,43 @@ TEST_F(SimDiskTest, FailedWriteMayHaveHappenedInPart) {
     EXPECT_EQ(page(disk_, 0).find_first_not_of("ab"), std::string::npos);
 }
 
+// A page cache that could not write a page may keep it as if it had.
+TEST_F(SimDiskTest, PageCacheMayTakeWhatItCouldNotWriteForClean) {
+    for (const bool sync_fails : {true, false}) {
+        std::set<bool> forgot;
+        for (std::uint64_t seed = 1; seed <= 60; ++seed) {
+            SimDiskOptions with_cache = options();
+            with_cache.seed = seed;
+            with_cache.page_cache = true;
+            SimDisk disk(with_cache);
+            ASSERT_TRUE(disk.resize(StoreFile::kData, kPageBytes).ok());
+            BlockingIo io(disk, clock_);
+            Write write(0, 'b');
+            disk.fail_at(disk.steps() + (sync_fails ? 3 : 1), EIO);
+            const bool written =
+                io.write(StoreFile::kData, 0, write.buffer.data(), kPageBytes, false).ok();
+            EXPECT_EQ(written, sync_fails);
+            const bool synced = io.sync(StoreFile::kData).ok();
+            EXPECT_EQ(synced, !sync_fails);
+            if (page(disk, 0) != "bbbbbbbb") continue;  // of a failed write, a part
+
+            const auto next = disk.process_crash(7);
+            EXPECT_EQ(page(*next, 0), "bbbbbbbb");
+            BlockingIo next_io(*next, clock_);
+            EXPECT_TRUE(next_io.sync(StoreFile::kData).ok());
+            EXPECT_EQ(page(*next, 0), "bbbbbbbb");
+            EXPECT_EQ(outcomes(*next, 0).contains("........"), disk.taken_for_clean() == 1);
+            forgot.insert(disk.taken_for_clean() == 1);
+            // Written again, it is as any other.
+            EXPECT_TRUE(
+                next_io.write(StoreFile::kData, 0, write.buffer.data(), kPageBytes, false).ok());
+            EXPECT_TRUE(next_io.sync(StoreFile::kData).ok());
+            EXPECT_EQ(outcomes(*next, 0), std::set<std::string>{"bbbbbbbb"});
+        }
+        EXPECT_EQ(forgot.size(), 2u);
+    }
+}
+
 TEST_F(SimDiskTest, LostAndMisdirectedWritesReportSuccess) {
     disk_.lose_at(disk_.steps() + 1);
     put(0, 'b', true);

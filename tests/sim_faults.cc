@@ -1,5 +1,6 @@
 #include "tests/sim_faults.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <iterator>
@@ -18,6 +19,12 @@ std::uint64_t used_bytes(SimDisk& disk) {
         if (size) bytes += *size - disk.holes(file) * kPageBytes;
     }
     return bytes;
+}
+
+bool is_blank(const SimDisk& disk, StoreFile file, std::uint64_t offset) {
+    const std::uint64_t sector = offset / kSectorBytes * kSectorBytes;
+    const std::vector<std::byte> bytes = disk.peek(file, sector, kSectorBytes);
+    return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
 }
 
 }  // namespace
@@ -40,7 +47,7 @@ void SimFaults::watch(SimDisk& disk) {
         if (!armed_) return;
         const bool writes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync;
         const bool breaks = kind_ == FaultKind::kWriteErrors || kind_ == FaultKind::kAll;
-        if (writes && breaks && pick(kind_ == FaultKind::kAll ? 1'200 : 300) == 0) {
+        if (writes && breaks && pick((kind_ == FaultKind::kAll ? 1'200 : 300) * rarer_) == 0) {
             excuses_.damage = true;  // a load that it was of fails
             disk.fail_at(step, EIO);
             ++counts_[SimCount::kWritesFailed];
@@ -88,7 +95,7 @@ void SimFaults::crash_soon(SimDisk& disk, std::uint64_t steps) {
 
 void SimFaults::plan(SimDisk& disk, bool delicate) {
     if (!armed_) return;
-    const std::uint64_t one_in = delicate ? 8 : kind_ == FaultKind::kAll ? 90 : 60;
+    const std::uint64_t one_in = delicate ? 8 : (kind_ == FaultKind::kAll ? 90 : 60) * rarer_;
     if (crashes() && crash_at_ <= disk.steps() && pick(one_in) == 0) crash_soon(disk, 80);
     if (kind_ == FaultKind::kReadErrors || kind_ == FaultKind::kAll) plan_reads(disk);
     if (kind_ == FaultKind::kFullDisk || kind_ == FaultKind::kAll) plan_room(disk);
@@ -119,6 +126,7 @@ void SimFaults::mend(SimDisk& disk) {
     disk.mend();
     reads_fail_ = 0;
     rotten_ = log_rotten_ = false;
+    flips_.clear();
 }
 
 void SimFaults::plan_rot(SimDisk& disk) {
@@ -139,7 +147,13 @@ void SimFaults::flip(SimDisk& disk) {
     const auto size = disk.size_bytes(file);
     if (!size || *size < kHead) return;
     const std::uint64_t within = pick(3) == 0 ? kHead : *size;
-    disk.flip(file, pick(within), static_cast<unsigned>(pick(8)));
+    std::uint64_t offset = pick(within);
+    // Most of the file is free: rather a page that something was written to.
+    for (int i = 0; i < 20 && within == *size && is_blank(disk, file, offset); ++i) {
+        offset = pick(within);
+    }
+    disk.flip(file, offset, static_cast<unsigned>(pick(8)));
+    flips_.push_back({file, offset});
     ++counts_[SimCount::kBitsFlipped];
     log_rotten_ |= file == StoreFile::kLog;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <random>
+#include <vector>
 
 #include "tests/sim_counts.h"
 #include "tests/sim_disk.h"
@@ -25,11 +26,18 @@ const char* fault_name(FaultKind kind);
 
 class SimFaults {
   public:
-    SimFaults(std::mt19937_64& random, Excuses& excuses, SimCounts& counts, FaultKind kind)
-        : random_(random), excuses_(excuses), counts_(counts), kind_(kind) {}
+    // What ends a life is `rarer` by that factor.
+    SimFaults(std::mt19937_64& random, Excuses& excuses, SimCounts& counts, FaultKind kind,
+              std::uint64_t rarer)
+        : random_(random), excuses_(excuses), counts_(counts), kind_(kind), rarer_(rarer) {}
 
     FaultKind kind() const { return kind_; }
+    struct Flip {
+        StoreFile file = StoreFile::kData;
+        std::uint64_t offset_bytes = 0;
+    };
     bool rotten() const { return rotten_; }
+    const std::vector<Flip>& flips() const { return flips_; }  // while it is rotten
     bool log_rotten() const { return log_rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
@@ -67,12 +75,14 @@ class SimFaults {
     Excuses& excuses_;
     SimCounts& counts_;
     FaultKind kind_;
+    std::uint64_t rarer_;
     bool armed_ = true;
     std::uint64_t reads_fail_ = 0;  // one in so many; 0: none
     bool start_failed_ = false;
     bool full_ = false;
     bool lies_ = false;
     bool rotten_ = false;
+    std::vector<Flip> flips_;
     bool log_rotten_ = false;
     std::uint64_t crash_at_ = 0;
     std::uint32_t log_writes_ = 0;  // since one that was a lie, or since they began

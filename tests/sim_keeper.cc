@@ -260,6 +260,7 @@ void SimKeeper::begin_load(const std::string& name) {
     ++counts_[SimCount::kLoads];
     counts_[SimCount::kLargeLoads] += large;
     load_.emplace(session_.client(), guest.schema, rows);
+    loading_ = guest;
 }
 
 void SimKeeper::act(SimLife& life, const SimCompaction& other) {
@@ -323,6 +324,7 @@ void SimKeeper::pump_load() {
         findings_.report("a load failed with " + std::string(error_name(load_->error())) +
                          ", and there is no reason for it");
     }
+    if (load_->error() == Error::kTooLarge) load_too_large_ = loading_;
     next_.reset();
     load_.reset();
 }

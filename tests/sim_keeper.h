@@ -46,6 +46,9 @@ class SimKeeper {
     // Goes on with what it does, or begins something. other: who compacts, too.
     void act(SimLife& life, const SimCompaction& other);
     void collect(SimLife& life);
+    const std::vector<std::vector<std::byte>>& too_large() const { return session_.too_large(); }
+    // Of a load that was refused so: its schema and rows.
+    const std::optional<Guest>& load_too_large() const { return load_too_large_; }
     bool idle() const { return !next_ && !load_ && !compaction_.running(); }
     // Tables are being made, filled, changed or dropped.
     bool changes() const { return next_ != nullptr; }
@@ -97,6 +100,8 @@ class SimKeeper {
     bool changes_retention_ = false;  // the newest write
     bool decided_ = false;  // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
+    std::optional<Guest> loading_;
+    std::optional<Guest> load_too_large_;
     SimCompaction compaction_;
     TableId shared_;      // one of the shared tables
     std::string orphan_;  // what a load was of whose client died; decided by the write behind it

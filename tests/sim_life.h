@@ -25,6 +25,8 @@ class SimLife {
         auto mapped = PoolView::map(std::move(*descriptor));
         CHECK(mapped.ok());
         view.emplace(std::move(*mapped));
+        log_began = log_end();
+        chunks_began = chunks();
     }
 
     const Status& status() const { return status_; }
@@ -44,8 +46,13 @@ class SimLife {
         return done();
     }
 
+    std::uint64_t log_end() { return store.engine->core().commit().wal().end().position; }
+    std::uint32_t chunks() { return store.engine->core().storage().space.chunk_count(); }
+
     SimStore store;
     std::optional<PoolView> view;
+    std::uint64_t log_began = 0;     // position
+    std::uint32_t chunks_began = 0;
 
   private:
     Status status_;

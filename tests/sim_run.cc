@@ -15,7 +15,7 @@ int main(int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--seconds", plan.seconds, "stop after this time; 0: after all seeds")
         ->capture_default_str();
-    app.add_option("--steps", plan.steps, "steps of a run")->capture_default_str();
+    app.add_option("--steps", plan.steps, "steps of a run; else 250, of every 49th seed 4,000");
     app.add_flag("--progress", plan.progress, "a line every ten seconds");
     bool no_shrink = false;
     app.add_flag("--no-shrink", no_shrink, "do not look for the shortest run that fails");

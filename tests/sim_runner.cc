@@ -13,7 +13,8 @@ namespace bidstore {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr unsigned kHangSeconds = 120;  // a seed takes a fraction of one
+constexpr unsigned kHangSeconds = 120;  // a seed takes a fraction of one, a long one some
+constexpr std::chrono::minutes kShrinkMax{5};
 
 // What parent and child share: the child may die at any moment.
 struct Shared {
@@ -28,7 +29,7 @@ void run_seed(SharedMemory<Shared>& shared, SimMemory& memory, std::uint64_t see
               std::uint64_t steps) {
     shared->seed = seed;
     shared->step = 0;
-    SimWorld world(seed, memory);
+    SimWorld world(seed, &memory);
     const std::string finding = world.run(steps, [&](std::uint64_t step) { shared->step = step; });
     ++shared->seeds;
     shared->counts.add(world.counts());
@@ -69,9 +70,11 @@ bool fails(std::uint64_t seed, std::uint64_t steps, std::string& finding) {
     return failed;
 }
 
-// From short to long: the shortest that fails, not just a shorter one.
+// From short to long: the shortest that fails, not just a shorter one. Of a long run not all are
+// tried.
 void shrink(SimResult& result) {
-    for (std::uint64_t steps = 0; steps < result.steps; ++steps) {
+    const Clock::time_point end = Clock::now() + kShrinkMax;
+    for (std::uint64_t steps = 0; steps < result.steps && Clock::now() < end; ++steps) {
         std::string finding;
         if (!fails(result.seed, steps, finding)) continue;
         result.steps = steps;
@@ -98,7 +101,7 @@ void run_seeds(SharedMemory<Shared>& shared, const SimPlan& plan) {
             std::fflush(stdout);
         }
         ::alarm(kHangSeconds);
-        run_seed(shared, memory, seed, plan.steps);
+        run_seed(shared, memory, seed, plan.steps.value_or(SimWorld::steps_of(seed)));
         ::alarm(0);
         if (shared->finding[0] != 0) return;
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "tests/sim_world.h"
@@ -12,7 +13,7 @@ namespace bidstore {
 struct SimPlan {
     std::uint64_t first_seed = 1;
     std::uint64_t seeds = 1;  // 0: until `seconds` are over
-    std::uint64_t steps = 250;
+    std::optional<std::uint64_t> steps;  // of a run, instead of what the seed says
     std::uint64_t seconds = 0;  // 0: all seeds, however long it takes
     bool shrink = true;
     bool progress = false;  // a line every ten seconds

@@ -5,6 +5,9 @@
 namespace bidstore {
 namespace {
 
+constexpr std::uint32_t kUnitsBeforeEnd = 500;
+constexpr std::size_t kTooLargeKept = 8;
+
 // Of a daemon on its way out: the write counts as not answered.
 bool says_farewell(Error error) {
     return error == Error::kStopping || error == Error::kFenced ||
@@ -36,6 +39,12 @@ bool SimSession::connect(SimStore& store) {
     const std::uint64_t first = kept_.empty() ? next_number_ : kept_.front().number;
     init_ring(client_->segment().ring_control(), first - 1);
     client_->welcomed(first - 1);
+    // A life is short for a ring: every other one begins near its end.
+    if (kept_.empty() && next_number_ % 2 == 0) {
+        const auto units = static_cast<std::uint32_t>(1 + next_number_ * 37 % kUnitsBeforeEnd);
+        client_->claim_up_to_end(units * 2 * kRingUnitBytes);
+        store.run_until([&] { return client_->ring_is_empty(); });
+    }
     for (Write& write : kept_) {
         write.token.reset();
         // Accepted, never durable, and lost: as if it had never been sent.
@@ -104,6 +113,8 @@ void SimSession::collect(const std::function<void(const Write&)>& on_answer) {
         if (dying() && answer->error == Error::kIoError) continue;
         write.answered = true;
         write.answer = *answer;
+        const bool too_large = answer->error == Error::kTooLarge;
+        if (too_large && too_large_.size() < kTooLargeKept) too_large_.push_back(write.bytes);
         on_answer(write);
     }
     if (went_on_ && client_->answer(*went_on_)) went_on_.reset();

@@ -46,6 +46,8 @@ class SimSession {
     // The newest number that the engine had applied when connect() asked.
     std::uint64_t applied() const { return applied_; }
     const std::deque<Write>& kept() const { return kept_; }
+    // The first ones that were refused with kTooLarge.
+    const std::vector<std::vector<std::byte>>& too_large() const { return too_large_; }
     bool idle() const { return kept_.empty() && again_.empty() && !went_on_; }
     std::uint64_t last_number() const { return next_number_ - 1; }
 
@@ -76,6 +78,7 @@ class SimSession {
     std::uint64_t next_number_ = 1;
     std::deque<Write> kept_;
     std::vector<Again> again_;
+    std::vector<std::vector<std::byte>> too_large_;
     std::optional<std::uint32_t> went_on_;  // the call of a thread that had stopped
 };
 

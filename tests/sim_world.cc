@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -11,6 +12,9 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kFillRows = 5;  // in a transaction
+constexpr std::uint64_t kLongLives = 8;  // so much rarer is what ends a life in a long run
+constexpr std::uint32_t kRoomyFrames = 2'000;
+constexpr std::uint64_t kRoomyJournalBytes = 16u << 20;
 constexpr int kRecoveryCrashesMax = 3;
 constexpr std::uint64_t kBurialsMax = 19;    // each takes the slots of another client
 constexpr std::uint32_t kOldSessions = 200;  // so many that their tree has an inner node
@@ -40,18 +44,18 @@ SimStoreOptions options_of(Random& random) {
 
 }  // namespace
 
-SimWorld::SimWorld(std::uint64_t seed, SimMemory& memory)
+SimWorld::SimWorld(std::uint64_t seed, SimMemory* memory)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
       options_(options_of(random_)),
       keys_(static_cast<std::uint32_t>(100 + random_() % 180)),
-      faults_(random_, excuses_, counts_, kind_of(seed)),
+      faults_(random_, excuses_, counts_, kind_of(seed), is_long(seed) ? kLongLives : 1),
       oracle_(findings_, excuses_, SimWriters::kWriters),
       writers_(random_, findings_, counts_, oracle_, keys_),
       keeper_(random_, findings_, excuses_, counts_),
       compactor_(random_, findings_, excuses_, counts_),
       readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {
-    options_.memory = &memory;
+    options_.memory = memory;
 }
 
 // What looks into the store goes before it.
@@ -60,6 +64,19 @@ SimWorld::~SimWorld() { readers_.lose(); }
 std::string SimWorld::describe() const {
     return std::string(fault_name(faults_.kind())) + ", " + std::to_string(options_.frames) +
            " frames, " + std::to_string(keys_) + " keys";
+}
+
+std::uint64_t SimWorld::fingerprint() const {
+    std::uint32_t crc = 0;
+    for (std::uint32_t i = 0; life_ && i < kStoreFileCount; ++i) {
+        const auto file = static_cast<StoreFile>(i);
+        const auto size = life_->store.disk->size_bytes(file);
+        if (!size) continue;  // a dead disk
+        const std::vector<std::byte> bytes = life_->store.disk->peek(file, 0, *size);
+        crc = crc32c(bytes.data(), bytes.size(), crc32c(&*size, sizeof *size, crc));
+    }
+    Random next = random_;
+    return (next() >> 32 << 32) | crc;
 }
 
 std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
@@ -80,6 +97,7 @@ std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
 bool SimWorld::begin() {
     SimDiskOptions disk;
     disk.seed = random_();
+    disk.page_cache = pick(2) == 0;
     life_ = std::make_unique<SimLife>(options_, std::make_unique<SimDisk>(disk), random_(), clock_);
     ++counts_[SimCount::kLives];
     if (!life_->status().ok() || !keeper_.connect(*life_)) return false;
@@ -121,6 +139,11 @@ void SimWorld::step() {
     const std::uint64_t choice = pick(100);
     if (choice < 43) {
         writers_.submit();
+        if (is_long(seed_)) {
+            life_->store.round();  // a batch of its own, so that the log goes further
+            writers_.collect();
+            writers_.submit();
+        }
     } else if (choice < 45) {
         set_clock();
     } else if (choice == 45) {
@@ -143,13 +166,15 @@ void SimWorld::step() {
         if (may && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
     } else if (choice == 98) {
         static_cast<void>(writers_.settle(*life_));
-    } else if (pick(2) == 0) {
+    } else if (pick(is_long(seed_) ? 2 * kLongLives : 2) == 0) {
         return restart(static_cast<End>(pick(3)));
     }
     compactor_.act(*life_, keeper_.compaction(), keeper_.changes());
     life_->store.round();
     writers_.collect();
     keeper_.collect(*life_);
+    const bool looks = faults_.rotten() && pick(20) == 0;  // what a start makes of it
+    if (looks && !life_->down() && !findings_.any()) return restart(static_cast<End>(pick(3)));
     if (life_->down() && !findings_.any()) restart(pick(2) == 0 ? End::kPower : End::kProcess);
 }
 
@@ -278,14 +303,19 @@ void SimWorld::restart(End end) {
     look_for_hostile();
     const bool log_rotten = faults_.log_rotten();
     if (faults_.rotten()) damaged_ = disk->clone(seed);
+    const std::vector<SimFaults::Flip> flips = faults_.flips();
+    const bool rotten = faults_.rotten();
     faults_.mend(*disk);
+    std::optional<SimRot> rot;
+    if (rotten) rot.emplace(flips, *damaged_, *disk);
     life_.reset();
     if (findings_.any()) return;
     life_ = recover(std::move(disk));
     if (findings_.any()) return;
     adopt();
     if (damaged_ && !findings_.any()) {
-        look_at_rot(std::move(damaged_), log_rotten, life_->store.engine->recovery().batches);
+        look_at_rot(std::move(damaged_), rot ? &*rot : nullptr, log_rotten,
+                    life_->store.engine->recovery().batches);
     }
 }
 
@@ -299,6 +329,7 @@ std::unique_ptr<SimLife> SimWorld::recover(std::unique_ptr<SimDisk> disk) {
         if (!may_go_on(*life, start)) return life;
         if (start == Start::kWell) return life;
         life->store.disk->crash_now();
+        counts_[SimCount::kTakenForClean] += life->store.disk->taken_for_clean();
         clock_ = life->store.clock;
         disk = pick(2) == 0 ? life->store.disk->power_loss(random_())
                             : life->store.disk->process_crash(random_());
@@ -398,11 +429,20 @@ void SimWorld::look_for_hostile() {
 
 std::string SimWorld::verify() { return life_->store.verify(); }
 
-// Damaged files: refused with a reason, or opened; and then no row is another one.
-// The last two batches of a log may be taken for a torn end, where they rot (engine/FORMAT.md).
-void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, bool log_rotten, std::uint64_t batches) {
-    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk));
+// Damaged files: refused with a reason, or opened; and then no row is another one, and what is
+// rotten and in use is found. The last two batches of a log may be taken for a torn end, where they
+// rot (engine/FORMAT.md).
+void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, bool log_rotten,
+                           std::uint64_t batches) {
+    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk), rot, batches);
     if (!damaged) return;
+    if (const std::uint32_t page = rot != nullptr ? rot->page_in_use(*damaged) : 0; page != 0) {
+        ++counts_[SimCount::kRotInUse];
+        if (damaged->store.verify().empty()) {
+            findings_.report("page " + std::to_string(page) +
+                             " is in use and rotten, and the verifier finds nothing");
+        }
+    }
     const std::uint64_t found = damaged->store.engine->recovery().batches;
     if (log_rotten && found < batches) {
         if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
@@ -421,11 +461,15 @@ void SimWorld::look_at_lies(std::unique_ptr<SimDisk> disk) {
 }
 
 // Null: refused, with a reason.
-std::unique_ptr<SimLife> SimWorld::open_damaged(std::unique_ptr<SimDisk> disk) {
+std::unique_ptr<SimLife> SimWorld::open_damaged(std::unique_ptr<SimDisk> disk, const SimRot* rot,
+                                                std::uint64_t batches) {
     auto damaged = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
     if (damaged->status().ok()) return damaged;
     ++counts_[SimCount::kRefusedStarts];
-    if (damaged->status().failure().what.empty()) findings_.report("refused without a reason");
+    const std::string& what = damaged->status().failure().what;
+    if (what.empty()) findings_.report("refused without a reason");
+    const std::string fault = rot != nullptr ? rot->fault_of_refusal(what, *life_, batches) : "";
+    if (!fault.empty()) findings_.report(fault);
     return nullptr;
 }
 
@@ -524,7 +568,46 @@ void SimWorld::last_look() {
     look_for_hostile();
     readers_.end_all();
     count();
-    if (!life_->store.stop()) findings_.report("the daemon does not stop at the end");
+    if (!life_->store.stop()) return findings_.report("the daemon does not stop at the end");
+    send_too_large_again();
+}
+
+// What the pool, or the journal, had no room for, a larger one has, with nothing else in it.
+void SimWorld::send_too_large_again() {
+    std::vector<std::vector<std::byte>> refused = writers_.too_large();
+    const auto of_keeper = keeper_.too_large();
+    refused.insert(refused.end(), of_keeper.begin(), of_keeper.end());
+    const auto& load = keeper_.load_too_large();
+    if (refused.empty() && !load) return;
+    SimDisk& disk = *life_->store.disk;
+    while (disk.in_flight() > 0) disk.poll(0);
+    SimStoreOptions roomy = options_;
+    roomy.memory = nullptr;  // none of the others is so large
+    roomy.frames = kRoomyFrames;
+    roomy.engine.journal_bytes = kRoomyJournalBytes;
+    SimLife life(roomy, disk.clone(random_()), random_(), clock_);
+    if (!life.status().ok()) {
+        return findings_.report("a roomy pool does not open: " + life.status().failure().what);
+    }
+    SimClient& client = life.store.connect();
+    for (const std::vector<std::byte>& bytes : refused) {
+        const auto token = client.submit(bytes);
+        std::optional<Answer> answer;
+        if (token) life.run([&] { return (answer = client.answer(*token)).has_value(); });
+        ++counts_[SimCount::kTooLargeAgain];
+        if (!answer) return findings_.report("a roomy pool does not answer");
+        if (answer->error == Error::kTooLarge) {
+            return findings_.report("a write that was refused with too_large is so in a pool of " +
+                                    std::to_string(kRoomyFrames) + " frames, too");
+        }
+    }
+    if (!load) return;
+    ++counts_[SimCount::kTooLargeAgain];
+    LoadClient again(client, load->schema, *load->rows);
+    const bool done = life.run([&] { return again.step(); });
+    if (!done || again.error() == Error::kTooLarge) {
+        findings_.report("a load that was refused with too_large is so in a roomy pool, too");
+    }
 }
 
 // The disk loses and misplaces writes, and says that all is well. That is found, never undone.
@@ -564,8 +647,15 @@ void SimWorld::count() {
     counts_[SimCount::kPagesExpired] += counted(Counter::kPagesExpired);
     counts_[SimCount::kPagesMoved] += counted(Counter::kPagesMoved);
     counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
+    counts_[SimCount::kTakenForClean] += life_->store.disk->taken_for_clean();
     counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
     counts_[SimCount::kFences] += counted(Counter::kFenced);
+    const std::uint64_t log_bytes =
+        life_->store.engine->core().commit().wal().shape().ring_bytes();
+    counts_[SimCount::kLogLaps] += life_->log_end() / log_bytes - life_->log_began / log_bytes;
+    counts_[SimCount::kRingLaps] += life_->store.ring_laps();
+    const std::uint32_t chunks = life_->chunks();
+    counts_[SimCount::kChunksGrown] += chunks - std::min(chunks, life_->chunks_began);
 }
 
 }  // namespace bidstore

@@ -118,6 +118,15 @@ bool SimWriters::idle() const {
                        [](const Writer& writer) { return writer.session.idle(); });
 }
 
+std::vector<std::vector<std::byte>> SimWriters::too_large() const {
+    std::vector<std::vector<std::byte>> all;
+    for (const Writer& writer : writers_) {
+        const auto& some = writer.session.too_large();
+        all.insert(all.end(), some.begin(), some.end());
+    }
+    return all;
+}
+
 bool SimWriters::settle(SimLife& life) {
     life.run([&] {
         collect();

@@ -42,6 +42,7 @@ class SimWriters {
     void submit_witness() { send(0, Maker::with_witness({}), Durability::kDurable); }
     void collect();
     bool idle() const;
+    std::vector<std::vector<std::byte>> too_large() const;
     // Runs until all is answered. False: the daemon went down before.
     bool settle(SimLife& life);
     // One of them dies, or loses its connection to a new one of its own, and comes back.
