@@ -60,9 +60,11 @@ class Further {
         static_cast<void>(plan.run(progress));
     }
 
+    // The start's own words end with what to do about it.
     void tell(const std::string& first, FilesReport& report, const RuleSink& sink) {
-        const bool there = std::any_of(rules_.begin(), rules_.end(),
-                                       [&](const BrokenRule& rule) { return rule.what == first; });
+        const bool there =
+            std::any_of(rules_.begin(), rules_.end(),
+                        [&](const BrokenRule& rule) { return first.starts_with(rule.what); });
         if (!there) rules_.insert(rules_.begin(), {Damage::kData, first});
         for (const BrokenRule& rule : rules_) {
             ++report.totals.broken_data;
