@@ -73,8 +73,8 @@ void SimCompactor::bury(SimLife& life) {
     SimClient& dead = *client_;
     lose();
     life.store.disconnect(dead);
-    if (life.down() || connect(life) || life.down()) return;
-    findings_.report("a compactor that comes back is not welcome");
+    if (life.down() || connect(life)) return;
+    life.turned_away("a compactor", excuses_, findings_);
 }
 
 bool SimCompactor::settle(SimLife& life, const SimCompaction& keeper) {

@@ -49,6 +49,7 @@ class SimCompactor {
     SimCompactor(Random& random, Findings& findings, const Excuses& excuses, SimCounts& counts)
         : random_(random),
           findings_(findings),
+          excuses_(excuses),
           counts_(counts),
           compaction_(findings, excuses, counts) {}
 
@@ -64,6 +65,7 @@ class SimCompactor {
   private:
     Random& random_;
     Findings& findings_;
+    const Excuses& excuses_;
     SimCounts& counts_;
     SimClient* client_ = nullptr;
     SimCompaction compaction_;

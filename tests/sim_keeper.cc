@@ -353,7 +353,7 @@ void SimKeeper::bury(SimLife& life, const std::function<void()>& meanwhile) {
     for (std::uint64_t i = pick(10); i > 0 && !life.down(); --i) meanwhile();
     if (life.down()) return;
     if (session_.connect(life.store)) return session_.send_again();
-    if (!life.down()) findings_.report("a keeper that comes back is not welcome");
+    life.turned_away("a keeper", excuses_, findings_);
 }
 
 // A durable write comes behind whatever became of the load.

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "tests/sim.h"
@@ -30,9 +31,19 @@ class SimLife {
     }
 
     const Status& status() const { return status_; }
-    // Fenced, or without power: what it says from now on counts, but nothing more is asked of it.
+    // Fenced, or without power, or it turned somebody away: what it says from now on counts, but
+    // nothing more is asked of it.
     bool down() const {
-        return !status_.ok() || store.disk->crashed() || !store.engine->fence_reason().empty();
+        return !status_.ok() || turned_away_ || store.disk->crashed() ||
+               !store.engine->fence_reason().empty();
+    }
+
+    // Who came back was not let in: for a page that holds its session and cannot be read, or there
+    // is no reason for it.
+    void turned_away(const char* who, const Excuses& excuses, Findings& findings) {
+        if (down()) return;
+        turned_away_ = excuses.damage;
+        if (!turned_away_) findings.report(std::string(who) + " that comes back is not welcome");
     }
 
     // Rounds until `done`, or the end of patience; time passes faster after a while.
@@ -56,6 +67,7 @@ class SimLife {
 
   private:
     Status status_;
+    bool turned_away_ = false;
 };
 
 }  // namespace bidstore

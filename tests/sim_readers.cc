@@ -316,8 +316,7 @@ void SimReaders::bury_one(SimLife& life) {
         if (open.snapshot->valid()) findings_.report("a process that is gone has a snapshot still");
     }
     client = welcome(life);
-    if (client != nullptr || life.down()) return;
-    findings_.report("a reader that comes in the place of a dead one is not welcome");
+    if (client == nullptr) life.turned_away("a reader", excuses_, findings_);
 }
 
 void SimReaders::ask_ahead(SimLife& life) {

@@ -163,7 +163,7 @@ void SimWorld::step() {
     } else if (choice == 97) {
         const std::uint64_t buried = counts_[SimCount::kDeaths] + counts_[SimCount::kTakeOvers];
         const bool may = buried < kBurialsMax && !sessions_grow_old_;
-        if (may && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_));
+        if (may && writers_.settle(*life_)) static_cast<void>(writers_.bury_one(*life_, excuses_));
     } else if (choice == 98) {
         static_cast<void>(writers_.settle(*life_));
     } else if (pick(is_long(seed_) ? 2 * kLongLives : 2) == 0) {

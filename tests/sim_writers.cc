@@ -156,7 +156,7 @@ bool SimWriters::stop_one(SimLife& life) {
     return settle(life);
 }
 
-bool SimWriters::bury_one(SimLife& life) {
+bool SimWriters::bury_one(SimLife& life, const Excuses& excuses) {
     Writer& writer = writers_[random_() % kWriters];
     const bool takes_over = random_() % 3 == 0;
     const bool in_claim = !takes_over && random_() % 2 == 0;
@@ -180,7 +180,7 @@ bool SimWriters::bury_one(SimLife& life) {
     life.run([&] { return others_idle() || findings_.any(); });
     if (life.down() || findings_.any()) return false;
     if (!writer.session.connect(life.store)) {
-        if (!life.down()) findings_.report("a writer that comes back is not welcome");
+        life.turned_away("a writer", excuses, findings_);
         return false;
     }
     counts_[SimCount::kSentAgain] += writer.session.kept().size();

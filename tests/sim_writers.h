@@ -46,7 +46,7 @@ class SimWriters {
     // Runs until all is answered. False: the daemon went down before.
     bool settle(SimLife& life);
     // One of them dies, or loses its connection to a new one of its own, and comes back.
-    bool bury_one(SimLife& life);
+    bool bury_one(SimLife& life, const Excuses& excuses);
     // One of their threads stops with a place in the ring claimed, for longer than any lease, and
     // goes on: everything is answered then, also what was sent behind it.
     bool stop_one(SimLife& life);
