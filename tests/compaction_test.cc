@@ -42,6 +42,19 @@ class CompactionTest : public ::testing::Test {
         }
         settle();
     }
+    // A full store, opened again: the last page in use lies in a chunk that is to be emptied.
+    PageId damage_the_last_page() {
+        start(compaction_store(700));
+        fill();
+        EXPECT_TRUE(store->stop());
+        PageId last;
+        for (PageId page{0}; page.value < space().chunk_count() * kChunkPages; ++page.value) {
+            if (space().allocated(page)) last = page;
+        }
+        open(store->disk->clone(5));
+        store->disk->flip(StoreFile::kData, last.value * kPageBytes + 900);
+        return last;
+    }
     void erase_from(std::uint32_t first) {
         for (; first < kRows; first += 1'000) {
             const std::uint32_t last = std::min(first + 1'000, kRows);
@@ -469,16 +482,7 @@ TEST_F(CompactionTest, ALoadThatSaysNothingForTenMinutesIsNotWaitedForAnyLonger)
 }
 
 TEST_F(CompactionTest, DamagedPageStopsItByName) {
-    start(compaction_store(700));
-    fill();
-    ASSERT_TRUE(store->stop());
-    // The last page in use, which lies in a chunk that is to be emptied.
-    PageId last;
-    for (PageId page{0}; page.value < space().chunk_count() * kChunkPages; ++page.value) {
-        if (space().allocated(page)) last = page;
-    }
-    open(store->disk->clone(5));
-    store->disk->flip(StoreFile::kData, last.value * kPageBytes + 900);
+    const PageId last = damage_the_last_page();
     CompactClient compaction(*client);
     ASSERT_TRUE(compact(compaction));
     EXPECT_EQ(compaction.error(), Error::kCorruption);
@@ -490,15 +494,7 @@ TEST_F(CompactionTest, DamagedPageStopsItByName) {
 // It kept its turn until its client hung up: everybody else was told kBusy, and the chunks that it
 // was about to empty took nothing.
 TEST_F(CompactionTest, OneThatADamagedPageStoppedIsOver) {
-    start(compaction_store(700));
-    fill();
-    ASSERT_TRUE(store->stop());
-    PageId last;
-    for (PageId page{0}; page.value < space().chunk_count() * kChunkPages; ++page.value) {
-        if (space().allocated(page)) last = page;
-    }
-    open(store->disk->clone(5));
-    store->disk->flip(StoreFile::kData, last.value * kPageBytes + 900);
+    const PageId last = damage_the_last_page();
     SimClient& other = store->connect();
     CompactClient compaction(other);
     ASSERT_TRUE(compact(compaction));

@@ -13,6 +13,16 @@ namespace {
 
 class RetentionReplayTest : public RetentionTest {
   protected:
+    // No checkpoint begins unless it is asked for. The table's rows live for 1,000 s.
+    TableId start_with_a_short_journal() {
+        SimStoreOptions options = retention_store();
+        options.engine.journal_bytes = 256u << 10;
+        options.engine.checkpoint_interval_ns = 3'600'000'000'000;
+        start(options);
+        const TableId table = make(by_time(), 1'000 * kSecondUs);
+        put_now(table, 6'000);
+        return table;
+    }
     // What replay has places for was dropped, and the rest is once the disk answers.
     void expect_the_replayable_share(TableId table) {
         const Storage& storage = store->engine->core().storage();
@@ -187,12 +197,7 @@ TEST_F(RetentionReplayTest, ADamagedLeafBesideTheRangeDoesNotEndReplay) {
 // Two checkpoints' time of drops is a single batch in replay, and took more than a half of the
 // journal: what had no place there had to fit the pool.
 TEST_F(RetentionReplayTest, LeavesWaitForTheCheckpointThatReplayNeeds) {
-    SimStoreOptions options = retention_store();
-    options.engine.journal_bytes = 256u << 10;
-    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
-    start(options);
-    const TableId table = make(by_time(), 1'000 * kSecondUs);
-    put_now(table, 6'000);
+    const TableId table = start_with_a_short_journal();
     store->disk->hold_back(StoreFile::kJournal);  // no checkpoint ends
     store->clock.set_wall_us(now_us() + 1'000 * kSecondUs);
     pass(20);
@@ -202,12 +207,7 @@ TEST_F(RetentionReplayTest, LeavesWaitForTheCheckpointThatReplayNeeds) {
 // A checkpoint has what is published. The drops of a batch whose log record is on its way counted
 // as its own, and were forgotten with its end.
 TEST_F(RetentionReplayTest, ACheckpointDoesNotHaveTheLeavesOfABatchOnItsWay) {
-    SimStoreOptions options = retention_store();
-    options.engine.journal_bytes = 256u << 10;
-    options.engine.checkpoint_interval_ns = 3'600'000'000'000;
-    start(options);
-    const TableId table = make(by_time(), 1'000 * kSecondUs);
-    put_now(table, 6'000);
+    const TableId table = start_with_a_short_journal();
     const std::uint64_t checkpoints = counter(Counter::kCheckpoints);
     store->disk->hold_back(StoreFile::kLog);  // nothing is published
     store->clock.set_wall_us(now_us() + 1'000 * kSecondUs);
