@@ -1,6 +1,7 @@
 // Checkpoints in the engine's rounds: when one begins, what each round gives it, and how writers
 // are let in meanwhile (engine/checkpoint_pace.h).
 #include <algorithm>
+#include <utility>
 
 #include "engine/engine_core.h"
 
@@ -94,7 +95,7 @@ bool Engine::Core::pump_checkpoint() {
     const bool worked = checkpointer.pump(checkpoint_slice());
     stats_.set(Counter::kCheckpointStep, checkpointer.recipe_step());
     if (checkpointer.running()) return worked;
-    covered_expiry_.clear();
+    expiry_pages_ -= std::exchange(covered_expiry_, 0);
     last_checkpoint_ns_ = checkpoint_began_ns_;  // what changed since then waits for the next one
     stats_.record(HistogramKind::kCheckpointNs, clock_.monotonic_ns() - checkpoint_began_ns_);
     storage_.loader.set_covered(checkpointer.covered());

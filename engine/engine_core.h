@@ -251,6 +251,7 @@ class Engine::Core {
     bool drop_expired(TableEntry& table);
     std::uint32_t leaves_of_step() const;
     bool enough_to_replay();
+    void note_expiry(TableId table, std::uint64_t pages);
     void split_expiry_steps();
     bool sweep_extents();
     bool quarantine_is_full();
@@ -328,9 +329,10 @@ class Engine::Core {
         Csn batch;
         std::uint64_t pages;  // that replay changes for it
     };
-    std::vector<ExpiryStep> expiry_steps_;    // newer than the checkpoint that began last
-    std::vector<ExpiryStep> covered_expiry_;  // that the running checkpoint has
-    TableId expired_last_;                    // of the newest step
+    std::vector<ExpiryStep> expiry_steps_;  // newer than the checkpoint that began last
+    std::uint64_t expiry_pages_ = 0;        // of all that no finished checkpoint has
+    std::uint64_t covered_expiry_ = 0;      // of these, what the running one has
+    TableId expired_last_;                  // of the newest step
     std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;

@@ -142,23 +142,27 @@ std::uint32_t Engine::Core::leaves_of_step() const {
 // leaves them as much.
 bool Engine::Core::enough_to_replay() {
     const Checkpointer& checkpointer = *storage_.checkpointer;
-    std::uint64_t changed = 0;
-    for (const ExpiryStep& step : expiry_steps_) changed += step.pages;
-    for (const ExpiryStep& step : covered_expiry_) changed += step.pages;
     const std::uint64_t step = std::min(leaves_of_step(), storage_.space.chunk_count()) + 1;
-    if (changed == 0 || changed + step <= checkpointer.journal_capacity() / 4) return false;
+    const bool room = expiry_pages_ + step <= checkpointer.journal_capacity() / 4;
+    if (room || expiry_pages_ == 0) return false;
     checkpoint_wanted_ = checkpoint_wanted_ || !checkpointer.running();
     return true;
+}
+
+void Engine::Core::note_expiry(TableId table, std::uint64_t pages) {
+    expired_last_ = table;
+    expiry_steps_.push_back({storage_.pool.open_csn(), pages});
+    expiry_pages_ += pages;
 }
 
 // The checkpoint that begins has what is published, and no step of a batch on its way.
 void Engine::Core::split_expiry_steps() {
     const Csn visible{storage_.pool.visible()};
-    const auto newer =
-        std::partition(expiry_steps_.begin(), expiry_steps_.end(),
-                       [&](const ExpiryStep& step) { return step.batch <= visible; });
-    covered_expiry_.assign(expiry_steps_.begin(), newer);
-    expiry_steps_.erase(expiry_steps_.begin(), newer);
+    std::erase_if(expiry_steps_, [&](const ExpiryStep& step) {
+        if (step.batch > visible) return false;
+        covered_expiry_ += step.pages;
+        return true;
+    });
 }
 
 // One inner node of the table, or none when it is not time for that.
@@ -189,8 +193,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     for (const PageId leaf : drop.ask) storage_.loader.want(leaf);  // the next walk decides
     walk.asked |= !drop.ask.empty();
     if (drop.leaves > 0) commit_->touch();
-    if (drop.leaves > 0) expired_last_ = table.id;
-    if (drop.leaves > 0) expiry_steps_.push_back({storage_.pool.open_csn(), drop.chunks + 1});
+    if (drop.leaves > 0) note_expiry(table.id, drop.chunks + 1);
     if (drop.leaves > 0 || (drop.end && !drop.kept)) ++expiries_;
     stats_.add(Counter::kPagesExpired, drop.leaves);
     walk.next_ns = now_ns + kStepNs * std::max<std::uint64_t>(1, drop.ask.size());
