@@ -8,7 +8,6 @@
 
 #include "clientlib/catalog_row.h"
 #include "clientlib/directory_probe.h"
-#include "clientlib/heartbeat.h"
 #include "clientlib/large_value.h"
 #include "clientlib/snapshot.h"
 #include "engine/page/catalog_schema.h"
@@ -89,9 +88,7 @@ void ReaderState::forget_dropped_roots() {
 }
 
 void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
-    next_look_ns = now_ns + kLookIntervalNs;
-    const EngineState& engine = connection->pool().header().engine;
-    const bool maybe = daemon_may_be_gone(engine, now_ns, heartbeat_seen_ns, heartbeat_since_ns);
+    const bool maybe = heartbeat.missed(connection->pool().header().engine, now_ns);
     // A daemon that is slow or stopped is still the one whose pool this is; only its end is an end.
     // A client that was cut off loses every snapshot, and finds out here.
     const bool asked = std::exchange(lost_a_snapshot, false) || maybe;
@@ -99,7 +96,7 @@ void ReaderState::look_at_heartbeat(std::uint64_t now_ns) {
 }
 
 Status ReaderState::look_around(Deadline until) {
-    if (const std::uint64_t now_ns = coarse_now_ns(); now_ns >= next_look_ns) {
+    if (const std::uint64_t now_ns = coarse_now_ns(); heartbeat.due(now_ns)) {
         look_at_heartbeat(now_ns);
     }
     if (connection->alive()) [[likely]]
@@ -137,7 +134,7 @@ void ReaderState::end() {
     if (generation != fork_generation()) return;
     if (!slot->valid()) [[unlikely]] {
         lost_a_snapshot = true;
-        next_look_ns = 0;
+        heartbeat.hurry();
     }
     slot->end();
 }

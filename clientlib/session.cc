@@ -3,7 +3,6 @@
 #include <cstring>
 #include <thread>
 
-#include "clientlib/heartbeat.h"
 #include "engine/page/search.h"
 
 namespace bidstore {
@@ -189,12 +188,9 @@ bool StoreState::send_unsent() {
 // until it was full. A client that was cut off finds out by its oldest write, which nobody answers.
 void StoreState::look_for_daemon() {
     const std::uint64_t now_ns = coarse_now_ns();
-    if (now_ns < next_look_ns_) [[likely]]
+    if (!heartbeat_.due(now_ns)) [[likely]]
         return;
-    next_look_ns_ = now_ns + kLookIntervalNs;
-    const EngineState& engine = connection_->pool().header().engine;
-    const bool maybe =
-        daemon_may_be_gone(engine, now_ns, heartbeat_seen_ns_, heartbeat_since_ns_);
+    const bool maybe = heartbeat_.missed(connection_->pool().header().engine, now_ns);
     const std::uint64_t looked_at = std::exchange(looked_at_number_, next_number_);
     const bool stuck = !kept_.empty() && kept_.front()->number <= looked_at;
     if (!maybe && !stuck) return;

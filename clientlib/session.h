@@ -35,6 +35,7 @@
 
 #include "clientlib/attach.h"
 #include "clientlib/bidstore.h"
+#include "clientlib/heartbeat.h"
 #include "shm/hot_path.h"
 #include "shm/message.h"
 
@@ -180,9 +181,7 @@ class StoreState {
     std::size_t unsent_ = 0;  // of kept_, on connection_
     std::uint64_t next_number_ = 1;
     std::uint64_t reconnects_ = 0;
-    std::uint64_t next_look_ns_ = 0;        // for the daemon, by the coarse clock
-    std::uint64_t heartbeat_seen_ns_ = 0;   // clientlib/heartbeat.h
-    std::uint64_t heartbeat_since_ns_ = 0;
+    HeartbeatLook heartbeat_;
     std::uint64_t looked_at_number_ = 0;  // next_number_ at the last look
     std::multimap<std::uint32_t, std::shared_ptr<const TableInfo>> tables_;  // by id
 };

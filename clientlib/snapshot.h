@@ -13,6 +13,7 @@
 
 #include "clientlib/attach.h"
 #include "clientlib/bidstore.h"
+#include "clientlib/heartbeat.h"
 #include "clientlib/session.h"
 #include "engine/page/search.h"
 #include "shm/key_directory.h"
@@ -89,9 +90,7 @@ struct ReaderState {
     Deadline deadline;     // of the snapshot
     unsigned generation = fork_generation();
     const FileUuid file;  // the store's
-    std::uint64_t next_look_ns = 0;        // at the heartbeat, by the coarse clock
-    std::uint64_t heartbeat_seen_ns = 0;   // the newest, by the daemon's clock
-    std::uint64_t heartbeat_since_ns = 0;  // and for how long it stands there, by the coarse clock
+    HeartbeatLook heartbeat;
     std::uint64_t pages_asked_for = 0;     // of the daemon, ever
     bool lost_a_snapshot = false;          // perhaps because the daemon let go of this client
     std::vector<PageId> roots;             // by TableInfo::index
