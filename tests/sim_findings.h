@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 
 #include "shm/error.h"
 
@@ -11,8 +10,8 @@ namespace bidstore {
 // The first thing counts; what follows from it does not.
 class Findings {
   public:
-    void report(std::string what) {
-        if (first_.empty()) first_ = std::move(what);
+    void report(const std::string& what) {
+        if (first_.empty()) first_ = what;
     }
     bool any() const { return !first_.empty(); }
     const std::string& first() const { return first_; }

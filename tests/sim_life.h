@@ -40,10 +40,10 @@ class SimLife {
 
     // Who came back was not let in: for a page that holds its session and cannot be read, or there
     // is no reason for it.
-    void turned_away(const char* who, const Excuses& excuses, Findings& findings) {
+    void turned_away(const std::string& who, const Excuses& excuses, Findings& findings) {
         if (down()) return;
         turned_away_ = excuses.damage;
-        if (!turned_away_) findings.report(std::string(who) + " that comes back is not welcome");
+        if (!turned_away_) findings.report(who + " that comes back is not welcome");
     }
 
     // Rounds until `done`, or the end of patience; time passes faster after a while.
