@@ -65,6 +65,7 @@ class Bidstore {
         touched_[frame] = false;
         return look;
     }
+    void comes(std::uint32_t) {}
     void watch(std::uint32_t, bool) {}  // eviction_.watched() is asked at each read
 
   private:

@@ -15,6 +15,9 @@ constexpr std::uint64_t kEndNs = 2'000'000'000;
 constexpr std::uint64_t kLongGapNs = 1'000'000;  // a gap counts as so long at most
 constexpr std::uint64_t kNapNs = 100'000;        // a sleep that no doorbell ends
 constexpr std::uint64_t kGatherNapNs = 20'000;   // nor a device
+// Whose rows the key directory is told of in a round: little beside what somebody waits for.
+constexpr std::uint32_t kLeavesBeside = 1;
+constexpr std::uint32_t kLeavesIdle = 4;
 
 }  // namespace
 
@@ -152,6 +155,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     }
     if (failed()) return EngineRound::kFenced;
     port_.flush();
+    worked |= storage_.enter_rows(worked ? kLeavesBeside : kLeavesIdle);
     tick();
     if (stopped()) return EngineRound::kStopped;
     if (lingers(worked)) return worked ? EngineRound::kWorked : EngineRound::kIdle;

@@ -365,6 +365,9 @@ bool Engine::Core::relieve_pool() {
         reads_starved_since_ns_ = 0;
         return worked;
     }
+    if (worked) poll_disk(0);  // the hands move while the device is at work
+    // What failed to be read gave its frames back.
+    if (failed() || pool.free_frames() >= low) return true;
     if (commit_->in_flight() && pool.retired() > low) return worked;  // they come with it
     worked |= evict_and_reclaim(Eviction::step(pool.free_frames(), low));
     if (pool.free_frames() < low && storage_.loader.waits_for_frames()) {

@@ -79,6 +79,7 @@ class Eviction {
     // Takes up to `count` frames out of the queues and appends them to `chosen`; the caller evicts
     // them. Passes `looks_max` frames at most, so it may find fewer. `pages` knows the pages:
     //   Look look(std::uint32_t frame);                 // asked once for each that a hand passes
+    //   void comes(std::uint32_t frame);                // it may be looked at next; 0: none
     //   void watch(std::uint32_t frame, bool watched);  // whether it is from now on
     template <class Pages>
     void choose(std::uint32_t count, std::uint64_t looks_max, Pages& pages,
@@ -90,7 +91,7 @@ class Eviction {
     static std::uint32_t step(std::uint32_t free, std::uint32_t low) {
         return std::clamp((low - free) / 4, std::min(low, kStepLeast), kStepMost);
     }
-    static constexpr std::uint32_t kStepLeast = 64;
+    static constexpr std::uint32_t kStepLeast = 16;
     static constexpr std::uint32_t kStepMost = 1024;
 
     struct Sizes {
@@ -199,6 +200,7 @@ void Eviction::choose(std::uint32_t count, std::uint64_t looks_max, Pages& pages
     for (; looks < looks_max && chosen.size() < enough; ++looks) {
         const std::uint32_t frame = next_frame();
         if (frame == 0) return;
+        pages.comes(entries_[frame].behind);
         const bool was_watched = watched(frame);
         if (pass(frame, pages.look(frame))) {
             go(frame);

@@ -500,6 +500,9 @@ class Pool::Hands {
         look.recent = header.type == PageType::kLeaf && recent_ && recent_(header);
         return look;
     }
+    void comes(std::uint32_t frame) const {
+        if (frame != 0) prefetch_line(pool_.const_frame(frame));
+    }
     void watch(std::uint32_t frame, bool watched) {
         const PageId page{pool_.info_[frame].page};
         // One that is not published yet is told when it is.

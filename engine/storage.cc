@@ -21,10 +21,11 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
       loader(pool, space, the_disk, the_clock, the_stats,
              [this](PageId page, Error error, const std::string& message, bool news) {
                  if (page == awaited_ && error != Error::kOk) awaited_failure_ = {error, message};
-                 if (error == Error::kOk) enter_rows(page);
                  if (error == Error::kOk && !recovering) space.learn_newest(page);
                  loaded_(page, error, message, news);
+                 if (error == Error::kOk) enter_rows_later(page);
              }),
+      leaves_to_enter_(kLeavesWaiting),
       loaded_(std::move(loaded)) {}
 
 void Storage::adopt(const Superblock& known, ChunkDirectory directory) {
@@ -36,10 +37,9 @@ void Storage::adopt(const Superblock& known, ChunkDirectory directory) {
 }
 
 // The directory leads to the rows of a leaf that came into the pool. That is no use of the page.
-void Storage::enter_rows(PageId page) {
-    if (catalog == nullptr || space.is_extent(page)) return;
+void Storage::enter_rows_of(PageId page) {
+    if (!is_resident_leaf(page)) return;
     const std::byte* bytes = pool.newest_of(page);
-    if (page_header(bytes).type != PageType::kLeaf) return;
     const TableEntry* table = catalog->find(TableId{page_header(bytes).table_id});
     if (table == nullptr || page == table->tree.root()) return;
     const LeafLayout& layout = table->tree.shape().leaf;
@@ -47,6 +47,29 @@ void Storage::enter_rows(PageId page) {
     for (std::uint32_t row = 0; row < rows.count(); ++row) {
         pool.directory().enter(table->id, rows.key(row), layout.key_bytes, page, row);
     }
+}
+
+bool Storage::is_resident_leaf(PageId page) const {
+    if (!pool.resident(page) || space.is_extent(page)) return false;
+    return page_header(pool.newest_of(page)).type == PageType::kLeaf;
+}
+
+// Nobody waits for that, but for the next page of the burst somebody does. Replay asks the
+// directory at once.
+void Storage::enter_rows_later(PageId page) {
+    if (catalog == nullptr || !is_resident_leaf(page)) return;
+    if (recovering) return enter_rows_of(page);
+    if (leaves_to_enter_.full()) enter_rows(1);
+    leaves_to_enter_.push_back(page);
+}
+
+bool Storage::enter_rows(std::uint32_t leaves) {
+    const bool any = !leaves_to_enter_.empty();
+    for (; leaves > 0 && !leaves_to_enter_.empty(); --leaves) {
+        enter_rows_of(leaves_to_enter_.front());
+        leaves_to_enter_.pop_front();
+    }
+    return any;
 }
 
 Status Storage::bring_in(PageId page) {

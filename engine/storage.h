@@ -4,6 +4,7 @@
 // Owns:   its parts; disk, clock and segment outlive it.
 #pragma once
 
+#include <boost/circular_buffer.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -73,6 +74,9 @@ class Storage {
     void make_frames(std::uint64_t frames);
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).
     void evict(const std::vector<PageId>& pages, Csn csn);
+    // Has the key directory lead to the rows of leaves that came into the pool, of so many; until
+    // then readers go by the tree. False: there are none.
+    bool enter_rows(std::uint32_t leaves);
     static constexpr std::uint32_t kAll = ~0u;
     // Frees the versions that nobody in `held` needs (Pool::reclaim).
     void reclaim(const HeldSnapshots& held, std::uint32_t kept_looks);
@@ -82,9 +86,13 @@ class Storage {
     std::size_t end_quarantine(const HeldSnapshots& held, std::size_t most, NextCsn csn);
 
   private:
-    void enter_rows(PageId page);
+    bool is_resident_leaf(PageId page) const;
+    void enter_rows_later(PageId page);
+    void enter_rows_of(PageId page);
     bool grow(std::uint64_t pages, Status& grown);
     static constexpr std::uint64_t kWaitNs = 30'000'000'000;
+    static constexpr std::size_t kLeavesWaiting = 128;  // a burst of the device, at most
+    boost::circular_buffer<PageId> leaves_to_enter_;    // the oldest first; some may be gone
     PageId awaited_;  // by bring_in()
     Status awaited_failure_;
     PageLoader::Done loaded_;

@@ -417,6 +417,39 @@ TEST_F(Misses, RequestsForOnePageShareOneReadAndAllAreAnswered) {
     EXPECT_EQ(core().page_waits().open(), 0u);
 }
 
+// Not before it is answered: who waits for one page of a burst waits for no row of the others.
+TEST_F(Misses, TheDirectoryIsToldOfAllLeavesOfABurstBehindTheirReaders) {
+    std::array<PageId, 64> pages;
+    const std::vector<PageId> absent = absent_leaves(pages.size());
+    std::copy(absent.begin(), absent.end(), pages.begin());
+    const std::uint64_t buckets = store->pool->header().bucket_count;
+    for (std::uint64_t bucket = 0; bucket < buckets; ++bucket) {
+        for (auto& entry : store->pool->directory()[bucket].entry) entry.store(0);
+    }
+    const auto led_to = [&] {
+        std::set<std::uint32_t> leaves;
+        for (std::uint64_t id = 0; id < kRows; ++id) {
+            const KeyDirectory directory(view->directory(), view->bucket_count());
+            const auto key = key_of(id);
+            leaves.insert(directory.find(directory.aim(table, key.data(), key.size())).leaf.value);
+        }
+        return std::count_if(pages.begin(), pages.end(),
+                             [&](PageId page) { return leaves.contains(page.value); });
+    };
+    const auto asked = reader->request_pages(pages);
+    ASSERT_TRUE(asked);
+    std::optional<Answer> answer;
+    ASSERT_TRUE(store->run_until([&] { return bool(answer = reader->answer(*asked)); }));
+    EXPECT_EQ(answer->error, Error::kOk);
+    const auto leaves = std::count_if(pages.begin(), pages.end(), [&](PageId page) {
+        return is_leaf_of(core().storage().pool.newest_of(page), table);
+    });
+    EXPECT_GT(leaves, 60);
+    EXPECT_LT(led_to(), leaves);
+    store->run_until([] { return false; }, 50);
+    EXPECT_EQ(led_to(), leaves);
+}
+
 TEST_F(Misses, APointReadThroughResidentInnerNodesCostsOneRead) {
     SimSnapshot snapshot(*store, *view, *reader, 0);
     ASSERT_EQ(read(snapshot, 0), 1u);  // the nodes above it are there from now on
