@@ -7,12 +7,15 @@ misses="$binaries/bench_misses"
 data_file="$work/store/data/data"
 
 # The data are four times the pool: 15 rows of 264 bytes to a page, filled in the order of keys.
+pool=$((rows / 15 / 4 / 256))
+pool_huge_pages=$((pool / 2 + pool / 32 + pool * 3 / 2048 + 8))
+
 start_small_daemon() {
-    local pool=$((rows / 15 / 4 / 256))
     ((pool >= 16)) || fail "misses wants at least 245760 rows, for a pool of 16 MiB"
     "$binaries/bidstored" --dev "$work/store" --set "pool_bytes=${pool}MiB" \
         --set "max_data_bytes=$((pool * 6 + 64))MiB" --set "journal_bytes=$((pool / 2))MiB" \
-        --set log_segment_bytes=64MiB --set log_segment_count=8 >"$work/daemon.log" 2>&1 &
+        --set log_segment_bytes=64MiB --set log_segment_count=8 --set huge_pages=try \
+        >"$work/daemon.log" 2>&1 &
     daemon=$!
     wait_for_daemon
 }
@@ -47,7 +50,12 @@ busy="$(busy_percent)"
 if ((busy > 10)); then
     echo "bench: others use $busy % of this machine: this run is not a fair one" >&2
 fi
+if [[ -n "$reserve_huge_pages" ]]; then reserve_huge_pages; fi
 start_small_daemon
+huge_percent="$(pool_huge_percent)"
+if ((huge_percent < 100)); then
+    echo "  the pool lies on small pages ($huge_percent % huge): --huge-pages reserves huge ones"
+fi
 echo "loading $rows rows"
 : >"$results"
 run "$misses" --mode load --rows "$rows" --results "$results" || fail "the load failed"

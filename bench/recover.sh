@@ -12,6 +12,7 @@ log_file="$work/store/data/log"
 profiles_mib=$((rows / 14 / 256 + 1))
 changed_mib=$((profiles_mib + log_mib))
 recover_pool="${pool_mib:-$((changed_mib * 5 / 2 + 512))}"
+pool_huge_pages=$((recover_pool / 2 + recover_pool / 32 + recover_pool * 3 / 2048 + 8))
 recover_segments=$((log_mib / 32 + 4))  # of 64 MiB: twice the log, and a little
 
 start_recovering_daemon() {
@@ -121,6 +122,7 @@ if ((busy > 10)); then
 fi
 : >"$results"
 echo "$log_mib MiB of log, $rows profiles, a pool of $recover_pool MiB"
+if [[ -n "$reserve_huge_pages" ]]; then reserve_huge_pages; fi
 for shape in $shapes; do recover_shape "$shape"; done
 report_recoveries
 if ((busy > 10)); then echo "(not a fair run: others used $busy % of the machine)"; fi
