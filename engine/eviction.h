@@ -89,6 +89,7 @@ class Eviction {
     // `low`, which is the number to keep free: the less there are, the more. A round stays short,
     // and no more is taken out than is needed soon.
     static std::uint32_t step(std::uint32_t free, std::uint32_t low) {
+        DCHECK(free < low);
         return std::clamp((low - free) / 4, std::min(low, kStepLeast), kStepMost);
     }
     static constexpr std::uint32_t kStepLeast = 16;
