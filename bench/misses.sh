@@ -8,7 +8,7 @@ data_file="$work/store/data/data"
 
 # The data are four times the pool: 15 rows of 264 bytes to a page, filled in the order of keys.
 pool=$((rows / 15 / 4 / 256))
-pool_huge_pages=$((pool / 2 + pool / 32 + pool * 3 / 2048 + 8))
+pool_huge_pages="$(huge_pages_for "$pool")"
 
 start_small_daemon() {
     ((pool >= 16)) || fail "misses wants at least 245760 rows, for a pool of 16 MiB"

@@ -12,7 +12,7 @@ log_file="$work/store/data/log"
 profiles_mib=$((rows / 14 / 256 + 1))
 changed_mib=$((profiles_mib + log_mib))
 recover_pool="${pool_mib:-$((changed_mib * 5 / 2 + 512))}"
-pool_huge_pages=$((recover_pool / 2 + recover_pool / 32 + recover_pool * 3 / 2048 + 8))
+pool_huge_pages="$(huge_pages_for "$recover_pool")"
 recover_segments=$((log_mib / 32 + 4))  # of 64 MiB: twice the log, and a little
 
 start_recovering_daemon() {
@@ -62,7 +62,7 @@ recover_shape() {
     daemon=""
     : >"$work/daemon.log"
     start_recovering_daemon
-    echo "$shape:"
+    echo "$shape, the pool $(pool_huge_percent) % on huge pages:"
     run_recover --mode write --shape "$shape"
     kill_daemon
     for ((round = 0; round < rounds; ++round)); do

@@ -284,7 +284,10 @@ driver_mode() {
 pool=$((rows * 272 * 17 / 10 / 1048576 + 512))
 # The same in huge pages of 2 MiB, with the tables in front: 3 KiB to a MiB, a key directory of a
 # sixteenth, and a little.
-pool_huge_pages=$((pool / 2 + pool / 32 + pool * 3 / 2048 + 4))
+huge_pages_for() {  # MIB
+    echo $(($1 / 2 + $1 / 32 + $1 * 3 / 2048 + 8))
+}
+pool_huge_pages="$(huge_pages_for "$pool")"
 
 wait_for_daemon() {
     for _ in {1..1200}; do
