@@ -20,9 +20,6 @@ constexpr std::uint32_t kTouchesPerRound = 512;
 constexpr std::uint32_t kChancesMost = 4;  // that a request in a full file has: checkpoints
 constexpr std::uint64_t kSmallWritePages = 16;  // new ones: a store that takes these is serving
 
-// Ahead of need.
-std::uint32_t frames_kept_free(const Pool& pool) { return std::max(16u, pool.frame_count() / 64); }
-
 // New chunks that the extents may take at most: one is at least half used up before an extent needs
 // the next, or has as many tables with extents in it as it may.
 std::uint64_t chunks_of(std::span<const ExtentNeed> extents, std::uint64_t loads_max) {
@@ -261,7 +258,10 @@ bool Engine::Core::after_publication() {
 void Engine::Core::gather_touches() {
     std::array<std::uint32_t, kTouchesPerRound> pages;
     const std::uint32_t count = port_.take_touches(pages);
-    for (std::uint32_t i = 0; i < count; ++i) storage_.pool.touched(PageId{pages[i]});
+    for (std::uint32_t i = 0; i < count; ++i) {
+        storage_.pool.touched(PageId{pages[i]});
+        storage_.used_again(PageId{pages[i]});
+    }
     stats_.add(Counter::kMarksGathered, count);
 }
 
@@ -359,7 +359,7 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
 // Keeps some frames free ahead of need, and starts the reads that waited for one.
 bool Engine::Core::relieve_pool() {
     Pool& pool = storage_.pool;
-    const std::uint32_t low = frames_kept_free(pool);
+    const std::uint32_t low = pool.low_frames();
     bool worked = storage_.loader.pump(low / 2);
     if (pool.free_frames() >= low) {
         reads_starved_since_ns_ = 0;

@@ -112,6 +112,7 @@ std::uint32_t Pool::take_frame(std::uint32_t frame, PageId page, State state) {
     info.evicted = false;
     info.unwritten = false;
     info.extent = false;
+    info.rows_entered = false;
     return frame;
 }
 
@@ -199,6 +200,7 @@ std::byte* Pool::writable(PageId page) {
     }
     writer_.link(frame, base);
     info_[frame].csn = open_csn_;
+    info_[frame].rows_entered = info_[base].rows_entered;
     info_[base].newer = frame;
     newest_[page.value] = frame;
     eviction_.replace(base, frame);
@@ -252,6 +254,7 @@ std::byte* Pool::first_version(PageId page) {
     header.file_uuid = file_uuid();
     writer_.link(frame, kNoFrame);
     info_[frame].csn = open_csn_;
+    info_[frame].rows_entered = true;
     newest_[page.value] = frame;
     eviction_.admit(frame, page, false);  // it will show what it becomes
     kept_push(open_.frames, frame);

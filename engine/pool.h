@@ -22,6 +22,7 @@
 // Errors: taking a frame that is not there is our own mistake (CHECK): room is secured before.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -187,6 +188,12 @@ class Pool {
                                                    const RecentTest& recent);
     // A client marked a use of the page; of a page that is not there it means nothing.
     void touched(PageId page);
+    // Frames that are kept free ahead of need.
+    std::uint32_t low_frames() const { return std::max(16u, frame_count_ / 64); }
+    // Whether the key directory was told of the resident page's rows. It is told of those of a new
+    // page one by one; of those of a page that was read, by whoever sees fit.
+    bool rows_entered(PageId page) const { return info_[newest_[page.value]].rows_entered; }
+    void set_rows_entered(PageId page) { info_[newest_[page.value]].rows_entered = true; }
     Eviction& eviction() { return eviction_; }
     KeyDirectoryWriter& directory() { return directory_; }
     const KeyDirectoryWriter& directory() const { return directory_; }
@@ -239,6 +246,7 @@ class Pool {
         bool evicted = false;  // retired, and its page can be read again from the file
         bool unwritten = false;  // no checkpoint will write it: keep_unwritten()
         bool extent = false;     // a page without header
+        bool rows_entered = false;  // into the key directory
     };
     struct BatchFrames {
         std::uint64_t csn = 0;

@@ -23,7 +23,7 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
                  if (page == awaited_ && error != Error::kOk) awaited_failure_ = {error, message};
                  if (error == Error::kOk && !recovering) space.learn_newest(page);
                  loaded_(page, error, message, news);
-                 if (error == Error::kOk) enter_rows_later(page);
+                 if (error == Error::kOk) came(page);
              }),
       leaves_to_enter_(kLeavesWaiting),
       loaded_(std::move(loaded)) {}
@@ -36,9 +36,23 @@ void Storage::adopt(const Superblock& known, ChunkDirectory directory) {
     catalog = std::make_unique<Catalog>(space, PageId{superblock.catalog_root});
 }
 
-// The directory leads to the rows of a leaf that came into the pool. That is no use of the page.
+// Replay asks the directory at once. Later a page that came stays while there is room, and its rows
+// are entered; where others have to go for it, it shows first that it is used again. Most are not,
+// and would cost the directory entries of pages that are.
+void Storage::came(PageId page) {
+    if (catalog == nullptr) return;
+    if (recovering) return enter_rows_of(page);
+    if (pool.free_frames() > 2 * pool.low_frames()) enter_rows_later(page);
+}
+
+void Storage::used_again(PageId page) {
+    if (page.value < pool.page_count()) enter_rows_later(page);
+}
+
+// The directory leads to the rows of the leaf from now on. That is no use of the page.
 void Storage::enter_rows_of(PageId page) {
-    if (!is_resident_leaf(page)) return;
+    if (!is_resident_leaf(page) || pool.rows_entered(page)) return;
+    pool.set_rows_entered(page);
     const std::byte* bytes = pool.newest_of(page);
     const TableEntry* table = catalog->find(TableId{page_header(bytes).table_id});
     if (table == nullptr || page == table->tree.root()) return;
@@ -54,13 +68,10 @@ bool Storage::is_resident_leaf(PageId page) const {
     return page_header(pool.newest_of(page)).type == PageType::kLeaf;
 }
 
-// Nobody waits for that, but for the next page of the burst somebody does. Replay asks the
-// directory at once.
+// Nobody waits for that, but for the next page of a burst somebody does.
 void Storage::enter_rows_later(PageId page) {
-    if (catalog == nullptr || !is_resident_leaf(page)) return;
-    if (recovering) return enter_rows_of(page);
-    if (leaves_to_enter_.full()) enter_rows(1);
-    leaves_to_enter_.push_back(page);
+    if (!is_resident_leaf(page) || pool.rows_entered(page)) return;
+    leaves_to_enter_.push_back(page);  // full: instead of the oldest, which may be marked again
 }
 
 bool Storage::enter_rows(std::uint32_t leaves) {

@@ -49,7 +49,7 @@ class TouchMarker {
 
   private:
     static constexpr std::uint32_t kSampleMean = 16;
-    static constexpr std::uint32_t kAskedMax = 128;
+    static constexpr std::uint32_t kAskedMax = 1024;  // many more than are under way
     static constexpr std::uint32_t kLately = 4;
     static constexpr std::uint32_t kNoPage = ~0u;
 

@@ -417,16 +417,17 @@ TEST_F(Misses, RequestsForOnePageShareOneReadAndAllAreAnswered) {
     EXPECT_EQ(core().page_waits().open(), 0u);
 }
 
-// Not before it is answered: who waits for one page of a burst waits for no row of the others.
-TEST_F(Misses, TheDirectoryIsToldOfAllLeavesOfABurstBehindTheirReaders) {
-    std::array<PageId, 64> pages;
-    const std::vector<PageId> absent = absent_leaves(pages.size());
-    std::copy(absent.begin(), absent.end(), pages.begin());
-    const std::uint64_t buckets = store->pool->header().bucket_count;
-    for (std::uint64_t bucket = 0; bucket < buckets; ++bucket) {
-        for (auto& entry : store->pool->directory()[bucket].entry) entry.store(0);
+// Bursts of pages that come into the pool, and what the directory says of their rows.
+class DirectoryOfMisses : public Misses {
+  protected:
+    void forget_all_entries() {
+        const std::uint64_t buckets = store->pool->header().bucket_count;
+        for (std::uint64_t bucket = 0; bucket < buckets; ++bucket) {
+            for (auto& entry : store->pool->directory()[bucket].entry) entry.store(0);
+        }
     }
-    const auto led_to = [&] {
+    // How many of the pages the directory leads to.
+    std::size_t led_to(const std::vector<PageId>& pages) {
         std::set<std::uint32_t> leaves;
         for (std::uint64_t id = 0; id < kRows; ++id) {
             const KeyDirectory directory(view->directory(), view->bucket_count());
@@ -435,19 +436,69 @@ TEST_F(Misses, TheDirectoryIsToldOfAllLeavesOfABurstBehindTheirReaders) {
         }
         return std::count_if(pages.begin(), pages.end(),
                              [&](PageId page) { return leaves.contains(page.value); });
-    };
-    const auto asked = reader->request_pages(pages);
-    ASSERT_TRUE(asked);
-    std::optional<Answer> answer;
-    ASSERT_TRUE(store->run_until([&] { return bool(answer = reader->answer(*asked)); }));
-    EXPECT_EQ(answer->error, Error::kOk);
-    const auto leaves = std::count_if(pages.begin(), pages.end(), [&](PageId page) {
-        return is_leaf_of(core().storage().pool.newest_of(page), table);
-    });
-    EXPECT_GT(leaves, 60);
-    EXPECT_LT(led_to(), leaves);
-    store->run_until([] { return false; }, 50);
-    EXPECT_EQ(led_to(), leaves);
+    }
+    // Asks for so many absent pages at once; those of them that are leaves of the table.
+    std::vector<PageId> bring_burst(std::size_t count) {
+        std::vector<PageId> pages = absent_leaves(count);
+        const auto asked = reader->request_pages(pages);
+        EXPECT_TRUE(asked);
+        std::optional<Answer> answer;
+        EXPECT_TRUE(store->run_until([&] { return bool(answer = reader->answer(*asked)); }));
+        EXPECT_EQ(answer->error, Error::kOk);
+        std::erase_if(pages, [&](PageId page) {
+            return !is_leaf_of(core().storage().pool.newest_of(page), table);
+        });
+        return pages;
+    }
+    void some_rounds() {
+        store->run_until([] { return false; }, 50);
+    }
+    void mark(std::span<const PageId> pages) {
+        TouchMarks& marks = reader->segment().marks()[0];
+        for (const PageId page : pages) {
+            const std::uint32_t written = marks.written.load();
+            marks.page[written % kTouchMarks].store(page.value);
+            marks.written.store(written + 1);
+        }
+        store->clock.advance_ns(20'000'000);  // of a tick, which gathers them
+        some_rounds();
+    }
+};
+
+// Not before it is answered: who waits for one page of a burst waits for no row of the others.
+TEST_F(DirectoryOfMisses, IsToldOfAllLeavesOfABurstBehindTheirReaders) {
+    core().storage().make_frames(kFrames / 2);  // room: what comes will stay
+    forget_all_entries();
+    const std::vector<PageId> leaves = bring_burst(64);
+    EXPECT_GT(leaves.size(), 60u);
+    EXPECT_LT(led_to(leaves), leaves.size());
+    some_rounds();
+    EXPECT_EQ(led_to(leaves), leaves.size());
+}
+
+// Most of these will have left before anybody asks for them again.
+TEST_F(DirectoryOfMisses, IsToldOfLeavesThatOthersWentForWhenTheyAreUsedAgain) {
+    forget_all_entries();
+    const std::vector<PageId> leaves = bring_burst(64);
+    EXPECT_GT(leaves.size(), 60u);
+    some_rounds();
+    EXPECT_EQ(led_to(leaves), 0u);
+    const std::vector<PageId> again(leaves.begin(), leaves.begin() + 30);
+    mark(again);
+    EXPECT_EQ(led_to(again), again.size());
+    EXPECT_EQ(led_to(leaves), again.size());
+    // Once is enough: its entries follow it from version to version.
+    forget_all_entries();
+    mark(again);
+    EXPECT_EQ(led_to(leaves), 0u);
+    const LeafLayout layout = LeafLayout::of(wide_schema());
+    const std::byte* const came = core().storage().pool.newest_of(again[0]);
+    const std::uint64_t id = decode_key_integer(LeafView(came, layout).key(0), 8, false);
+    put(id, id + 1, 2);
+    ASSERT_NE(core().storage().pool.newest_of(again[0]), came);
+    forget_all_entries();
+    mark({&again[0], 1});
+    EXPECT_EQ(led_to(leaves), 0u);
 }
 
 TEST_F(Misses, APointReadThroughResidentInnerNodesCostsOneRead) {

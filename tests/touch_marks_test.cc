@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <deque>
 #include <memory>
+#include <random>
 
 #include "engine/page/search.h"
 #include "shm/page_map.h"
@@ -73,6 +75,25 @@ TEST_F(MarksTest, UseThatAPageWasBroughtInForIsNotMarked) {
     marker.note(PageId{6}, kWatched);
     EXPECT_EQ(take(), (std::vector<std::uint32_t>{5, 9}));  // newest first
     EXPECT_TRUE(take().empty());
+}
+
+// A reader that keeps the device's queue full: each page is used 64 questions later.
+TEST_F(MarksTest, ManyPagesUnderWayAreRarelyTakenForPagesUsedAgain) {
+    constexpr std::uint32_t kUnderWay = 64;
+    constexpr std::uint32_t kUses = 10'000;
+    TouchMarker marker(*marks);
+    std::mt19937 random(3);
+    std::deque<PageId> under_way;
+    std::uint32_t marked = 0;
+    for (std::uint32_t i = 0; i < kUses; ++i) {
+        under_way.push_back(PageId{static_cast<std::uint32_t>(random() % 1'000'000)});
+        marker.asked_for({&under_way.back(), 1});
+        if (under_way.size() <= kUnderWay) continue;
+        marker.note(under_way.front(), kWatched);
+        under_way.pop_front();
+        marked += static_cast<std::uint32_t>(take().size());
+    }
+    EXPECT_LT(marked, kUses / 12);
 }
 
 TEST_F(MarksTest, NewestMarksAreTakenAndTheOthersPassedOver) {
@@ -446,6 +467,7 @@ class TimedPool : public TouchedPool {
         const std::uint64_t recent = leaves.size() * kRecentRows / kRows;
         const std::span<const PageId> young(leaves.data(), recent - 1);
         MarkingReader scanner = reader(*client);
+        scanner.use_all(std::span(leaves).subspan(recent));  // all_leaves() is forgotten
         scanner.use_all(young);
         for (int scan = 0; scan < 2; ++scan) scanner.use_all(std::span(leaves).subspan(recent));
         const std::uint64_t left = young.size() - away(young);
