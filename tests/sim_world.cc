@@ -531,6 +531,10 @@ bool SimWorld::settle_keepers() {
            compactor_.settle(*life_, keeper_.compaction());
 }
 
+bool SimWorld::read_only() const {
+    return life_->store.pool->header().engine.mode.load() == EngineMode::kReadOnly;
+}
+
 // There is room again: writes return by themselves, within some seconds.
 void SimWorld::write_again() {
     for (int i = 0; i < 40 && !life_->down(); ++i) {
@@ -540,6 +544,12 @@ void SimWorld::write_again() {
         writers_.collect();
     }
     if (!writers_.settle(*life_)) return;
+    // It says so, too: at the limit of its file alone it may be full all the same.
+    const Space& space = life_->store.engine->core().storage().space;
+    if (!life_->run([&] { return !read_only() || space.at_limit(); })) {
+        if (!life_->down()) findings_.report("there is room again, and the store stays read-only");
+        return;
+    }
     excuses_.full = false;
     for (int i = 0; i < 4; ++i) writers_.submit();
     static_cast<void>(writers_.settle(*life_));
@@ -648,6 +658,9 @@ void SimWorld::count() {
     counts_[SimCount::kPagesMoved] += counted(Counter::kPagesMoved);
     counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
     counts_[SimCount::kTakenForClean] += life_->store.disk->taken_for_clean();
+    counts_[SimCount::kReadOnly] += std::count_if(
+        life_->store.log_lines.begin(), life_->store.log_lines.end(),
+        [](const std::string& line) { return line.find("read-only: ") != std::string::npos; });
     counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
     counts_[SimCount::kFences] += counted(Counter::kFenced);
     const std::uint64_t log_bytes =
