@@ -28,7 +28,7 @@ FaultKind kind_of(std::uint64_t seed) {
     return kKinds[seed % std::size(kKinds)];
 }
 
-SimStoreOptions options_of(Random& random) {
+SimStoreOptions options_of(std::uint64_t seed, Random& random) {
     SimStoreOptions options = small_store();
     options.frames = static_cast<std::uint32_t>(120 + random() % 220);
     options.pages = 16 * kChunkPages;
@@ -39,6 +39,10 @@ SimStoreOptions options_of(Random& random) {
     engine.group_commit_interval_ns = random() % 4 == 0 ? 50'000 : 0;
     engine.journal_bytes = random() % 2 == 0 ? 4u << 20 : 1u << 20;
     engine.max_snapshot_age_ns = random() % 3 == 0 ? 50'000'000 : 5'000'000'000;
+    if (seed / 10 % 3 != 2) return options;
+    // Shorter segments than a host has, so that what is replayed often goes on in the next one.
+    engine.log_segment_bytes /= 8;
+    engine.log_segment_count *= 8;
     return options;
 }
 
@@ -47,7 +51,7 @@ SimStoreOptions options_of(Random& random) {
 SimWorld::SimWorld(std::uint64_t seed, SimMemory* memory)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
-      options_(options_of(random_)),
+      options_(options_of(seed, random_)),
       keys_(static_cast<std::uint32_t>(100 + random_() % 180)),
       faults_(random_, excuses_, counts_, kind_of(seed), is_long(seed) ? kLongLives : 1),
       oracle_(findings_, excuses_, SimWriters::kWriters),
