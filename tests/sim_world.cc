@@ -450,7 +450,7 @@ void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, boo
     const std::uint64_t found = damaged->store.engine->recovery().batches;
     if (log_rotten && found < batches) {
         if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
-        return;
+        return look_at_damage(*damaged, oracle_.place_before_batches(2));
     }
     look_at_damage(*damaged, oracle_.newest());
 }
