@@ -2,11 +2,13 @@
 #include "engine/engine.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 
 #include <cstring>
 #include <limits>
 
 #include "engine/superblock.h"
+#include "shm/doorbell.h"
 #include "shm/reader_slot.h"
 #include "tests/sim.h"
 
@@ -690,6 +692,48 @@ TEST_F(EngineTest, RelaxedWritesAreGatheredUntilSomebodyWaits) {
     ASSERT_TRUE(store->run_until([&] { return log_writes() > before + 1; }));
     EXPECT_GE(store->clock.monotonic_ns() - began_ns, 450'000u);
     EXPECT_LE(store->clock.monotonic_ns() - began_ns, 600'000u);
+}
+
+// One that stays rung would end all sleeps that follow, and nobody would notice but the processor.
+TEST_F(EngineTest, ADoorbellEndsOneSleepAndIsEmptied) {
+    start();
+    Result<Descriptor> bell = make_doorbell();
+    ASSERT_TRUE(bell.ok());
+    store->clients.bell = bell->number();
+    const Commit& commit = store->engine->core().commit();
+    const auto rings_on = [&] {
+        ring_doorbell(bell->number());
+        for (int i = 0, idle = 0; i < 200 && idle < 3; ++i) {
+            idle += store->round() == EngineRound::kIdle;
+        }
+        pollfd rung{bell->number(), POLLIN, 0};
+        return poll(&rung, 1, 0) == 1;
+    };
+    const auto submit = [&](std::uint64_t id, Durability durability) {
+        TransactionBytes bytes(durability);
+        bytes.operation(OperationKind::kPut, users, key_of(id),
+                        row_of(users_schema(), id, 1, "a.example"));
+        return client->submit(bytes.bytes());
+    };
+    store->run_until([] { return false; }, 100);
+    ASSERT_TRUE(commit.quiet());
+    EXPECT_FALSE(rings_on()) << "with nothing to do";
+    ASSERT_TRUE(commit.quiet()) << "a log write empties it, too";
+
+    ASSERT_TRUE(submit(1, Durability::kRelaxed).has_value());
+    ASSERT_TRUE(store->run_until([&] { return commit.gathers(); }));
+    EXPECT_FALSE(rings_on()) << "while relaxed writes are gathered";
+    ASSERT_TRUE(commit.gathers());
+
+    ASSERT_TRUE(store->run_until([&] { return commit.quiet(); }));
+    store->disk->hold_back(StoreFile::kLog);
+    const auto durable = submit(2, Durability::kDurable);
+    ASSERT_TRUE(durable.has_value());
+    ASSERT_TRUE(store->run_until([&] { return commit.in_flight(); }));
+    EXPECT_FALSE(rings_on()) << "behind a log write";
+    ASSERT_TRUE(commit.in_flight());
+    store->disk->release();
+    ASSERT_TRUE(store->run_until([&] { return client->answer(*durable).has_value(); }));
 }
 
 TEST_F(EngineTest, ADeviceThatDoesNotAnswerIsNamedOnce) {

@@ -141,6 +141,7 @@ TEST_F(WalTest, BatchOfAnotherFilePlaceLifeOrHistoryIsNoBatch) {
         [](BatchHeader& header) { header.magic ^= 1; },
         [](BatchHeader& header) { header.file_uuid[15] ^= 1; },
         [](BatchHeader& header) { header.epoch -= 1; },
+        [](BatchHeader& header) { header.epoch += 1; },  // which never began
         [](BatchHeader& header) { header.salt ^= 1; },
         [](BatchHeader& header) { header.position -= kShape.ring_bytes(); },
         [](BatchHeader& header) { header.position += kBlockBytes; },
@@ -157,6 +158,28 @@ TEST_F(WalTest, BatchOfAnotherFilePlaceLifeOrHistoryIsNoBatch) {
     }
     EXPECT_EQ(read().csns, (Csns{11, 12}));
     EXPECT_EQ(first.end.position, last.position);
+}
+
+// Each life of the log has one salt, also where the superblock is of a later life.
+TEST_F(WalTest, BatchWithAnotherSaltThanItsLifesIsNoBatchBeforeALaterLife) {
+    put(Csn{11}, "a");
+    const SealedBatch last = put(Csn{12}, "b");
+    LogReadStart start = read_start(life_);
+    start.epoch = kEpoch + 5;  // recoveries that wrote nothing
+    start.salt = 0x1234;
+    EXPECT_EQ(read_back(*disk_, start).csns, (Csns{11, 12}));
+    forge(last.position, last.position, [](BatchHeader& header) { header.salt ^= 1; });
+    const ReadBack found = read_back(*disk_, start);
+    EXPECT_TRUE(found.status.ok());
+    EXPECT_EQ(found.csns, Csns{11});
+}
+
+TEST_F(WalTest, FirstBatchWithAnotherSaltThanTheSuperblocksIsNoBatch) {
+    const SealedBatch first = put(Csn{11}, "a");
+    forge(first.position, first.position, [](BatchHeader& header) { header.salt ^= 1; });
+    const ReadBack found = read();
+    EXPECT_TRUE(found.status.ok());
+    EXPECT_EQ(found.csns, Csns{});
 }
 
 TEST_F(WalTest, LengthsThatMakeNoSenseAreNoBatch) {

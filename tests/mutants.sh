@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Plants bugs, one at a time, and demands that the simulation finds every one. Called by
-# `tests/run.sh --mutants`.
+# Plants bugs, one at a time, and demands that the simulation, or the tests that a bug names, find
+# every one. Called by `tests/run.sh --mutants`.
 #
 #   bash tests/mutants.sh [NAME...]         these, or all of tests/mutants/*.patch
 #
 # A mutant is a patch of the engine below a sentence that says what is wrong with it. It is applied
 # to a copy of the sources under build/mutants, built there, and run over seeds from 1 until one
-# fails (SEEDS=N, default 2000 at most; a line "first seed: N" in the patch begins elsewhere). The
-# tree itself is never touched, whatever happens. One that no longer applies, does not compile, or
-# is not found is a failure: the last line is "N passed, N failed".
+# fails (SEEDS=N, default 2000 at most; a line "first seed: N" in the patch begins elsewhere). What
+# no seed can see has a line "test: PROGRAM FILTER": these tests are run in place of the simulation,
+# without the mutant and with it, and have to fail with it alone. The tree itself is never touched,
+# whatever happens. One that no longer applies, does not compile, or is not found is a failure: the
+# last line is "N passed, N failed".
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -37,7 +39,26 @@ copy_sources() {
     done
 }
 
-build() { cmake --build "$scratch/build" --target sim_run -j "$jobs" >"$scratch/log" 2>&1; }
+build() {  # TARGET
+    cmake --build "$scratch/build" --target "$1" -j "$jobs" >"$scratch/log" 2>&1
+}
+
+# At least one of these tests is there, and all of them pass.
+tests_pass() {  # PROGRAM FILTER
+    timeout 300 "$scratch/build/tests/$1" --gtest_filter="$2" </dev/null >"$scratch/log" 2>&1 &&
+        grep -q '^\[  PASSED  \] [1-9]' "$scratch/log"
+}
+
+# What the tests of a mutant that is built say of it.
+test_verdict() {  # NAME PROGRAM FILTER
+    if tests_pass "$2" "$3"; then
+        echo "SURVIVED: $1: $(head -n 1 "$root/tests/mutants/$1.patch") ($2 $3)"
+        failed=$((failed + 1))
+    else
+        echo "caught: $1: by $2: $({ grep -m 1 -E 'FAILED|CHECK' "$scratch/log" || true; })"
+        passed=$((passed + 1))
+    fi
+}
 
 # What the simulation says of the mutant that is built, in a line.
 verdict() {  # NAME FIRST_SEED
@@ -61,15 +82,26 @@ verdict() {  # NAME FIRST_SEED
 }
 
 try() {  # NAME
-    local patch="$root/tests/mutants/$1.patch" first
+    local patch="$root/tests/mutants/$1.patch" first program filter
     first="$(sed -n 's/^first seed: \([0-9]*\)$/\1/p' "$patch")"
+    program="$(sed -n 's/^test: \([a-z0-9_]*\) .*$/\1/p' "$patch")"
+    filter="$(sed -n 's/^test: [a-z0-9_]* \(.*\)$/\1/p' "$patch")"
+    if [[ -n $program ]] && ! { build "$program" && tests_pass "$program" "$filter"; }; then
+        echo "NO TEST OF IT: $1: $program $filter has to pass without the mutant"
+        failed=$((failed + 1))
+        return
+    fi
     if ! (cd "$source" && git apply "$patch") 2>"$scratch/log"; then
         echo "NO LONGER APPLIES: $1: $(head -n 1 "$scratch/log"); mend the patch"
         failed=$((failed + 1))
         return
     fi
-    if build; then
-        verdict "$1" "${first:-1}"
+    if build "${program:-sim_run}"; then
+        if [[ -n $program ]]; then
+            test_verdict "$1" "$program" "$filter"
+        else
+            verdict "$1" "${first:-1}"
+        fi
     else
         echo "DOES NOT COMPILE: $1: $(grep -m 1 'error' "$scratch/log"); mend the patch"
         failed=$((failed + 1))
@@ -80,7 +112,7 @@ try() {  # NAME
 copy_sources
 cmake -S "$source" -B "$scratch/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DBIDSTORE_BENCH=OFF \
     >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
-if ! build || ! "$scratch/build/tests/sim_run" --seeds 50 >"$scratch/log" 2>&1; then
+if ! build sim_run || ! "$scratch/build/tests/sim_run" --seeds 50 >"$scratch/log" 2>&1; then
     tail -n 20 "$scratch/log"
     echo "mutants.sh: without a mutant it has to build, and to find nothing: see above"
     echo "0 passed, 1 failed"

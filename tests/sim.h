@@ -19,6 +19,7 @@
 #include "engine/engine_core.h"
 #include "engine/page/schema.h"
 #include "shm/call_slot.h"
+#include "shm/doorbell.h"
 #include "shm/ring.h"
 #include "shm/segment.h"
 #include "tests/sim_clock.h"
@@ -48,8 +49,11 @@ class SimClients final : public Clients {
         ++wakes;
         return on_wake ? on_wake(bits, waiters_max) : 0;
     }
-    void drain_doorbell() override {}
+    void drain_doorbell() override {
+        if (bell >= 0) bidstore::drain_doorbell(bell);
+    }
 
+    int bell = -1;  // a doorbell of the test's, for all that there would be
     std::deque<ClientCommand> commands;
     std::map<std::uint64_t, std::pair<Error, std::uint64_t>> attach_answers;
     std::vector<std::uint64_t> detached_clients;

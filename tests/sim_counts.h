@@ -72,6 +72,7 @@ enum class SimCount : std::uint8_t {
     kTakenForClean,  // of these
     kReadsFailed,
     kFullDisks,
+    kReadOnly,
     kBitsFlipped,
     kWritesLost,
     kWritesMisdirected,
@@ -153,6 +154,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "of these, with content that a page cache then took for clean",
     "reads failed",
     "full disks",
+    "times a full store became read-only",
     "bits flipped",
     "writes lost",
     "writes misdirected",

@@ -28,7 +28,7 @@ FaultKind kind_of(std::uint64_t seed) {
     return kKinds[seed % std::size(kKinds)];
 }
 
-SimStoreOptions options_of(Random& random) {
+SimStoreOptions options_of(std::uint64_t seed, Random& random) {
     SimStoreOptions options = small_store();
     options.frames = static_cast<std::uint32_t>(120 + random() % 220);
     options.pages = 16 * kChunkPages;
@@ -39,6 +39,10 @@ SimStoreOptions options_of(Random& random) {
     engine.group_commit_interval_ns = random() % 4 == 0 ? 50'000 : 0;
     engine.journal_bytes = random() % 2 == 0 ? 4u << 20 : 1u << 20;
     engine.max_snapshot_age_ns = random() % 3 == 0 ? 50'000'000 : 5'000'000'000;
+    if (seed / 10 % 3 != 2) return options;
+    // Shorter segments than a host has, so that what is replayed often goes on in the next one.
+    engine.log_segment_bytes /= 8;
+    engine.log_segment_count *= 8;
     return options;
 }
 
@@ -47,7 +51,7 @@ SimStoreOptions options_of(Random& random) {
 SimWorld::SimWorld(std::uint64_t seed, SimMemory* memory)
     : seed_(seed),
       random_(seed * 0x9e3779b97f4a7c15),
-      options_(options_of(random_)),
+      options_(options_of(seed, random_)),
       keys_(static_cast<std::uint32_t>(100 + random_() % 180)),
       faults_(random_, excuses_, counts_, kind_of(seed), is_long(seed) ? kLongLives : 1),
       oracle_(findings_, excuses_, SimWriters::kWriters),
@@ -446,7 +450,7 @@ void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, boo
     const std::uint64_t found = damaged->store.engine->recovery().batches;
     if (log_rotten && found < batches) {
         if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
-        return;
+        return look_at_damage(*damaged, oracle_.place_before_batches(2));
     }
     look_at_damage(*damaged, oracle_.newest());
 }
@@ -531,6 +535,10 @@ bool SimWorld::settle_keepers() {
            compactor_.settle(*life_, keeper_.compaction());
 }
 
+bool SimWorld::read_only() const {
+    return life_->store.pool->header().engine.mode.load() == EngineMode::kReadOnly;
+}
+
 // There is room again: writes return by themselves, within some seconds.
 void SimWorld::write_again() {
     for (int i = 0; i < 40 && !life_->down(); ++i) {
@@ -540,6 +548,12 @@ void SimWorld::write_again() {
         writers_.collect();
     }
     if (!writers_.settle(*life_)) return;
+    // It says so, too: at the limit of its file alone it may be full all the same.
+    const Space& space = life_->store.engine->core().storage().space;
+    if (!life_->run([&] { return !read_only() || space.at_limit(); })) {
+        if (!life_->down()) findings_.report("there is room again, and the store stays read-only");
+        return;
+    }
     excuses_.full = false;
     for (int i = 0; i < 4; ++i) writers_.submit();
     static_cast<void>(writers_.settle(*life_));
@@ -648,6 +662,9 @@ void SimWorld::count() {
     counts_[SimCount::kPagesMoved] += counted(Counter::kPagesMoved);
     counts_[SimCount::kHoles] += life_->store.disk->holes(StoreFile::kData);
     counts_[SimCount::kTakenForClean] += life_->store.disk->taken_for_clean();
+    counts_[SimCount::kReadOnly] += std::count_if(
+        life_->store.log_lines.begin(), life_->store.log_lines.end(),
+        [](const std::string& line) { return line.find("read-only: ") != std::string::npos; });
     counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
     counts_[SimCount::kFences] += counted(Counter::kFenced);
     const std::uint64_t log_bytes =

@@ -59,6 +59,7 @@ class SimWorld {
     void count_sessions();
     bool settle_keepers();
     void finish();
+    bool read_only() const;
     void write_again();
     void tell_lies();
     void last_look();
