@@ -22,7 +22,9 @@ std::uint64_t* meta_bitmap(std::byte* page) { return chunk_meta(page).used; }
 
 const std::uint64_t* meta_bitmap(const std::byte* page) { return chunk_meta(page).used; }
 
-Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk), growth_(disk) {}
+Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk), growth_(disk) {
+    reserve_tables(page_map_chunks());
+}
 
 bool Space::fixed(PageId page) {
     const std::uint32_t chunk = chunk_of(page);
@@ -30,20 +32,31 @@ bool Space::fixed(PageId page) {
     return chunk % kDirectoryChunks == 0 && page == directory_page(chunk / kDirectoryChunks);
 }
 
+// Of the largest file. What no chunk has touched takes no memory, and a chunk that is taken into
+// use in the middle of a transaction would else have all that is there copied, now and then.
+void Space::reserve_tables(std::uint32_t chunks) {
+    const std::size_t pages = std::size_t{chunks} * kChunkPages;
+    for (auto* bits : {&available_, &known_, &loaded_, &dropped_, &extent_, &in_file_}) {
+        bits->reserve(pages / 64);
+    }
+    crc_.reserve(pages);
+    newest_.reserve(pages);
+    available_count_.reserve(chunks);
+    closed_.reserve(chunks);
+    punched_.reserve(chunks);
+}
+
 void Space::resize_tables(std::uint32_t chunks) {
     const std::size_t pages = std::size_t{chunks} * kChunkPages;
     if (crc_.size() >= pages) return;
-    available_.resize(pages / 64, 0);
-    known_.resize(pages / 64, 0);
-    loaded_.resize(pages / 64, 0);
+    for (auto* bits : {&available_, &known_, &loaded_, &dropped_, &extent_, &in_file_}) {
+        bits->resize(pages / 64, 0);
+    }
+    crc_.resize(pages, 0);
+    newest_.resize(pages, 0);
     available_count_.resize(chunks, 0);
     closed_.resize(chunks, false);
     punched_.resize(chunks, false);
-    crc_.resize(pages, 0);
-    newest_.resize(pages, 0);
-    dropped_.resize(pages / 64, 0);
-    extent_.resize(pages / 64, 0);
-    in_file_.resize(pages / 64, 0);
 }
 
 std::byte* Space::writable(PageId page) {
@@ -202,7 +215,6 @@ bool Space::take_growth(Status& status) {
 }
 
 void Space::add_chunk(std::uint32_t chunk) {
-    const ColdPath cold;
     resize_tables(chunk + 1);
     std::byte* meta = pool_.first_version(meta_page(chunk));
     page_header(meta).type = PageType::kMeta;

@@ -336,6 +336,7 @@ class Space final : public Pages {
     void set_run(TableId table, ExtentRun run, std::uint32_t newest);
     void free_run(ExtentRun run);
     void add_chunk(std::uint32_t chunk);
+    void reserve_tables(std::uint32_t chunks);
     void resize_tables(std::uint32_t chunks);
     bool take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page);
     PageId take_near(PageId near);

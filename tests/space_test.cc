@@ -1,9 +1,10 @@
 // Where pages come from: near their neighbours, so that a table's leaves are read in the order in
-// which they lie.
+// which they lie; and what it costs in a large file to find some, and to take chunks into use.
 #include "engine/space.h"
 
 #include <gtest/gtest.h>
 
+#include "shm/hot_path.h"
 #include "tests/compaction_fixture.h"
 
 namespace bidstore {
@@ -70,6 +71,47 @@ TEST(Space, TablesFilledInTurnTakeTheFreePagesAmongTheirOwn) {
         EXPECT_EQ(store.rows(one.table), one.rows);
     }
     EXPECT_EQ(store.verify(), "");
+}
+
+// A file of many chunks, taken into use at once; the open batch has their metadata.
+class LargeFileTest : public ::testing::Test {
+  protected:
+    static constexpr std::uint32_t kChunks = 600;
+
+    static SimStoreOptions options() {
+        SimStoreOptions options = small_store();
+        options.frames = 2'048;
+        options.pages = kChunks * kChunkPages;
+        options.engine.journal_bytes = 8u << 20;
+        return options;
+    }
+    void SetUp() override {
+        ASSERT_TRUE(store.open().ok());
+        const auto ready = [&] {
+            if (space().growth().idle()) space().extend(kChunks);
+            return space().growth().chunks() == kChunks && store.engine->core().commit().open();
+        };
+        ASSERT_TRUE(store.run_until(ready));
+        const HotPath hot("chunks are taken into use");  // no table is copied to a larger place
+        space().take_chunks(kChunks);
+    }
+    void TearDown() override {
+        store.engine->core().commit().touch();
+        settle(store);
+        EXPECT_EQ(store.verify(), "");
+    }
+    Space& space() { return store.engine->core().storage().space; }
+
+    SimStore store{options(), std::make_unique<SimDisk>(), 5};
+};
+
+// The tables of each page are there for the largest file: else they are copied to a place of twice
+// the size when a chunk is taken into use, in the middle of a transaction.
+TEST_F(LargeFileTest, ChunksAreTakenIntoUseWithoutMemory) {
+#ifdef NDEBUG
+    GTEST_SKIP() << "a build with NDEBUG has no trap";
+#endif
+    EXPECT_EQ(space().chunk_count(), kChunks);
 }
 
 }  // namespace
