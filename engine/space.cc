@@ -42,6 +42,7 @@ void Space::reserve_tables(std::uint32_t chunks) {
     crc_.reserve(pages);
     newest_.reserve(pages);
     available_count_.reserve(chunks);
+    run_bounds_.reserve(chunks);
     closed_.reserve(chunks);
     punched_.reserve(chunks);
 }
@@ -55,6 +56,7 @@ void Space::resize_tables(std::uint32_t chunks) {
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
     available_count_.resize(chunks, 0);
+    run_bounds_.resize(chunks);
     closed_.resize(chunks, false);
     punched_.resize(chunks, false);
 }
@@ -78,7 +80,7 @@ bool Space::take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& 
         if (words[word] == 0) continue;
         const auto bit_index = static_cast<std::uint32_t>(std::countr_zero(words[word]));
         words[word] &= words[word] - 1;
-        --available_count_[chunk];
+        run_bounds_.lower(chunk, --available_count_[chunk]);
         --available_total_;
         page = PageId{chunk * kChunkPages + word * 64 + bit_index};
         return true;
@@ -247,7 +249,7 @@ PageRun Space::reserve(std::uint32_t pages, std::uint32_t at_least) {
             const PageId next{run.first.value + run.count};
             if (chunk_of(next) != chunk || !bit(available_, next)) break;
             set_bit(available_.data(), next.value, false);
-            --available_count_[chunk];
+            run_bounds_.lower(chunk, --available_count_[chunk]);
             --available_total_;
             ++run.count;
         }
@@ -356,6 +358,7 @@ void Space::take_all_available(std::uint32_t chunk) {
         available_total_ -= available_count_[chunk];
     }
     available_count_[chunk] = 0;
+    run_bounds_.lower(chunk, 0);
 }
 
 bool Space::retire_last_chunk(Csn covered) {
@@ -418,6 +421,7 @@ void Space::make_available(PageId page) {
     set_bit(available_.data(), page.value, true);
     set_bit(extent_.data(), page.value, false);
     set_bit(in_file_.data(), page.value, false);
+    run_bounds_.raise(chunk_of(page), run_around(page));
     ++available_count_[chunk_of(page)];
     if (!closed_[chunk_of(page)]) ++available_total_;
 }
