@@ -22,7 +22,9 @@ std::uint64_t* meta_bitmap(std::byte* page) { return chunk_meta(page).used; }
 
 const std::uint64_t* meta_bitmap(const std::byte* page) { return chunk_meta(page).used; }
 
-Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk), growth_(disk) {}
+Space::Space(Pool& pool, Disk& disk) : pool_(pool), disk_(disk), growth_(disk) {
+    reserve_tables(page_map_chunks());
+}
 
 bool Space::fixed(PageId page) {
     const std::uint32_t chunk = chunk_of(page);
@@ -30,20 +32,33 @@ bool Space::fixed(PageId page) {
     return chunk % kDirectoryChunks == 0 && page == directory_page(chunk / kDirectoryChunks);
 }
 
+// Of the largest file. What no chunk has touched takes no memory, and a chunk that is taken into
+// use in the middle of a transaction would else have all that is there copied, now and then.
+void Space::reserve_tables(std::uint32_t chunks) {
+    const std::size_t pages = std::size_t{chunks} * kChunkPages;
+    for (auto* bits : {&available_, &known_, &loaded_, &dropped_, &extent_, &in_file_}) {
+        bits->reserve(pages / 64);
+    }
+    crc_.reserve(pages);
+    newest_.reserve(pages);
+    available_count_.reserve(chunks);
+    run_bounds_.reserve(chunks);
+    closed_.reserve(chunks);
+    punched_.reserve(chunks);
+}
+
 void Space::resize_tables(std::uint32_t chunks) {
     const std::size_t pages = std::size_t{chunks} * kChunkPages;
     if (crc_.size() >= pages) return;
-    available_.resize(pages / 64, 0);
-    known_.resize(pages / 64, 0);
-    loaded_.resize(pages / 64, 0);
-    available_count_.resize(chunks, 0);
-    closed_.resize(chunks, false);
-    punched_.resize(chunks, false);
+    for (auto* bits : {&available_, &known_, &loaded_, &dropped_, &extent_, &in_file_}) {
+        bits->resize(pages / 64, 0);
+    }
     crc_.resize(pages, 0);
     newest_.resize(pages, 0);
-    dropped_.resize(pages / 64, 0);
-    extent_.resize(pages / 64, 0);
-    in_file_.resize(pages / 64, 0);
+    available_count_.resize(chunks, 0);
+    run_bounds_.resize(chunks);
+    closed_.resize(chunks, false);
+    punched_.resize(chunks, false);
 }
 
 std::byte* Space::writable(PageId page) {
@@ -65,7 +80,7 @@ bool Space::take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& 
         if (words[word] == 0) continue;
         const auto bit_index = static_cast<std::uint32_t>(std::countr_zero(words[word]));
         words[word] &= words[word] - 1;
-        --available_count_[chunk];
+        run_bounds_.lower(chunk, --available_count_[chunk]);
         --available_total_;
         page = PageId{chunk * kChunkPages + word * 64 + bit_index};
         return true;
@@ -202,7 +217,6 @@ bool Space::take_growth(Status& status) {
 }
 
 void Space::add_chunk(std::uint32_t chunk) {
-    const ColdPath cold;
     resize_tables(chunk + 1);
     std::byte* meta = pool_.first_version(meta_page(chunk));
     page_header(meta).type = PageType::kMeta;
@@ -235,7 +249,7 @@ PageRun Space::reserve(std::uint32_t pages, std::uint32_t at_least) {
             const PageId next{run.first.value + run.count};
             if (chunk_of(next) != chunk || !bit(available_, next)) break;
             set_bit(available_.data(), next.value, false);
-            --available_count_[chunk];
+            run_bounds_.lower(chunk, --available_count_[chunk]);
             --available_total_;
             ++run.count;
         }
@@ -344,6 +358,7 @@ void Space::take_all_available(std::uint32_t chunk) {
         available_total_ -= available_count_[chunk];
     }
     available_count_[chunk] = 0;
+    run_bounds_.lower(chunk, 0);
 }
 
 bool Space::retire_last_chunk(Csn covered) {
@@ -406,6 +421,7 @@ void Space::make_available(PageId page) {
     set_bit(available_.data(), page.value, true);
     set_bit(extent_.data(), page.value, false);
     set_bit(in_file_.data(), page.value, false);
+    run_bounds_.raise(chunk_of(page), run_around(page));
     ++available_count_[chunk_of(page)];
     if (!closed_[chunk_of(page)]) ++available_total_;
 }

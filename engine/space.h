@@ -44,6 +44,7 @@
 #include "engine/growth.h"
 #include "engine/pages.h"
 #include "engine/pool.h"
+#include "engine/run_bounds.h"
 #include "shm/error.h"
 #include "shm/hot_path.h"
 
@@ -129,6 +130,8 @@ class Space final : public Pages {
     // than replay, which may find the same number of free pages in other places.
     bool reserve_extents(std::span<const ExtentNeed> needs, std::uint32_t runs_max);
     void release_extents();
+    // How many bitmaps of chunks were looked at for runs so far.
+    std::uint64_t run_looks() const { return run_looks_; }
     // Frees the extents in a chunk of which `dead` says, by their table and newest time, that their
     // rows are dead. A page version when there are any. Returns the pages.
     using DeadExtent = std::function<bool(TableId table, std::uint32_t newest)>;
@@ -326,6 +329,7 @@ class Space final : public Pages {
     };
 
     void set_used(PageId page, bool used);
+    std::uint32_t run_around(PageId page) const;
     bool takes_owner(std::uint32_t chunk, TableId table) const;
     ExtentRun find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk);
     void take_run(ExtentRun run);
@@ -336,6 +340,7 @@ class Space final : public Pages {
     void set_run(TableId table, ExtentRun run, std::uint32_t newest);
     void free_run(ExtentRun run);
     void add_chunk(std::uint32_t chunk);
+    void reserve_tables(std::uint32_t chunks);
     void resize_tables(std::uint32_t chunks);
     bool take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page);
     PageId take_near(PageId near);
@@ -352,6 +357,8 @@ class Space final : public Pages {
     bool checkpoint_running_ = false;
     std::vector<std::uint64_t> available_;        // bit per page: may be taken now
     std::vector<std::uint16_t> available_count_;  // per chunk
+    RunBounds run_bounds_;                        // of available pages
+    std::uint64_t run_looks_ = 0;
     std::vector<bool> closed_;                    // per chunk: being emptied
     std::uint32_t closed_count_ = 0;
     std::vector<bool> punched_;           // per chunk: has holes

@@ -1,6 +1,7 @@
 // Space for extents: runs of neighbouring pages, found, taken, and freed with their rows or, when
 // these are dead, by metadata alone.
 #include <algorithm>
+#include <bit>
 #include <functional>
 #include <utility>
 
@@ -11,7 +12,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;
-// The largest free runs of so many chunks are looked at for an extent that finds no single one.
+// The longest free runs of so many chunks are looked at for an extent that finds no single one.
 constexpr std::uint32_t kRunChunksMax = 1'024;
 
 void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
@@ -19,18 +20,41 @@ void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
     words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
 }
 
+// How many bits in a chunk's words are set from this one on, and before it.
+std::uint32_t ones_from(const std::uint64_t* words, std::uint32_t from) {
+    std::uint32_t at = from;
+    while (at < kChunkPages) {
+        const auto ones = static_cast<std::uint32_t>(std::countr_one(words[at / 64] >> (at % 64)));
+        const bool to_the_end = ones == 64 - at % 64;
+        at += ones;
+        if (!to_the_end) break;
+    }
+    return at - from;
+}
+std::uint32_t ones_before(const std::uint64_t* words, std::uint32_t end) {
+    std::uint32_t at = end;
+    while (at > 0) {
+        const std::uint64_t below = words[(at - 1) / 64] << (63 - (at - 1) % 64);
+        const auto ones = static_cast<std::uint32_t>(std::countl_one(below));
+        at -= ones;
+        if (ones == 0 || at % 64 != 0) break;
+    }
+    return end - at;
+}
+
 // The first free run of `wanted` pages in a chunk, or the longest one; pages 0 when none is free.
 ExtentRun run_in(const std::uint64_t* words, std::uint32_t wanted) {
     ExtentRun best{0, 0};
-    std::uint32_t length = 0;
-    for (std::uint32_t i = 0; i < kChunkPages && best.pages < wanted; ++i) {
-        if (i % 64 == 0 && words[i / 64] == 0) {
-            length = 0;
-            i += 63;
+    for (std::uint32_t i = 0; i < kChunkPages && best.pages < wanted;) {
+        const std::uint64_t rest = words[i / 64] >> (i % 64);
+        if (rest == 0) {
+            i = (i / 64 + 1) * 64;
             continue;
         }
-        length = (words[i / 64] >> (i % 64)) & 1 ? length + 1 : 0;
-        if (length > best.pages) best = {i + 1 - length, length};
+        i += static_cast<std::uint32_t>(std::countr_zero(rest));
+        const std::uint32_t length = ones_from(words, i);
+        if (length > best.pages) best = {i, std::min(length, wanted)};
+        i += length;
     }
     return best;
 }
@@ -70,18 +94,34 @@ bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
 // A run of `pages` free pages, or the longest of those looked at; pages 0 when none is free.
 ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk) {
     ExtentRun best{0, 0};
-    for (std::uint32_t i = 0; i < chunk_count_ && best.pages < pages; ++i) {
-        const std::uint32_t chunk = (from_chunk + i) % chunk_count_;
-        if (closed_[chunk]) continue;
-        const bool enough = available_count_[chunk] >= pages;
-        // Chunks too full for one run are looked at for a part of it, some of them.
-        if (!enough && (i >= kRunChunksMax || available_count_[chunk] <= best.pages)) continue;
-        if (!takes_owner(chunk, need.table)) continue;
-        const ExtentRun found = run_in(&available_[std::size_t{chunk} * kWordsPerChunk], pages);
-        if (found.pages > best.pages) best = {chunk * kChunkPages + found.first, found.pages};
+    std::uint32_t parts = 0;  // chunks looked at that cannot have all of it
+    const auto look = [&](std::uint32_t from, std::uint32_t to, bool for_all) {
+        for (std::uint32_t chunk = from; best.pages < pages; ++chunk) {
+            chunk = run_bounds_.next(chunk, to, for_all ? pages - 1 : best.pages);
+            if (chunk >= to) break;
+            if (closed_[chunk]) continue;
+            if (!for_all && ++parts > kRunChunksMax) break;
+            if (!takes_owner(chunk, need.table)) continue;
+            ++run_looks_;
+            const ExtentRun found = run_in(&available_[std::size_t{chunk} * kWordsPerChunk], pages);
+            if (found.pages < pages) run_bounds_.lower(chunk, found.pages);
+            if (found.pages > best.pages) best = {chunk * kChunkPages + found.first, found.pages};
+        }
+    };
+    const std::uint32_t middle = from_chunk % chunk_count_;
+    for (const bool for_all : {true, false}) {
+        look(middle, chunk_count_, for_all);
+        look(0, middle, for_all);
     }
     if (best.pages == pages) extent_hint_ = chunk_of(first_page(best));
     return best;
+}
+
+// How many available pages lie side by side where this one is.
+std::uint32_t Space::run_around(PageId page) const {
+    const std::uint64_t* words = &available_[std::size_t{chunk_of(page)} * kWordsPerChunk];
+    const std::uint32_t index = page.value % kChunkPages;
+    return ones_before(words, index) + ones_from(words, index);
 }
 
 void Space::take_run(ExtentRun run) {
@@ -90,6 +130,7 @@ void Space::take_run(ExtentRun run) {
     }
     const std::uint32_t chunk = chunk_of(first_page(run));
     available_count_[chunk] = static_cast<std::uint16_t>(available_count_[chunk] - run.pages);
+    run_bounds_.lower(chunk, available_count_[chunk]);
     available_total_ -= run.pages;
 }
 
@@ -104,7 +145,7 @@ std::vector<ExtentRun> Space::take_runs(const ExtentNeed& need, std::uint32_t ru
     std::uint32_t left = need.pages;
     while (left > 0 && runs.size() < runs_max) {
         const ExtentRun run = find_run(need, left, from_chunk);
-        if (run.pages == 0) break;
+        if (run.pages * (runs_max - runs.size()) < left) break;  // no later one is longer
         take_run(run);
         runs.push_back(run);
         left -= run.pages;
