@@ -168,6 +168,8 @@ class Engine::Core {
     void serve_again();
     bool grow();
     std::uint64_t frames_of(const Room& room) const;
+    std::uint64_t known_of(const Room& room) const;
+    std::uint32_t limit_passed(const Room& room, std::uint64_t new_chunks) const;
     std::uint64_t frames_at_most() const;
     Parked& park(const ClientRequest& request, Wait wait, PageId page, std::uint64_t taken_ns);
     void handle_page_request(const ClientRequest& request);

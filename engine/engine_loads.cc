@@ -23,6 +23,9 @@ bool is_empty(const std::byte* root) {
     return header.level == 0 && header.count == 0;
 }
 
+// To attach it: its bitmaps and the root.
+Room room_to_attach(const BulkLoad& load) { return {load.chunks() + 1, 0, 0}; }
+
 // By an eighth at most.
 std::uint32_t extension(const Space& space) {
     return std::clamp(space.chunk_count() / 8, 1u, kExtendChunksMax);
@@ -158,8 +161,13 @@ Engine::Core::Wait Engine::Core::load_rows(const ClientRequest& request,
     load->heard(clock_.monotonic_ns());
     if (!load->ready()) return Wait::kTurn;
     std::uint32_t bad_row = 0;
-    const Error error = load->take(body, rows, bad_row);
+    Error error = load->take(body, rows, bad_row);
     if (error == Error::kBusy) return Wait::kTurn;
+    if (error == Error::kOk && touches_too_many(*load)) {
+        error = Error::kTooLarge;
+        bad_row = kNoOperation;
+        fail_load(*load, error);
+    }
     port_.answer(request.from, error, Csn{}, error == Error::kOk ? kNoOperation : bad_row);
     if (error != Error::kOk) orphans_ = true;
     if (!load->ready() || ++load_records_ >= kRecordsPerRound) {
@@ -270,7 +278,12 @@ bool Engine::Core::touches_too_many(const BulkLoad& load) const {
     if (load.state() != State::kRows && load.state() != State::kEnding) return false;
     const std::uint64_t versions =
         std::min<std::uint64_t>(frames_at_most(), storage_.checkpointer->journal_capacity() / 4);
-    return load.chunks() + std::min(kChunksBeside, versions / kChunksBesideShare) > versions;
+    Room room = room_to_attach(load);
+    // Leaves that are placed at the end alone, and the nodes above, are among these.
+    if (load.state() == State::kRows) {
+        room.changed += std::min(kChunksBeside, versions / kChunksBesideShare);
+    }
+    return limit_passed(room, 0) != kNoOperation;
 }
 
 // Room in the file for the load: more of it, then what is left in small pieces, then none.
@@ -382,7 +395,7 @@ bool Engine::Core::attach_load(BulkLoad& load) {
     if (storage_.pool.newest(root) == nullptr) return brings_in(load, root);
     if (copies_ahead(load)) return true;
     Refused refused;
-    const Wait wait = secure({load.chunks() + 1, 0, 0}, 0, refused);
+    const Wait wait = secure(room_to_attach(load), 0, refused);
     if (refused.error != Error::kOk) {
         fail_load(load, refused.error);
         return true;

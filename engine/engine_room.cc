@@ -62,6 +62,20 @@ std::uint64_t Engine::Core::frames_of(const Room& room) const {
     return room.changed + room.fresh + metadata + room.extent_pages;
 }
 
+// Of these, pages that the checkpoint knows: those of extents never need a place in the journal.
+std::uint64_t Engine::Core::known_of(const Room& room) const {
+    return frames_of(room) - room.fresh - room.extent_pages;
+}
+
+// Which limit the change passes, whatever there is room for now; kNoOperation: none.
+std::uint32_t Engine::Core::limit_passed(const Room& room, std::uint64_t new_chunks) const {
+    const Checkpointer& checkpointer = *storage_.checkpointer;
+    const std::uint64_t need =
+        checkpointer.journal_need(known_of(room), frames_of(room) + new_chunks);
+    if (need > checkpointer.journal_capacity() / 2) return kLimitJournal;
+    return frames_of(room) > frames_at_most() ? kLimitPool : kNoOperation;
+}
+
 // Everything that the change may need, before the first byte of it. What fits here alone is never
 // held for ever: a checkpoint is made as soon as half of the journal is in use, and a batch goes
 // out before it needs the other half.
@@ -72,14 +86,11 @@ Engine::Core::Wait Engine::Core::secure(const Room& room, std::uint32_t log_byte
     const std::uint64_t new_chunks =
         storage_.space.new_chunk_frames(pages, chunks_of(extents, kLoadsMax));
     const std::uint64_t frames = frames_of(room) + new_chunks;
-    // Pages of extents never need a place in the journal.
-    const std::uint64_t known = frames_of(room) - room.fresh - room.extent_pages;
+    const std::uint64_t known = known_of(room);
     const Checkpointer& checkpointer = *storage_.checkpointer;
     const std::uint64_t journal_half = checkpointer.journal_capacity() / 2;
-    if (frames_of(room) > frames_at_most()) refused = {Error::kTooLarge, kLimitPool};
-    if (checkpointer.journal_need(known, frames) > journal_half) {
-        refused = {Error::kTooLarge, kLimitJournal};
-    }
+    const std::uint32_t limit = limit_passed(room, new_chunks);
+    if (limit != kNoOperation) refused = {Error::kTooLarge, limit};
     if (log_bytes > commit_->wal().records_bytes_max() / 2) refused = {Error::kTooLarge, kLimitLog};
     if (refused.error != Error::kOk) return Wait::kNone;
     const std::uint64_t open = storage_.pool.open_versions();

@@ -7,6 +7,7 @@
 #include "engine/extent_map.h"
 #include "engine/rebuild_plan.h"
 #include "engine/space.h"
+#include "engine/verify.h"
 #include "shm/version_writer.h"
 
 namespace bidstore {
@@ -174,7 +175,8 @@ void RebuildPlan::add_runs(std::uint32_t chunk, ChunkMeta& meta, std::uint32_t* 
 bool RebuildPlan::expiring(TableId table, std::uint32_t newest) const {
     const auto owner = tables_.find(table.value);
     if (owner == tables_.end() || owner->second.dropped) return true;
-    return owner->second.tree->floor() > 0 && newest != kNewestUnknown;
+    const auto& tree = *owner->second.tree;
+    return extent_may_be_dead(tree.schema(), newest, tree.floor());
 }
 
 }  // namespace bidstore

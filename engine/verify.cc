@@ -189,9 +189,9 @@ class Verifier {
     bool expiring(TableId table, PageId first) const {
         const TableEntry* owner = storage_.catalog->find_with_pages(table);
         if (owner == nullptr || owner->dropped()) return true;
-        const bool timed = storage_.space.extent_newest(first) != kNewestUnknown ||
-                           storage_.space.extent_lowers(first);
-        return floors_.at(table.value) > 0 && timed;
+        const std::uint64_t floor = floors_.at(table.value);
+        if (storage_.space.extent_lowers(first)) return floor > 0;
+        return extent_may_be_dead(owner->schema, storage_.space.extent_newest(first), floor);
     }
 
     Storage& storage_;
@@ -217,6 +217,12 @@ std::string hex_of(const std::byte* bytes, std::size_t count) {
         text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
     }
     return text;
+}
+
+bool extent_may_be_dead(const Schema& schema, std::uint32_t newest, std::uint64_t floor) {
+    if (floor == 0 || newest == kNewestUnknown) return false;
+    const std::uint32_t oldest = newest >> kExtentNewestShift << kExtentNewestShift;
+    return oldest == 0 || newest_below(schema, oldest - 1, floor);
 }
 
 VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,

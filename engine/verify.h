@@ -42,6 +42,11 @@ struct VerifyTotals {
 VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
                             const VerifyProgress& progress = nullptr);
 
+// Whether an extent's time, as metadata keep it, may be that of a row below the floor: in the file
+// it is known to 2^kExtentNewestShift units. An extent that no row has and that this is not true of
+// is leaked, and retention frees it too late.
+bool extent_may_be_dead(const Schema& schema, std::uint32_t newest, std::uint64_t floor);
+
 // Bytes of a key, as messages show them.
 std::string hex_of(const std::byte* bytes, std::size_t count);
 

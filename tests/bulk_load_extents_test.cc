@@ -308,16 +308,12 @@ class SmallJournal : public BulkLoadTest {
         }
         return rows;
     }
-};
-
-// Only a load that asked for pages was told; in a file with enough of them all rows came first.
-TEST_F(SmallJournal, RowsThatTouchTooManyChunksAreRefusedAsTheyCome) {
-    const std::uint32_t fits = 34 * 12;  // 34 rows to a chunk
-    {  // Two loads that end on the way leave free pages in more chunks than one may touch.
+    // Two loads that end on the way leave free pages in more chunks than one may touch.
+    void leave_free_chunks() {
         SimClient& first = store_.connect();
         SimClient& second = store_.connect();
-        LoadClient a(first, load_schema("a", true), rows(load_schema("a", true), fits));
-        LoadClient b(second, load_schema("b", true), rows(load_schema("b", true), fits));
+        LoadClient a(first, load_schema("a", true), rows(load_schema("a", true), kFits));
+        LoadClient b(second, load_schema("b", true), rows(load_schema("b", true), kFits));
         const auto nearly_done = [](LoadClient& load) {  // the last step is not sent yet
             return load.answered() + 64 > load.steps() || load.step();
         };
@@ -327,9 +323,17 @@ TEST_F(SmallJournal, RowsThatTouchTooManyChunksAreRefusedAsTheyCome) {
         ASSERT_EQ(b.error(), Error::kOk);
         store_.disconnect(first);
         store_.disconnect(second);
+        ASSERT_TRUE(all_free()) << space().available();
     }
-    const auto all_free = [&] { return space().available() > 16 * 500; };
-    ASSERT_TRUE(store_.run_until(all_free)) << space().available();
+    bool all_free() {
+        return store_.run_until([&] { return space().available() > 16 * 500; });
+    }
+    static constexpr std::uint32_t kFits = 34 * 12;  // 34 rows to a chunk
+};
+
+// Only a load that asked for pages was told; in a file with enough of them all rows came first.
+TEST_F(SmallJournal, RowsThatTouchTooManyChunksAreRefusedAsTheyCome) {
+    leave_free_chunks();
     const std::uint32_t chunks = space().chunk_count();
     const Schema schema = load_schema("c", true);
     LoadClient load(*client_, schema, rows(schema, 34 * 17));
@@ -339,9 +343,39 @@ TEST_F(SmallJournal, RowsThatTouchTooManyChunksAreRefusedAsTheyCome) {
     EXPECT_EQ(space().chunk_count(), chunks);
     store_.disconnect(*client_);
     client_ = &store_.connect();
-    EXPECT_TRUE(store_.run_until(all_free)) << space().available();
+    EXPECT_TRUE(all_free()) << space().available();
     EXPECT_EQ(store_.verify(), "");
-    EXPECT_EQ(run_load(store_, *client_, schema, rows(schema, fits)), Error::kOk);
+    EXPECT_EQ(run_load(store_, *client_, schema, rows(schema, kFits)), Error::kOk);
+}
+
+// What attaching takes was counted without the directory, which is for every chunk of the file: at
+// the limit all rows came, and finish() was refused.
+TEST_F(SmallJournal, NoLoadIsRefusedAfterItsLastRow) {
+    leave_free_chunks();
+    bool refused = false;
+    for (std::uint32_t count = kFits; !refused; count += 17) {
+        ASSERT_LT(count, 34u * 17);
+        SCOPED_TRACE(count);
+        const Schema schema = load_schema("c" + std::to_string(count), true);
+        ASSERT_EQ(step(LoadBytes::begin(schema)).error, Error::kOk);
+        for (const auto& [key, value] : rows(schema, count)) {
+            const Answer answer = step(LoadBytes(LoadStep::kRows).row(true, key, value));
+            refused = answer.error != Error::kOk;
+            if (!refused) continue;
+            EXPECT_EQ(answer.error, Error::kTooLarge);
+            break;
+        }
+        if (refused) continue;
+        ASSERT_EQ(step(LoadBytes(LoadStep::kFinish, count)).error, Error::kOk);
+        TransactionBytes drop;
+        drop.operation(OperationKind::kDropTable, table_named(store_, schema.name())->id, {}, {});
+        ASSERT_EQ(store_.commit(*client_, drop).error, Error::kOk);
+        settle();
+        for (int i = 0; i < 100 && space().available() <= 16 * 500; ++i) {
+            store_.clock.advance_ns(1'000'000'000);  // for the sweep, and a checkpoint
+            store_.run_until([] { return false; }, 100);
+        }
+    }
 }
 
 }  // namespace
