@@ -78,9 +78,10 @@ import re, sys
 shape, ready, log, ring, bare = sys.argv[1:]
 text = open(log).read()
 done = re.search(r": (\d+) batches, (\d+) bytes of log in (\d+) ms", text)
-times = re.search(r"files (\d+) ms, journal (\d+) ms, metadata (\d+) ms, log reads (\d+) ms, "
-                  r"replay of (\d+) records (\d+) ms, (\d+) checkpoints in between (\d+) ms, "
-                  r"rest of the log (\d+) ms, end (\d+) ms", text)
+times = re.search(r"files (\d+) ms, journal of \d+ pages (\d+) ms, metadata (\d+) ms, "
+                  r"log reads (\d+) ms, replay of (\d+) records (\d+) ms, "
+                  r"(\d+) checkpoints in between (\d+) ms, rest of the log (\d+) ms, "
+                  r"end (\d+) ms", text)
 print(shape, ready, ring, bare, *done.groups(), *times.groups())
 PYTHON
     done
