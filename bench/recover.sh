@@ -15,10 +15,10 @@ recover_pool="${pool_mib:-$((changed_mib * 5 / 2 + 512))}"
 pool_huge_pages="$(huge_pages_for "$recover_pool")"
 recover_segments=$((log_mib / 32 + 4))  # of 64 MiB: twice the log, and a little
 
-start_recovering_daemon() {
+start_recovering_daemon() {  # [MIB of journal]
     "$binaries/bidstored" --dev "$work/store" --set "pool_bytes=${recover_pool}MiB" \
         --set "max_data_bytes=$((changed_mib * 3 + 512))MiB" \
-        --set "journal_bytes=$((recover_pool / 2))MiB" --set log_segment_bytes=64MiB \
+        --set "journal_bytes=${1:-$((recover_pool / 2))}MiB" --set log_segment_bytes=64MiB \
         --set "log_segment_count=$recover_segments" --set checkpoint_interval=1d \
         --set "recovery_log_bytes=$((log_mib * 4))MiB" \
         --set huge_pages=try >>"$work/daemon.log" 2>&1 &
@@ -78,13 +78,67 @@ import re, sys
 shape, ready, log, ring, bare = sys.argv[1:]
 text = open(log).read()
 done = re.search(r": (\d+) batches, (\d+) bytes of log in (\d+) ms", text)
-times = re.search(r"files (\d+) ms, journal (\d+) ms, metadata (\d+) ms, log reads (\d+) ms, "
-                  r"replay of (\d+) records (\d+) ms, (\d+) checkpoints in between (\d+) ms, "
-                  r"rest of the log (\d+) ms, end (\d+) ms", text)
+times = re.search(r"files (\d+) ms, journal of \d+ pages (\d+) ms, metadata (\d+) ms, "
+                  r"log reads (\d+) ms, replay of (\d+) records (\d+) ms, "
+                  r"(\d+) checkpoints in between (\d+) ms, rest of the log (\d+) ms, "
+                  r"end (\d+) ms", text)
 print(shape, ready, ring, bare, *done.groups(), *times.groups())
 PYTHON
     done
     tail -n 1 "$results" | awk '{ printf "  recovered in %d ms, ready after %d ms\n", $7, $2 }'
+}
+
+# Kills a daemon in step 4 of a checkpoint of changes all over the profiles, when its journal has
+# just been named: most of it is not in place. The files are in $work/kept then.
+kill_in_last_step() {
+    local attempt step
+    for ((attempt = 0; attempt < 10; ++attempt)); do
+        start_recovering_daemon 256  # the default
+        "$recover" --mode write --shape updates --rows "$rows" --log-mib 99999 \
+            --clients 4 >/dev/null 2>&1 &
+        child=$!
+        for _ in {1..5000}; do
+            step="$("$binaries/bidstore" stats 2>/dev/null |
+                awk '$1 == "checkpoint_step" { print $2 }')"
+            [[ "$step" != 4 ]] || break
+            running "$child" || fail "the writers ended before a checkpoint came"
+        done
+        kill_daemon
+        end_process "$child"
+        child=""
+        cp -r "$work/store" "$work/kept"
+        : >"$work/daemon.log"
+        start_recovering_daemon 256
+        if grep -q "journal of [1-9]" "$work/daemon.log"; then
+            kill_daemon
+            return
+        fi
+        end_process "$daemon"
+        daemon=""
+        rm -rf "$work/kept"
+    done
+    fail "in 10 attempts no daemon was caught in step 4 of a checkpoint"
+}
+
+journal_shape() {
+    local round
+    rm -rf "$work/store"
+    start_recovering_daemon 256
+    run_recover --mode load
+    end_process "$daemon"
+    daemon=""
+    kill_in_last_step
+    for ((round = 0; round < rounds; ++round)); do
+        rm -rf "$work/store"
+        cp -r "$work/kept" "$work/store"
+        sync
+        : >"$work/daemon.log"
+        start_recovering_daemon 256
+        kill_daemon
+        sed -En 's/.*journal of ([0-9]+) pages ([0-9]+) ms, metadata ([0-9]+) ms.*/\1 \2 \3/p' \
+            "$work/daemon.log" | awk '{ printf "journal: %d pages (%d MiB) put in place in %d ms," \
+                " metadata of all chunks in %d ms\n", $1, $1 / 256, $2, $3 }'
+    done
 }
 
 report_recoveries() {
@@ -123,6 +177,8 @@ fi
 : >"$results"
 echo "$log_mib MiB of log, $rows profiles, a pool of $recover_pool MiB"
 if [[ -n "$reserve_huge_pages" ]]; then reserve_huge_pages; fi
-for shape in $shapes; do recover_shape "$shape"; done
-report_recoveries
+for shape in $shapes; do
+    if [[ "$shape" == journal ]]; then journal_shape; else recover_shape "$shape"; fi
+done
+if [[ -s "$results" ]]; then report_recoveries; fi
 if ((busy > 10)); then echo "(not a fair run: others used $busy % of the machine)"; fi

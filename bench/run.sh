@@ -59,7 +59,7 @@
 #                   read of that log
 #   --log-mib N     of recover (default 1024)
 #   --shapes        of recover, what was written: rows, updates, columns, adds, transactions,
-#                   values
+#                   values; or journal: a daemon that is killed in the last step of a checkpoint
 #                   (default: all of them)
 #   --pool MIB      of seed (default: a quarter of the rows) and recover (default: so large that no
 #                   checkpoint comes in between)
@@ -96,7 +96,7 @@ rate=20000
 warm=20
 log_mib=1024
 mib=512
-shapes="rows updates columns adds transactions values"
+shapes="rows updates columns adds transactions values journal"
 full_scan=()
 replay_options=()
 compare_options=()
@@ -184,7 +184,7 @@ if ! [[ "$mib" =~ ^[1-9][0-9]{1,4}$ ]]; then
     fail_usage "--mib wants 10 to 99999, not \"$mib\""
 fi
 for shape in $shapes; do
-    [[ " rows updates columns adds transactions values " == *" $shape "* ]] ||
+    [[ " rows updates columns adds transactions values journal " == *" $shape "* ]] ||
         fail_usage "--shapes: there is no shape \"$shape\""
 done
 rows=$((10#$rows))

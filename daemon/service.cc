@@ -240,7 +240,8 @@ void Service::log_recovery(const Engine::Recovery& recovery) {
                  milliseconds(recovery.elapsed_ns) + (recovery.clean ? " (clean stop)" : ""));
     const RecoveryTimes& times = recovery.times;
     log_line(kLogInfo,
-             "recovery: files " + milliseconds(times.files_ns) + ", journal " +
+             "recovery: files " + milliseconds(times.files_ns) + ", journal of " +
+                 std::to_string(recovery.journal_pages) + " pages " +
                  milliseconds(times.journal_ns) + ", metadata " + milliseconds(times.metadata_ns) +
                  ", log reads " + milliseconds(times.read_ns) + ", replay of " +
                  std::to_string(recovery.records) + " records " + milliseconds(times.replay_ns) +

@@ -56,6 +56,12 @@ Failure io_failure(const Disk& disk, const DiskRequest& request) {
         describe(disk, request) + ": " + reason + " (errno " + std::to_string(number) + ")"};
 }
 
+Failure io_overdue(const Disk& disk, const DiskRequest& request, std::uint64_t deadline_ns) {
+    return Failure{Error::kIoError, describe(disk, request) + ": no answer in " +
+                                        std::to_string(deadline_ns / 1'000'000) +
+                                        " ms; look at the device"};
+}
+
 BlockingIo::BlockingIo(Disk& disk, Clock& clock, std::uint64_t deadline_ns)
     : disk_(disk), clock_(clock), deadline_ns_(deadline_ns), request_(new DiskRequest) {}
 
@@ -110,12 +116,7 @@ Status BlockingIo::transfer(DiskRequest::Kind kind, StoreFile file, std::uint64_
 
 Status BlockingIo::run() {
     DiskRequest& request = *request_;
-    const auto overdue = [&] {
-        return Status(Error::kIoError, describe(disk_, request) + ": no answer in " +
-                                           std::to_string(deadline_ns_ / 1'000'000) +
-                                           " ms; look at the device");
-    };
-    if (stuck_) return overdue();
+    if (stuck_) return io_overdue(disk_, request, deadline_ns_);
     bool done = false;
     request.context = &done;
     request.completed = [](DiskRequest&, void* context) { *static_cast<bool*>(context) = true; };
@@ -126,7 +127,7 @@ Status BlockingIo::run() {
         if (waited_ns >= deadline_ns_) {
             stuck_ = true;
             request.completed = [](DiskRequest&, void*) {};  // `done` is gone by then
-            return overdue();
+            return io_overdue(disk_, request, deadline_ns_);
         }
         disk_.poll(deadline_ns_ - waited_ns);
     }

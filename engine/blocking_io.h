@@ -23,6 +23,9 @@ namespace bidstore {
 // names operation, file, offset and errno.
 Failure io_failure(const Disk& disk, const DiskRequest& request);
 
+// The same for one that has not completed in time.
+Failure io_overdue(const Disk& disk, const DiskRequest& request, std::uint64_t deadline_ns);
+
 class BlockingIo {
   public:
     static constexpr std::uint64_t kDeadlineNs = 30'000'000'000;

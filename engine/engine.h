@@ -77,7 +77,8 @@ class Engine {
   public:
     // What recovery found and did, for log and stats.
     struct Recovery {
-        bool created = false;  // the files were new
+        bool created = false;             // the files were new
+        std::uint32_t journal_pages = 0;  // of an unfinished checkpoint, put in place
         std::uint64_t checkpoint_csn = 0;
         std::uint64_t recovered_csn = 0;  // newest csn kept
         std::uint64_t batches = 0;        // replayed

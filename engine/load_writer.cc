@@ -13,6 +13,15 @@ LoadWriter::LoadWriter(Disk& disk, OnWritten on_written)
     }
 }
 
+const DiskRequest* LoadWriter::under_way() const {
+    for (const auto& buffer : buffers_) {
+        for (const DiskRequest& request : buffer->requests) {
+            if (request.in_flight) return &request;
+        }
+    }
+    return nullptr;
+}
+
 LoadWriter::Buffer& LoadWriter::take() {
     CHECK(!idle_.empty());  // the load asked before it took rows
     Buffer& buffer = *idle_.back();

@@ -1,4 +1,5 @@
-// The buffers of a bulk load, and the writes out of them.
+// The buffers of a bulk load, or of the pages that recovery puts in place, and the writes out of
+// them.
 //
 //   take() ──► filled by its owner ──► write(), write(), ... from the front ──► idle again, by
 //   itself
@@ -44,6 +45,8 @@ class LoadWriter {
 
     std::size_t idle() const { return idle_.size(); }
     std::uint32_t in_flight() const { return in_flight_; }
+    // Any of these, to be named; nullptr: none.
+    const DiskRequest* under_way() const;
     // An idle buffer; there is one.
     Buffer& take();
     // One whose pages go nowhere.

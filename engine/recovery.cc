@@ -6,9 +6,11 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/blocking_io.h"
 #include "engine/page/catalog_schema.h"
+#include "engine/recovery_io.h"
 #include "engine/replay.h"
 
 namespace bidstore {
@@ -16,6 +18,9 @@ namespace {
 
 constexpr std::uint64_t kTellNs = 1'000'000'000;
 constexpr std::uint64_t kLengthenBytes = std::uint64_t{1} << 30;  // of the journal, at once
+constexpr std::uint32_t kJournalPiecePages = 256;
+constexpr std::uint32_t kJournalPieces = 8;  // under way at a time
+constexpr std::uint32_t kMetadataPages = 64;
 
 bool blank(const std::byte* bytes, std::size_t length_bytes) {
     return std::all_of(bytes, bytes + length_bytes, [](std::byte b) { return b == std::byte{0}; });
@@ -26,6 +31,40 @@ std::string of(std::uint64_t some, std::uint64_t all) {
 }
 
 Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
+
+std::uint64_t place_of(PageId page) { return std::uint64_t{page.value} * kPageBytes; }
+
+bool is_image(const std::byte* bytes, const JournalEntry& entry) {
+    return page_header(bytes).page_id == entry.page_id &&
+           page_header(bytes).crc == entry.page_crc && page_crc(bytes) == entry.page_crc;
+}
+
+// The images come to their places in any order, so none may come to that of another; and only to
+// places that a checkpoint of so many chunks has.
+const char* list_fault(const std::vector<JournalEntry>& entries, std::uint32_t chunk_count) {
+    std::vector<bool> named(std::size_t{chunk_count} * kChunkPages);
+    for (const JournalEntry& entry : entries) {
+        if (entry.page_id < kSuperblockCopies || entry.page_id >= named.size()) {
+            return ": its list names a page that the file does not have";
+        }
+        if (named[entry.page_id]) return ": its list names a page twice";
+        named[entry.page_id] = true;
+    }
+    return nullptr;
+}
+
+// Of the data file: one for each chunk, or each group of chunks.
+PieceReader::Pieces pages_of(std::uint32_t count, PageId (*page)(std::uint32_t)) {
+    return {.file = StoreFile::kData,
+            .count = count,
+            .at_once = kMetadataPages,
+            .bytes_max = kPageBytes,
+            .at = [page](std::uint64_t index) {
+                const PageId id = page(static_cast<std::uint32_t>(index));
+                return PieceReader::Piece{place_of(id), kPageBytes};
+            }};
+}
+
 // Of what a rebuild makes anew.
 constexpr const char* kRebuild = "; run bidstored --verify, then --verify --rebuild";
 
@@ -64,7 +103,7 @@ Result<Engine::Recovery> Recovery::run(WalStart& start) {
     if (*fresh) {
         if (Status formatted = format(); !formatted) return formatted.failure();
     } else {
-        if (Status read = read_files(found.times); !read) return read.failure();
+        if (Status read = read_files(found); !read) return read.failure();
     }
     storage_.pool.change_in_place(true);
     if (Status loaded = load_system_tables(); !loaded) return loaded.failure();
@@ -81,13 +120,15 @@ Result<Engine::Recovery> Recovery::run(WalStart& start) {
 }
 
 // Steps 1 to 4: up to the checkpoint's trees.
-Status Recovery::read_files(RecoveryTimes& times) {
+Status Recovery::read_files(Engine::Recovery& found) {
+    RecoveryTimes& times = found.times;
     Superblock superblock{};
     ChunkDirectory directory;
     if (Status read = read_superblock(superblock); !read) return read;
     if (Status fit = check_sizes(superblock); !fit) return fit;
     if (Status written = write_copies(superblock); !written) return written;
     times.files_ns = lap();
+    found.journal_pages = superblock.journal_pages;
     if (Status applied = apply_journal(superblock); !applied) return applied;
     if (Status closed = close_journal(superblock); !closed) return closed;
     if (Status longer = lengthen_journal(superblock); !longer) return longer;
@@ -250,33 +291,64 @@ Status Recovery::apply_journal(const Superblock& superblock) {
         crc32c(list.data(), list_bytes) != header.list_crc) {
         return corrupt(path + ": its header is not the one that the superblock names");
     }
+    std::vector<JournalEntry> entries(header.page_count);
+    std::memcpy(entries.data(), list.data() + sizeof header, entries.size() * sizeof entries[0]);
+    if (const char* fault = list_fault(entries, superblock.chunk_count)) {
+        return corrupt(path + fault);
+    }
+    return put_images_in_place(entries, list.size_bytes());
+}
+
+// Large pieces of the journal are read ahead, and what was in them is written, while images are
+// looked at.
+Status Recovery::put_images_in_place(const std::vector<JournalEntry>& entries,
+                                     std::uint64_t images_at) {
+    const auto count = static_cast<std::uint32_t>(entries.size());
+    const auto image_at = [&](std::uint64_t i) { return images_at + i * kPageBytes; };
+    PieceReader pieces(storage_.disk, storage_.clock,
+                       {.file = StoreFile::kJournal,
+                        .count = (count + kJournalPiecePages - 1) / kJournalPiecePages,
+                        .at_once = kJournalPieces,
+                        .bytes_max = kJournalPiecePages * kPageBytes,
+                        .at = [&](std::uint64_t piece) {
+                            const std::uint64_t first = piece * kJournalPiecePages;
+                            const auto pages =
+                                std::min<std::uint64_t>(kJournalPiecePages, count - first);
+                            return PieceReader::Piece{
+                                image_at(first), static_cast<std::uint32_t>(pages * kPageBytes)};
+                        }});
+    PlaceWriter places(storage_.disk, storage_.clock);
     AlignedBuffer page(kPageBytes);
-    for (std::uint32_t i = 0; i < header.page_count; ++i) {
-        tell([&] { return "page " + of(i, header.page_count) + " of the journal put in place"; });
-        JournalEntry entry{};
-        std::memcpy(&entry, list.data() + sizeof header + i * sizeof entry, sizeof entry);
-        const std::uint64_t place = std::uint64_t{entry.page_id} * kPageBytes;
-        const std::uint64_t from = list.size_bytes() + std::uint64_t{i} * kPageBytes;
+    const std::byte* piece = nullptr;  // none: it cannot be read in one
+    for (std::uint32_t i = 0; i < count; ++i) {
+        tell([&] { return "page " + of(i, count) + " of the journal put in place"; });
+        const std::uint32_t at = i % kJournalPiecePages;
+        if (at == 0) {
+            const Result<const std::byte*> read = pieces.next();
+            if (pieces.stuck()) return read.failure();
+            if (!read) say(4, "journal, now page by page: " + read.failure().what);
+            piece = read ? *read : nullptr;
+        }
+        const JournalEntry& entry = entries[i];
         Status unread;
         const auto holds = [&](StoreFile file, std::uint64_t offset) {
             const Status read = io_.read(file, offset, page.data(), kPageBytes);
             if (!read) say(4, "a page of the journal: " + read.failure().what);
             if (!read) unread = read;
-            return read && page_header(page.data()).page_id == entry.page_id &&
-                   page_header(page.data()).crc == entry.page_crc &&
-                   page_crc(page.data()) == entry.page_crc;
+            return read && is_image(page.data(), entry);
         };
-        if (holds(StoreFile::kJournal, from)) {
-            if (Status written = io_.write(StoreFile::kData, place, page.data(), kPageBytes, false);
-                !written) {
-                return written;
-            }
-        } else if (!holds(StoreFile::kData, place)) {
+        const std::byte* image = page.data();
+        if (piece != nullptr) image = piece + std::size_t{at} * kPageBytes;
+        if (piece != nullptr ? is_image(image, entry) : holds(StoreFile::kJournal, image_at(i))) {
+            if (Status put = places.put(PageId{entry.page_id}, image); !put) return put;
+        } else if (!holds(StoreFile::kData, place_of(PageId{entry.page_id}))) {
             if (!unread) return unread;  // not damaged, for all that is known
-            return corrupt(path + ": image of page " + std::to_string(entry.page_id) +
+            return corrupt(storage_.disk.path(StoreFile::kJournal) + ": image of page " +
+                           std::to_string(entry.page_id) +
                            " is damaged, and the page in its place is another one");
         }
     }
+    if (Status written = places.finish(); !written) return written;
     return io_.sync(StoreFile::kData);
 }
 
@@ -329,26 +401,23 @@ Status Recovery::lengthen_journal(Superblock& superblock) {
 
 Status Recovery::read_directory(const Superblock& superblock, ChunkDirectory& directory) {
     const std::uint32_t groups = (superblock.chunk_count + kDirectoryChunks - 1) / kDirectoryChunks;
-    AlignedBuffer page(kPageBytes);
+    PieceReader pages(storage_.disk, storage_.clock, pages_of(groups, directory_page));
     std::uint32_t root = 0;
     for (std::uint32_t group = 0; group < groups; ++group) {
         const PageId id = directory_page(group);
-        if (Status read = io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes,
-                                   page.data(), kPageBytes);
-            !read) {
-            return read;
-        }
+        const Result<const std::byte*> page = pages.next();
+        if (!page) return page.failure();
         const char* fault =
-            page_fault(page.data(), id, storage_.pool.file_uuid(), Csn{superblock.checkpoint_csn});
+            page_fault(*page, id, storage_.pool.file_uuid(), Csn{superblock.checkpoint_csn});
         if (fault != nullptr) {
             return corrupt("chunk directory, page " + std::to_string(id.value) + ": " + fault +
                            kRebuild);
         }
-        const std::uint32_t crc = page_header(page.data()).crc;
+        const std::uint32_t crc = page_header(*page).crc;
         root = crc32c(&crc, sizeof crc, root);
         directory.page_crcs.push_back(crc);
         DirectoryPage content{};
-        std::memcpy(&content, page.data() + kPageHeaderBytes, sizeof content);
+        std::memcpy(&content, *page + kPageHeaderBytes, sizeof content);
         directory.entries.insert(directory.entries.end(), std::begin(content.entry),
                                  std::end(content.entry));
     }
@@ -366,16 +435,16 @@ Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& direc
     std::memcpy(header.file_uuid, superblock.file_uuid, sizeof header.file_uuid);
     header.catalog_root = superblock.catalog_root;
     if (Status read = read_directory(superblock, directory); !read) return read;
+    PieceReader pages(storage_.disk, storage_.clock, pages_of(superblock.chunk_count, meta_page));
     for (std::uint32_t chunk = 0; chunk < superblock.chunk_count; ++chunk) {
         tell([&] { return "metadata of chunk " + of(chunk, superblock.chunk_count) + " read"; });
         const PageId id = meta_page(chunk);
+        const Result<const std::byte*> page = pages.next();
+        if (!page) return page.failure();
+        // By copy: a device that does not answer must not have a frame to write into.
         const FrameId frame = storage_.pool.begin_load(id);
         std::byte* bytes = storage_.pool.frame_bytes(frame);
-        if (Status read =
-                io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes, bytes, kPageBytes);
-            !read) {
-            return read;
-        }
+        std::memcpy(bytes, *page, kPageBytes);
         const char* fault =
             page_fault(bytes, id, storage_.pool.file_uuid(), Csn{superblock.checkpoint_csn});
         if (fault == nullptr && page_header(bytes).crc != directory.entries[chunk].meta_crc) {

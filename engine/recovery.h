@@ -11,6 +11,9 @@
 //     (engine/replay.h)
 //   7 superblock: new epoch and salt; only now serve and write
 //
+// Images, places, directory and metadata are read and written many at a time
+// (engine/recovery_io.h).
+//
 // Who:    the engine thread, before it serves.
 // Errors: kCorruption names file, offset or page, and csn; kIoError, kNoSpace, kNotBidstore,
 //         kVersionMismatch. Nothing of the log or the checkpoint is lost by a failed recovery.
@@ -20,6 +23,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/blocking_io.h"
 #include "engine/engine.h"
@@ -55,7 +59,8 @@ class Recovery {
     Status close_journal(Superblock& superblock);
 
   private:
-    Status read_files(RecoveryTimes& times);
+    Status read_files(Engine::Recovery& found);
+    Status put_images_in_place(const std::vector<JournalEntry>& entries, std::uint64_t images_at);
     Status lengthen_journal(Superblock& superblock);
     Result<bool> is_new();
     Status format();

@@ -15,7 +15,7 @@
 //         with the same tag, or garbage: that costs time, never an answer.
 // Life:   an entry holds as long as the key stays on its page, in the pool or not. Rows that are
 //         inserted in front of it shift its row number: then the page is searched.
-// Crash:  a new pool begins with an empty directory. Pages enter their rows soon after they came, or,
+// Crash:  a new pool begins with an empty directory. Pages enter their rows soon after they came;
 //         where others had to go for them, when they are used again.
 #pragma once
 
