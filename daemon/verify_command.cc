@@ -124,6 +124,11 @@ void print_summary(const FilesReport& report) {
                 " batches behind the checkpoint; %s\n",
                 totals.tables, totals.pages, totals.rows, report.recovered_csn, report.batches,
                 verdict(totals));
+    if (totals.early_pages == 0) return;
+    std::printf("%" PRIu64
+                " pages of large values belong to no row; retention gives them back at a time that "
+                "is not over yet\n",
+                totals.early_pages);
 }
 
 ExitCode exit_code_of(const VerifyTotals& totals) {

@@ -59,6 +59,7 @@ Status RebuildJournal::write(Superblock& superblock, const PageImages& images) {
 Status RebuildJournal::put_in_place(Superblock& superblock, const JournalTold& told) {
     if (superblock.journal_pages == 0) return {};
     Status placed = recovery_.apply_journal(superblock);
+    if (recovery_.stuck()) return placed;  // a late write would come over what is put there next
     if (placed.error() == Error::kCorruption || placed.error() == Error::kIoError) {
         placed = salvage(superblock, told);
     }

@@ -299,10 +299,21 @@ Status Recovery::apply_journal(const Superblock& superblock) {
     return put_images_in_place(entries, list.size_bytes());
 }
 
-// Large pieces of the journal are read ahead, and what was in them is written, while images are
-// looked at.
 Status Recovery::put_images_in_place(const std::vector<JournalEntry>& entries,
                                      std::uint64_t images_at) {
+    PlaceWriter places(storage_.disk, storage_.clock);
+    const Status put = put_images(entries, images_at, places);
+    const Status finished = places.finish();
+    stuck_ = places.stuck();
+    if (!put) return put;
+    if (!finished) return finished;
+    return io_.sync(StoreFile::kData);
+}
+
+// Large pieces of the journal are read ahead, and what was in them is written, while images are
+// looked at.
+Status Recovery::put_images(const std::vector<JournalEntry>& entries, std::uint64_t images_at,
+                            PlaceWriter& places) {
     const auto count = static_cast<std::uint32_t>(entries.size());
     const auto image_at = [&](std::uint64_t i) { return images_at + i * kPageBytes; };
     PieceReader pieces(storage_.disk, storage_.clock,
@@ -317,7 +328,6 @@ Status Recovery::put_images_in_place(const std::vector<JournalEntry>& entries,
                             return PieceReader::Piece{
                                 image_at(first), static_cast<std::uint32_t>(pages * kPageBytes)};
                         }});
-    PlaceWriter places(storage_.disk, storage_.clock);
     AlignedBuffer page(kPageBytes);
     const std::byte* piece = nullptr;  // none: it cannot be read in one
     for (std::uint32_t i = 0; i < count; ++i) {
@@ -348,8 +358,7 @@ Status Recovery::put_images_in_place(const std::vector<JournalEntry>& entries,
                            " is damaged, and the page in its place is another one");
         }
     }
-    if (Status written = places.finish(); !written) return written;
-    return io_.sync(StoreFile::kData);
+    return {};
 }
 
 // A checkpoint in replay writes over the journal: by then no superblock may need it any more.

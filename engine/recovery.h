@@ -27,6 +27,7 @@
 
 #include "engine/blocking_io.h"
 #include "engine/engine.h"
+#include "engine/recovery_io.h"
 #include "engine/replay.h"
 #include "engine/storage.h"
 #include "engine/wal.h"
@@ -56,11 +57,15 @@ class Recovery {
     Status check_sizes(const Superblock& superblock);
     Status write_copies(const Superblock& chosen);
     Status apply_journal(const Superblock& superblock);
+    // Where the device did not answer in that: writes of it may still come to their places.
+    bool stuck() const { return stuck_; }
     Status close_journal(Superblock& superblock);
 
   private:
     Status read_files(Engine::Recovery& found);
     Status put_images_in_place(const std::vector<JournalEntry>& entries, std::uint64_t images_at);
+    Status put_images(const std::vector<JournalEntry>& entries, std::uint64_t images_at,
+                      PlaceWriter& places);
     Status lengthen_journal(Superblock& superblock);
     Result<bool> is_new();
     Status format();
@@ -77,6 +82,7 @@ class Recovery {
     const EngineOptions& options_;
     LeftOut left_out_;
     bool raises_journal_ = false;
+    bool stuck_ = false;
     BlockingIo io_;
     std::uint64_t told_ns_ = 0;  // when tell() last did
     std::uint64_t lap_ns_ = 0;   // when lap() was last asked

@@ -77,9 +77,8 @@ PlaceWriter::PlaceWriter(Disk& disk, Clock& clock)
 }
 
 PlaceWriter::~PlaceWriter() {
-    if (!wait_until([this] { return writes_->writer.in_flight() == 0; })) {
-        static_cast<void>(writes_.release());
-    }
+    const auto quiet = [this] { return writes_->writer.in_flight() == 0; };
+    if (stuck_ ? !quiet() : !wait_until(quiet)) static_cast<void>(writes_.release());
 }
 
 Status PlaceWriter::put(PageId page, const std::byte* image) {
@@ -96,8 +95,7 @@ Status PlaceWriter::put(PageId page, const std::byte* image) {
 }
 
 Status PlaceWriter::finish() {
-    if (!writes_->status) return writes_->status;
-    if (buffer_ != nullptr) send();
+    if (writes_->status && buffer_ != nullptr) send();
     const Status there = wait_until([this] { return writes_->writer.in_flight() == 0; });
     return there ? writes_->status : there;
 }
@@ -124,7 +122,10 @@ Status PlaceWriter::wait_until(const std::function<bool()>& done) {
             deadline_ns = now_ns + BlockingIo::kDeadlineNs;
         }
         if (now_ns >= deadline_ns) {
-            return io_overdue(disk_, *writes_->writer.under_way(), BlockingIo::kDeadlineNs);
+            stuck_ = true;
+            const DiskRequest* late = writes_->writer.under_way();
+            CHECK(late != nullptr);
+            return io_overdue(disk_, *late, BlockingIo::kDeadlineNs);
         }
         disk_.poll(deadline_ns - now_ns);
     }

@@ -5,8 +5,9 @@
 // Owns:     the buffers. Where a device does not answer they are kept for good: it may still touch
 //           them.
 // Bounds:   PieceReader: at_once pieces of bytes_max. PlaceWriter: the buffers of a LoadWriter.
-// Deadline: kIoError when nothing is answered for BlockingIo::kDeadlineNs, by whoever waits; what
-//           is under way at the end is waited for that long once more.
+// Deadline: kIoError when the piece that is waited for, or any of the writes, is not answered for
+//           BlockingIo::kDeadlineNs. What is under way at the end is waited for once more, unless
+//           the device is known to be stuck.
 #pragma once
 
 #include <cstddef>
@@ -77,8 +78,10 @@ class PlaceWriter {
 
     // The failure of any page so far: nothing more is written then.
     Status put(PageId page, const std::byte* image);
-    // Waits for all of them.
+    // Waits for all of them; also after a failure, which it gives again.
     Status finish();
+    // The device does not answer: writes may still come to their places, at any time.
+    bool stuck() const { return stuck_; }
 
   private:
     // In one piece, so that it can be left to a device that comes back when all else is gone.
@@ -96,6 +99,7 @@ class PlaceWriter {
     std::unique_ptr<Writes> writes_;
     LoadWriter::Buffer* buffer_ = nullptr;  // being filled
     std::vector<PageId> pages_;             // in it
+    bool stuck_ = false;
 };
 
 }  // namespace bidstore

@@ -4,7 +4,8 @@
 //
 // A bound rises with the pages that become available, exactly, and falls when less is known to be
 // there: by a look that found less, or by the number of pages that are left. So a look in vain
-// comes at most once for each time that pages made a run long enough, and were taken.
+// comes at most once for each time that pages made a run long enough, and were taken. Chunks that
+// are not looked at for another reason keep their bound.
 //
 // Who:    Space, on the engine thread.
 // Memory: 2 bytes a chunk.

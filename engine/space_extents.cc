@@ -12,8 +12,9 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;
-// The longest free runs of so many chunks are looked at for an extent that finds no single one.
-constexpr std::uint32_t kRunChunksMax = 1'024;
+// So many chunks that take no further owner are passed in a search for parts of an extent. Of the
+// others each look makes a bound exact, or the best run longer.
+constexpr std::uint32_t kRefusedMax = 1'024;
 
 void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
     const std::uint64_t mask = std::uint64_t{1} << (index % 64);
@@ -94,14 +95,16 @@ bool Space::takes_owner(std::uint32_t chunk, TableId table) const {
 // A run of `pages` free pages, or the longest of those looked at; pages 0 when none is free.
 ExtentRun Space::find_run(const ExtentNeed& need, std::uint32_t pages, std::uint32_t from_chunk) {
     ExtentRun best{0, 0};
-    std::uint32_t parts = 0;  // chunks looked at that cannot have all of it
+    std::uint32_t refused = 0;  // by chunks that have as many owners as they may
     const auto look = [&](std::uint32_t from, std::uint32_t to, bool for_all) {
         for (std::uint32_t chunk = from; best.pages < pages; ++chunk) {
             chunk = run_bounds_.next(chunk, to, for_all ? pages - 1 : best.pages);
             if (chunk >= to) break;
             if (closed_[chunk]) continue;
-            if (!for_all && ++parts > kRunChunksMax) break;
-            if (!takes_owner(chunk, need.table)) continue;
+            if (!takes_owner(chunk, need.table)) {
+                if (!for_all && ++refused > kRefusedMax) break;
+                continue;
+            }
             ++run_looks_;
             const ExtentRun found = run_in(&available_[std::size_t{chunk} * kWordsPerChunk], pages);
             if (found.pages < pages) run_bounds_.lower(chunk, found.pages);

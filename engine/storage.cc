@@ -71,7 +71,7 @@ bool Storage::is_resident_leaf(PageId page) const {
 // Nobody waits for that, but for the next page of a burst somebody does.
 void Storage::enter_rows_later(PageId page) {
     if (!is_resident_leaf(page) || pool.rows_entered(page)) return;
-    leaves_to_enter_.push_back(page);  // full: instead of the oldest, which may be marked again
+    leaves_to_enter_.push_back(page);  // full: for the oldest, which a sample may mark again
 }
 
 bool Storage::enter_rows(std::uint32_t leaves) {

@@ -166,7 +166,7 @@ class Verifier {
             const std::byte* meta = storage_.pool.newest(meta_page(chunk));
             if (meta == nullptr)
                 return report("chunk " + std::to_string(chunk) + " has no metadata");
-            bool expires = false;  // the run of an extent that the page belongs to
+            auto unowned = Unowned::kLeaked;  // the run of an extent that the page belongs to
             for (std::uint32_t i = 0; i < kChunkPages; ++i) {
                 const PageId id{chunk * kChunkPages + i};
                 const bool used = (meta_bitmap(meta)[i / 64] >> (i % 64)) & 1;
@@ -176,22 +176,33 @@ class Verifier {
                 if (extent && !used) {
                     report("page " + std::to_string(id.value) + " of an extent is not allocated");
                 }
-                if (extents.first_of_run(i)) expires = expiring(extents.owner(i), id);
-                if (used == owned || (extent && !owned && expires)) continue;
+                if (extents.first_of_run(i)) unowned = without_row(extents.owner(i), id);
+                if (used == owned) continue;
+                if (extent && !owned && unowned != Unowned::kLeaked) {
+                    totals_.early_pages += unowned == Unowned::kEarly;
+                    continue;
+                }
                 report("page " + std::to_string(id.value) +
                        (used ? kLeaked : " is part of a tree, but not allocated"));
             }
         }
     }
 
-    // Whether a run of an extent that no row refers to will be freed: its row is dead and went
-    // before it, or its table did.
-    bool expiring(TableId table, PageId first) const {
+    // What becomes of a run of an extent that no row refers to.
+    enum class Unowned : std::uint8_t {
+        kLeaked,
+        kExpires,  // its row is dead and went before it, or its table did
+        kEarly,    // the same, or its row forgot it: metadata may say newer than it is
+    };
+    Unowned without_row(TableId table, PageId first) const {
         const TableEntry* owner = storage_.catalog->find_with_pages(table);
-        if (owner == nullptr || owner->dropped()) return true;
+        if (owner == nullptr || owner->dropped()) return Unowned::kExpires;
         const std::uint64_t floor = floors_.at(table.value);
-        if (storage_.space.extent_lowers(first)) return floor > 0;
-        return extent_may_be_dead(owner->schema, storage_.space.extent_newest(first), floor);
+        const std::uint32_t newest = storage_.space.extent_newest(first);
+        const bool lowers = storage_.space.extent_lowers(first);
+        if (floor == 0 || (newest == kNewestUnknown && !lowers)) return Unowned::kLeaked;
+        const bool due = lowers || extent_may_be_dead(owner->schema, newest, floor);
+        return due ? Unowned::kExpires : Unowned::kEarly;
     }
 
     Storage& storage_;

@@ -276,7 +276,7 @@ TEST_F(LargeValueRetention, ExtentsThatWaitForTheirSweepAreNotLeaked) {
 
 // Any extent of a table with a floor passed for one that waits for its sweep: a value that was
 // replaced and never freed was not told of.
-TEST_F(LargeValueRetention, ExtentThatNoRowHasIsLeakedUnlessItMayBeDead) {
+TEST_F(LargeValueRetention, ExtentThatNoRowHasIsEarlyUnlessItMayBeDead) {
     constexpr std::uint64_t kKnownToUs = 1u << (kTimeShiftMicroseconds + kExtentNewestShift);
     start();
     put(1, content(1, 20'000));
@@ -297,16 +297,16 @@ TEST_F(LargeValueRetention, ExtentThatNoRowHasIsLeakedUnlessItMayBeDead) {
         store_->run_until([&] { return commit.quiet(); });
     };
     leave(edge - 1);  // from the same 256 units as the floor: it may be of a row that died
-    EXPECT_EQ(store_->verify(), "");
+    EXPECT_EQ(store_->early_pages(), 0u);
     leave(edge);
-    const std::string leaked = "nothing refers to it";
-    EXPECT_NE(store_->verify().find(leaked), std::string::npos);
+    EXPECT_EQ(store_->early_pages(), 2u);
     restart();
-    EXPECT_NE(store_->verify().find(leaked), std::string::npos);
+    EXPECT_EQ(store_->early_pages(), 2u);
+    EXPECT_EQ(store_->verify(), "");  // a crash may leave such, so no rule is broken
     put(3, content(3, 100));
     pass(58);
     EXPECT_GT(runs(), 0u);
-    EXPECT_EQ(store_->verify(), "");  // it waits for its sweep now
+    EXPECT_EQ(store_->early_pages(), 0u);  // it waits for its sweep now
     for (int i = 0; i < 12 && runs() > 0; ++i) {
         put(3, content(3, 100));
         pass(30);

@@ -317,6 +317,7 @@ TEST(RecoveryIo, ReadsAndWritesThatAreNotAnsweredHaveADeadline) {
             written.failure().what.find("at offset 28672 (4096 bytes): no answer in 30000 ms"),
             std::string::npos)
             << written.failure().what;
+        EXPECT_TRUE(writer.stuck());
     }
 }
 

@@ -22,9 +22,9 @@ constexpr std::uint32_t kSecondsBefore = 24;
 constexpr std::uint32_t kSeconds = 16;
 constexpr std::uint32_t kUsers = 20;         // a second
 constexpr std::uint32_t kReplacedAfter = 9;  // seconds, while they are alive
-// From the file an extent's time is known to 256 units alone, and one that no row has is told of as
-// leaked when all of these are above the floor. They end in this second: what is replaced between
-// it and its end would be told of if it was not freed.
+// From the file an extent's time is known to 256 units alone, and one that no row has is an early
+// one when all of these are above the floor. They end in this second: what is replaced between
+// it and its end would be one if it was not freed.
 constexpr std::uint32_t kEdgeSecond = 20;
 constexpr std::uint64_t kKnownToUs = 1u << (kTimeShiftMicroseconds + kExtentNewestShift);
 
@@ -148,6 +148,7 @@ void check(std::unique_ptr<SimDisk> disk, const Life& life) {
     const Status opened = store.open();
     ASSERT_TRUE(opened.ok()) << opened.failure().what;
     EXPECT_EQ(store.verify(), "");
+    EXPECT_EQ(store.early_pages(), 0u);
     const Rows found = store.rows(kFirstUserTable);  // which brings the root in
     const Tree& tree = store.engine->core().storage().catalog->find(kFirstUserTable)->tree;
     const std::uint64_t floor = tree.floor();

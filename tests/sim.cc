@@ -451,4 +451,8 @@ bool SimStore::stop() {
 
 std::string SimStore::verify() { return verify_storage(engine->core().storage()); }
 
+std::uint64_t SimStore::early_pages() {
+    return verify_storage(engine->core().storage(), [](const BrokenRule&) {}).early_pages;
+}
+
 }  // namespace bidstore

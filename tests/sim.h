@@ -184,6 +184,7 @@ class SimStore {
     bool stop();  // clean stop
     // Walks everything; the first broken rule, or an empty string.
     std::string verify();
+    std::uint64_t early_pages();  // VerifyTotals, of a store without a crash in mid-change: none
 
     SimClock clock;
     std::unique_ptr<SimDisk> disk;

@@ -84,11 +84,11 @@ TEST(Space, TablesFilledInTurnTakeTheFreePagesAmongTheirOwn) {
 // A file of many chunks, taken into use at once; the open batch has their metadata.
 class LargeFileTest : public ::testing::Test {
   protected:
-    static constexpr std::uint32_t kChunks = 600;
+    static constexpr std::uint32_t kChunks = 1'200;
 
     static SimStoreOptions options() {
         SimStoreOptions options = small_store();
-        options.frames = 2'048;
+        options.frames = 4'096;
         options.pages = kChunks * kChunkPages;
         options.engine.journal_bytes = 8u << 20;
         return options;
@@ -193,6 +193,36 @@ TEST_F(LargeFileTest, PlacingAValuePassesByChunksThatHaveNoRunForIt) {
         EXPECT_EQ(found, parts);
     });
     EXPECT_LE(in_parts, 16u);
+    space().end_extents(kNeed.table);
+}
+
+// The bounds of very many chunks are those of runs that were taken: the looks that find so came
+// out of a limit, and what lay behind them was refused.
+TEST_F(LargeFileTest, PartsBehindManyChunksWhoseRunsWereTakenAreFound) {
+    constexpr ExtentNeed kTaken{TableId{100}, 16};
+    constexpr ExtentNeed kNeed{TableId{100}, 20};
+    const std::vector<PageRun> all = reserve_all();
+    std::vector<std::uint32_t> firsts;
+    for (const PageRun& run : all) {
+        if (run.count < kChunkPages / 2) continue;
+        firsts.push_back(run.first.value);
+        space().give_back({run.first, kTaken.pages});
+        for (std::uint32_t i = 0; i < 24; ++i) {
+            space().give_back({{run.first.value + 40 + i * 8}, 1});
+        }
+    }
+    ASSERT_GT(firsts.size(), 1'100u);
+    for (std::size_t i = 0; i < firsts.size(); ++i) {
+        ASSERT_EQ(space().reserve_runs(kTaken).size(), 1u);
+    }
+    const std::uint32_t far = firsts[firsts.size() - 2];
+    space().give_back({{far}, 12});
+    space().give_back({{firsts.back()}, 8});
+    const std::vector<ExtentRun> runs = space().reserve_runs(kNeed);
+    ASSERT_EQ(runs.size(), 2u);
+    EXPECT_EQ(runs[0].first, far);
+    EXPECT_EQ(runs[0].pages, 12u);
+    EXPECT_EQ(runs[1].first, firsts.back());
     space().end_extents(kNeed.table);
 }
 
