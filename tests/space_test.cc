@@ -196,33 +196,34 @@ TEST_F(LargeFileTest, PlacingAValuePassesByChunksThatHaveNoRunForIt) {
     space().end_extents(kNeed.table);
 }
 
-// The bounds of very many chunks are those of runs that were taken: the looks that find so came
+// The bounds of very many chunks are those of runs that leaves took: the looks that found so came
 // out of a limit, and what lay behind them was refused.
 TEST_F(LargeFileTest, PartsBehindManyChunksWhoseRunsWereTakenAreFound) {
-    constexpr ExtentNeed kTaken{TableId{100}, 16};
     constexpr ExtentNeed kNeed{TableId{100}, 20};
-    const std::vector<PageRun> all = reserve_all();
+    constexpr std::uint32_t kTaken = 16;
+    constexpr std::uint32_t kSingle = 14;  // fewer, so that each chunk loses its run alone
     std::vector<std::uint32_t> firsts;
-    for (const PageRun& run : all) {
+    for (const PageRun& run : reserve_all()) {
         if (run.count < kChunkPages / 2) continue;
         firsts.push_back(run.first.value);
-        space().give_back({run.first, kTaken.pages});
-        for (std::uint32_t i = 0; i < 24; ++i) {
+        space().give_back({run.first, kTaken});
+        for (std::uint32_t i = 0; i < kSingle; ++i) {
             space().give_back({{run.first.value + 40 + i * 8}, 1});
         }
     }
     ASSERT_GT(firsts.size(), 1'100u);
     for (std::size_t i = 0; i < firsts.size(); ++i) {
-        ASSERT_EQ(space().reserve_runs(kTaken).size(), 1u);
+        ASSERT_EQ(space().reserve(kTaken, kTaken).count, kTaken);
     }
-    const std::uint32_t far = firsts[firsts.size() - 2];
-    space().give_back({{far}, 12});
-    space().give_back({{firsts.back()}, 8});
+    const std::uint32_t longer = firsts[firsts.size() - 2];
+    const std::uint32_t shorter = firsts.back();
+    space().give_back({{longer}, 12});
+    space().give_back({{shorter}, 8});
     const std::vector<ExtentRun> runs = space().reserve_runs(kNeed);
     ASSERT_EQ(runs.size(), 2u);
-    EXPECT_EQ(runs[0].first, far);
+    EXPECT_EQ(runs[0].first, longer);
     EXPECT_EQ(runs[0].pages, 12u);
-    EXPECT_EQ(runs[1].first, firsts.back());
+    EXPECT_EQ(runs[1].first, shorter);
     space().end_extents(kNeed.table);
 }
 
