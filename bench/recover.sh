@@ -124,6 +124,11 @@ kill_in_last_step() {
 
 journal_shape() {
     local round
+    if ((profiles_mib <= default_journal / 2)); then
+        echo "journal: left out, $profiles_mib MiB of profiles fill no half of a journal of" \
+            "$default_journal MiB, so no checkpoint comes: more --rows"
+        return
+    fi
     rm -rf "$work/store"
     start_recovering_daemon "$default_journal"
     run_recover --mode load

@@ -270,8 +270,8 @@ void Engine::Core::gather_touches() {
     std::array<std::uint32_t, kTouchesPerRound> pages;
     const std::uint32_t count = port_.take_touches(pages);
     for (std::uint32_t i = 0; i < count; ++i) {
-        storage_.pool.touched(PageId{pages[i]});
-        storage_.used_again(PageId{pages[i]});
+        const PageId page{pages[i]};
+        if (storage_.pool.touched(page)) storage_.enter_rows_later(page);
     }
     stats_.add(Counter::kMarksGathered, count);
 }

@@ -530,11 +530,11 @@ const std::vector<PageId>& Pool::eviction_candidates(std::uint32_t count, Csn co
     return candidates_;
 }
 
-void Pool::touched(PageId page) {
-    if (page.value >= page_count_ || newest_[page.value] == kNoFrame) return;
+bool Pool::touched(PageId page) {
+    if (page.value >= page_count_ || newest_[page.value] == kNoFrame) return false;
     const std::uint32_t frame = newest_[page.value];
-    if (!eviction_.touch(frame)) return;
-    if (writer_.mapped(page) != kNoFrame) writer_.watch(page, false);
+    if (eviction_.touch(frame) && writer_.mapped(page) != kNoFrame) writer_.watch(page, false);
+    return !info_[frame].rows_entered;
 }
 
 std::uint64_t Pool::begin_checkpoint() {

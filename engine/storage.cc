@@ -45,10 +45,6 @@ void Storage::came(PageId page) {
     if (pool.free_frames() > 2 * pool.low_frames()) enter_rows_later(page);
 }
 
-void Storage::used_again(PageId page) {
-    if (page.value < pool.page_count()) enter_rows_later(page);
-}
-
 // The directory leads to the rows of the leaf from now on. That is no use of the page.
 void Storage::enter_rows_of(PageId page) {
     if (!is_resident_leaf(page) || pool.rows_entered(page)) return;
@@ -70,7 +66,7 @@ bool Storage::is_resident_leaf(PageId page) const {
 
 // Nobody waits for that, but for the next page of a burst somebody does.
 void Storage::enter_rows_later(PageId page) {
-    if (!is_resident_leaf(page) || pool.rows_entered(page)) return;
+    if (!is_resident_leaf(page)) return;
     leaves_to_enter_.push_back(page);  // full: for the oldest, which a sample may mark again
 }
 

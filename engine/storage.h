@@ -74,8 +74,8 @@ class Storage {
     void make_frames(std::uint64_t frames);
     // Drops these pages out of the pool at `csn`, the next publication (Pool::evict).
     void evict(const std::vector<PageId>& pages, Csn csn);
-    // The page may have been used again since it came: the key directory shall lead to its rows.
-    void used_again(PageId page);
+    // The key directory shall lead to the rows of the resident page, if it is a leaf, some time.
+    void enter_rows_later(PageId page);
     // Has the key directory lead to the rows of leaves that are to be entered, of so many; until
     // then readers go by the tree. False: there are none.
     bool enter_rows(std::uint32_t leaves);
@@ -90,7 +90,6 @@ class Storage {
   private:
     bool is_resident_leaf(PageId page) const;
     void came(PageId page);
-    void enter_rows_later(PageId page);
     void enter_rows_of(PageId page);
     bool grow(std::uint64_t pages, Status& grown);
     static constexpr std::uint64_t kWaitNs = 30'000'000'000;
