@@ -186,8 +186,8 @@ class Pool {
     // them. `covered`: newest csn of a finished checkpoint. Valid until the next call.
     const std::vector<PageId>& eviction_candidates(std::uint32_t count, Csn covered,
                                                    const RecentTest& recent);
-    // A client marked a use of the page; of a page that is not there it means nothing. True: the key
-    // directory was not told of its rows.
+    // A client marked a use of the page; of a page that is not there it means nothing. True: it is
+    // there, and the key directory was not told of its rows.
     bool touched(PageId page);
     // Frames that are kept free ahead of need.
     std::uint32_t low_frames() const { return std::max(16u, frame_count_ / 64); }

@@ -198,7 +198,12 @@ class Oracle::Order {
   public:
     Order(Oracle& oracle, std::int64_t witness, const std::array<TableRows, kTables>& rows,
           const std::vector<std::deque<UnknownWrite>>& unknown)
-        : oracle_(oracle), model_(oracle.model_), witness_(witness), rows_(rows), left_(unknown) {}
+        : oracle_(oracle),
+          model_(oracle.model_),
+          before_(oracle.model_.newest()),
+          witness_(witness),
+          rows_(rows),
+          left_(unknown) {}
 
     bool find() {
         if (++looked_ > kOrdersMax) return false;
@@ -224,20 +229,42 @@ class Oracle::Order {
         const UnknownWrite write = left_[writer].front();
         // Those that it sent before come before it.
         if (oracle_.waits_below(writer, write.number, model_.newest())) return false;
-        Evaluation evaluation = model_.evaluation(model_.newest());
-        const Outcome outcome = evaluation.run(*write.operations);
-        const bool fits = write.refusal ? explains(outcome, write)
-                                        : outcome.error == Error::kOk && next_place_is_free();
-        if (!fits) return false;
-        left_[writer].pop_front();
-        if (!write.refusal) {
+        if (write.refusal) {
+            if (!explained(writer, write)) return false;
+            left_[writer].pop_front();
+            if (find()) return true;
+        } else {
+            Evaluation evaluation = model_.evaluation(model_.newest());
+            const bool applies = evaluation.run(*write.operations).error == Error::kOk;
+            if (!applies || !next_place_is_free()) return false;
+            left_[writer].pop_front();
             model_.apply(evaluation, model_.newest_csn());
             chosen_.emplace_back(writer, write.number);
+            if (find()) return true;
+            chosen_.pop_back();
         }
-        if (find()) return true;
-        if (!write.refusal) chosen_.pop_back();
         left_[writer].push_front(write);
         return false;
+    }
+
+    // It was refused somewhere behind what its writer sent before it, perhaps before others' writes
+    // whose places are known: these may have been answered, and it not.
+    bool explained(std::uint32_t writer, const UnknownWrite& write) const {
+        const std::int64_t low = place_below(writer, write.number);
+        for (std::int64_t place = model_.newest(); place >= low; --place) {
+            if (explains(model_.evaluation(place).run(*write.operations), write)) return true;
+        }
+        return false;
+    }
+
+    // Of the writer's last one before this number; 0: there is none.
+    std::int64_t place_below(std::uint32_t writer, std::uint64_t number) const {
+        for (std::size_t i = chosen_.size(); i > 0; --i) {
+            if (chosen_[i - 1].first == writer) return before_ + static_cast<std::int64_t>(i);
+        }
+        const auto& places = oracle_.places_[writer];
+        const auto next = places.lower_bound(number);
+        return next == places.begin() ? 0 : std::prev(next)->second;
     }
 
     bool next_place_is_free() const {
@@ -289,6 +316,7 @@ class Oracle::Order {
 
     Oracle& oracle_;
     Model& model_;
+    const std::int64_t before_;  // the newest place that is known
     std::int64_t witness_;
     const std::array<TableRows, kTables>& rows_;
     std::vector<std::deque<UnknownWrite>> left_;
