@@ -85,6 +85,25 @@ skipped_with_reasons() {
         }' "$1"
 }
 
+# From what ctest printed: each test that failed, and the end of what it said. It is printed again
+# below all stages, since who sees the end of a long log alone wants to know them, too.
+failed_with_output() {  # LOG TITLE
+    awk -v title="$2" -v most=40 '
+        function flush(line) {
+            if (name == "") return
+            print "FAILED: " name " (" title ")"
+            for (line = count > most ? count - most + 1 : 1; line <= count; ++line)
+                print "    " substr(said[line], 1, 300)
+            name = ""
+        }
+        /^ *Start +[0-9]+: / || /^ *[0-9]+\/[0-9]+ Test +#/ || /^[0-9]+% tests passed/ { flush() }
+        /^ *[0-9]+\/[0-9]+ Test +#.*\*\*\*/ && !/\*\*\*Skipped/ {
+            name = $0; sub(/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: */, "", name); count = 0; next
+        }
+        name != "" && NF { said[++count] = $0 }
+        END { flush() }' "$1"
+}
+
 # run_tests FOLDER TITLE [CTEST OPTION...]: adds to the totals.
 run_tests() {
     local folder="$1" title="$2"
@@ -101,6 +120,7 @@ run_tests() {
     # Nothing ran at all: that is a failure, too.
     if [[ $((passed + failed + skipped)) -eq 0 ]]; then failed=1; fi
     skipped_with_reasons "$folder/Testing/Temporary/LastTest.log" || true
+    failed_with_output "$scratch/log" "$title" >>"$scratch/failures"
     echo "=== $title: $passed passed, $failed failed, $skipped skipped"
     passed_total=$((passed_total + passed))
     failed_total=$((failed_total + failed))
@@ -177,6 +197,7 @@ run_fuzz() {  # SECONDS
     local targets passed
     targets="$(find tests -maxdepth 1 -name 'fuzz_*.cc' ! -name fuzz_replay.cc | wc -l)"
     passed="$(grep -c '^passed: fuzz ' "$scratch/log" || true)"
+    grep '^FAILED: fuzz ' "$scratch/log" >>"$scratch/failures" || true
     passed_total=$((passed_total + passed))
     failed_total=$((failed_total + targets - passed))
 }
@@ -331,5 +352,6 @@ case "$mode" in
         if [[ ${#select[@]} -eq 0 ]]; then run_fuzz 12; fi ;;
 esac
 
+if [[ -s $scratch/failures ]]; then head -n 400 "$scratch/failures"; fi
 echo "$passed_total passed, $failed_total failed"
 if [[ $failed_total -ne 0 ]]; then exit 1; fi
