@@ -136,6 +136,13 @@ TEST_F(ServerTest, EmptiesDoorbellsForABoundedTimeAndIsWokenByTheRest) {
     EXPECT_EQ(poll(&awake, 1, 0), 0);
 }
 
+// Of a thread of this process, as its kernel says.
+bool sleeps(pid_t thread) {
+    const std::string status =
+        read_whole_file("/proc/self/task/" + std::to_string(thread) + "/status");
+    return status.find("\nState:\tS") != std::string::npos;
+}
+
 // A hostile client's process, and its children, may have any number of threads asleep there.
 TEST_F(ServerTest, WakesNoMoreThanItWasAskedFor) {
     start();
@@ -144,14 +151,18 @@ TEST_F(ServerTest, WakesNoMoreThanItWasAskedFor) {
     std::vector<std::thread> sleepers;
     std::atomic<int> woken{0};
     const std::uint64_t deadline_ns = now_ns() + 60'000'000'000;
-    for (int i = 0; i < 6; ++i) {
+    std::vector<std::atomic<pid_t>> threads(6);
+    for (std::atomic<pid_t>& thread : threads) {
         sleepers.emplace_back([&] {
+            thread = ::gettid();
             const AwaitedCall call{calls.data(), 0, 1};
             woken += wait_for_answer(control, {&call, 1}, deadline_ns);
         });
     }
     EXPECT_TRUE(eventually([&] { return control.waiters.load() == 6; }));
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until they sleep, too
+    for (const std::atomic<pid_t>& thread : threads) {
+        EXPECT_TRUE(eventually([&] { return sleeps(thread); }));  // nothing else is to wait for
+    }
     calls[0].answered_generation.store(1);
     EXPECT_EQ(clients_->wake(control.answered, ~0u, 2), 2u);
     EXPECT_TRUE(eventually([&] { return woken == 2; }));
