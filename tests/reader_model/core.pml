@@ -13,6 +13,8 @@
  * WATCH   the engine asks for marks by a bit of the page map's entry (kWatched), and takes it away
  *         again, by one store of the entry as it is but for the bit; WATCH_ONE: of page 0 alone
  * RENEW   a reader lets go of its frames and looks its pages up again; REST: it waits without any
+ * OWNER   the next snapshot may be that of a new owner of the slot, in the same process, and the
+ *         one before may have ended in a rest
  * ONE     batches change page 0 alone
  * V_...   one deliberate fault each; all of them must fail
  */
@@ -609,11 +611,17 @@ inline rest() {
   looked[me] = own;
   get(1, f1)
 #else
-  looked[me] = s;
-  own = visible;
-  looked[me] = own;
-  f0 = 0; f1 = 0;
-  get_both()
+  if
+#ifdef OWNER
+  :: n < SNAPSHOTS -> skip  /* ends here, and the slot gets its next owner */
+#endif
+  :: true ->
+     looked[me] = s;
+     own = visible;
+     looked[me] = own;
+     f0 = 0; f1 = 0;
+     get_both()
+  fi
 #endif
 }
 #endif
@@ -635,6 +643,17 @@ proctype Reader(byte me) {
 #endif
   do
   :: n < SNAPSHOTS ->
+#ifdef OWNER
+     /* SlotOwner's constructor: episodes go on; in a fresh slot it finds what it stores */
+     if
+     :: n > 0 ->
+#ifndef V_OWNER_LOOKED
+        looked[me] = 0;
+#endif
+        own = 0
+     :: looked[me] != NOTHING -> skip  /* the same owner goes on */
+     fi;
+#endif
      d_step { n++; k++ }
      /* SlotOwner::begin */
      seq[me] = k;
