@@ -119,6 +119,20 @@ TEST(ReaderSlot, EpisodesGoOnWhenAnotherThreadTakesTheSlotOver) {
     EXPECT_EQ(second.episode(), 3u);
 }
 
+// What stood there meant that no frame is in use, and frames of evicted pages would have gone under
+// the next owner.
+TEST(ReaderSlot, NextOwnerIsNotTakenToRestAsTheLastOneDid) {
+    TestSlot test;
+    SlotOwner first = test.owner();
+    first.begin();
+    first.rest();
+    EXPECT_EQ(test.look().looked, kLookedNothing);
+    first.end();
+    SlotOwner second = test.owner();
+    second.begin();
+    EXPECT_EQ(test.look().looked, 0u) << "its snapshot alone says when it looked up its frames";
+}
+
 TEST(ReaderSlot, PinAllOfALaterEpisodeDoesNotCountAtTheSecondLook) {
     TestSlot test;
     SlotOwner owner = test.owner();

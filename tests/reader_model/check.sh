@@ -9,14 +9,15 @@
 #   order.pml     unlink, generation, overwrite; revocation, overwrite: stores in any order
 #   core.pml      page map, chains, batches, rounds of reclaim, second looks at slots, pinned walks,
 #                 eviction, fills, watched entries, revocation, detach, readers that let go of their
-#                 frames or wait without any; sequentially consistent
+#                 frames or wait without any, and what that leaves in the slot for the next snapshot
+#                 and the next owner; sequentially consistent
 #   places.pml    pages of extents, and leaves dropped unread: their frame, file, quarantine
 #   ids.pml       page ids that are freed and used again, and what the key directory leads to then
 #   drops.pml     dropped tables, and the roots that readers remember
 #
 # Every search is complete (collapse compression, no hashing) for the sizes given: one reader (two
-# owners of a slot where one is detached), two pages, three to six frames, csns up to 2 to 5,
-# one eviction, one revocation. --long adds larger ones: minutes and gigabytes; those marked
+# owners of a slot where one is detached, or ends), two pages, three to six frames, csns up to 2 to
+# 5, one eviction, one revocation. --long adds larger ones: minutes and gigabytes; those marked
 # bitstate leave states out where hashes collide, so they find faults but prove nothing.
 set -euo pipefail
 
@@ -75,11 +76,16 @@ medium="-DNR=1 -DREADS=1 -DMAXC=3 -DNF=4"
 chain="-DNR=1 -DREADS=1 -DMAXC=4 -DNF=5 -DONE"  # several versions of a page go in one round
 rounds="-DNR=1 -DREADS=1 -DMAXC=5 -DNF=6 -DONE -DPIPE=1"  # three disturb one walk
 twice="-DNR=1 -DREADS=2 -DMAXC=2 -DNF=3"
+next="-DNR=1 -DREADS=2 -DNF=3 -DEVICT -DRENEW -DREST -DOWNER"  # what an owner leaves in its slot
 owners="-DNR=2 -DREADS=2 -DMAXC=2 -DNF=3 -DDETACH"
 
 # The longest first.
+# Two csns more, so that one may come between two snapshots. Batches of one page, one at a time:
+# this is about the frames that a reader uses, not about what a batch has; --long has them all.
+check holds core.pml "$next -DMAXC=3 -DONE -DPIPE=1"
 check holds core.pml "$medium -DEVICT"
 check holds core.pml "$owners"
+check holds core.pml "$next -DMAXC=2 -DACCUSE"
 check holds core.pml "$small -DEVICT -DREVOKE -DWATCH -DRENEW -DREST"
 check holds core.pml "$medium -DREVOKE"
 check holds core.pml "$rounds"
@@ -125,12 +131,13 @@ check fails core.pml "$chain -DV_PIN_KNOWN"
 check fails core.pml "$twice -DACCUSE -DV_NO_RELOOK"
 check fails core.pml "$twice -DACCUSE -DV_EPISODE_FIRST"
 # Evicted pages judged wrongly; with an unpublished version; frames looked up before they are
-# announced.
+# announced; under the rest of the slot's last owner.
 check fails core.pml "$medium -DEVICT -DV_EVICT_NOCSN"
 check fails core.pml "$small -DEVICT -DRENEW -DV_EVICT_UNPUB"
 check fails core.pml "$medium -DEVICT -DRENEW -DV_LOOKED_ALL"
 check fails core.pml "$medium -DEVICT -DRENEW -DV_LOOKED_LATE"
 check fails core.pml "$medium -DEVICT -DRENEW -DREST -DV_REST_LOOKUP"
+check fails core.pml "$next -DMAXC=2 -DV_OWNER_LOOKED"
 # Leases: frames are reused before revoked says so; a reader does not ask; a detach ends the newest
 # episode alone; the slot's next owner begins among the dead ones; an owner in the old segment
 # begins above what the detach revoked.
@@ -177,7 +184,7 @@ if [[ "$long" == --long ]]; then
     check holds core.pml "$chain -DEVICT"
     check holds core.pml "$rounds -DEVICT -DREVOKE"
     check holds core.pml "$twice -DACCUSE -DEVICT -DREVOKE"
-    check holds core.pml "$twice -DACCUSE -DEVICT -DRENEW -DREST"
+    check holds core.pml "$next -DMAXC=3"
     check holds core.pml "${owners/READS=2/READS=1} -DEVICT"
     check holds core.pml "-DNR=2 -DREADS=1 -DMAXC=2 -DNF=3 -DPIPE=1 -DEVICT -DWATCH -DWATCH_ONE"
     check holds core.pml "$medium -DPIPE=1 -DEVICT -DWATCH -DWATCH_ONE -DRENEW -DREST"

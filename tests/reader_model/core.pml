@@ -13,6 +13,8 @@
  * WATCH   the engine asks for marks by a bit of the page map's entry (kWatched), and takes it away
  *         again, by one store of the entry as it is but for the bit; WATCH_ONE: of page 0 alone
  * RENEW   a reader lets go of its frames and looks its pages up again; REST: it waits without any
+ * OWNER   the next snapshot may be that of a new owner of the slot, in the same process, and the
+ *         one before may have ended in a rest
  * ONE     batches change page 0 alone
  * V_...   one deliberate fault each; all of them must fail
  */
@@ -224,6 +226,9 @@ inline scan_slot(i) {
 #ifdef ACCUSE
              assert(w <= visible && w >= bound[i]);
              assert(!word_known[i] || w == bound[i]);
+#ifdef RENEW
+             assert(l <= visible || l == NOTHING);
+#endif
              word_known[i] = true;
 #endif
              held[i] = w; bound[i] = BOUND_KNOWN(w)
@@ -573,9 +578,60 @@ inline use() {
     t0 = 0; t1 = 0 }
 }
 
+#ifdef RENEW
+/* SlotOwner::renew: when nothing was published since the last time, frames may stay in use. */
+inline renew() {
+#ifdef V_LOOKED_LATE
+  /* looks up before it says so, and says what is visible then */
+  f0 = 0; f1 = 0;
+  get_both();
+  own = visible;
+  looked[me] = own
+#else
+  r = visible;
+  if
+  :: r == (own > s -> own : s) -> r = 0
+  :: else ->
+     d_step { own = r; r = 0 }
+     looked[me] = own;
+     f0 = 0; f1 = 0;
+     get_both()
+  fi
+#endif
+}
+
+/* SlotOwner::rest: waits without any frame; SlotOwner::resume: announces itself anew before it
+ * looks one up. */
+inline rest() {
+  f0 = NONE; f1 = NONE; looked[me] = NOTHING;
+#ifdef V_REST_LOOKUP
+  get(0, f0);
+  looked[me] = s;
+  own = visible;
+  looked[me] = own;
+  get(1, f1)
+#else
+  if
+#ifdef OWNER
+  :: n < SNAPSHOTS -> skip  /* ends here, and the slot gets its next owner */
+#endif
+  :: true ->
+     looked[me] = s;
+     own = visible;
+     looked[me] = own;
+     f0 = 0; f1 = 0;
+     get_both()
+  fi
+#endif
+}
+#endif
+
 proctype Reader(byte me) {
   byte s, f0, f1, g, c, k, r, t0, t1, n;
   bool bad, absent, wrong;
+#ifdef RENEW
+  byte own;             /* SlotOwner::looked_, the value stored last */
+#endif
 #ifdef DETACH
   /* an owner in the old segment may begin after the detach as well */
   me == 0 || attached[me];
@@ -587,6 +643,17 @@ proctype Reader(byte me) {
 #endif
   do
   :: n < SNAPSHOTS ->
+#ifdef OWNER
+     /* SlotOwner's constructor: episodes go on; in a fresh slot it finds what it stores */
+     if
+     :: n > 0 ->
+#ifndef V_OWNER_LOOKED
+        looked[me] = 0;
+#endif
+        own = 0
+     :: looked[me] != NOTHING -> skip  /* the same owner goes on */
+     fi;
+#endif
      d_step { n++; k++ }
      /* SlotOwner::begin */
      seq[me] = k;
@@ -602,33 +669,12 @@ proctype Reader(byte me) {
      :: true ->
         /* the end of the first use: it must have been right until here */
         use();
-#ifdef V_LOOKED_LATE
-        /* looks up before it says so, and says what is visible then */
-        f0 = 0; f1 = 0;
-        get_both();
-        r = visible;
-        looked[me] = r; r = 0
-#else
+        if
+        :: true -> renew()
 #ifdef REST
-        /* waits without any frame, and announces itself anew before it looks one up */
-        f0 = NONE; f1 = NONE; looked[me] = NOTHING;
-#ifdef V_REST_LOOKUP
-        get(0, f0);
-        looked[me] = s;
-        r = visible;
-        looked[me] = r; r = 0;
-        get(1, f1)
-#else
-        looked[me] = s;
+        :: true -> rest()
 #endif
-#endif
-#ifndef V_REST_LOOKUP
-        r = visible;
-        looked[me] = r; r = 0;
-        f0 = 0; f1 = 0;
-        get_both()
-#endif
-#endif
+        fi
      fi;
 #endif
 
