@@ -196,7 +196,7 @@ class Bidstore : public Engine {
             return std::string(name) + "=" + std::to_string(mib) + "MiB";
         };
         const std::string log = options().directory + "/daemon.log";
-        const bool small = options().shape.rows < 100'000;  // a test
+        const bool small = options().shape.small();
         daemon_ = start_server(
             {options().binaries + "/bidstored", "--dev", options().directory, "--set",
              setting("pool_bytes", pool), "--set", setting("max_data_bytes", disk), "--set",

@@ -72,11 +72,12 @@ T* shared_memory(std::size_t count) {
 // Without sync a write may be acknowledged before it is visible, for a moment.
 template <class Condition>
 bool soon(Condition condition) {
-    for (int i = 0; i < 1'000; ++i) {
-        if (condition()) return true;
+    const std::uint64_t give_up = now_ns() + 60'000'000'000;  // of a device that stalls, too
+    while (!condition()) {
+        if (now_ns() > give_up) return false;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    return false;
+    return true;
 }
 
 // ---- one thread ---------------------------------------------------------------------------------
@@ -295,7 +296,8 @@ class Runner {
     }
 
     void run() {
-        std::vector<std::uint32_t> raw = synced_writes_ns(options_.directory);
+        std::vector<std::uint32_t> raw =
+            synced_writes_ns(options_.directory, shape_.small() ? 300 : kSyncedWrites);
         raw_sync_ns_ = quantile_us(raw, 0.5) * 1e3;
         say("loading " + std::to_string(shape_.rows) + " rows");
         const std::string store = options_.directory + "/store";

@@ -69,8 +69,11 @@ inline double dependent_miss_ns(bool huge, std::size_t bytes) {
     return at == ~std::uint64_t{0} ? 0 : median(stretches);
 }
 
+inline constexpr int kSyncedWrites = 4000;
+
 // One 4 KiB write at a time, synced by RWF_DSYNC, over a file that is there already.
-inline std::vector<std::uint32_t> synced_writes_ns(const std::string& directory) {
+inline std::vector<std::uint32_t> synced_writes_ns(const std::string& directory,
+                                                   int writes = kSyncedWrites) {
     constexpr std::size_t kBlock = 4096;
     constexpr off_t kFileBytes = 16 << 20;
     const std::string path = directory + "/bench-sync";
@@ -84,7 +87,7 @@ inline std::vector<std::uint32_t> synced_writes_ns(const std::string& directory)
     }
     ::fsync(file);
     std::vector<std::uint32_t> samples;
-    for (int i = 0; i < 4000; ++i) {
+    for (int i = 0; i < writes; ++i) {
         const std::uint64_t start = now_ns();
         if (::pwritev2(file, &part, 1, i * off_t{kBlock} % kFileBytes, RWF_DSYNC) != kBlock) {
             fail(path + ": " + std::strerror(errno));

@@ -25,6 +25,7 @@ struct Shape {
     std::uint64_t entity_count;  // 1 or more
     std::uint64_t first_time_us = kFirstTimeUs;
 
+    bool small() const { return rows < 100'000; }  // a test
     static std::uint64_t entities_for(std::uint64_t rows) {
         return std::max<std::uint64_t>(rows / kRowsPerEntity, 1);
     }

@@ -502,7 +502,8 @@ struct Stats {
 // A connection to the daemon of this host: one per process, kept for life. Survives the daemon.
 class Store {
   public:
-    // kDisconnected (nobody listens: names the socket), kDenied, kVersionMismatch, kTimedOut.
+    // kDisconnected (nobody listens: names the socket), kDenied, kVersionMismatch, kTimedOut;
+    // kBusy: the daemon was too busy until the deadline.
     static Result<Store> attach(const AttachOptions& options, Deadline deadline);
     Store(Store&&) noexcept;
     Store& operator=(Store&&) noexcept;

@@ -32,8 +32,8 @@ constexpr std::uint64_t kHelloGraceNs = 20'000'000;
 constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
 constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
 constexpr std::size_t kWelcomeDescriptors = 3;
-// One in so many places is kept for admins.
-constexpr std::uint32_t kAdminPart = 16;
+constexpr std::uint32_t kAdminPart = 16;  // one in so many places is kept for admins
+constexpr auto kEngineLate = "the engine is busy: try again";  // clients do, until their deadline
 
 std::uint64_t now_ns() {
     timespec now{};
@@ -100,8 +100,7 @@ Welcome make_welcome(Error error, const SessionId& session, std::string_view mes
     return welcome;
 }
 
-// One message, with descriptors or without. Never blocks: the first and only message of ours fits
-// into the socket's buffer.
+// With descriptors or without. Never blocks: our first and only message fits into the buffer.
 bool send_welcome(int socket, const Welcome& welcome, const std::vector<int>& descriptors) {
     iovec part{.iov_base = const_cast<Welcome*>(&welcome), .iov_len = sizeof welcome};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kWelcomeDescriptors)] = {};
@@ -383,10 +382,11 @@ void Server::close_late_handshakes(std::uint64_t now) {
         late.push_back(connection.get());
     }
     for (Connection* connection : late) {
-        std::string why = "the engine is busy: try again";
-        if (connection->state == State::kHello) why = "no hello came in time";
-        if (connection->state == State::kAsking) why = UserLookup::late(connection->user);
-        refuse(*connection, {Error::kTimedOut, why});
+        Failure why{Error::kTimedOut, "no hello came in time"};
+        if (connection->state == State::kAsking) why.what = UserLookup::late(connection->user);
+        engine_late_ = engine_late_ || connection->state == State::kAttaching;
+        if (connection->state == State::kAttaching) why = {Error::kBusy, kEngineLate};
+        refuse(*connection, why);
     }
 }
 
@@ -501,6 +501,7 @@ void Server::admit(Connection& connection) {
 
 // Makes what a client gets; what was made until something fails goes with the connection.
 Status Server::prepare(Connection& connection) {
+    if (engine_late_) return {Error::kBusy, kEngineLate};
     connection.block = take_block();
     if (!connection.block) {
         return {Error::kTooManyClients, "max_clients = " + std::to_string(options_.max_clients) +
@@ -545,6 +546,7 @@ std::optional<std::uint32_t> Server::take_block() {
 
 void Server::on_engine_events() {
     clients_.clear_event_descriptor();
+    engine_late_ = false;
     ClientEvent event;
     while (clients_.take_event(event)) {
         const auto found = connections_.find(event.client_id);

@@ -17,6 +17,8 @@
 //          for the user database (daemon/user_lookup.h), others are served; one that says
 //          anything after it is cut off, and so is one that ever passes descriptors. Nobody waits
 //          for a connection to be closed (daemon/closer.h): the peer sees the hangup at once.
+//          An engine that lets a handshake run out is sent no other until it says something, or who
+//          tries again would take all places.
 // Bounds:  clients, those of one user, connections in their handshake, those that cannot be closed,
 //          and Welcomes that are not read (daemon/unread_welcomes.h).
 #pragma once
@@ -157,6 +159,7 @@ class Server {
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::vector<bool> block_taken_;
     std::uint32_t serving_count_ = 0;
+    bool engine_late_ = false;  // it let a handshake run out, and has said nothing since
 };
 
 }  // namespace bidstore

@@ -48,7 +48,7 @@ def processes_of(directory):
 
 
 def require_nothing_left(directory):
-    for _ in range(50):
+    for _ in range(300):
         if not processes_of(directory):
             break
         time.sleep(0.1)
@@ -78,7 +78,7 @@ def check_all(bench, picture, directory):
     with tempfile.TemporaryDirectory() as results_directory:
         path = os.path.join(results_directory, "results.json")
         run = subprocess.run([*command(bench, directory, ENGINES, 0.1, SETTINGS), "--json", path],
-                             capture_output=True, text=True, timeout=240)
+                             capture_output=True, text=True, timeout=600)
         require(run.returncode == 0, f"exit code {run.returncode}\n{run.stdout}\n{run.stderr}")
         with open(path, encoding="utf-8") as file:
             results = json.load(file)
@@ -105,7 +105,7 @@ def check_signal(bench, directory):
             break
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
-    require(run.wait(timeout=30) == 128 + signal.SIGTERM, "another exit code after SIGTERM")
+    require(run.wait(timeout=120) == 128 + signal.SIGTERM, "another exit code after SIGTERM")
     require_nothing_left(directory)
 
 
@@ -114,7 +114,7 @@ def check_refusals(bench, directory):
                         (["mix:threads=0"], "threads=0"),
                         (["mix", "--engines", "mongodb"], "mongodb"), ([], "workloads")):
         run = subprocess.run([bench, *wrong, "--directory", directory], capture_output=True,
-                             text=True, timeout=30)
+                             text=True, timeout=120)
         require(run.returncode != 0 and word in run.stdout + run.stderr,
                 f"{wrong}: {run.returncode} {run.stdout} {run.stderr}")
     require_nothing_left(directory)

@@ -36,7 +36,7 @@ TEST_F(Handshake, OtherVersionsAreRefusedWithBothValues) {
     begin();
     Hello layout = good_hello(Rights::kReader);
     layout.fingerprint += 1;
-    const RawGreeting other_layout = greet(daemon_.socket(), layout);
+    const RawGreeting other_layout = greet_patiently(daemon_.socket(), layout);
     ASSERT_TRUE(other_layout.answered);
     EXPECT_EQ(static_cast<Error>(other_layout.welcome.error), Error::kVersionMismatch);
     EXPECT_TRUE(other_layout.descriptors.empty());
@@ -46,7 +46,7 @@ TEST_F(Handshake, OtherVersionsAreRefusedWithBothValues) {
 
     Hello version = good_hello(Rights::kReader);
     version.abi_version = 77;
-    const RawGreeting other_version = greet(daemon_.socket(), version);
+    const RawGreeting other_version = greet_patiently(daemon_.socket(), version);
     ASSERT_TRUE(other_version.answered);
     EXPECT_EQ(static_cast<Error>(other_version.welcome.error), Error::kVersionMismatch);
     const std::string text = other_version.welcome.message;
@@ -71,11 +71,11 @@ TEST_F(Handshake, GarbageOnTheSocketHarmsNobody) {
     for (const std::uint32_t rights : {0u, 4u, ~0u}) {
         Hello hello = good_hello(Rights::kReader);
         hello.rights = rights;
-        EXPECT_EQ(static_cast<Error>(greet(daemon_.socket(), hello).welcome.error),
+        EXPECT_EQ(static_cast<Error>(greet_patiently(daemon_.socket(), hello).welcome.error),
                   Error::kInvalid);
     }
     // One that goes on talking after its handshake is cut off.
-    const RawGreeting chatty = greet(daemon_.socket(), good_hello(Rights::kReader));
+    const RawGreeting chatty = greet_patiently(daemon_.socket(), good_hello(Rights::kReader));
     ASSERT_EQ(chatty.descriptors.size(), 3u);
     ASSERT_GT(::send(chatty.socket.number(), "more", 4, MSG_NOSIGNAL), 0);
     char rest = 0;

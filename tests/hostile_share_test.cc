@@ -40,7 +40,12 @@ constexpr int kPairs = 5;
 constexpr int kSeries = 3;
 constexpr auto kWindow = 100ms;  // twice as long in each further series
 constexpr int kPausesMax = 1;    // windows with a longer one than kPause
-constexpr int kMoreLives = 40;   // of a harm that is noticed by chance
+// A window without the harm that shows fewer rounds has nothing to compare with: where processor or
+// device stand still for a while, it and its pair say nothing, and are repeated.
+constexpr std::uint64_t kRounds = 20;
+constexpr Clock::duration kLongest = 3s;  // of a window that waits for them
+constexpr int kRepeats = 10;
+constexpr int kMoreLives = 40;  // of a harm that is noticed by chance
 // What anyone may be told who connects again and again where much goes on.
 constexpr auto kOfABusyHost =
     "refused: (max_clients|the engine is busy|no hello came in time)|not welcomed: ";
@@ -76,12 +81,17 @@ double since(Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+Clock::duration duration(double seconds) {
+    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 // What an honest client came to in some windows.
 struct Measured {
     double rounds = 0;
     double seconds = 0;
     std::chrono::nanoseconds longest{0};
     double rate() const { return rounds / seconds; }
+    Clock::duration length() const { return duration(seconds); }
     void add(const Measured& other) {
         rounds += other.rounds;
         seconds += other.seconds;
@@ -161,13 +171,18 @@ class HostileShare : public testing::Test {
             std::nullopt);
     }
     // One window: what the honest client comes to while the process is at work, until the first
-    // round that began when it was not any more.
-    void measure(Process process, Clock::duration length, Measured& measured) {
+    // round that began when it was not any more. It goes on until there are so many rounds, within
+    // bounds.
+    void measure(Process process, Clock::duration length, std::uint64_t rounds,
+                 Measured& measured) {
         ASSERT_TRUE(eventually([&] { return shared_->began.load(); }));
         shared_->honest.longest_ns = 0;
         const auto begin = Clock::now();
         const std::uint64_t before = shared_->honest.rounds;
         std::this_thread::sleep_for(length);
+        while (shared_->honest.rounds < before + rounds && Clock::now() < begin + kLongest) {
+            std::this_thread::sleep_for(1ms);
+        }
         shared_->over = true;
         EXPECT_EQ(process.wait(), 0);
         const std::uint64_t after = shared_->honest.rounds;
@@ -180,26 +195,44 @@ class HostileShare : public testing::Test {
         ASSERT_TRUE(daemon_.running());
         ASSERT_TRUE(honest_.running());
     }
+    void measure_harm(std::size_t number, Clock::duration length, Measured& measured) {
+        measure(harm_of(number), length, 0, measured);
+    }
+    void measure_in_its_place(Clock::duration length, Measured& measured) {
+        measure(harmless(shared_->share), length, kRounds, measured);
+    }
     void expect_share(std::size_t number) {
         std::vector<double> shares;
         Measured harmed;  // of all windows
         Measured control;
         int pauses = 0;
+        int repeats = 0;
+        Clock::duration needed{0};  // for so many rounds
         for (int series = 0; series < kSeries && !HasFailure(); ++series) {
             for (int pair = 0; pair < kPairs && !HasFailure(); ++pair) {
                 Measured beside_harm;
                 Measured in_its_place;
-                const Clock::duration length = kWindow * (1 << series);
+                const auto length = std::max<Clock::duration>(kWindow * (1 << series), needed);
                 // In turns which comes first, so that what grows or fades favours neither.
                 const bool harm_first = pair % 2 == 0;
-                if (!harm_first) measure(harmless(shared_->share), length, in_its_place);
-                measure(harm_of(number), length, beside_harm);
-                if (harm_first) measure(harmless(shared_->share), length, in_its_place);
-                shares.push_back(beside_harm.rate() / std::max(in_its_place.rate(), 1e-9));
-                // The machine's own, where the honest client meets them in either window.
-                pauses += beside_harm.longest > kPause && in_its_place.longest <= kPause;
+                if (!harm_first) measure_in_its_place(length, in_its_place);
+                measure_harm(number, std::max(length, in_its_place.length()), beside_harm);
+                // A pause may be the machine's own, if the honest client meets one in either
+                // window: for as long it is given the chance to.
+                const bool paused = beside_harm.longest > kPause;
+                if (harm_first || paused) {
+                    measure_in_its_place(paused ? beside_harm.length() : length, in_its_place);
+                }
                 harmed.add(beside_harm);
                 control.add(in_its_place);
+                if (in_its_place.rounds < kRounds) {
+                    ASSERT_LE(++repeats, kRepeats) << "without the harm there are too few rounds";
+                    --pair;
+                    continue;
+                }
+                needed = std::min(duration(kRounds / in_its_place.rate()), kLongest);
+                pauses += paused && in_its_place.longest <= kPause;
+                shares.push_back(beside_harm.rate() / in_its_place.rate());
             }
             if (median(shares) >= kShare) break;
         }
@@ -212,6 +245,7 @@ class HostileShare : public testing::Test {
         EXPECT_LE(pauses, kPausesMax) << "of " << shares.size() << " windows";
     }
     static double median(std::vector<double> values) {
+        if (values.empty()) return 0;
         const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
         std::nth_element(values.begin(), middle, values.end());
         return *middle;
@@ -258,7 +292,7 @@ TEST_F(HostileShare, EachHarmIsAnsweredAndLeavesTheOthersTheirPart) {
         };
         Measured unused;
         for (int more = 0; more < kMoreLives && !noticed(); ++more) {
-            measure(harm_of(i), kWindow, unused);
+            measure_harm(i, kWindow, unused);
         }
         EXPECT_TRUE(noticed()) << "counted: " << value(*harm.counter) - before;
         for (const std::string& line : lines_of(i)) {

@@ -198,7 +198,7 @@ TEST_F(Isolation, ClientOfAnotherUserCannotWriteThePoolByAnyWay) {
     begin(kService);
     Process hostile = Process::fork([&] {
         if (!become(kNobody)) return 2;
-        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+        const RawGreeting greeting = greet_patiently(daemon_.socket(), good_hello(Rights::kReader));
         if (greeting.descriptors.size() != 3) return 3;
         const int pool = greeting.descriptors[0].number();
         Attempts attempts;
@@ -221,7 +221,7 @@ TEST_F(Isolation, NoPartOfThePoolIsLessClosedThanItsHead) {
     begin(kService);
     Process hostile = Process::fork([&] {
         if (!become(kNobody)) return 2;
-        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+        const RawGreeting greeting = greet_patiently(daemon_.socket(), good_hello(Rights::kReader));
         if (greeting.descriptors.size() != 3) return 3;
         const int pool = greeting.descriptors[0].number();
         Attempts attempts;
@@ -247,7 +247,7 @@ TEST_F(Isolation, ClientCannotReachAnotherClientsSegment) {
     begin({"socket_mode=\"0666\"", "seal_pool_writes=false", "writers=[\"nobody\", 65533]"});
     Process victim = Process::fork([&] {
         if (!become(kStranger)) return 2;
-        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kWriter));
+        const RawGreeting greeting = greet_patiently(daemon_.socket(), good_hello(Rights::kWriter));
         if (greeting.descriptors.size() != 3) return 3;
         ::pause();
         return 0;
@@ -255,7 +255,7 @@ TEST_F(Isolation, ClientCannotReachAnotherClientsSegment) {
     ASSERT_TRUE(eventually([&] { return counter(*store_, Counter::kClients) == 2; }));
     Process hostile = Process::fork([&] {
         if (!become(kNobody)) return 2;
-        const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kWriter));
+        const RawGreeting greeting = greet_patiently(daemon_.socket(), good_hello(Rights::kWriter));
         if (greeting.descriptors.size() != 3) return 3;
         Attempts attempts;
         try_to_reach(attempts, victim.pid());
@@ -303,7 +303,7 @@ TEST_F(Isolation, ClientOfAnotherUserCannotReachDaemonFilesOrOtherClients) {
 // Its own segment is the client's to write, but not to cut: the daemon reads from it.
 TEST_F(Isolation, ClientCannotCutItsOwnSegmentUnderTheDaemon) {
     begin({});
-    const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+    const RawGreeting greeting = greet_patiently(daemon_.socket(), good_hello(Rights::kReader));
     ASSERT_EQ(greeting.descriptors.size(), 3u);
     const int segment = greeting.descriptors[1].number();
     const auto size = static_cast<off_t>(size_of(segment));
@@ -330,7 +330,7 @@ TEST_F(Isolation, ClientCannotCutItsOwnSegmentUnderTheDaemon) {
 // writable, even by a descriptor that was opened again.
 TEST_F(Isolation, SealKeepsTheSameUserFromMappingThePoolWritable) {
     begin({"seal_pool_writes=true"});
-    const RawGreeting greeting = greet(daemon_.socket(), good_hello(Rights::kReader));
+    const RawGreeting greeting = greet_patiently(daemon_.socket(), good_hello(Rights::kReader));
     ASSERT_EQ(greeting.descriptors.size(), 3u);
     const int pool = greeting.descriptors[0].number();
     EXPECT_FALSE(maps(pool, PROT_READ | PROT_WRITE));

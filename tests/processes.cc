@@ -402,6 +402,16 @@ RawGreeting greet(const std::string& socket, const Hello& hello) {
     return greet(socket, &hello, sizeof hello);
 }
 
+RawGreeting greet_patiently(const std::string& socket, const Hello& hello) {
+    RawGreeting greeting;
+    eventually([&] {
+        greeting = greet(socket, hello);
+        const auto error = static_cast<Error>(greeting.welcome.error);
+        return greeting.answered && error != Error::kTimedOut && error != Error::kBusy;
+    });
+    return greeting;
+}
+
 bool send_descriptors(const Descriptor& socket, std::span<const std::byte> bytes,
                       const std::vector<int>& numbers) {
     std::vector<std::byte> text(bytes.begin(), bytes.end());

@@ -163,6 +163,9 @@ Hello good_hello(Rights rights);
 Descriptor raw_connect(const std::string& socket);
 RawGreeting greet(const std::string& socket, const void* bytes, std::size_t length_bytes);
 RawGreeting greet(const std::string& socket, const Hello& hello);
+// Again while the daemon says, or lets us see by a hangup, that it or we were too slow: that proves
+// nothing of it on a busy machine.
+RawGreeting greet_patiently(const std::string& socket, const Hello& hello);
 // A message with descriptors. False: it cannot be sent.
 bool send_descriptors(const Descriptor& socket, std::span<const std::byte> bytes,
                       const std::vector<int>& numbers);

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
@@ -35,6 +36,7 @@ class EngineStandIn {
         thread_ = std::thread([this] { run(); });
     }
     ~EngineStandIn() {
+        held_up = false;
         clients_.send({.kind = ClientCommand::Kind::kStop, .session = {}, .segment = {}});
         thread_.join();
     }
@@ -45,12 +47,18 @@ class EngineStandIn {
     // Set before clients connect.
     Error answer = Error::kOk;
     bool silent = false;
+    // Meanwhile it takes no command.
+    std::atomic<bool> held_up{false};
 
   private:
     void run() {
         for (;;) {
             pollfd bell{.fd = clients_.wake_descriptor(), .events = POLLIN, .revents = 0};
             poll(&bell, 1, 1000);
+            if (held_up) {
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                continue;
+            }
             clients_.drain_doorbell();
             ClientCommand command;
             while (clients_.take(command)) {

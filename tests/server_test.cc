@@ -16,6 +16,7 @@
 #include <fstream>
 #include <thread>
 
+#include "clientlib/bidstore.h"
 #include "shm/call_slot.h"
 #include "shm/doorbell.h"
 #include "tests/processes.h"
@@ -457,8 +458,54 @@ TEST_F(ServerTest, GivesUpOnAnEngineThatDoesNotAnswerInTime) {
     start();
     engine_->silent = true;
     RawClient client(options_.socket);
-    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kTimedOut);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kBusy);
     EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
+}
+
+// Those who try again would have all places until it goes on, and others be told that these are
+// taken, which is final.
+TEST_F(ServerTest, AsksALateEngineForNoMorePlacesUntilItGoesOn) {
+    options_.handshake_timeout_ns = 100'000'000;
+    start();
+    engine_->held_up = true;
+    for (std::uint32_t i = 0; i < 2 * options_.max_clients; ++i) {
+        RawClient client(options_.socket);
+        EXPECT_EQ(handshake(client, good_hello()).error(), Error::kBusy) << i;
+    }
+    engine_->held_up = false;
+    EXPECT_TRUE(run_until([&] { return server_->connection_count() == 0; }));
+    EXPECT_EQ(commands_seen(ClientCommand::Kind::kAttach), 1u);
+    RawClient client(options_.socket);
+    EXPECT_EQ(handshake(client, good_hello()).error(), Error::kOk);
+}
+
+// It failed at once, though its deadline was far away and the refusal said "try again".
+TEST_F(ServerTest, TheLibraryTriesALateEngineAgainUntilItsDeadline) {
+    constexpr std::chrono::milliseconds kShort{500};
+    options_.handshake_timeout_ns = 50'000'000;
+    start();
+    engine_->held_up = true;
+    const auto refused = [&] { return counter_value(pool_->stats(), Counter::kClientsRefused); };
+    const auto attach_within = [&](std::chrono::nanoseconds time, bool goes_on) {
+        std::atomic<bool> over{false};
+        std::string outcome;
+        std::thread client([&] {
+            const auto store = Store::attach({.socket = options_.socket}, in(time));
+            outcome = error_name(store.error());
+            over = true;
+        });
+        const std::uint64_t before = refused();
+        EXPECT_TRUE(run_until([&] {
+            if (goes_on && refused() >= before + 3) engine_->held_up = false;
+            return over.load();
+        }));
+        client.join();
+        return outcome;
+    };
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(attach_within(kShort, false), error_name(Error::kBusy));
+    EXPECT_GE(std::chrono::steady_clock::now() - begin, kShort);
+    EXPECT_EQ(attach_within(std::chrono::seconds(30), true), error_name(Error::kOk));
 }
 
 TEST_F(ServerTest, PassesOnTheRefusalOfTheEngine) {

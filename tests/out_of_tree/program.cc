@@ -11,6 +11,8 @@
 
 using namespace std::chrono_literals;
 
+static constexpr auto kPatience = 30s;  // on however busy a machine
+
 struct Visit {
     bidstore::Bytes<16> user;
     std::uint64_t time = 0;
@@ -33,13 +35,13 @@ static int fail(const char* what, const bidstore::Failure& failure) {
 static int round_trip(const char* socket) {
     auto store = bidstore::Store::attach(
         {.socket = socket, .rights = bidstore::Rights::kAdmin, .wait_for_daemon = true},
-        bidstore::in(5s));
+        bidstore::in(kPatience));
     if (!store.ok()) return fail("attach", store.failure());
-    const auto made = store->create_table<Visit>(bidstore::in(5s));
+    const auto made = store->create_table<Visit>(bidstore::in(kPatience));
     if (!made.ok() && made.error() != bidstore::Error::kTableExists) {
         return fail("create_table", made.failure());
     }
-    auto visits = store->open<Visit>(bidstore::in(5s));
+    auto visits = store->open<Visit>(bidstore::in(kPatience));
     if (!visits.ok()) return fail("open", visits.failure());
 
     const auto user = bidstore::Bytes<16>::from("0123456789abcdef");
@@ -47,12 +49,12 @@ static int round_trip(const char* socket) {
     transaction.put(*visits,
                     {.user = user, .time = 17, .count = 1, .host = "example.org"});
     transaction.add<&Visit::count>(*visits, visits->key(user, 17u), 4);
-    const auto committed = store->commit(transaction, bidstore::in(5s));
+    const auto committed = store->commit(transaction, bidstore::in(kPatience));
     if (!committed.ok()) return fail("commit", committed.failure());
 
     auto reader = store->reader();
     if (!reader.ok()) return fail("reader", reader.failure());
-    const auto row = visits->get(*reader, bidstore::in(5s), user, 17u);
+    const auto row = visits->get(*reader, bidstore::in(kPatience), user, 17u);
     if (!row.ok()) return fail("get", row.failure());
     const bool right = *row && (*row)->count == 5 && (*row)->host == "example.org";
     std::puts(right ? "written and read back" : "the row is not what was written");
