@@ -167,10 +167,10 @@ Result<Received> receive_welcome(const AttachOptions& options, int socket, Deadl
     message.msg_controllen = sizeof control;
     const ssize_t got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     if (got < 0) return system_failure(options, "recvmsg", errno);
+    take_descriptors(message, received);  // an empty message may have some, too
     if (got == 0) {
         return {Error::kDisconnected, at_socket(options) + " hung up during the greeting"};
     }
-    take_descriptors(message, received);
     if (got != static_cast<ssize_t>(sizeof received.welcome) ||
         received.welcome.magic != kHelloMagic) {
         return {Error::kNotBidstore, at_socket(options) + ": what answers is not bidstored"};

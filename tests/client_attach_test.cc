@@ -1,11 +1,15 @@
 // Attaching: who is found behind a socket, who is waited for, and how a refusal is told. The daemon
 // is the test's (tests/fake_daemon.h).
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
+#include <array>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <thread>
@@ -18,6 +22,17 @@ namespace bidstore {
 namespace {
 
 using namespace std::chrono_literals;
+
+Descriptor listen_at(const std::string& path) {
+    Descriptor listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    const auto* general = static_cast<const sockaddr*>(static_cast<const void*>(&address));
+    CHECK(::bind(listener.number(), general, sizeof address) == 0);
+    CHECK(::listen(listener.number(), 1) == 0);
+    return listener;
+}
 
 class ClientAttach : public testing::Test {
   protected:
@@ -75,6 +90,37 @@ TEST_F(ClientAttach, SessionsAreRandomAndKept) {
     EXPECT_NE(first->session_id(), (std::array<std::uint8_t, 16>{}));
 }
 
+// An empty message was taken for a daemon that hung up, and what came with it stayed open.
+TEST_F(ClientAttach, AnEmptyWelcomeLeavesNoDescriptorOpen) {
+    const Descriptor listener = listen_at(socket_);
+    std::array<int, 2> pipe{};
+    ASSERT_EQ(::pipe2(pipe.data(), O_CLOEXEC | O_NONBLOCK), 0);
+    const Descriptor reads(pipe[0]);
+    std::thread daemon([&, writes = Descriptor(pipe[1])] {
+        const Descriptor client(::accept4(listener.number(), nullptr, nullptr, SOCK_CLOEXEC));
+        Hello hello{};
+        EXPECT_EQ(::recv(client.number(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
+        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+        iovec nothing{};
+        msghdr message{};
+        message.msg_iov = &nothing;
+        message.msg_iovlen = 1;
+        message.msg_control = control.data();
+        message.msg_controllen = control.size();
+        cmsghdr* part = CMSG_FIRSTHDR(&message);
+        part->cmsg_level = SOL_SOCKET;
+        part->cmsg_type = SCM_RIGHTS;
+        part->cmsg_len = CMSG_LEN(sizeof(int));
+        const int number = writes.number();
+        std::memcpy(CMSG_DATA(part), &number, sizeof number);
+        EXPECT_EQ(::sendmsg(client.number(), &message, MSG_NOSIGNAL), 0);
+    });
+    EXPECT_EQ(Store::attach({.socket = socket_}, in(5s)).error(), Error::kDisconnected);
+    daemon.join();
+    char byte = 0;
+    EXPECT_EQ(::read(reads.number(), &byte, 1), 0) << "somebody has the other end";
+}
+
 // "For ever" was the past: the sum overflowed.
 TEST_F(ClientAttach, ForEverIsNotThePast) {
     constexpr auto kForEver = std::chrono::nanoseconds::max();
@@ -95,13 +141,7 @@ TEST_F(ClientAttach, ForEverIsNotThePast) {
 
 // And what is as long ago as can be said was 1,000 s ahead.
 TEST_F(ClientAttach, NobodyWaitsForADeadlineOfLongAgo) {
-    std::optional<Descriptor> listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    socket_.copy(address.sun_path, sizeof address.sun_path - 1);
-    const auto* general = static_cast<const sockaddr*>(static_cast<const void*>(&address));
-    ASSERT_EQ(::bind(listener->number(), general, sizeof address), 0);
-    ASSERT_EQ(::listen(listener->number(), 1), 0);  // accepts nobody
+    std::optional<Descriptor> listener(listen_at(socket_));  // accepts nobody
     const std::jthread end([&](const std::stop_token& stop) {
         const Deadline until = in(5s);
         while (!stop.stop_requested() && std::chrono::steady_clock::now() < until) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -57,6 +58,12 @@ class FuzzInput {
   private:
     std::span<const std::byte> rest_;
 };
+
+// What nobody wants to know, the compiler need not load. This wants to.
+inline void know(std::uint64_t value) {
+    static std::atomic<std::uint64_t> known = 0;
+    known.store(value, std::memory_order_relaxed);
+}
 
 // Of what a target makes for itself.
 template <class T>

@@ -1,6 +1,7 @@
 #include "engine/page/inner.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstring>
 #include <map>
@@ -275,6 +276,28 @@ TEST(Search, ManyDescentsTogetherLandWhereEachLandsAlone) {
     EXPECT_GT(seen[Landed::kLeaf], 0);
     EXPECT_GT(seen[Landed::kMissing], 0);
     EXPECT_GT(seen[Landed::kCorrupt], 0);
+}
+
+// The two halves of a search in a page that is reused between them. Behind it nothing may be read:
+// tails of as many keys as a block has would lie there.
+TEST(Inner, BlocksOfAnotherCountStayInThePage) {
+    void* memory = ::mmap(nullptr, 2 * kPageBytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    auto* page = static_cast<std::byte*>(memory);
+    ASSERT_EQ(::mprotect(page + kPageBytes, kPageBytes, PROT_NONE), 0);
+    const std::byte zeros[kKeyBytesMax] = {};  // as all of the page: every key is the one wanted
+    for (std::uint32_t key_bytes = 1; key_bytes <= kKeyBytesMax; ++key_bytes) {
+        const InnerLayout layout = InnerLayout::of(key_bytes);
+        page_header(page).count = static_cast<std::uint16_t>(layout.capacity);
+        const InnerView::Blocks blocks = InnerView(page, layout).aim(zeros);
+        ASSERT_EQ(blocks.not_above, (layout.capacity - 1) / kHeadsPerSample);
+        for (std::uint32_t count = 1; count <= layout.capacity; ++count) {
+            page_header(page).count = static_cast<std::uint16_t>(count);
+            ASSERT_EQ(InnerView(page, layout).index_for(zeros, blocks), count - 1);
+        }
+    }
+    ::munmap(memory, 2 * kPageBytes);
 }
 
 // A store of pages of garbage that all claim to be parts of one tree.

@@ -150,9 +150,11 @@ inline std::uint32_t InnerView::index_for(const std::byte* key, const Blocks& bl
         count_heads(blocks.below, [wanted](std::uint64_t head) { return head < wanted; });
     std::uint32_t above =
         count_heads(blocks.not_above, [wanted](std::uint64_t head) { return head <= wanted; });
+    // Blocks of another count (under a dead lease) must not lead outside the node, nor to tails
+    // beyond the page.
+    above = above <= count_ ? above : count_;
     if (above > equal && layout_->tail_bytes != 0) above = first_above(equal, above, key + 8);
-    // Blocks of another count (under a dead lease) must not lead outside the node.
-    return above <= count_ ? above - 1 : count_ - 1;
+    return above - 1;
 }
 
 inline std::uint32_t InnerView::index_for(const std::byte* key) const {

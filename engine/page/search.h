@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "engine/page/inner.h"
 #include "engine/page/leaf.h"
@@ -277,10 +278,9 @@ Landing PathCursor<Source>::move(bool forward) {
     std::array<Step, kDepthMax> steps;
     bool first = true;
     const Landing landing = fill(steps, at, step, level, [&](const InnerView& node) {
-        if (first) {
-            first = false;
-            return step.index < node.count() ? step.index : node.count() - 1;
-        }
+        // Within the page, also where the count has fallen since under a dead lease: the last child
+        // that is left would lead the walk back.
+        if (std::exchange(first, false)) return step.index;
         return forward ? 0u : node.count() - 1;
     });
     if (landing.state != Landed::kLeaf) return landing;
