@@ -416,9 +416,11 @@ class Model {
             },
             floors_);
     }
-    void apply(const Evaluation& evaluation, std::uint64_t csn) {
+    // Without a csn: of the batch of the place before or behind it, or one between.
+    void apply(const Evaluation& evaluation, std::optional<std::uint64_t> csn) {
         ++newest_;
-        csns_.push_back(csn);
+        csns_.push_back(csn.value_or(newest_csn()));
+        csn_told_.push_back(csn.has_value());
         for (std::uint32_t table = 0; table < kTables; ++table) {
             for (const auto& [key, value] : evaluation.changes()[table]) {
                 rows_[table][key].emplace_back(newest_, value);
@@ -436,14 +438,16 @@ class Model {
         }
         newest_ = std::min(newest_, place);
         csns_.resize(static_cast<std::size_t>(newest_));
+        csn_told_.resize(csns_.size());
     }
     std::int64_t newest() const { return newest_; }
     std::uint64_t newest_csn() const { return csns_.empty() ? 0 : csns_.back(); }
-    // The last place that is in none of the newest so many batches.
+    // The last place that is for certain in none of the newest so many batches.
     std::int64_t place_before_batches(std::uint32_t batches) const {
         auto end = csns_.end();
         for (; batches > 0 && end != csns_.begin(); --batches) {
             end = std::lower_bound(csns_.begin(), end, *(end - 1));
+            while (end != csns_.begin() && !csn_told_[end - csns_.begin() - 1]) --end;
         }
         return end - csns_.begin();
     }
@@ -457,6 +461,7 @@ class Model {
         rows_;
     Evaluation::Floors floors_{};
     std::vector<std::uint64_t> csns_;  // of places 1, 2, ...
+    std::vector<bool> csn_told_;       // of the same; else it is the one of the place before
     std::int64_t newest_ = 0;
 };
 

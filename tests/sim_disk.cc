@@ -123,7 +123,7 @@ void SimDisk::capture(Flight& flight) {
     }
     flight.punches = request.kind == DiskRequest::Kind::kPunch;
     flight.write = ++writes_;
-    flight.first_sector = request.offset_bytes / kSectorBytes;
+    flight.first_sector = flight.asked_sector = request.offset_bytes / kSectorBytes;
     flight.lost = lost_.contains(step_);
     if (const auto place = misdirected_.find(step_); place != misdirected_.end()) {
         flight.first_sector = place->second / kSectorBytes;
@@ -236,6 +236,7 @@ bool SimDisk::transfer_part(Flight& flight) {
         flight.values.erase(flight.values.begin(), end);
     }
     flight.first_sector += sectors;
+    flight.asked_sector += sectors;
     flight.done_sectors += sectors;
     ++parts_;
     return true;
@@ -288,7 +289,7 @@ std::uint64_t SimDisk::room_bytes() const {
 bool SimDisk::writes_into_a_hole(const Flight& flight) const {
     if (flight.request->kind != DiskRequest::Kind::kWrite) return false;
     const File& file = file_of(flight.file);
-    const std::uint64_t first = flight.first_sector * kSectorBytes / kPageBytes;
+    const std::uint64_t first = flight.asked_sector * kSectorBytes / kPageBytes;
     const auto hole = file.holes.lower_bound(first);
     const std::uint64_t end = first + flight.values.size() * kSectorBytes / kPageBytes;
     return hole != file.holes.end() && *hole < end;
@@ -310,7 +311,7 @@ bool SimDisk::grow(const Flight& flight) {
 bool SimDisk::fill_holes(const Flight& flight, std::uint64_t room) {
     File& file = file_of(flight.file);
     const std::uint64_t end = flight.grows_to_bytes / kPageBytes;
-    for (auto hole = file.holes.lower_bound(flight.first_sector * kSectorBytes / kPageBytes);
+    for (auto hole = file.holes.lower_bound(flight.asked_sector * kSectorBytes / kPageBytes);
          hole != file.holes.end() && *hole < end; hole = file.holes.erase(hole)) {
         if (room < kPageBytes) return false;
         room -= kPageBytes;
@@ -620,6 +621,25 @@ std::vector<SimDisk::Candidate> SimDisk::candidates() const {
 
 std::uint64_t SimDisk::unsynced_sectors() const { return candidates().size(); }
 
+std::vector<std::pair<StoreFile, std::uint64_t>> SimDisk::differences(const SimDisk& other) const {
+    static const Sector kZeros{};
+    const auto content = [](const SectorPtr& sector) {
+        return sector ? sector->data() : kZeros.data();
+    };
+    std::vector<std::pair<StoreFile, std::uint64_t>> places;
+    for (std::uint32_t i = 0; i < kStoreFileCount; ++i) {
+        const std::uint64_t bytes = std::max(files_[i].size_bytes, other.files_[i].size_bytes);
+        for (std::uint64_t at = 0; at < bytes / kSectorBytes; ++at) {
+            const SectorPtr here = newest(files_[i], at);
+            const SectorPtr there = newest(other.files_[i], at);
+            if (here == there) continue;
+            if (std::memcmp(content(here), content(there), kSectorBytes) == 0) continue;
+            places.emplace_back(static_cast<StoreFile>(i), at);
+        }
+    }
+    return places;
+}
+
 std::unique_ptr<SimDisk> SimDisk::power_loss(std::uint64_t seed) const {
     return power_loss(seed, candidates(), 0);
 }
@@ -628,7 +648,6 @@ std::unique_ptr<SimDisk> SimDisk::misdirected_power_loss(std::uint64_t seed) con
     const std::vector<Candidate> all = candidates();
     std::vector<std::pair<std::uint64_t, StoreFile>> writes;
     for (const Candidate& candidate : all) {
-        if (candidate.file == StoreFile::kLog) continue;
         for (const Version& each : candidate.versions) {
             writes.emplace_back(each.write, candidate.file);
         }

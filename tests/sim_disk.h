@@ -56,6 +56,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/disk.h"
@@ -137,8 +138,8 @@ class SimDisk final : public Disk {
     // One of the outcomes that the fault model allows, chosen by `seed`: nothing kept, all kept,
     // each write kept or not, all but one, only one, a prefix, or sector by sector.
     std::unique_ptr<SimDisk> power_loss(std::uint64_t seed) const;
-    // The same outcome, but for one unsynced write of data or journal, which is at another place of
-    // its file and not at its own. Null: there is no such write.
+    // The same outcome, but for one unsynced write, which is at another place of its file and not
+    // at its own. Null: there is no such write.
     std::unique_ptr<SimDisk> misdirected_power_loss(std::uint64_t seed) const;
     // The outcome in which exactly the sectors that `newest` names have their newest value.
     using SectorChoice = std::function<bool(StoreFile file, std::uint64_t sector)>;
@@ -148,6 +149,8 @@ class SimDisk final : public Disk {
     std::unique_ptr<SimDisk> clone(std::uint64_t seed) const;
     // Pages of the file without room of their own.
     std::uint64_t holes(StoreFile file) const { return file_of(file).holes.size(); }
+    // Sectors that a read sees otherwise there than here.
+    std::vector<std::pair<StoreFile, std::uint64_t>> differences(const SimDisk& other) const;
     // Sectors with a value that power loss may take back.
     std::uint64_t unsynced_sectors() const;
 
@@ -188,7 +191,8 @@ class SimDisk final : public Disk {
         StoreFile file = StoreFile::kData;
         // A part that is done is none of these any more.
         std::uint64_t first_sector = 0;
-        std::vector<SectorPtr> values;  // of a write
+        std::uint64_t asked_sector = 0;  // the same, as the file system sees it: not misdirected
+        std::vector<SectorPtr> values;   // of a write
         std::uint64_t done_sectors = 0;
         std::uint64_t grows_to_bytes = 0;                 // of a growth, else 0
         std::uint64_t cuts_to_bytes = ~std::uint64_t{0};  // of a cut

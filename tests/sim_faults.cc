@@ -69,6 +69,8 @@ void SimFaults::watch(SimDisk& disk) {
         if (request.file != StoreFile::kLog || !(lost || misdirected)) return;
         log_writes_ = 0;
         ++counts_[SimCount::kLogLies];
+        const auto blocks = static_cast<std::uint32_t>(request.length_bytes / kPageBytes);
+        if (misdirected && !lost) log_blocks_astray_ = std::max(log_blocks_astray_, blocks);
     });
 }
 
@@ -125,8 +127,7 @@ void SimFaults::plan_room(SimDisk& disk) {
 void SimFaults::mend(SimDisk& disk) {
     disk.mend();
     reads_fail_ = 0;
-    rotten_ = log_rotten_ = false;
-    flips_.clear();
+    rotten_ = false;
 }
 
 void SimFaults::plan_rot(SimDisk& disk) {
@@ -153,9 +154,7 @@ void SimFaults::flip(SimDisk& disk) {
         offset = pick(within);
     }
     disk.flip(file, offset, static_cast<unsigned>(pick(8)));
-    flips_.push_back({file, offset});
     ++counts_[SimCount::kBitsFlipped];
-    log_rotten_ |= file == StoreFile::kLog;
 }
 
 void SimFaults::begin_lies() { lies_ = excuses_.damage = true; }

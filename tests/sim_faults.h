@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <random>
-#include <vector>
 
 #include "tests/sim_counts.h"
 #include "tests/sim_disk.h"
@@ -32,13 +31,7 @@ class SimFaults {
         : random_(random), excuses_(excuses), counts_(counts), kind_(kind), rarer_(rarer) {}
 
     FaultKind kind() const { return kind_; }
-    struct Flip {
-        StoreFile file = StoreFile::kData;
-        std::uint64_t offset_bytes = 0;
-    };
     bool rotten() const { return rotten_; }
-    const std::vector<Flip>& flips() const { return flips_; }  // while it is rotten
-    bool log_rotten() const { return log_rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
     void watch(SimDisk& disk);
@@ -47,6 +40,8 @@ class SimFaults {
     void plan(SimDisk& disk, bool delicate);
     // From here on the disk is not to be trusted; what follows can be detected, not undone.
     void begin_lies();
+    // Of the log, by the longest write that went elsewhere since then.
+    std::uint32_t log_blocks_astray() const { return log_blocks_astray_; }
     // For a start: reads do not fail (a daemon that cannot read its files does not start), and what
     // was rotten is well.
     void mend(SimDisk& disk);
@@ -82,9 +77,8 @@ class SimFaults {
     bool full_ = false;
     bool lies_ = false;
     bool rotten_ = false;
-    std::vector<Flip> flips_;
-    bool log_rotten_ = false;
     std::uint64_t crash_at_ = 0;
+    std::uint32_t log_blocks_astray_ = 0;
     std::uint32_t log_writes_ = 0;  // since one that was a lie, or since they began
 };
 

@@ -7,6 +7,7 @@
 namespace bidstore {
 namespace {
 
+constexpr std::size_t kFormerMax = 16;
 constexpr std::uint64_t kRetentionsUs[] = {2'000'000, 8'000'000, 60'000'000};
 
 SessionId keeper_session() {
@@ -69,6 +70,19 @@ void SimKeeper::lose() {
 std::vector<SimKeeper::GuestsPtr> SimKeeper::guests() const {
     if (next_ && !decided_) return {now_, next_};
     return {decided_ ? next_ : now_};
+}
+
+std::vector<SimKeeper::GuestsPtr> SimKeeper::former(std::uint32_t changes) const {
+    std::vector<GuestsPtr> states(former_.begin(), former_.end());
+    if (decided_) states.insert(states.begin(), now_);
+    states.resize(std::min<std::size_t>(changes, states.size()));
+    return states;
+}
+
+void SimKeeper::become(GuestsPtr guests) {
+    if (guests == now_) return;
+    former_.push_front(std::exchange(now_, std::move(guests)));
+    if (former_.size() > kFormerMax) former_.pop_back();
 }
 
 SimKeeper::Rows SimKeeper::alive(const Guest& guest, const Rows& rows, std::uint64_t floor) {
@@ -263,12 +277,29 @@ void SimKeeper::begin_load(const std::string& name) {
     loading_ = guest;
 }
 
+// True: something is under way.
+bool SimKeeper::go_on(SimLife& life, const SimCompaction& other) {
+    if (!session_.connected()) return true;
+    if (!orphan_.empty()) {
+        look_for_orphan();
+    } else if (load_) {
+        pump_load();
+    } else if (compaction_.running()) {
+        pump_compaction(life, other);
+    } else {
+        return !session_.idle() || next_;
+    }
+    return true;
+}
+
+void SimKeeper::load(SimLife& life, const SimCompaction& other) {
+    if (go_on(life, other)) return;
+    const std::string name = "guest" + std::to_string(pick(4));
+    now_->contains(name) ? begin_drop(life, name) : begin_load(name);
+}
+
 void SimKeeper::act(SimLife& life, const SimCompaction& other) {
-    if (!session_.connected()) return;
-    if (!orphan_.empty()) return look_for_orphan();
-    if (load_) return pump_load();
-    if (compaction_.running()) return pump_compaction(life, other);
-    if (!session_.idle() || next_) return;
+    if (go_on(life, other)) return;
     const std::string name = "guest" + std::to_string(pick(4));
     const bool there = now_->contains(name);
     const std::uint64_t choice = pick(100);
@@ -291,7 +322,7 @@ void SimKeeper::answered(SimLife& life, const SimSession::Write& write) {
     give_back(life.store.engine->core().storage().space, held_);
     const Error error = write.answer.error;
     if (error == Error::kOk) {
-        now_ = next_;
+        become(next_);
     } else if (decided_) {
         findings_.report(
             "a change of the keeper's was there after recovery, and was then refused "
@@ -318,7 +349,7 @@ void SimKeeper::pump_load() {
     // Of a daemon on its way out: recovery tells.
     if (load_->error() == Error::kUnknownOutcome) return;
     if (load_->loaded()) {
-        now_ = next_;
+        become(next_);
         ++counts_[SimCount::kLoadsShown];
     } else if (!excuses_.cover(load_->error()) && load_->error() != Error::kTooLarge) {
         findings_.report("a load failed with " + std::string(error_name(load_->error())) +
@@ -374,7 +405,7 @@ void SimKeeper::orphan_decided(SimLife& life, const SimSession::Write& write) {
     }
     const TableEntry* table = table_named(life.store, orphan_);
     if (table != nullptr && !table->hidden()) {
-        now_ = next_;
+        become(next_);
         ++counts_[SimCount::kLoadsShown];
     }
     next_.reset();
@@ -434,7 +465,7 @@ void SimKeeper::recovered(SimLife& life) {
     }
     if (!found) return findings_.report("after recovery the keeper's tables are wrong: " + wrong);
     if (!next_ || number_ != 0) return;
-    now_ = found;  // a load: there or not, it is over
+    become(found);  // a load: there or not, it is over
     next_.reset();
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -43,12 +44,20 @@ class SimKeeper {
     void lose();
     // What the guests may be now: one, or two of them.
     std::vector<GuestsPtr> guests() const;
+    // After a recovery, what it showed.
+    const GuestsPtr& recovered_guests() const { return decided_ ? next_ : now_; }
+    // What they were before the newest so many changes, each of which has a batch of its own.
+    // kFormerMax are kept: more than are lost in the newest batches of a log at once.
+    std::vector<GuestsPtr> former(std::uint32_t changes) const;
     // Goes on with what it does, or begins something. other: who compacts, too.
     void act(SimLife& life, const SimCompaction& other);
+    // The same, but it loads tables where dropped ones were.
+    void load(SimLife& life, const SimCompaction& other);
     void collect(SimLife& life);
     const std::vector<std::vector<std::byte>>& too_large() const { return session_.too_large(); }
     // Of a load that was refused so: its schema and rows.
     const std::optional<Guest>& load_too_large() const { return load_too_large_; }
+    bool loads() const { return load_.has_value(); }
     bool idle() const { return !next_ && !load_ && !compaction_.running(); }
     // Tables are being made, filled, changed or dropped.
     bool changes() const { return next_ != nullptr; }
@@ -72,6 +81,7 @@ class SimKeeper {
     bool load_ends() const { return load_ && load_->answered() + 1 >= load_->steps(); }
 
   private:
+    bool go_on(SimLife& life, const SimCompaction& other);
     void begin_create(SimLife& life, const std::string& name);
     void begin_rows(SimLife& life, const std::string& name);
     void begin_drop(SimLife& life, const std::string& name);
@@ -79,6 +89,7 @@ class SimKeeper {
     void begin_load(const std::string& name);
     TableId id_of(SimLife& life, const std::string& name) const;
     void send(SimCount what, Guests next, const TransactionBytes& bytes);
+    void become(GuestsPtr guests);
     void answered(SimLife& life, const SimSession::Write& write);
     void pump_load();
     void pump_compaction(SimLife& life, const SimCompaction& other);
@@ -95,6 +106,7 @@ class SimKeeper {
     SimSession session_;
     std::uint64_t made_ = 0;
     GuestsPtr now_;
+    std::deque<GuestsPtr> former_;    // what it was before that, newest first
     GuestsPtr next_;                  // when what is under way is done
     std::uint64_t number_ = 0;        // of the write under way
     bool changes_retention_ = false;  // the newest write

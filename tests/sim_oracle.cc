@@ -83,7 +83,7 @@ bool Oracle::apply(const Applied& applied) {
         findings_.report(name + ", has a csn below that of the place before");
         return false;
     }
-    model_.apply(evaluation, std::max(applied.csn, model_.newest_csn()));
+    model_.apply(evaluation, applied.csn != 0 ? std::optional(applied.csn) : std::nullopt);
     return true;
 }
 
@@ -238,7 +238,7 @@ class Oracle::Order {
             const bool applies = evaluation.run(*write.operations).error == Error::kOk;
             if (!applies || !next_place_is_free()) return false;
             left_[writer].pop_front();
-            model_.apply(evaluation, model_.newest_csn());
+            model_.apply(evaluation, std::nullopt);
             chosen_.emplace_back(writer, write.number);
             if (find()) return true;
             chosen_.pop_back();
@@ -386,7 +386,8 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
     }
     waiting_.clear();
     for (auto& unseen : unseen_) unseen.clear();
-    durable_ = witness;
+    durable_ = uncertain_to_ = witness;
+    uncertain_from_ = before;
     std::erase_if(seen_, [&](const Seen& seen) { return seen.place > witness; });
     judge_reads();
 }

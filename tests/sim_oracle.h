@@ -66,6 +66,12 @@ class Oracle {
     TableRows rows(std::uint32_t table, std::int64_t place) const {
         return model_.range(table, {}, {}, place);
     }
+    // Whether the state of the place is known: between the last one that was known when the newest
+    // recovery came and the last one that this found, writes without an answer may have come in
+    // another order, which leads to the same rows.
+    bool certain(std::int64_t place) const {
+        return place <= uncertain_from_ || place >= uncertain_to_;
+    }
     // The newest place that is in none of the newest so many batches with a place.
     std::int64_t place_before_batches(std::uint32_t batches) const {
         return model_.place_before_batches(batches);
@@ -117,6 +123,8 @@ class Oracle {
     const Excuses& excuses_;
     Model model_;
     std::int64_t durable_ = 0;
+    std::int64_t uncertain_from_ = 0;  // and to: certain()
+    std::int64_t uncertain_to_ = 0;
     std::map<std::int64_t, Applied> waiting_;  // behind a place that is not known yet
     std::vector<std::map<std::uint64_t, std::int64_t>> places_;  // by writer and number
     std::vector<std::deque<Applied>> unseen_;  // applied, place unknown, in order of their numbers

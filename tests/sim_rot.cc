@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstring>
+#include <set>
 
+#include "engine/format.h"
 #include "engine/page/catalog_schema.h"
 
 namespace bidstore {
@@ -21,18 +24,23 @@ bool names(const std::string& text, const std::string& what) {
 
 }  // namespace
 
-SimRot::SimRot(const std::vector<SimFaults::Flip>& flips, const SimDisk& rotten,
-               const SimDisk& sound) {
-    for (const SimFaults::Flip& flip : flips) {
+SimRot::SimRot(const SimDisk& rotten, const SimDisk& sound) {
+    for (const auto& [file, sector] : rotten.differences(sound)) {
         Place place;
-        place.file = flip.file;
-        place.sector_bytes = flip.offset_bytes / kSectorBytes * kSectorBytes;
-        place.rotten = rotten.peek(flip.file, place.sector_bytes, kSectorBytes);
-        if (place.rotten == sound.peek(flip.file, place.sector_bytes, kSectorBytes)) continue;
-        place.sound_page =
-            sound.peek(flip.file, std::uint64_t{place.page()} * kPageBytes, kPageBytes);
+        place.file = file;
+        place.sector_bytes = sector * kSectorBytes;
+        place.rotten = rotten.peek(file, place.sector_bytes, kSectorBytes);
+        place.sound_page = sound.peek(file, std::uint64_t{place.page()} * kPageBytes, kPageBytes);
         places_.push_back(std::move(place));
     }
+}
+
+std::uint32_t SimRot::log_blocks() const {
+    std::set<std::uint32_t> blocks;
+    for (const Place& place : places_) {
+        if (place.file == StoreFile::kLog) blocks.insert(place.page());
+    }
+    return static_cast<std::uint32_t>(blocks.size());
 }
 
 bool SimRot::is_named(const std::string& what) const {
@@ -57,14 +65,60 @@ bool SimRot::is_leaf_of_user(const Place& place, SimLife& sound) {
            std::ranges::none_of(catalog.dropping(), is_root);
 }
 
-std::string SimRot::fault_of_refusal(const std::string& what, SimLife& sound,
-                                     std::uint64_t batches) const {
-    if (places_.empty()) return "files without rot are refused: " + what;
-    if (!is_named(what)) return "nothing that is rotten is named by the refusal: " + what;
-    const bool needless = batches == 0 && std::ranges::all_of(places_, [&](const Place& place) {
-                              return is_leaf_of_user(place, sound);
-                          });
-    return needless ? "refused for a leaf that no start needs: " + what : "";
+// What the checkpoint does not know, a journal that no superblock names, and what of the log is
+// not replayed: a start has no business there.
+bool SimRot::is_nobodys(const Place& place, SimLife& sound) {
+    Storage& storage = sound.store.engine->core().storage();
+    const Engine::Recovery& recovery = sound.store.engine->recovery();
+    if (recovery.checkpoints > 0) return false;  // all of that is of another one than was found
+    switch (place.file) {
+        case StoreFile::kData: {
+            const PageId page{place.page()};
+            return chunk_of(page) >= storage.space.chunk_count() || !storage.space.known(page);
+        }
+        case StoreFile::kJournal:
+            return recovery.journal_pages == 0;
+        default: {
+            const LogShape shape = sound.store.engine->core().commit().wal().shape();
+            const std::uint64_t from = storage.superblock.log_position;
+            const std::uint64_t ring_bytes = shape.ring_bytes();
+            const std::uint64_t behind =
+                (place.sector_bytes + ring_bytes - shape.offset(from)) % ring_bytes;
+            return place.sector_bytes >= ring_bytes || behind >= sound.log_began - from;
+        }
+    }
+}
+
+std::string SimRot::fault_of_refusal(const SimLife& refused, SimLife& sound) const {
+    const std::string& what = refused.status().failure().what;
+    if (places_.empty()) return "files without damage are refused: " + what;
+    if (const std::string fault = fault_of_error(refused); !fault.empty()) return fault;
+    if (!is_named(what)) return "nothing that is damaged is named by the refusal: " + what;
+    const bool replays = sound.store.engine->recovery().batches > 0;
+    const bool needless = std::ranges::all_of(places_, [&](const Place& place) {
+        return is_nobodys(place, sound) || (!replays && is_leaf_of_user(place, sound));
+    });
+    return needless ? "refused for what no start needs: " + what : "";
+}
+
+// Damage is called so, or the device's; files whose superblocks are overwritten are anybody's.
+std::string SimRot::fault_of_error(const SimLife& refused) {
+    const auto& [error, what] = refused.status().failure();
+    const auto is_superblock = [&](std::uint64_t copy) {
+        Superblock superblock{};
+        const auto bytes =
+            refused.store.disk->peek(StoreFile::kData, copy * kPageBytes, sizeof superblock);
+        std::memcpy(&superblock, bytes.data(), sizeof superblock);
+        return superblock.magic == kSuperblockMagic;
+    };
+    const bool anybodys = error == Error::kNotBidstore && !is_superblock(0) && !is_superblock(1);
+    if (error != Error::kCorruption && error != Error::kIoError && !anybodys) {
+        return "damaged files are refused with " + std::string(error_name(error)) + ": " + what;
+    }
+    const bool names_one = what.find("sim:/") != std::string::npos ||
+                           what.find("page ") != std::string::npos ||
+                           what.find("chunk ") != std::string::npos;
+    return names_one ? "" : "a refusal names nothing: " + what;
 }
 
 std::uint32_t SimRot::page_in_use(SimLife& opened) const {

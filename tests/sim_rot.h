@@ -1,5 +1,6 @@
-// Bits of a simulated store's files that are flipped, and what an engine owes whoever starts it on
-// them: a refusal that names one of them, or service; and a verifier that sees what is in use.
+// Where a simulated store's files are damaged, by bits that flipped or by a write that went
+// elsewhere, and what an engine owes whoever starts it on them: a refusal that names one of these
+// places, or service; and a verifier that sees what is in use.
 #pragma once
 
 #include <cstdint>
@@ -7,23 +8,25 @@
 #include <string>
 #include <vector>
 
-#include "tests/sim_faults.h"
 #include "tests/sim_life.h"
 
 namespace bidstore {
 
 class SimRot {
   public:
-    // `flips` that are still to be seen: the rotten files differ there from what they would be.
-    SimRot(const std::vector<SimFaults::Flip>& flips, const SimDisk& rotten, const SimDisk& sound);
+    // The places are where the rotten files differ from what they would be.
+    SimRot(const SimDisk& rotten, const SimDisk& sound);
 
-    // What is wrong with the refusal of a start, or an empty string. `sound`: the same files
-    // without the rot, opened; `batches` had to be replayed.
-    std::string fault_of_refusal(const std::string& what, SimLife& sound,
-                                 std::uint64_t batches) const;
-    // A flipped page of a tree that is in use, and not in the pool: 0, if there is none. Not for
+    // What is wrong with a start that was refused, or an empty string. `sound`: the same files
+    // without the damage, opened, and nothing more.
+    std::string fault_of_refusal(const SimLife& refused, SimLife& sound) const;
+    // The same, where it is not known what is damaged.
+    static std::string fault_of_error(const SimLife& refused);
+    // A damaged page of a tree that is in use, and not in the pool: 0, if there is none. Not for
     // stores that did anything since they were opened.
     std::uint32_t page_in_use(SimLife& opened) const;
+    // Blocks of the log that are damaged.
+    std::uint32_t log_blocks() const;
 
   private:
     struct Place {
@@ -37,6 +40,7 @@ class SimRot {
     };
     bool is_named(const std::string& what) const;
     static bool is_leaf_of_user(const Place& place, SimLife& sound);
+    static bool is_nobodys(const Place& place, SimLife& sound);
 
     std::vector<Place> places_;
 };

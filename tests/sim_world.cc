@@ -58,7 +58,8 @@ SimWorld::SimWorld(std::uint64_t seed, SimMemory* memory)
       writers_(random_, findings_, counts_, oracle_, keys_),
       keeper_(random_, findings_, excuses_, counts_),
       compactor_(random_, findings_, excuses_, counts_),
-      readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_) {
+      readers_(random_, findings_, excuses_, counts_, oracle_, keeper_, writers_.tables(), keys_),
+      damage_(random_, findings_, counts_, oracle_, writers_, keeper_) {
     options_.memory = memory;
 }
 
@@ -284,8 +285,9 @@ std::unique_ptr<SimDisk> SimWorld::after(End end) {
 
 std::unique_ptr<SimDisk> SimWorld::after_power_loss(const SimDisk& disk) {
     const std::uint64_t seed = random_();
-    if (pick(3) == 0) damaged_ = disk.misdirected_power_loss(seed);
-    if (damaged_) ++counts_[SimCount::kMisdirectedUnsynced];
+    if (pick(3) == 0) damaged_.damaged = disk.misdirected_power_loss(seed);
+    damaged_.stray = damaged_.damaged != nullptr;
+    counts_[SimCount::kMisdirectedUnsynced] += damaged_.stray;
     return disk.power_loss(seed);
 }
 
@@ -305,21 +307,17 @@ void SimWorld::restart(End end) {
     clock_ = life_->store.clock;
     sessions_grow_old_ = false;
     look_for_hostile();
-    const bool log_rotten = faults_.log_rotten();
-    if (faults_.rotten()) damaged_ = disk->clone(seed);
-    const std::vector<SimFaults::Flip> flips = faults_.flips();
-    const bool rotten = faults_.rotten();
+    if (faults_.rotten()) damaged_ = {disk->clone(seed), nullptr, false};
     faults_.mend(*disk);
-    std::optional<SimRot> rot;
-    if (rotten) rot.emplace(flips, *damaged_, *disk);
+    if (damaged_.damaged) damaged_.sound = disk->clone(seed);
     life_.reset();
     if (findings_.any()) return;
     life_ = recover(std::move(disk));
     if (findings_.any()) return;
     adopt();
-    if (damaged_ && !findings_.any()) {
-        look_at_rot(std::move(damaged_), rot ? &*rot : nullptr, log_rotten,
-                    life_->store.engine->recovery().batches);
+    if (damaged_.damaged && !findings_.any()) {
+        damage_.look_at(std::exchange(damaged_, {}), life_->store.engine->recovery().recovered_csn,
+                        options_, clock_);
     }
 }
 
@@ -432,85 +430,6 @@ void SimWorld::look_for_hostile() {
 }
 
 std::string SimWorld::verify() { return life_->store.verify(); }
-
-// Damaged files: refused with a reason, or opened; and then no row is another one, and what is
-// rotten and in use is found. The last two batches of a log may be taken for a torn end, where they
-// rot (engine/FORMAT.md).
-void SimWorld::look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, bool log_rotten,
-                           std::uint64_t batches) {
-    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk), rot, batches);
-    if (!damaged) return;
-    if (const std::uint32_t page = rot != nullptr ? rot->page_in_use(*damaged) : 0; page != 0) {
-        ++counts_[SimCount::kRotInUse];
-        if (damaged->store.verify().empty()) {
-            findings_.report("page " + std::to_string(page) +
-                             " is in use and rotten, and the verifier finds nothing");
-        }
-    }
-    const std::uint64_t found = damaged->store.engine->recovery().batches;
-    if (log_rotten && found < batches) {
-        if (found + 2 < batches) findings_.report("rot in the log took batches without a word");
-        return look_at_damage(*damaged, oracle_.place_before_batches(2));
-    }
-    look_at_damage(*damaged, oracle_.newest());
-}
-
-// The same of a log of which a write is missing, or another one is written over by it, too. A batch
-// that is there and was written when that one was called durable tells of it: so what is taken for
-// a torn end is the newest but two at most, the lost one and the one written over being the ends.
-void SimWorld::look_at_lies(std::unique_ptr<SimDisk> disk) {
-    constexpr std::uint32_t kBatchesLost = 3;
-    const std::unique_ptr<SimLife> damaged = open_damaged(std::move(disk));
-    if (damaged) look_at_damage(*damaged, oracle_.place_before_batches(kBatchesLost));
-}
-
-// Null: refused, with a reason.
-std::unique_ptr<SimLife> SimWorld::open_damaged(std::unique_ptr<SimDisk> disk, const SimRot* rot,
-                                                std::uint64_t batches) {
-    auto damaged = std::make_unique<SimLife>(options_, std::move(disk), random_(), clock_);
-    if (damaged->status().ok()) return damaged;
-    ++counts_[SimCount::kRefusedStarts];
-    const std::string& what = damaged->status().failure().what;
-    if (what.empty()) findings_.report("refused without a reason");
-    const std::string fault = rot != nullptr ? rot->fault_of_refusal(what, *life_, batches) : "";
-    if (!fault.empty()) findings_.report(fault);
-    return nullptr;
-}
-
-// What can be read of it is as it was at one place of the serial order, not before the earliest.
-void SimWorld::look_at_damage(SimLife& life, std::int64_t earliest) {
-    std::vector<std::int64_t> places;
-    for (std::int64_t place = oracle_.newest(); place >= earliest; --place) {
-        places.push_back(place);
-    }
-    SimClient* client = life.store.attach(Rights::kReader, SessionId{});
-    if (client == nullptr) return;
-    client->welcomed(0);
-    for (std::uint32_t table = 0; table < kTables; ++table) {
-        const TableEntry* entry =
-            life.store.engine->core().storage().catalog->find(writers_.tables()[table]);
-        if (entry == nullptr) return findings_.report("damage took a table away, without a word");
-        const TreeShape shape(schemas()[table], entry->id);
-        SimSnapshot snapshot(life.store, *life.view, *client, table);
-        auto found =
-            snapshot.range(shape, entry->tree.root(), key_of(table, 0), {}, [] { return true; });
-        const std::byte* root = snapshot.page(entry->tree.root());
-        if (found && root != nullptr) {
-            keep_alive(schemas()[table], floor_of(root), *found);
-            found = snapshot.whole(schemas()[table], std::move(*found));
-        }
-        if (!found || root == nullptr) continue;  // an error: that is an answer
-        std::string wrong;
-        std::erase_if(places, [&](std::int64_t place) {
-            const std::string unlike = difference(*found, oracle_.rows(table, place));
-            if (!unlike.empty() && wrong.empty()) wrong = unlike;
-            return !unlike.empty();
-        });
-        if (places.empty()) {
-            findings_.report("in damaged files, table " + std::to_string(table) + ": " + wrong);
-        }
-    }
-}
 
 // ---- the end ----
 
@@ -629,13 +548,31 @@ void SimWorld::tell_lies() {
     if (!life_->down() && !writers_.settle(*life_)) return;
     if (!settle_keepers()) return;
     faults_.begin_lies();
+    const bool loads = pick(2) == 0;
+    const auto lies = [this] {
+        return counts_[SimCount::kWritesLost] + counts_[SimCount::kWritesMisdirected];
+    };
+    const auto compacts = [this] {
+        return keeper_.compaction().running() || compactor_.compaction().running();
+    };
     for (int i = 0; i < 60 && !life_->down() && !findings_.any(); ++i) {
         pick(3) == 0 ? readers_.begin(*life_) : writers_.submit();
         if (pick(3) == 0) readers_.read(*life_, [] {});
-        life_->store.clock.advance_ns(pick(1'000'000));
-        life_->store.round();
+        loads ? keeper_.load(*life_, compactor_.compaction())
+              : keeper_.act(*life_, compactor_.compaction());
+        compactor_.act(*life_, keeper_.compaction(), keeper_.changes());
+        const std::uint64_t before = lies();
+        for (std::uint64_t rounds = 1 + pick(6); rounds > 0; --rounds) {
+            life_->store.clock.advance_ns(pick(1'000'000));
+            life_->store.round();
+        }
+        counts_[SimCount::kLiesInLoads] += keeper_.loads() ? lies() - before : 0;
+        counts_[SimCount::kLiesInCompactions] += compacts() ? lies() - before : 0;
         writers_.collect();
+        keeper_.collect(*life_);
     }
+    // What is under way comes to its end, or is cut off.
+    if (pick(3) != 0 && !settle_keepers()) return;
     if (life_->down() || !writers_.settle(*life_)) return;
     writers_.submit_witness();
     if (!writers_.settle(*life_)) return;
@@ -647,7 +584,7 @@ void SimWorld::tell_lies() {
     keeper_.lose();
     compactor_.lose();
     life_.reset();
-    look_at_lies(std::move(disk));
+    damage_.look_at_lies(std::move(disk), faults_.log_blocks_astray(), options_, clock_);
 }
 
 void SimWorld::count() {

@@ -13,12 +13,12 @@
 
 #include "tests/sim_compactor.h"
 #include "tests/sim_counts.h"
+#include "tests/sim_damage.h"
 #include "tests/sim_faults.h"
 #include "tests/sim_keeper.h"
 #include "tests/sim_life.h"
 #include "tests/sim_oracle.h"
 #include "tests/sim_readers.h"
-#include "tests/sim_rot.h"
 #include "tests/sim_writers.h"
 
 namespace bidstore {
@@ -73,12 +73,6 @@ class SimWorld {
     void plan_cut(SimDisk& disk, SimStoreOptions& options);
     bool may_go_on(const SimLife& life, Start start);
     void adopt();
-    void look_at_rot(std::unique_ptr<SimDisk> disk, const SimRot* rot, bool log_rotten,
-                     std::uint64_t batches);
-    void look_at_lies(std::unique_ptr<SimDisk> disk);
-    std::unique_ptr<SimLife> open_damaged(std::unique_ptr<SimDisk> disk,
-                                          const SimRot* rot = nullptr, std::uint64_t batches = 0);
-    void look_at_damage(SimLife& life, std::int64_t earliest);
     void look_for_hostile();
     void count();
     std::string verify();
@@ -97,11 +91,12 @@ class SimWorld {
     SimKeeper keeper_;
     SimCompactor compactor_;
     SimReaders readers_;
+    SimDamage damage_;
     SimClock clock_;
     std::uint64_t sessions_ = 0;      // old ones that are there still, at most
     bool sessions_grow_old_ = false;  // in this life: those of the dead may be forgotten
     std::unique_ptr<SimLife> life_;
-    std::unique_ptr<SimDisk> damaged_;  // what a fault of the last end left, beside what goes on
+    SimDamage::Files damaged_;  // what a fault of the last end left, beside what goes on
 };
 
 }  // namespace bidstore

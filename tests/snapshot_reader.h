@@ -61,12 +61,17 @@ class SimSnapshot {
     std::uint64_t renewals() const { return renewals_; }
     std::uint64_t rests() const { return rests_; }
     const std::string& trouble() const { return trouble_; }
+    // It was a page that the daemon gave out for sound: no damage to files excuses that.
+    bool believed_nonsense() const { return believed_nonsense_; }
 
     // The row with its large values. Nothing when the lease ended, or with trouble() said.
     std::optional<std::vector<std::byte>> whole(const Schema& schema,
                                                 const std::vector<std::byte>& stored) {
         auto row = whole_row(schema, stored, [this](PageId page) { return extent_page(page); });
-        if (!row && valid() && trouble_.empty()) trouble_ = "a row refers to nothing sensible";
+        if (!row && valid() && trouble_.empty()) {
+            trouble_ = "a row refers to nothing sensible";
+            believed_nonsense_ = true;
+        }
         if (!row || !valid()) return std::nullopt;
         return row;
     }
@@ -194,7 +199,9 @@ class SimSnapshot {
 
     bool believe(const Landing& landing) {
         if (landing.state == Landed::kLeaf) return true;
-        if (valid()) trouble_ = "page " + std::to_string(landing.page.value) + " looks corrupt";
+        if (!valid()) return false;
+        trouble_ = "page " + std::to_string(landing.page.value) + " looks corrupt";
+        believed_nonsense_ = true;
         return false;
     }
 
@@ -246,6 +253,7 @@ class SimSnapshot {
     std::uint64_t rests_ = 0;
     bool modest_ = false;
     bool died_ = false;
+    bool believed_nonsense_ = false;
     std::string trouble_;
 };
 
