@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -15,6 +16,7 @@
 
 #include "clientlib/attach.h"
 #include "clientlib/snapshot.h"
+#include "tests/looks.h"
 #include "tests/real_store.h"
 #include "tests/undisturbed.h"
 
@@ -47,24 +49,30 @@ using Body = std::function<int(const AttachOptions& options)>;
 class ClientPhase : public testing::Test {
   protected:
     void SetUp() override {
+        begin([&](const Table<Event>& events) {
+            for (std::uint64_t time = 0; time < kEvents;) {
+                Transaction rows;
+                for (int i = 0; i < 100; ++i, ++time) {
+                    const std::string text = text_of(time);
+                    rows.put(events, {.time = time, .source = 0, .kind = 0, .text = text});
+                }
+                need(store_->commit(rows, soon()));
+            }
+        });
+    }
+    void begin(const std::function<void(const Table<Event>&)>& fill) {
         daemon_.run_as("failpoint_daemon");
         // Hardly more places than are taken at once: one that did not come back would be missed.
-        for (const char* setting : {"max_snapshot_age=200ms", "max_clients=3", "ring_bytes=1MiB"}) {
-            daemon_.set(setting);
-        }
+        for (const char* setting : {"max_clients=3", "ring_bytes=1MiB"}) daemon_.set(setting);
+        daemon_.set("max_snapshot_age=" + std::to_string(lease_.count()) + "ms");
         ASSERT_TRUE(daemon_.start());
         store_.emplace(attach(daemon_));
         make_table<Counted>(*store_);
-        const auto events = make_table<Event>(*store_);
-        for (std::uint64_t time = 0; time < kEvents;) {
-            Transaction rows;
-            for (int i = 0; i < 100; ++i, ++time) {
-                const std::string text = text_of(time);
-                rows.put(events, {.time = time, .source = 0, .kind = 0, .text = text});
-            }
-            need(store_->commit(rows, soon()));
-        }
-        // From here on the pages of events come from the file.
+        fill(make_table<Event>(*store_));
+        empty_the_pool();
+    }
+    // From here on the pages of events come from the file.
+    void empty_the_pool() {
         EXPECT_EQ(daemon_.stop(), 0);
         ASSERT_TRUE(daemon_.start());
         need(store_->commit(write_round(need(store_->open<Counted>(soon())), 0), soon()));
@@ -154,6 +162,7 @@ class ClientPhase : public testing::Test {
 
     RealDaemon daemon_;
     std::optional<Store> store_;
+    std::chrono::milliseconds lease_ = 200ms;
     bool holds_a_snapshot_ = true;
     std::uint64_t clients_ = 0;  // that were started
 };
@@ -242,6 +251,105 @@ TEST_F(ClientPhase, WaitingForAPage) {
         return row && row->text == text_of(fresh_time()) ? 0 : 2;
     });
 }
+
+// Every kind of read, in front of its first missing page behind some that are there.
+class EachReadPhase : public ClientPhase, public testing::WithParamInterface<std::size_t> {
+  protected:
+    void SetUp() override {
+        begin([&](const Table<Event>& events) { Rounds{}.write(*store_, events, 1); });
+        warm();
+    }
+    void warm() {
+        Reader reader = need(store_->reader());
+        const auto events = need(store_->open<Event>(soon()));
+        for (std::uint64_t time = 0; time < kWindow; ++time) {
+            // Those at the ends, some in the middle, and the leaves of large values whose pages
+            // are left in the file.
+            const bool there = time < 20 || (time >= 60 && time < 90) ||
+                               (time >= 150 && time < 170) || time > 205 || time == 124 ||
+                               time == 126 || time == 145 || time == 147;
+            if (!there || time == 209) continue;
+            EXPECT_TRUE(need(events.get(reader, soon(), time, 0u)));
+        }
+    }
+    // 0 when it gives the error, or else everything as it was written.
+    int look(const Table<Event>& events, const Snapshot& snapshot, Error expected) const {
+        Looks looks(events, snapshot, 1);
+        const Error error = (looks.*Looks::kinds()[GetParam()].read)();
+        if (error != expected) return static_cast<int>(error);
+        return looks.wrong() ? 100 : 0;
+    }
+    // Prefetch waits for nothing: it is stopped behind it.
+    bool only_asks() const {
+        return std::string_view(Looks::kinds()[GetParam()].name) == "prefetch";
+    }
+    Where where() const { return only_asks() ? Where::kStopsItself : Where::kWaitsForPage; }
+    int look_twice(const AttachOptions& options, Error first) const {
+        Store store = need(Store::attach(options, soon()));
+        Reader reader = need(store.reader());
+        const auto events = need(store.open<Event>(soon()));
+        {
+            const Snapshot snapshot = need(reader.snapshot(soon()));
+            if (only_asks()) {
+                if (const int wrong = look(events, snapshot, Error::kOk); wrong != 0) return wrong;
+                ::raise(SIGSTOP);
+            }
+            if (const int wrong = look(events, snapshot, first); wrong != 0) return wrong;
+        }
+        constexpr int kExpired = static_cast<int>(Error::kSnapshotExpired);
+        int wrong = kExpired;
+        for (const Deadline end = soon(); wrong == kExpired && Deadline::clock::now() < end;) {
+            wrong = look(events, need(reader.snapshot(end)), Error::kOk);
+        }
+        return wrong;
+    }
+};
+
+TEST_P(EachReadPhase, WaitingForAPage) {
+    const Body body = [this](const AttachOptions& options) {
+        return look_twice(options, Error::kSnapshotExpired);
+    };
+    expect_nothing_left_when_killed(where(), body);
+    empty_the_pool();
+    warm();
+    expect_it_goes_on_when_continued(where(), body);
+}
+
+// With a lease that lasts. Everything goes out of the pool while it stands still: what it has
+// looked up stays its own, or it looks it up once more.
+class EachPatientReadPhase : public EachReadPhase {
+  protected:
+    EachPatientReadPhase() {
+        daemon_.set("pool_bytes=" + std::to_string(kPoolBytes) + "B");
+        lease_ = 1h;
+    }
+    static constexpr std::uint64_t kPoolBytes = 8u << 20;
+};
+
+TEST_P(EachPatientReadPhase, WaitingForAPage) {
+    const auto fillers = make_table<Filler>(*store_);
+    Process client = enter(
+        where(), [this](const AttachOptions& options) { return look_twice(options, Error::kOk); });
+    client.signal(SIGSTOP);
+    EXPECT_TRUE(client.wait_until_stopped());
+    const std::uint64_t evicted = counter(*store_, Counter::kEvictions);
+    write_fillers(*store_, fillers, kPoolBytes);
+    EXPECT_GT(counter(*store_, Counter::kEvictions), evicted);
+    let_go();
+    client.signal(SIGCONT);
+    EXPECT_EQ(client.wait(), 0);
+    EXPECT_EQ(counter(*store_, Counter::kRevokedSnapshots), 0u);
+    expect_rest(*store_, daemon_);
+}
+
+std::string name_of(const testing::TestParamInfo<std::size_t>& each) {
+    std::string name = Looks::kinds()[each.param].name;
+    std::replace(name.begin(), name.end(), ' ', '_');
+    return name;
+}
+const auto kEachRead = testing::Range(std::size_t{0}, Looks::kinds().size());
+INSTANTIATE_TEST_SUITE_P(Reads, EachReadPhase, kEachRead, name_of);
+INSTANTIATE_TEST_SUITE_P(Reads, EachPatientReadPhase, kEachRead, name_of);
 
 // ---- writing ------------------------------------------------------------------------------------
 
