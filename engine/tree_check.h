@@ -29,6 +29,7 @@ struct TreeReport {
     std::string broken;       // the first broken rule; empty: all rules hold
     PageId page;              // where, if one is broken
     std::vector<Broken> all;  // the first kBrokenMost of them, in the order of keys
+    std::uint64_t more = 0;   // how many are broken behind these
     std::uint64_t rows = 0;
     std::uint64_t leaves = 0;
     std::uint64_t inner_nodes = 0;

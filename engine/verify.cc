@@ -50,7 +50,7 @@ class Verifier {
             fault = "its checksum is not the one its chunk remembers";
         }
         if (fault == nullptr) return bytes;
-        why_[id.value] = fault;
+        if (why_.size() < TreeReport::kBrokenMost) why_[id.value] = fault;
         return nullptr;
     }
 
@@ -76,6 +76,11 @@ class Verifier {
                        (why_.contains(each.page.value) ? why_.at(each.page.value) : each.rule));
             }
         }
+        if (tree.more > 0) {
+            report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
+                   "): and " + std::to_string(tree.more) + " more that are broken, not told here");
+        }
+        why_.clear();
         ++totals_.tables;
         totals_.rows += tree.rows;
     }
@@ -215,7 +220,7 @@ class Verifier {
     static constexpr std::uint64_t kProgressPages = 4'096;
     const RuleSink& sink_;
     const VerifyProgress& progress_;
-    std::unordered_map<std::uint32_t, std::string> why_;  // of pages that could not be had
+    std::unordered_map<std::uint32_t, std::string> why_;  // of the table's first such pages
     VerifyTotals totals_;
 };
 

@@ -275,6 +275,29 @@ TEST_F(VerifyTest, FreePageInATreeIsFoundBesideALostOne) {
     EXPECT_TRUE(rotten);
 }
 
+// It ended at the hundredth, as if that were the last.
+TEST_F(VerifyTest, DamageBehindTheFirstHundredIsCounted) {
+    std::vector<PageId> leaves;
+    ASSERT_TRUE(tree().visit_pages([&](PageId page) { leaves.push_back(page); }).ok());
+    std::erase_if(leaves, [&](PageId page) {
+        return page_header(storage().pool.newest_of(page)).level > 0;
+    });
+    ASSERT_GT(leaves.size(), 140u);
+    SimDisk& disk = at_rest();
+    std::uint64_t lost = 0;
+    for (std::size_t i = 0; i < 130; ++i) {
+        const std::uint64_t at = leaves[i].value * kPageBytes;
+        lost += page_header(disk.peek(StoreFile::kData, at, kPageBytes).data()).count;
+        disk.flip(StoreFile::kData, at + 99);
+    }
+    const auto rules = verify(disk);
+    ASSERT_EQ(rules.size(), 101u);
+    EXPECT_EQ(rules[100].damage, Damage::kData);
+    EXPECT_EQ(rules[100].what, "table " + std::to_string(table.value) +
+                                   " (rows): and 30 more that are broken, not told here");
+    EXPECT_EQ(report_.totals.rows, kRows + 3 - lost) << "and what is behind them is looked at";
+}
+
 TEST_F(VerifyTest, RowsInTheWrongOrderAreFound) {
     const PageId page = leaf();
     plant([&] { writable(page)[kPageHeaderBytes] ^= std::byte{0x80}; });  // of the first key
