@@ -32,7 +32,9 @@ class Checker {
         return std::move(report_);
     }
 
-    std::string run_leaf(PageId page, const std::byte* lo, const std::byte* hi, bool root) {
+    std::string run_leaf(PageId page, const std::byte* lo, const std::byte* hi, bool root,
+                         std::uint64_t floor) {
+        floor_ = floor;
         check_page(page, 0, lo, hi, root);
         return std::move(report_.broken);
     }
@@ -195,9 +197,10 @@ bool Checker::check_times(PageId page, const LeafView& rows) {
 }  // namespace
 
 std::string leaf_fault(const Schema& schema, TableId table, PageId page, const std::byte* bytes,
-                       const std::byte* lo, const std::byte* hi, bool root) {
+                       const std::byte* lo, const std::byte* hi, bool root,
+                       const ValueCheck& values, std::uint64_t floor) {
     const std::function<const std::byte*(PageId)> itself = [&](PageId) { return bytes; };
-    return Checker(schema, table, itself, nullptr, nullptr).run_leaf(page, lo, hi, root);
+    return Checker(schema, table, itself, nullptr, values).run_leaf(page, lo, hi, root, floor);
 }
 
 const char* inner_node_fault(const std::byte* page, const InnerLayout& layout, const std::byte* lo,

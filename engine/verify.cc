@@ -112,18 +112,11 @@ class Verifier {
     // What frees the run one day is what its chunk's metadata says of it.
     std::string run_fault(TableId table, const ExtentRun& run, std::uint32_t newest) const {
         const PageId first{run.first};
-        const std::string page = "page " + std::to_string(run.first);
-        if (run.first >= owner_.size()) return page + " is behind the end of the file";
-        const ExtentMap map(chunk_meta(storage_.pool.newest_of(meta_page(chunk_of(first)))));
-        const std::uint32_t index = run.first % kChunkPages;
-        if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
-        if (map.owner(index) == table && map.run_pages(index) == run.pages) {
-            if (storage_.space.extent_newest(first) >= newest) return {};
-            return "its chunk says that it is older than its row, at " + page;
+        if (run.first >= owner_.size()) {
+            return "page " + std::to_string(run.first) + " is behind the end of the file";
         }
-        return "its chunk has " + std::to_string(map.run_pages(index)) + " pages of table " +
-               std::to_string(map.owner(index).value) + " at " + page + ", not " +
-               std::to_string(run.pages) + " of its own";
+        const ChunkMeta& meta = chunk_meta(storage_.pool.newest_of(meta_page(chunk_of(first))));
+        return value_run_fault(meta, table, run, storage_.space.extent_newest(first), newest);
     }
 
     std::string value_fault(const TableEntry& table, const std::byte* key,
@@ -234,6 +227,21 @@ std::string hex_of(const std::byte* bytes, std::size_t count) {
         text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
     }
     return text;
+}
+
+std::string value_run_fault(const ChunkMeta& meta, TableId table, const ExtentRun& run,
+                            std::uint32_t known_newest, std::uint32_t newest) {
+    const std::string page = "page " + std::to_string(run.first);
+    const ExtentMap map(meta);
+    const std::uint32_t index = run.first % kChunkPages;
+    if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
+    if (map.owner(index) == table && map.run_pages(index) == run.pages) {
+        if (known_newest >= newest) return {};
+        return "its chunk says that it is older than its row, at " + page;
+    }
+    return "its chunk has " + std::to_string(map.run_pages(index)) + " pages of table " +
+           std::to_string(map.owner(index).value) + " at " + page + ", not " +
+           std::to_string(run.pages) + " of its own";
 }
 
 bool extent_may_be_dead(const Schema& schema, std::uint32_t newest, std::uint64_t floor) {
