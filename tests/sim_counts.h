@@ -66,6 +66,7 @@ enum class SimCount : std::uint8_t {
     kReplayCheckpoints,  // of these
     kRefusedStarts,
     kRotInUse,
+    kLooksBeside,
     kFailedStarts,
     // ---- disk ----
     kWritesFailed,
@@ -149,6 +150,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "recoveries with a checkpoint in between, before they crashed",
     "starts refused for damage",
     "starts with a rotten page in use, which the verifier finds",
+    "looks of the verifier beside the daemon",
     "starts that a failing device ended",
     "writes and syncs failed",
     "of these, with content that a page cache then took for clean",

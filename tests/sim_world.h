@@ -80,6 +80,7 @@ class SimWorld {
                                           const SimRot* rot = nullptr, std::uint64_t batches = 0);
     void look_at_damage(SimLife& life, std::int64_t earliest);
     void look_for_hostile();
+    void look_beside();
     void count();
     std::string verify();
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }
