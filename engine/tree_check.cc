@@ -32,21 +32,26 @@ class Checker {
         return std::move(report_);
     }
 
-    std::string run_leaf(PageId page, const std::byte* lo, const std::byte* hi, bool root) {
+    std::string run_leaf(PageId page, const std::byte* lo, const std::byte* hi, bool root,
+                         std::uint64_t floor) {
+        floor_ = floor;
         check_page(page, 0, lo, hi, root);
         return std::move(report_.broken);
     }
 
   private:
-    bool broken(PageId page, std::string what) {
+    bool broken(PageId page, std::string what, bool missing = false) {
         if (report_.broken.empty()) {
             report_.broken = what;
             report_.page = page;
         }
-        report_.all.push_back({page, std::move(what)});
+        if (report_.all.size() < TreeReport::kBrokenMost) {
+            report_.all.push_back({page, std::move(what), missing});
+        } else {
+            ++report_.more;
+        }
         return false;
     }
-    bool enough() const { return report_.all.size() >= TreeReport::kBrokenMost; }
     int compare(const std::byte* left, const std::byte* right) const {
         return compare_keys(left, right, shape_.leaf.key_bytes);
     }
@@ -76,11 +81,7 @@ bool Checker::check_page(PageId page, int level, const std::byte* lo, const std:
     if (!seen_.insert(page.value).second) return broken(page, "the page is in the tree twice");
     if (visit_) visit_(page);
     const std::byte* bytes = source_(page);
-    if (bytes == nullptr) {
-        broken(page, "the page is not there");
-        report_.all.back().missing = true;
-        return false;
-    }
+    if (bytes == nullptr) return broken(page, "the page is not there", true);
     if (page_header(bytes).page_id != page.value) return broken(page, "it carries another page id");
     if (tree_level(bytes, shape_.table) != level) {
         return broken(page, "type, table or level is not what its parent says");
@@ -106,7 +107,6 @@ bool Checker::check_inner(PageId page, const std::byte* source, int level, const
         const std::byte* child_lo = i == 0 ? lo : keys[i].data();
         const std::byte* child_hi = i + 1 == count ? hi : keys[i + 1].data();
         check_page(node.child(i), level - 1, child_lo, child_hi, false);
-        if (enough()) return false;
     }
     return true;
 }
@@ -197,9 +197,10 @@ bool Checker::check_times(PageId page, const LeafView& rows) {
 }  // namespace
 
 std::string leaf_fault(const Schema& schema, TableId table, PageId page, const std::byte* bytes,
-                       const std::byte* lo, const std::byte* hi, bool root) {
+                       const std::byte* lo, const std::byte* hi, bool root,
+                       const ValueCheck& values, std::uint64_t floor) {
     const std::function<const std::byte*(PageId)> itself = [&](PageId) { return bytes; };
-    return Checker(schema, table, itself, nullptr, nullptr).run_leaf(page, lo, hi, root);
+    return Checker(schema, table, itself, nullptr, values).run_leaf(page, lo, hi, root, floor);
 }
 
 const char* inner_node_fault(const std::byte* page, const InnerLayout& layout, const std::byte* lo,

@@ -29,6 +29,7 @@ struct TreeReport {
     std::string broken;       // the first broken rule; empty: all rules hold
     PageId page;              // where, if one is broken
     std::vector<Broken> all;  // the first kBrokenMost of them, in the order of keys
+    std::uint64_t more = 0;   // how many are broken behind these
     std::uint64_t rows = 0;
     std::uint64_t leaves = 0;
     std::uint64_t inner_nodes = 0;
@@ -52,9 +53,11 @@ TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const ValueCheck& values = nullptr);
 
 // What is wrong inside a leaf whose keys are at or above lo and below hi (nullptr: no bound), in
-// words, or an empty string. Only a root may be empty.
+// words, or an empty string. Only a root may be empty. values, if given, is called for each large
+// value of a row that is not below the tree's floor.
 std::string leaf_fault(const Schema& schema, TableId table, PageId page, const std::byte* bytes,
-                       const std::byte* lo, const std::byte* hi, bool root);
+                       const std::byte* lo, const std::byte* hi, bool root,
+                       const ValueCheck& values = nullptr, std::uint64_t floor = 0);
 
 // What is wrong inside an inner node whose keys are at or above lo and below hi (nullptr: no
 // bound), or nullptr.

@@ -25,9 +25,7 @@ class Verifier {
     VerifyTotals run() {
         for (TableEntry* table : storage_.catalog->all()) check_table(*table);
         for (TableEntry* table : storage_.catalog->dropping()) check_table(*table);
-        // Below a page that is lost there may be many that only it refers to: what is leaked can be
-        // told when all trees are whole.
-        if (totals_.broken_data == 0) check_bitmaps();
+        check_bitmaps();
         return totals_;
     }
 
@@ -52,7 +50,7 @@ class Verifier {
             fault = "its checksum is not the one its chunk remembers";
         }
         if (fault == nullptr) return bytes;
-        why_[id.value] = fault;
+        if (why_.size() < TreeReport::kBrokenMost) why_[id.value] = fault;
         return nullptr;
     }
 
@@ -78,6 +76,11 @@ class Verifier {
                        (why_.contains(each.page.value) ? why_.at(each.page.value) : each.rule));
             }
         }
+        if (tree.more > 0) {
+            report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
+                   "): and " + std::to_string(tree.more) + " more that are broken, not told here");
+        }
+        why_.clear();
         ++totals_.tables;
         totals_.rows += tree.rows;
     }
@@ -109,18 +112,11 @@ class Verifier {
     // What frees the run one day is what its chunk's metadata says of it.
     std::string run_fault(TableId table, const ExtentRun& run, std::uint32_t newest) const {
         const PageId first{run.first};
-        const std::string page = "page " + std::to_string(run.first);
-        if (run.first >= owner_.size()) return page + " is behind the end of the file";
-        const ExtentMap map(chunk_meta(storage_.pool.newest_of(meta_page(chunk_of(first)))));
-        const std::uint32_t index = run.first % kChunkPages;
-        if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
-        if (map.owner(index) == table && map.run_pages(index) == run.pages) {
-            if (storage_.space.extent_newest(first) >= newest) return {};
-            return "its chunk says that it is older than its row, at " + page;
+        if (run.first >= owner_.size()) {
+            return "page " + std::to_string(run.first) + " is behind the end of the file";
         }
-        return "its chunk has " + std::to_string(map.run_pages(index)) + " pages of table " +
-               std::to_string(map.owner(index).value) + " at " + page + ", not " +
-               std::to_string(run.pages) + " of its own";
+        const ChunkMeta& meta = chunk_meta(storage_.pool.newest_of(meta_page(chunk_of(first))));
+        return value_run_fault(meta, table, run, storage_.space.extent_newest(first), newest);
     }
 
     std::string value_fault(const TableEntry& table, const std::byte* key,
@@ -161,7 +157,10 @@ class Verifier {
         owner_[id.value] = table.value;
     }
 
+    // Below a page that is lost there may be many that only it refers to: what is leaked can be
+    // told when all trees are whole.
     void check_bitmaps() {
+        const bool whole = totals_.broken_data == 0;
         for (std::uint32_t chunk = 0; chunk < storage_.space.chunk_count(); ++chunk) {
             const std::byte* meta = storage_.pool.newest(meta_page(chunk));
             if (meta == nullptr)
@@ -177,7 +176,7 @@ class Verifier {
                     report("page " + std::to_string(id.value) + " of an extent is not allocated");
                 }
                 if (extents.first_of_run(i)) unowned = without_row(extents.owner(i), id);
-                if (used == owned) continue;
+                if (used == owned || (used && !whole)) continue;
                 if (extent && !owned && unowned != Unowned::kLeaked) {
                     totals_.early_pages += unowned == Unowned::kEarly;
                     continue;
@@ -214,7 +213,7 @@ class Verifier {
     static constexpr std::uint64_t kProgressPages = 4'096;
     const RuleSink& sink_;
     const VerifyProgress& progress_;
-    std::unordered_map<std::uint32_t, std::string> why_;  // of pages that could not be had
+    std::unordered_map<std::uint32_t, std::string> why_;  // of the table's first such pages
     VerifyTotals totals_;
 };
 
@@ -228,6 +227,21 @@ std::string hex_of(const std::byte* bytes, std::size_t count) {
         text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
     }
     return text;
+}
+
+std::string value_run_fault(const ChunkMeta& meta, TableId table, const ExtentRun& run,
+                            std::uint32_t known_newest, std::uint32_t newest) {
+    const std::string page = "page " + std::to_string(run.first);
+    const ExtentMap map(meta);
+    const std::uint32_t index = run.first % kChunkPages;
+    if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
+    if (map.owner(index) == table && map.run_pages(index) == run.pages) {
+        if (known_newest >= newest) return {};
+        return "its chunk says that it is older than its row, at " + page;
+    }
+    return "its chunk has " + std::to_string(map.run_pages(index)) + " pages of table " +
+           std::to_string(map.owner(index).value) + " at " + page + ", not " +
+           std::to_string(run.pages) + " of its own";
 }
 
 bool extent_may_be_dead(const Schema& schema, std::uint32_t newest, std::uint64_t floor) {

@@ -13,6 +13,8 @@
 #include <functional>
 #include <string>
 
+#include "engine/format.h"
+#include "engine/page/row.h"
 #include "engine/storage.h"
 
 namespace bidstore {
@@ -49,6 +51,11 @@ VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
 // Whether an extent's time, as metadata keep it, may be that of a row below the floor: in the file
 // it is known to 2^kExtentNewestShift units.
 bool extent_may_be_dead(const Schema& schema, std::uint32_t newest, std::uint64_t floor);
+
+// What is wrong with a run of a large value of the table, by the metadata of its chunk, in words,
+// or an empty string. The times are those that metadata keep of the run, and of its row.
+std::string value_run_fault(const ChunkMeta& meta, TableId table, const ExtentRun& run,
+                            std::uint32_t known_newest, std::uint32_t newest);
 
 // Bytes of a key, as messages show them.
 std::string hex_of(const std::byte* bytes, std::size_t count);

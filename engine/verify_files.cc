@@ -113,6 +113,7 @@ Result<FilesReport> verify_files(Disk& disk, Clock& clock, PoolSegment& pool,
     report.totals.rows = totals.rows;
     report.totals.broken_data += totals.broken_data;
     report.totals.broken_space += totals.broken_space;
+    report.totals.early_pages = totals.early_pages;
     return report;
 }
 

@@ -5,7 +5,10 @@
 #include <bit>
 #include <cstring>
 #include <map>
+#include <optional>
+#include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -30,6 +33,8 @@ constexpr std::uint64_t kCopyNs = BlockingIo::kDeadlineNs + 5'000'000'000;
 // so long at least, and half of what a checkpoint writes in a second when nothing hurries it.
 constexpr std::uint64_t kPlacingNs = 30'000'000'000;
 constexpr std::uint64_t kPlacingPerSecond = 2'048;
+// Chunks whose metadata are kept from step to step, while they are those of the same checkpoint.
+constexpr std::size_t kMetadataMost = 4'096;
 
 using KeyBytes = std::vector<std::byte>;
 
@@ -44,6 +49,15 @@ struct Table {
     Table(const Table&) = delete;
     Table& operator=(const Table&) = delete;
     Table(Table&& other) noexcept : Table(other.id, other.schema) {}
+};
+
+bool is_used(const ChunkMeta& meta, std::uint32_t index) {
+    return (meta.used[index / 64] >> (index % 64)) & 1;
+}
+
+struct Metadata {
+    ChunkMeta chunk{};
+    std::array<std::uint32_t, kChunkPages> newest{};  // of its pages
 };
 
 // Where the walk over a tree goes on.
@@ -85,6 +99,7 @@ class OnlineVerifier {
     void check_directory();
     void check_chunk(std::uint32_t chunk);
     bool read_metadata(std::uint32_t chunk, ChunkMeta& meta);
+    const Metadata* metadata_of(PageId page);
     std::string page_fault_of(PageId page, const ChunkMeta& meta, const std::byte* bytes) const;
 
     // ---- trees ----
@@ -92,6 +107,9 @@ class OnlineVerifier {
     PageId root_of(const Table& table);
     void walk(const Table& table, Place& place);
     const std::byte* node(const Table& table, PageId page, int level);
+    std::string node_fault(const Table& table, PageId page, const std::byte* bytes, int level);
+    std::string value_fault(const Table& table, const std::byte* key,
+                            const ValueReference& reference, std::uint32_t newest);
     void check_leaves(const Table& table, const std::byte* inner, KeyBytes low,
                       const KeyBytes& high, Place& place);
     void check_leaf(const Table& table, PageId page, const std::byte* bytes, const KeyBytes& low,
@@ -113,6 +131,8 @@ class OnlineVerifier {
     std::vector<std::string> found_;
     std::map<std::uint32_t, std::string> pages_found_;
     std::vector<std::uint32_t> named_;  // of faults_, told with their table
+    std::set<std::uint32_t> chunks_found_;
+    std::uint64_t floor_ = 0;  // of the tree that is walked
     std::uint64_t bytes_read_ = 0;
     std::uint64_t pages_ = 0;
     std::uint64_t rows_ = 0;
@@ -120,7 +140,12 @@ class OnlineVerifier {
     std::uint32_t leaves_most_ = kFanOutMax;
     // Pages that are not what their chunk remembers; the trees tell whose they are.
     std::map<std::uint32_t, std::string> faults_;
+    // Of the checkpoint whose superblock has this sequence, by chunk; nothing: they are damaged.
+    std::unordered_map<std::uint32_t, std::optional<Metadata>> metadata_;
+    std::uint64_t metadata_sequence_ = 0;
+    std::set<std::uint32_t> chunks_told_;  // whose metadata are damaged
     AlignedBuffer page_{kPageBytes};
+    AlignedBuffer meta_page_{kPageBytes};
     AlignedBuffer chunk_{kChunkBytes};
 };
 
@@ -200,7 +225,10 @@ Status OnlineVerifier::step(const std::function<void()>& look) {
             if (Status waited = await_places(); !waited) return waited;
             continue;
         }
+        if (metadata_sequence_ != superblock_.sequence) metadata_.clear();
+        metadata_sequence_ = superblock_.sequence;
         found_.clear();
+        chunks_found_.clear();
         pages_found_.clear();
         named_.clear();
         bytes_read_ = pages_ = rows_ = 0;
@@ -210,6 +238,7 @@ Status OnlineVerifier::step(const std::function<void()>& look) {
         options_.pause(bytes_read_ * 1'000'000'000 / options_.bytes_per_second);
         if (after.sequence != superblock_.sequence) {
             ++report_.again;
+            metadata_.clear();
             leaves_most_ = std::max(leaves_most_ / 2, 1u);
             continue;
         }
@@ -226,6 +255,7 @@ void OnlineVerifier::settle() {
     leaves_most_ = std::min(2 * leaves_most_, kFanOutMax);
     for (const std::uint32_t page : named_) faults_.erase(page);
     faults_.merge(pages_found_);
+    chunks_told_.merge(chunks_found_);
     for (const std::string& what : found_) {
         ++report_.totals.broken_data;
         sink_({Damage::kData, what});
@@ -332,20 +362,41 @@ void OnlineVerifier::check_directory() {
     }
 }
 
+// That they are damaged is told once.
 bool OnlineVerifier::read_metadata(std::uint32_t chunk, ChunkMeta& meta) {
     DirectoryEntry entry{};
-    const bool known = fault_of(directory_page(chunk / kDirectoryChunks), page_.data()).empty();
-    std::memcpy(&entry, page_.data() + kPageHeaderBytes + sizeof entry * (chunk % kDirectoryChunks),
+    std::byte* const bytes = meta_page_.data();
+    const bool known = fault_of(directory_page(chunk / kDirectoryChunks), bytes).empty();
+    std::memcpy(&entry, bytes + kPageHeaderBytes + sizeof entry * (chunk % kDirectoryChunks),
                 sizeof entry);
     const PageId id = meta_page(chunk);
-    std::string fault = fault_of(id, page_.data());
-    const bool same = page_header(std::as_const(page_).data()).crc == entry.meta_crc;
+    std::string fault = fault_of(id, bytes);
+    const bool same = page_header(std::as_const(meta_page_).data()).crc == entry.meta_crc;
     if (fault.empty() && known && !same) fault = "it is not the one of the last checkpoint";
-    std::memcpy(&meta, page_.data() + kPageHeaderBytes, sizeof meta);
+    std::memcpy(&meta, bytes + kPageHeaderBytes, sizeof meta);
     if (fault.empty()) return true;
+    if (chunks_told_.contains(chunk) || !chunks_found_.insert(chunk).second) return false;
     broken("metadata of chunk " + std::to_string(chunk) + ", page " + std::to_string(id.value) +
            ": " + fault);
     return false;
+}
+
+// Of the chunk of the page, which is one of the checkpoint's, until the next call; nullptr: they
+// are damaged.
+const Metadata* OnlineVerifier::metadata_of(PageId page) {
+    const std::uint32_t chunk = chunk_of(page);
+    auto kept = metadata_.find(chunk);
+    if (kept == metadata_.end()) {
+        if (metadata_.size() >= kMetadataMost) metadata_.clear();
+        kept = metadata_.try_emplace(chunk, Metadata{}).first;
+        Metadata& found = *kept->second;
+        if (read_metadata(chunk, found.chunk)) {
+            Space::decode_newest(found.chunk, found.newest.data());
+        } else {
+            kept->second.reset();
+        }
+    }
+    return kept->second ? &*kept->second : nullptr;
 }
 
 std::string OnlineVerifier::page_fault_of(PageId page, const ChunkMeta& meta,
@@ -370,7 +421,10 @@ void OnlineVerifier::check_chunk(std::uint32_t chunk) {
     bytes_read_ += kChunkBytes;
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{first.value + i};
-        const bool used = (meta.used[i / 64] >> (i % 64)) & 1;
+        const bool used = is_used(meta, i);
+        if (!used && ExtentMap(meta).in_extent(i)) {
+            broken("page " + std::to_string(page.value) + " of an extent is not allocated");
+        }
         if (!used || Space::fixed(page)) continue;
         ++pages_;
         std::byte* const bytes = chunk_.data() + std::size_t{i} * kPageBytes;
@@ -389,21 +443,36 @@ void OnlineVerifier::broken(const Table& table, PageId page, const std::string& 
            std::to_string(page.value) + ": " + (known == faults_.end() ? fault : known->second));
 }
 
+// By the metadata of the same checkpoint: what these do not have in use is given out one day, and
+// written over.
+std::string OnlineVerifier::node_fault(const Table& table, PageId page, const std::byte* bytes,
+                                       int level) {
+    const std::uint32_t index = page.value % kChunkPages;
+    std::string fault;
+    const Metadata* const meta = metadata_of(page);
+    if (meta == nullptr) {
+        const char* const wrong = page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn});
+        if (wrong != nullptr) fault = wrong;
+    } else if (!is_used(meta->chunk, index)) {
+        fault = "is part of a tree, but not allocated";
+    } else if (ExtentMap(meta->chunk).in_extent(index)) {
+        fault = "is part of a tree, and a large value's";
+    } else {
+        fault = page_fault_of(page, meta->chunk, bytes);
+    }
+    if (!fault.empty()) return fault;
+    const int own = tree_level(bytes, table.shape.table);
+    if (own >= 0 && (level < 0 || own == level)) return {};
+    return "type, table or level is not what its parent says";
+}
+
 // A page of the tree of that level (-1: of any), until the next call; nullptr when it is broken.
 const std::byte* OnlineVerifier::node(const Table& table, PageId page, int level) {
     std::string fault;
     const bool there = page.value < superblock_.chunk_count * kChunkPages && !Space::fixed(page);
     if (!there) fault = "no page of a tree can be there";
     const std::byte* const bytes = page_.data();
-    if (there && read(page, page_.data(), fault)) {
-        const char* const wrong = page_fault(bytes, page, uuid_, Csn{superblock_.checkpoint_csn});
-        const int own = tree_level(bytes, table.shape.table);
-        if (wrong != nullptr) {
-            fault = wrong;
-        } else if (own < 0 || (level >= 0 && own != level)) {
-            fault = "type, table or level is not what its parent says";
-        }
-    }
+    if (there && read(page, page_.data(), fault)) fault = node_fault(table, page, bytes, level);
     if (fault.empty() && !faults_.contains(page.value)) return bytes;
     broken(table, page, fault);
     return nullptr;
@@ -411,10 +480,43 @@ const std::byte* OnlineVerifier::node(const Table& table, PageId page, int level
 
 void OnlineVerifier::check_leaf(const Table& table, PageId page, const std::byte* bytes,
                                 const KeyBytes& low, const KeyBytes& high, bool root) {
-    const std::string fault =
-        leaf_fault(table.schema, table.id, page, bytes, bound(low), bound(high), root);
+    const std::string fault = leaf_fault(
+        table.schema, table.id, page, bytes, bound(low), bound(high), root,
+        [&](const std::byte* key, const ValueReference& reference, std::uint32_t newest) {
+            return value_fault(table, key, reference, newest);
+        },
+        floor_);
     if (!fault.empty()) return broken(table, page, fault);
     rows_ += LeafView(bytes, table.shape.leaf).count();
+    const Metadata* const meta = metadata_of(page);
+    if (meta == nullptr) return;
+    if (meta->newest[page.value % kChunkPages] >= Space::newest_in(bytes)) return;
+    broken(table, page, "its chunk says that its rows are older than they are");
+}
+
+// Whether metadata of the same checkpoint have the pages that the row refers to as those of a large
+// value of its table, allocated, and no older than it is.
+std::string OnlineVerifier::value_fault(const Table& table, const std::byte* key,
+                                        const ValueReference& reference, std::uint32_t newest) {
+    std::string fault;
+    for (const ExtentRun& run : reference.all_runs()) {
+        const PageId first{run.first};
+        if (first.value >= superblock_.chunk_count * kChunkPages) {
+            fault = "page " + std::to_string(first.value) + " is behind the end of the file";
+            break;
+        }
+        const Metadata* const meta = metadata_of(first);
+        if (meta == nullptr) continue;
+        const std::uint32_t index = first.value % kChunkPages;
+        fault = value_run_fault(meta->chunk, table.id, run, meta->newest[index], newest);
+        for (std::uint32_t i = 0; i < run.pages && fault.empty(); ++i) {
+            if (is_used(meta->chunk, index + i)) continue;
+            fault = "page " + std::to_string(first.value + i) + " of it is not allocated";
+        }
+        if (!fault.empty()) break;
+    }
+    if (fault.empty()) return {};
+    return "large value of key " + hex_of(key, table.schema.key_bytes()) + ": " + fault;
 }
 
 // From `place` on; where it ends is the next place.
@@ -450,6 +552,7 @@ void OnlineVerifier::walk(const Table& table, Place& place) {
     for (int level = -1;;) {
         const std::byte* const bytes = node(table, page, level);
         if (bytes == nullptr) break;
+        if (level < 0) floor_ = floor_of(bytes);
         level = tree_level(bytes, table.shape.table);
         if (level == 0) return check_leaf(table, page, bytes, low, high, true);
         const std::vector<std::byte> inner(bytes, bytes + kPageBytes);

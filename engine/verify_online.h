@@ -3,17 +3,25 @@
 //
 //   superblock copies, chunk directory, metadata, each against the CRC above it; every page in use
 //   against the CRC that its chunk remembers, with id and csn; catalog; every tree: levels, order,
-//   fences, rows
+//   fences, rows; its pages, and those that its live rows refer to, against the metadata of the
+//   same checkpoint: allocated, of this table, no older than their rows. A page that is in a tree
+//   twice, or in two, breaks a fence or is of another table
 //
 // It works in short steps, each between two looks at the superblock. A place that the checkpoint
 // knows is written in step 4 of the next one only (FORMAT.md): when the superblock names no journal
 // before, and has the same sequence after, nothing that the step read was being written. Else the
 // step counts for nothing and is made again. So it never takes a write for damage.
 //
-// Not looked at: what only a file at rest can tell (engine/verify_files.h). That is the log, which
-// of the allocated pages nobody refers to, and large values against their rows' own checksums; the
-// CRC of each of their pages is.
+// Not looked at: what only a file at rest can tell (engine/verify_files.h). That is
+//   - the log;
+//   - which of the allocated pages nobody refers to;
+//   - large values against their rows' own checksums (the CRC of each of their pages is), and
+//     whether two rows of a table refer to the same one: pages change hands between two steps, so
+//     who had one before says nothing;
+//   - pages of chunks that came since the last one was looked at, but for those of trees;
+//   - trees of tables that are being dropped; what is below a broken inner node.
 //
+// Memory: metadata of 4,096 chunks at most, 24 MiB, and what is damaged.
 // Who:    one thread of any process that may read the files; it writes nothing.
 // Errors: kTimedOut at the deadline, or when one checkpoint takes longer to be put in its places
 //         than any does, as where the daemon is gone; kCorruption when both superblock copies stay

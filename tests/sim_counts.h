@@ -68,6 +68,7 @@ enum class SimCount : std::uint8_t {
     kRotInUse,
     kDamagedGuests,
     kDamagedErrors,
+    kLooksBeside,
     kFailedStarts,
     // ---- disk ----
     kWritesFailed,
@@ -155,6 +156,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "starts with a damaged page in use, which the verifier finds",
     "coming and going tables read in damaged files",
     "tables of damaged files that end in an error",
+    "looks of the verifier beside the daemon",
     "starts that a failing device ended",
     "writes and syncs failed",
     "of these, with content that a page cache then took for clean",

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "shm/stats.h"
+#include "tests/sim_online.h"
 
 namespace bidstore {
 namespace {
@@ -16,6 +17,7 @@ constexpr std::uint64_t kLongLives = 8;  // so much rarer is what ends a life in
 constexpr std::uint32_t kRoomyFrames = 2'000;
 constexpr std::uint64_t kRoomyJournalBytes = 16u << 20;
 constexpr int kRecoveryCrashesMax = 3;
+constexpr std::uint64_t kStepsPerLook = 50;
 constexpr std::uint64_t kBurialsMax = 19;    // each takes the slots of another client
 constexpr std::uint32_t kOldSessions = 200;  // so many that their tree has an inner node
 
@@ -178,6 +180,7 @@ void SimWorld::step() {
     life_->store.round();
     writers_.collect();
     keeper_.collect(*life_);
+    look_beside();
     const bool looks = faults_.rotten() && pick(20) == 0;  // what a start makes of it
     if (looks && !life_->down() && !findings_.any()) return restart(static_cast<End>(pick(3)));
     if (life_->down() && !findings_.any()) restart(pick(2) == 0 ? End::kPower : End::kProcess);
@@ -427,6 +430,16 @@ void SimWorld::adopt() {
 
 void SimWorld::look_for_hostile() {
     if (life_->store.clients.hostile_clients != 0) findings_.report("a client was called hostile");
+}
+
+// Chance is not asked, so that each seed is what it would be without.
+void SimWorld::look_beside() {
+    if (counts_[SimCount::kSteps] % kStepsPerLook != 0) return;
+    if (life_->down() || faults_.rotten() || excuses_.damage) return;
+    const std::optional<std::string> broken = verify_beside(*life_->store.disk);
+    if (!broken) return;
+    ++counts_[SimCount::kLooksBeside];
+    if (!broken->empty()) findings_.report("beside the daemon: " + *broken);
 }
 
 std::string SimWorld::verify() { return life_->store.verify(); }

@@ -74,6 +74,7 @@ class SimWorld {
     bool may_go_on(const SimLife& life, Start start);
     void adopt();
     void look_for_hostile();
+    void look_beside();
     void count();
     std::string verify();
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "daemon/verify_command.h"
@@ -167,6 +169,47 @@ TEST(VerifyCommand, LooksBesideTheDaemon) {
     EXPECT_TRUE(says(cut, too_early)) << cut.output;
     EXPECT_EQ(verify(daemon, {"--online", "--rebuild"}).status, 1) << "of these one";
     EXPECT_EQ(daemon.stop(), 0);
+}
+
+// Rows and large values come and go, and checkpoints come into its steps.
+TEST(VerifyCommand, TakesNoWriterBesideItForDamage) {
+    RealDaemon daemon({"pool_bytes=64MiB", "checkpoint_interval=100ms"});
+    ASSERT_TRUE(daemon.start());
+    Store store = attach(daemon);
+    const Table<Event> table = make_table<Event>(store);
+    std::atomic<bool> end{false};
+    std::atomic<std::uint64_t> turns{0};
+    std::uint64_t failed = 0;
+    std::thread writer([&] {
+        const std::string text(30'000, 'x');
+        for (std::uint64_t turn = 0; !end; turn = ++turns) {
+            const std::uint64_t from = turn * 377 % 800 * 20;
+            Transaction rows;
+            for (std::uint64_t i = 0; i < 20; ++i) {
+                const std::size_t length = i == 0 ? 9'000 + turn * 131 % 20'000 : 40;
+                rows.put(table, {from + i, 1, 2, std::string_view(text).substr(0, length)});
+            }
+            failed += !store.commit(rows, soon()).ok();
+            if (turn % 4 != 0) continue;
+            Transaction range;
+            range.erase_range(table, table.prefix(from / 2), table.prefix(from / 2 + 100));
+            failed += !store.commit(range, soon()).ok();
+        }
+    });
+    EXPECT_TRUE(eventually([&] { return turns > 300; }));
+    bool came = false;
+    for (int run = 0; run < 4; ++run) {
+        const Finished sound = verify(daemon, {"--online", "--rate", "20"});
+        EXPECT_EQ(sound.status, 0) << sound.output;
+        EXPECT_TRUE(says(sound, "; sound")) << sound.output;
+        came = came || !says(sound, "; 0 checkpoints came meanwhile");
+    }
+    EXPECT_TRUE(came) << "or nothing was tested";
+    end = true;
+    writer.join();
+    EXPECT_EQ(failed, 0u);
+    EXPECT_EQ(daemon.stop(), 0);
+    EXPECT_EQ(verify(daemon).status, 0);
 }
 
 // Of one thread: its nice value, and whether it has the idle class of the device.

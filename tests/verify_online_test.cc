@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/engine_core.h"
+#include "engine/extent_map.h"
+#include "engine/inner_edit.h"
+#include "tests/load_fixture.h"
 #include "tests/rebuild_fixture.h"
 
 namespace bidstore {
@@ -67,6 +71,7 @@ class VerifyOnline : public RebuildFixture {
         if (!token_) token_ = client_->submit(change().bytes());
         store_->clock.advance_ns(200'000);
         if (compacts_ && compaction_->advance()) compacts_ = false;
+        if (beside_) beside_();
         ASSERT_NE(store_->round(), EngineRound::kFenced) << store_->engine->fence_reason();
         if (token_ && client_->answer(*token_)) token_.reset();
     }
@@ -101,6 +106,63 @@ class VerifyOnline : public RebuildFixture {
     std::uint64_t deadline_ns_ = ~std::uint64_t{0} >> 2;
     std::vector<BrokenRule> rules_;
     std::function<void()> at_pause_;
+    std::function<void()> beside_;
+};
+
+// A file in which a batch of the engine's own changed pages, so that all checksums are right.
+class VerifyOnlinePlanted : public VerifyOnline {
+  protected:
+    void plant(const std::function<void(Storage&)>& change,
+               const std::vector<PageId>& wanted = {}) {
+        SimStore store(rebuild_store(), made().disk->clone(5), 6);
+        store.clock.set_wall_us(made().wall_us);
+        ASSERT_TRUE(store.open().ok());
+        Storage& storage = store.engine->core().storage();
+        for (const PageId page : wanted) ASSERT_TRUE(storage.bring_in(page).ok());
+        Commit& commit = store.engine->core().commit();
+        ASSERT_TRUE(commit.open());
+        ASSERT_TRUE(storage.space.secure(4));
+        change(storage);
+        commit.touch();
+        store.run_until([&] { return commit.quiet(); });
+        ASSERT_TRUE(store.stop());
+        planted_ = store.disk->clone(5);
+    }
+    static ChunkMeta& meta_of(Storage& storage, PageId page) {
+        return chunk_meta(storage.space.writable(meta_page(chunk_of(page))));
+    }
+    static void set_free(ChunkMeta& meta, PageId page) {
+        const std::uint32_t index = page.value % kChunkPages;
+        meta.used[index / 64] &= ~(std::uint64_t{1} << (index % 64));
+    }
+    // The first run of a large value of the table.
+    static PageId first_run(TableId table) {
+        for (const PageId page : made().extents) {
+            const auto bytes = made().disk->peek(
+                StoreFile::kData, meta_page(chunk_of(page)).value * kPageBytes, kPageBytes);
+            const ExtentMap map(chunk_meta(bytes.data()));
+            const std::uint32_t index = page.value % kChunkPages;
+            if (map.first_of_run(index) && map.owner(index) == table) return page;
+        }
+        return {};
+    }
+    // Each of these words in a rule of its own, and no other rule.
+    void expect(const std::vector<std::string>& words, bool busy = false) {
+        ASSERT_NE(planted_, nullptr);
+        open(std::move(planted_), busy ? 60'000'000 : 1ull << 60);
+        const auto report = verify_beside(busy);
+        ASSERT_TRUE(report.ok()) << report.failure().what;
+        ASSERT_EQ(rules_.size(), words.size()) << all();
+        EXPECT_EQ(report->totals.broken_data, words.size());
+        for (std::size_t i = 0; i < words.size(); ++i) {
+            EXPECT_EQ(rules_[i].damage, Damage::kData);
+            EXPECT_NE(rules_[i].what.find(words[i]), std::string::npos) << all();
+        }
+        EXPECT_GE(report->checkpoints, busy ? 3u : 0u);
+    }
+    static std::string text(PageId page) { return "page " + std::to_string(page.value); }
+
+    std::unique_ptr<SimDisk> planted_;
 };
 
 TEST_F(VerifyOnline, TakesNoWriteForDamage) {
@@ -126,6 +188,63 @@ TEST_F(VerifyOnline, TakesNoWriteForDamage) {
     EXPECT_GT(compaction_->moved(), 0u);
     EXPECT_GT(store_->pool->stats().counter[static_cast<std::size_t>(Counter::kEvictions)].load(),
               0u);
+}
+
+// Loads, with large values; rows that get another time, so that their large values do; others that
+// expire.
+TEST_F(VerifyOnline, TakesNoLoadAndNoRetentionForDamage) {
+    open(made().disk->clone(5), 20'000'000);
+    SimClient& writer = store_->connect();
+    SimClient& loader = store_->connect();
+    std::optional<std::uint32_t> token;
+    std::uint32_t turns = 0;
+    const auto timed = [&] {
+        TransactionBytes bytes;
+        const std::uint32_t id = turns % 60;
+        std::uint64_t at = store_->clock.wall_us() - (turns % 3 == 0 ? 1'800'000'000ull : 0ull);
+        if (turns % 5 == 0) {
+            const Schema schema = timed_schema();
+            RowBuilder row(schema);
+            CHECK(row.set_unsigned(1, at).ok());
+            CHECK(row.set_bytes(2, std::vector<std::byte>(turns % 2 == 0 ? 9'000 : 300)).ok());
+            bytes.operation(OperationKind::kPut, kTimedTable, row_key(id), *row.value());
+        } else {
+            bytes.columns(OperationKind::kUpdate, kTimedTable, row_key(id), 1,
+                          std::as_bytes(std::span(&at, 1)));
+        }
+        return bytes;
+    };
+    put_timed_rows(*store_, *admin_, 100, 200);  // nobody writes these again
+    std::unique_ptr<LoadClient> load;
+    std::uint32_t loads = 0;
+    std::uint32_t loaded = 0;
+    beside_ = [&] {
+        ++turns;
+        if (!token) token = writer.submit(timed().bytes());
+        if (token && writer.answer(*token)) token.reset();
+        if (turns % 40 == 0) store_->clock.set_wall_us(store_->clock.wall_us() + 300'000'000);
+        if (!load && loads < 3) {
+            const Schema schema = load_schema("loaded" + std::to_string(++loads), true);
+            load = std::make_unique<LoadClient>(loader, schema,
+                                                make_wide_rows(schema, 100, 30'000, loads));
+        } else if (load && load->step()) {
+            EXPECT_TRUE(load->loaded()) << static_cast<int>(load->error());
+            ++loaded;
+            load.reset();
+        }
+    };
+    for (int round = 0; round < 4; ++round) {
+        const auto report = verify_beside(true);
+        ASSERT_TRUE(report.ok()) << report.failure().what;
+        EXPECT_TRUE(rules_.empty()) << all();
+        EXPECT_GT(report->checkpoints, 5u) << "or nothing was tested";
+    }
+    EXPECT_GT(loaded, 1u);
+    const auto counted = [&](Counter counter) {
+        return store_->pool->stats().counter[static_cast<std::size_t>(counter)].load();
+    };
+    RecordProperty("turns", static_cast<int>(turns));
+    EXPECT_GT(counted(Counter::kPagesExpired), 0u);
 }
 
 TEST_F(VerifyOnline, CountsWhatIsThere) {
@@ -184,6 +303,114 @@ TEST_F(VerifyOnline, NamesEveryKindOfPage) {
     store_->disk->poke(StoreFile::kData, node.value * kPageBytes, changed.data(), kPageBytes);
     ASSERT_TRUE(verify_beside(false).ok());
     EXPECT_NE(all().find("not the one its chunk remembers"), std::string::npos) << all();
+}
+
+// The store would give the page out, and write over its rows, one day; and verify said that all was
+// well.
+TEST_F(VerifyOnlinePlanted, FreePageInATreeIsFound) {
+    const PageId leaf = leaf_of(4'000);
+    plant([&](Storage& storage) { set_free(meta_of(storage, leaf), leaf); });
+    expect({"table 16 (rows), " + text(leaf) + ": is part of a tree, but not allocated"});
+    const PageId node = level(kRowTable, 1)[1];
+    plant([&](Storage& storage) { set_free(meta_of(storage, node), node); });
+    expect({"table 16 (rows), " + text(node) + ": is part of a tree, but not allocated"});
+}
+
+TEST_F(VerifyOnlinePlanted, PageOfALargeValueInATreeIsFound) {
+    const PageId leaf = leaf_of(4'000);
+    const auto bytes = made().disk->peek(StoreFile::kData, leaf.value * kPageBytes, kPageBytes);
+    plant([&](Storage& storage) {
+        ExtentMapEdit(meta_of(storage, leaf)).take(kRowTable, leaf.value % kChunkPages, 1);
+        storage.space.written_extent(leaf, bytes.data(), true, kNewestUnknown);
+    });
+    expect({"table 16 (rows), " + text(leaf) + ": is part of a tree, and a large value's"});
+}
+
+TEST_F(VerifyOnlinePlanted, PageThatIsUsedTwiceIsFound) {
+    const PageId parent = level(kRowTable, 1)[1];
+    PageId twice;
+    plant(
+        [&](Storage& storage) {
+            const TreeShape& shape = storage.catalog->find(kRowTable)->tree.shape();
+            InnerEdit edit(storage.space.writable(parent), shape.inner);
+            twice = edit.view().child(2);
+            edit.set_child(1, twice);
+        },
+        {parent});
+    expect({text(twice) + ": a row is outside the leaf's fences"}, true);
+}
+
+TEST_F(VerifyOnlinePlanted, PageOfTwoTablesIsFound) {
+    const PageId stolen = leaf_of(4'000);
+    const PageId root = made().roots.at(kValueTable.value);
+    plant(
+        [&](Storage& storage) {
+            const TreeShape& shape = storage.catalog->find(kValueTable)->tree.shape();
+            InnerEdit(storage.space.writable(root), shape.inner).set_child(1, stolen);
+        },
+        {root});
+    expect({"table 17 (values), " + text(stolen) + ": type, table or level is not what"});
+}
+
+TEST_F(VerifyOnlinePlanted, RowThatRefersToPagesOfAnotherTableIsFound) {
+    const PageId first = first_run(kTimedTable);
+    ASSERT_TRUE(first);
+    std::uint32_t pages = 0;
+    plant([&](Storage& storage) {
+        ChunkMeta& meta = meta_of(storage, first);
+        const std::uint32_t index = first.value % kChunkPages;
+        pages = ExtentMap(meta).run_pages(index);
+        ExtentMapEdit(meta).give_back(index);
+        ExtentMapEdit(meta).take(kRowTable, index, pages);
+    });
+    expect({"(timed), page "});
+    const std::string count = std::to_string(pages);
+    const std::string words = "its chunk has " + count + " pages of table 16 at " + text(first) +
+                              ", not " + count + " of its own";
+    EXPECT_NE(all().find(words), std::string::npos) << all();
+}
+
+TEST_F(VerifyOnlinePlanted, RowThatRefersToFreePagesIsFound) {
+    const PageId first = first_run(kTimedTable);
+    ASSERT_TRUE(first);
+    const PageId second{first.value + 1};
+    plant([&](Storage& storage) { set_free(meta_of(storage, second), second); });
+    expect({text(second) + " of an extent is not allocated",
+            text(second) + " of it is not allocated"});
+    plant([&](Storage& storage) {
+        ChunkMeta& meta = meta_of(storage, first);
+        const std::uint32_t index = first.value % kChunkPages;
+        for (std::uint32_t i = 0; i < ExtentMap(meta).run_pages(index); ++i) {
+            set_free(meta, PageId{first.value + i});
+        }
+        ExtentMapEdit(meta).give_back(index);
+    });
+    expect({text(first) + " begins no large value, as its chunk says"});
+}
+
+TEST_F(VerifyOnlinePlanted, LeafThatItsChunkTakesForOlderIsFound) {
+    const PageId leaf = level(kTimedTable, 0)[0];
+    plant([&](Storage& storage) {
+        Space& space = storage.space;
+        const std::uint32_t newest = space.newest_known(leaf);
+        ASSERT_GT(newest, 1u);
+        space.settle_page(leaf, space.known_crc(leaf), newest - 1);
+        meta_of(storage, leaf);
+    });
+    expect({"table 18 (timed), " + text(leaf) + ": its chunk says that its rows are older"}, true);
+}
+
+TEST_F(VerifyOnlinePlanted, LargeValueThatItsChunkTakesForOlderIsFound) {
+    const PageId first = first_run(kTimedTable);
+    ASSERT_TRUE(first);
+    const auto bytes = made().disk->peek(StoreFile::kData, first.value * kPageBytes, kPageBytes);
+    plant([&](Storage& storage) {
+        const std::uint32_t newest = storage.space.extent_newest(first);
+        storage.space.written_extent(first, bytes.data(), true,
+                                     newest - 2 * (1u << kExtentNewestShift));
+        meta_of(storage, first);
+    });
+    expect({"its chunk says that it is older than its row, at " + text(first)}, true);
 }
 
 // Of a daemon that ended, or was fenced, in the midst of a checkpoint.
