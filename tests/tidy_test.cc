@@ -445,21 +445,38 @@ TEST(Tidy, ToursOfTheReadmeNameWhatExists) {
                              "like \"1. `file: function` ...\"";
 }
 
-// The lines of a patch's hunks that have to be there, in order; a line each.
+// The lines of a patch's hunks in one file that have to be there, in order; a line each.
 struct Patch {
     std::string path;
     std::vector<std::vector<std::string>> hunks;
 };
 
-Patch read_patch(const File& file) {
-    Patch patch;
+std::vector<Patch> read_patches(const File& file) {
+    std::vector<Patch> patches;
     for (const std::string& line : file.lines) {
-        if (line.starts_with("+++ b/")) patch.path = line.substr(6);
-        if (line.starts_with("@@ ")) patch.hunks.emplace_back();
+        if (line.starts_with("+++ b/")) patches.push_back({line.substr(6), {}});
+        if (patches.empty() || line.starts_with("--- a/")) continue;
+        auto& hunks = patches.back().hunks;
+        if (line.starts_with("@@ ")) hunks.emplace_back();
         const bool old = !line.empty() && (line[0] == ' ' || line[0] == '-');
-        if (old && !patch.hunks.empty()) patch.hunks.back().push_back(line.substr(1));
+        if (old && !hunks.empty()) hunks.back().push_back(line.substr(1));
     }
-    return patch;
+    return patches;
+}
+
+void expect_applies(const File& file, const Patch& patch) {
+    EXPECT_FALSE(patch.hunks.empty()) << file.path << ": has no hunk";
+    const File* broken = find_file(patch.path);
+    EXPECT_NE(broken, nullptr) << file.path << ": changes a file that is not there";
+    if (broken == nullptr) return;
+    auto from = broken->lines.begin();
+    for (const auto& hunk : patch.hunks) {
+        const auto end = broken->lines.end();
+        const auto at = std::search(from, end, hunk.begin(), hunk.end());
+        EXPECT_NE(at, end) << file.path << ": " << patch.path << " has no lines like those from "
+                           << "\"" << hunk.front() << "\" on any more; mend the patch";
+        if (at != end) from = at + static_cast<std::ptrdiff_t>(hunk.size());
+    }
 }
 
 // Until somebody runs all mutants (tests/mutants.sh), one that no longer applies proves nothing.
@@ -467,23 +484,12 @@ TEST(Tidy, EveryMutantAppliesToWhatItBreaks) {
     std::size_t patches = 0;
     for (const auto& entry : fs::directory_iterator(kRoot / "tests/mutants")) {
         const File file = read_file(entry.path());
-        const Patch patch = read_patch(file);
+        const std::vector<Patch> changes = read_patches(file);
         ++patches;
-        EXPECT_FALSE(patch.hunks.empty()) << file.path << ": has no hunk";
+        EXPECT_FALSE(changes.empty()) << file.path << ": changes no file";
         EXPECT_TRUE(isupper(file.lines.front().front()))
             << file.path << ": begin with a sentence that says what is wrong with the mutant";
-        const File* broken = find_file(patch.path);
-        EXPECT_NE(broken, nullptr) << file.path << ": changes a file that is not there";
-        if (broken == nullptr) continue;
-        auto from = broken->lines.begin();
-        for (const auto& hunk : patch.hunks) {
-            const auto end = broken->lines.end();
-            const auto at = std::search(from, end, hunk.begin(), hunk.end());
-            EXPECT_NE(at, end) << file.path << ": " << patch.path
-                               << " has no lines like those from "
-                               << "\"" << hunk.front() << "\" on any more; mend the patch";
-            if (at != end) from = at + static_cast<std::ptrdiff_t>(hunk.size());
-        }
+        for (const Patch& patch : changes) expect_applies(file, patch);
     }
     EXPECT_GE(patches, 25u);
 }
