@@ -13,6 +13,7 @@
 #include "tests/client_fields.h"
 #include "tests/planted_record.h"
 #include "tests/sim.h"
+#include "tests/sim_rest.h"
 
 namespace bidstore {
 namespace {
@@ -55,6 +56,8 @@ class ClientPortTest : public ::testing::Test {
     void TearDown() override {
         EXPECT_EQ(store->verify(), "");
         store->engine->core().storage().pool.check_invariants();
+        store->disconnect_all();
+        EXPECT_EQ(come_to_rest(*store), "");
     }
 
     // Puts the record where the engine reads next.

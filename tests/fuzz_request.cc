@@ -1,7 +1,7 @@
 // What a client may put into its ring, as the engine takes it: transactions, page requests, steps
 // of loads and of compactions (shm/message.h); and what one may write into its segment that means
 // harm. Each request is answered or cuts its client off, with a reason; the store stays sound, and
-// another client goes on.
+// another client goes on; when both have gone nothing of them stays.
 //
 // Input: steps one after another: a byte for the kind, one for the rights on a new connection, a
 // u16 for the length, then the payload. Most kinds are requests; a few are
@@ -14,6 +14,7 @@
 #include "tests/fuzz.h"
 #include "tests/planted_record.h"
 #include "tests/sim.h"
+#include "tests/sim_rest.h"
 
 namespace bidstore {
 namespace {
@@ -80,6 +81,10 @@ class Target {
             CHECK(!reason.empty());
             CHECK_OP(client, !=, good_->id());
         }
+        store_.disconnect_all();
+        const std::string stays = come_to_rest(store_);
+        if (!stays.empty()) std::fprintf(stderr, "%s\n", stays.c_str());
+        CHECK(stays.empty());
     }
 
   private:

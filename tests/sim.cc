@@ -344,6 +344,10 @@ void SimStore::disconnect(SimClient& client) {
     if (run_until(gone)) free_slots_.push_back(client.segment().first_slot());
 }
 
+void SimStore::disconnect_all() {
+    for (const auto& client : sim_clients_) disconnect(*client);
+}
+
 bool SimStore::leave_sessions(std::uint32_t count, TableId table,
                               std::span<const std::byte> absent_key) {
     constexpr std::uint32_t kTogether = 32;

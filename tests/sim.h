@@ -168,6 +168,7 @@ class SimStore {
     // of the session, which the engine cuts off then, is hung up.
     SimClient* attach(Rights rights, const SessionId& session);
     void disconnect(SimClient& client);
+    void disconnect_all();
     // Its process is gone. Does not wait.
     void hang_up(const SimClient& client);
 

@@ -63,6 +63,7 @@ class SimWorld {
     void write_again();
     void tell_lies();
     void last_look();
+    void look_at_rest();
     void send_too_large_again();
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
