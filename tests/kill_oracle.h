@@ -77,6 +77,7 @@ struct KillNotes {
     std::atomic<KeeperPhase> keeper{KeeperPhase::kLoad};
     std::atomic<std::uint64_t> refused{0};
     std::atomic<std::uint64_t> compactions{0};
+    std::atomic<std::uint64_t> lives{0};  // that began to serve
     std::atomic<std::uint64_t> looks{0};
     std::atomic<bool> stop{false};
 };
