@@ -49,6 +49,13 @@ Deed deed_of(std::uint32_t writer, std::uint64_t number) {
     return deed;
 }
 
+// A reader and the test note at the same time.
+void raise(std::atomic<std::uint64_t>& note, std::uint64_t number) {
+    std::uint64_t before = note;
+    while (before < number && !note.compare_exchange_weak(before, number)) {
+    }
+}
+
 }  // namespace
 
 std::string row_text(std::uint32_t writer, std::uint64_t number) {
@@ -126,6 +133,73 @@ void WriterModel::advance_to(std::uint64_t count) {
     }
 }
 
+// ---- counters -----------------------------------------------------------------------------------
+
+Result<Counters> counters_in(const Snapshot& snapshot, const Table<Counted>& counted,
+                             std::uint32_t writers) {
+    Counters found;
+    found.counts.resize(writers);
+    found.relaxed.resize(writers);
+    auto cursor = counted.scan(snapshot);
+    while (cursor.next()) {
+        const auto row = cursor.copy();
+        if (!row.ok()) return row.failure();
+        const auto amount = static_cast<std::uint64_t>(row->amount);
+        if (row->id >= kAccountIds && row->id < kAccountIds + kAccounts) {
+            found.accounts[row->id - kAccountIds] = row->amount;
+        } else if (row->id < writers) {
+            found.counts[row->id] = amount;
+        } else if (row->id >= kRelaxedIds && row->id < kRelaxedIds + writers &&
+                   amount == row->round) {
+            found.relaxed[row->id - kRelaxedIds] = amount;
+        } else {
+            return {Error::kCorruption, "a row that nobody wrote: " + std::to_string(row->id)};
+        }
+    }
+    if (Status status = cursor.status(); !status.ok()) return status.failure();
+    return found;
+}
+
+void note_seen(KillNotes& notes, const Counters& counters) {
+    for (std::size_t writer = 0; writer < counters.counts.size(); ++writer) {
+        raise(notes.writers[writer].seen, counters.counts[writer]);
+        raise(notes.writers[writer].relaxed_seen, counters.relaxed[writer]);
+    }
+}
+
+std::string lost_between(const Counters& before, const Counters& after) {
+    for (std::size_t writer = 0; writer < before.counts.size(); ++writer) {
+        if (after.counts[writer] >= before.counts[writer] &&
+            after.relaxed[writer] >= before.relaxed[writer]) {
+            continue;
+        }
+        const auto told = [&](const Counters& of) {
+            return std::to_string(of.counts[writer]) + " and, relaxed, " +
+                   std::to_string(of.relaxed[writer]);
+        };
+        return "of writer " + std::to_string(writer) + ' ' + told(before) + " were seen, now " +
+               told(after);
+    }
+    return "";
+}
+
+Promised::Promised(const KillNotes& notes, std::uint32_t writers) {
+    for (std::uint32_t writer = 0; writer < writers; ++writer) {
+        const KillNotes::Writer& of = notes.writers[writer];
+        acknowledged_.push_back(of.acknowledged);
+        seen_.counts.push_back(of.seen);
+        seen_.relaxed.push_back(of.relaxed_seen);
+    }
+}
+
+void Promised::expect_in(const Counters& found) const {
+    for (std::size_t writer = 0; writer < acknowledged_.size(); ++writer) {
+        EXPECT_GE(found.counts[writer], acknowledged_[writer])
+            << "writer " << writer << ": acknowledged and lost";
+    }
+    EXPECT_EQ(lost_between(seen_, found), "");
+}
+
 // ---- audit --------------------------------------------------------------------------------------
 
 void KillAudit::run(std::uint32_t writers, bool complete) {
@@ -133,21 +207,19 @@ void KillAudit::run(std::uint32_t writers, bool complete) {
         models_.emplace_back(static_cast<std::uint32_t>(models_.size()));
         buried_.push_back(false);
     }
-    std::vector<std::uint64_t> acknowledged;
-    for (std::uint32_t writer = 0; writer < writers; ++writer) {
-        acknowledged.push_back(notes_.writers[writer].acknowledged);
-    }
+    const Promised promised(notes_, writers);
     // Readers go on reading the pool of a daemon that was killed until they notice, a little later;
     // asked for statistics, the store looks at once.
     need(store_.stats(soon()));
     const Seen seen = need(read_once(
         reader_, soon(), [&](const Snapshot& snapshot) { return look(snapshot, writers); }));
+    promised.expect_in(seen.counters);
+    note_seen(notes_, seen.counters);
     for (std::uint32_t writer = 0; writer < writers; ++writer) {
-        const std::uint64_t count = seen.counts[writer];
-        EXPECT_GE(count, acknowledged[writer]) << "writer " << writer << ": acknowledged and lost";
+        const std::uint64_t count = seen.counters.counts[writer];
         EXPECT_LE(count, notes_.writers[writer].submitted) << "writer " << writer << ": twice";
         EXPECT_GE(count, models_[writer].count()) << "writer " << writer << ": seen and lost";
-        EXPECT_LE(seen.relaxed[writer], notes_.writers[writer].relaxed) << writer;
+        EXPECT_LE(seen.counters.relaxed[writer], notes_.writers[writer].relaxed) << writer;
         if (buried_[writer]) {
             EXPECT_EQ(count, models_[writer].count()) << writer << " is dead";
         }
@@ -157,24 +229,22 @@ void KillAudit::run(std::uint32_t writers, bool complete) {
     check_aging();
 }
 
+bool KillAudit::look_back(std::uint32_t writers, Deadline deadline) {
+    const Promised promised(notes_, writers);
+    if (!store_.stats(deadline).ok()) return false;  // as in run()
+    const auto found = read_once(reader_, deadline, [&](const Snapshot& snapshot) {
+        return counters_in(snapshot, tables_.counted, writers);
+    });
+    if (!found.ok()) return false;
+    promised.expect_in(*found);
+    note_seen(notes_, *found);
+    return true;
+}
+
 Result<KillAudit::Seen> KillAudit::look(const Snapshot& snapshot, std::uint32_t writers) const {
-    Seen seen;
-    seen.counts.resize(writers);
-    seen.relaxed.resize(writers);
-    auto counted = tables_.counted.scan(snapshot);
-    while (counted.next()) {
-        const auto row = counted.copy();
-        if (!row.ok()) return row.failure();
-        if (row->id >= kAccountIds) {
-            seen.accounts.at(row->id - kAccountIds) = row->amount;
-        } else if (row->id >= kRelaxedIds) {
-            EXPECT_EQ(static_cast<std::uint64_t>(row->amount), row->round);
-            seen.relaxed.at(row->id - kRelaxedIds) = row->round;
-        } else {
-            seen.counts.at(row->id) = static_cast<std::uint64_t>(row->amount);
-        }
-    }
-    if (Status status = counted.status(); !status.ok()) return status.failure();
+    auto counters = counters_in(snapshot, tables_.counted, writers);
+    if (!counters.ok()) return counters.failure();
+    Seen seen{std::move(*counters), {}};
     auto events = tables_.events.scan(snapshot);
     while (events.next()) {
         const auto row = events.copy();
@@ -193,14 +263,14 @@ void KillAudit::compare(const Seen& seen, bool complete) {
     std::array<std::int64_t, kAccounts> accounts{};
     for (std::uint32_t writer = 0; writer < models_.size(); ++writer) {
         WriterModel& model = models_[writer];
-        model.advance_to(seen.counts[writer]);
+        model.advance_to(seen.counters.counts[writer]);
         for (const auto& [slot, number] : model.rows()) rows[place_of(writer, slot)] = number;
         for (std::uint32_t i = 0; i < kAccounts; ++i) accounts[i] += model.moved()[i];
         if (complete && !buried_[writer]) {
-            EXPECT_EQ(seen.counts[writer], notes_.writers[writer].acknowledged) << writer;
+            EXPECT_EQ(seen.counters.counts[writer], notes_.writers[writer].acknowledged) << writer;
         }
     }
-    EXPECT_EQ(seen.accounts, accounts) << "a transaction is half there";
+    EXPECT_EQ(seen.counters.accounts, accounts) << "a transaction is half there";
     EXPECT_EQ(seen.rows.size(), rows.size());
     EXPECT_TRUE(seen.rows == rows) << "a transaction is half there";
 }

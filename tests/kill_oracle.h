@@ -5,7 +5,8 @@
 // applied in the order of their numbers. So what a store holds follows from how many writes of each
 // writer are in it, which a counter of that writer says; all else has to fit.
 //
-// Who:    writers note what they do in KillNotes; the test alone compares.
+// Who:    writers note what they do in KillNotes, and whoever reads, what he saw; the test alone
+//         compares the two, but for a reader, which compares its looks with each other.
 // Bounds: a writer has kSlots rows, whatever it has written.
 #pragma once
 
@@ -65,6 +66,8 @@ struct KillNotes {
         std::atomic<std::uint64_t> submitted{0};     // numbers below it were, perhaps
         std::atomic<std::uint64_t> acknowledged{0};  // numbers below it were
         std::atomic<std::uint64_t> relaxed{0};       // numbers up to it were submitted, perhaps
+        std::atomic<std::uint64_t> seen{0};          // numbers below it were, in a valid snapshot
+        std::atomic<std::uint64_t> relaxed_seen{0};  // numbers up to it were
     };
     std::array<Writer, kWritersMax> writers;
     std::atomic<std::uint64_t> load_begun{0};  // generations
@@ -74,6 +77,7 @@ struct KillNotes {
     std::atomic<KeeperPhase> keeper{KeeperPhase::kLoad};
     std::atomic<std::uint64_t> refused{0};
     std::atomic<std::uint64_t> compactions{0};
+    std::atomic<std::uint64_t> lives{0};  // that began to serve
     std::atomic<std::uint64_t> looks{0};
     std::atomic<bool> stop{false};
 };
@@ -83,6 +87,34 @@ struct KillTables {
         : counted(need(store.open<Counted>(soon()))), events(need(store.open<Event>(soon()))) {}
     Table<Counted> counted;
     Table<Event> events;
+};
+
+// What "counted" holds in one snapshot: how far each writer has come, and what lies on the
+// accounts.
+struct Counters {
+    std::vector<std::uint64_t> counts;   // by writer
+    std::vector<std::uint64_t> relaxed;  // by writer
+    std::array<std::int64_t, kAccounts> accounts{};
+};
+// Of so many writers; kCorruption when there is a row of none of them.
+Result<Counters> counters_in(const Snapshot& snapshot, const Table<Counted>& counted,
+                             std::uint32_t writers);
+// Of a snapshot that was valid.
+void note_seen(KillNotes& notes, const Counters& counters);
+// What of the one look is missing in the later one, or an empty string.
+std::string lost_between(const Counters& before, const Counters& after);
+
+// What a snapshot that is taken from now on has to hold: what was acknowledged, and what anybody
+// saw, in this life or in an earlier one, since nothing is visible before it is durable. The latter
+// goes for relaxed writes as well, which become both with their batch.
+class Promised {
+  public:
+    Promised(const KillNotes& notes, std::uint32_t writers);
+    void expect_in(const Counters& found) const;
+
+  private:
+    std::vector<std::uint64_t> acknowledged_;
+    Counters seen_;
 };
 
 // The write with that number.
@@ -121,14 +153,16 @@ class KillAudit {
 
     // complete: nobody writes, and everything submitted was acknowledged.
     void run(std::uint32_t writers, bool complete);
+    // Nothing of what was promised is missing. To be asked before the writers go on: they send
+    // again what they have no answer to, and what was seen and lost would be back. False: the store
+    // could not be read until the deadline, as it went away.
+    bool look_back(std::uint32_t writers, Deadline deadline);
     // The writer is dead, and was audited since: its rows go, and nothing else of it changes.
     void bury(std::uint32_t writer);
 
   private:
     struct Seen {
-        std::vector<std::uint64_t> counts;
-        std::vector<std::uint64_t> relaxed;
-        std::array<std::int64_t, kAccounts> accounts{};
+        Counters counters;
         std::map<std::uint64_t, std::uint64_t> rows;  // number by place
     };
     Result<Seen> look(const Snapshot& snapshot, std::uint32_t writers) const;
