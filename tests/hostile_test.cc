@@ -165,6 +165,9 @@ TEST_F(Hostile, ClientsHarmNobodyButThemselves) {
     EXPECT_TRUE(rests(Counter::kClients, 3)) << counter(*store_, Counter::kClients);
     EXPECT_TRUE(rests(Counter::kHeldVersions, 0)) << counter(*store_, Counter::kHeldVersions);
     EXPECT_TRUE(rests(Counter::kParkedTransactions, 0));
+    EXPECT_TRUE(rests(Counter::kSessions, 3)) << counter(*store_, Counter::kSessions);
+    EXPECT_TRUE(rests(Counter::kTablesDropping, 0)) << counter(*store_, Counter::kTablesDropping);
+    EXPECT_TRUE(every_frame_is_accounted_for(daemon_));
     EXPECT_GT(counter(*store_, Counter::kHostileEvents), 5u);
     EXPECT_GT(counter(*store_, Counter::kClientsDropped), 5u);
     EXPECT_GT(counter(*store_, Counter::kClientsRefused), 5u);

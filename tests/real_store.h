@@ -118,6 +118,8 @@ inline void expect_rest(Store& store, const RealDaemon& daemon) {
     at(Counter::kClients, 1);
     at(Counter::kHeldVersions, 0);
     at(Counter::kParkedTransactions, 0);
+    at(Counter::kSessions, 1);
+    at(Counter::kTablesDropping, 0);
     EXPECT_EQ(counter(store, Counter::kHostileEvents), 0u);
     EXPECT_TRUE(every_frame_is_accounted_for(daemon));
     at(Counter::kClients, 1);
