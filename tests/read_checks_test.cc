@@ -108,7 +108,7 @@ class ReadChecks : public ClientFixture {
     struct Turns {
         FrameId frame;
         bool extent = false;
-        std::array<std::array<std::byte, kPageBytes>, 2> images{};
+        alignas(64) std::array<std::array<std::byte, kPageBytes>, 2> images{};
     };
     using Read = std::function<Result<std::string>(const Snapshot&)>;
 
