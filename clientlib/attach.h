@@ -9,7 +9,8 @@
 // Who:    any thread of the process that attached; a forked child may only destroy it.
 // Owns:   both mappings, socket and doorbell. The daemon knows a client's end by the socket's end,
 //         so a forked child closes its copies at once.
-// Errors: kDisconnected, kTimedOut, kDenied, kVersionMismatch, kProtocol, each naming the socket.
+// Errors: kDisconnected, kTimedOut, kDenied, kVersionMismatch, kProtocol, kBusy, each naming the
+//         socket.
 #pragma once
 
 #include <array>

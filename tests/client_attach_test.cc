@@ -4,12 +4,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <thread>
@@ -22,17 +20,6 @@ namespace bidstore {
 namespace {
 
 using namespace std::chrono_literals;
-
-Descriptor listen_at(const std::string& path) {
-    Descriptor listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    path.copy(address.sun_path, sizeof address.sun_path - 1);
-    const auto* general = static_cast<const sockaddr*>(static_cast<const void*>(&address));
-    CHECK(::bind(listener.number(), general, sizeof address) == 0);
-    CHECK(::listen(listener.number(), 1) == 0);
-    return listener;
-}
 
 class ClientAttach : public testing::Test {
   protected:
@@ -100,20 +87,7 @@ TEST_F(ClientAttach, AnEmptyWelcomeLeavesNoDescriptorOpen) {
         const Descriptor client(::accept4(listener.number(), nullptr, nullptr, SOCK_CLOEXEC));
         Hello hello{};
         EXPECT_EQ(::recv(client.number(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
-        alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-        iovec nothing{};
-        msghdr message{};
-        message.msg_iov = &nothing;
-        message.msg_iovlen = 1;
-        message.msg_control = control.data();
-        message.msg_controllen = control.size();
-        cmsghdr* part = CMSG_FIRSTHDR(&message);
-        part->cmsg_level = SOL_SOCKET;
-        part->cmsg_type = SCM_RIGHTS;
-        part->cmsg_len = CMSG_LEN(sizeof(int));
-        const int number = writes.number();
-        std::memcpy(CMSG_DATA(part), &number, sizeof number);
-        EXPECT_EQ(::sendmsg(client.number(), &message, MSG_NOSIGNAL), 0);
+        EXPECT_TRUE(send_descriptors(client, {}, {writes.number()}));
     });
     EXPECT_EQ(Store::attach({.socket = socket_}, in(5s)).error(), Error::kDisconnected);
     daemon.join();

@@ -71,6 +71,17 @@ struct FakeDisk {
     std::map<std::uint32_t, std::array<std::byte, kPageBytes>> pages;  // not resident
 };
 
+inline Descriptor listen_at(const std::string& path) {
+    Descriptor listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path.data(), path.size());
+    CHECK(::bind(listener.number(), static_cast<sockaddr*>(static_cast<void*>(&address)),
+                 sizeof address) == 0);
+    CHECK(::listen(listener.number(), 64) == 0);
+    return listener;
+}
+
 class FakeDaemon {
   public:
     struct Options {
@@ -184,7 +195,7 @@ class FakeDaemon {
         if (!thread_.joinable()) return;
         running_ = false;
         thread_.join();
-        ::close(listener_);
+        listener_ = {};
         ::unlink(socket_path_.c_str());
         hang_up_all();
     }
@@ -226,16 +237,6 @@ class FakeDaemon {
         CHECK(pool.ok());
         return std::move(*pool);
     }
-    static int listen_at(const std::string& path) {
-        const int listener = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-        sockaddr_un address{};
-        address.sun_family = AF_UNIX;
-        std::memcpy(address.sun_path, path.data(), path.size());
-        CHECK(::bind(listener, static_cast<sockaddr*>(static_cast<void*>(&address)),
-                     sizeof address) == 0);
-        CHECK(::listen(listener, 64) == 0);
-        return listener;
-    }
 
     void run() {
         while (running_) {
@@ -244,9 +245,10 @@ class FakeDaemon {
             pool_.header().engine.heartbeat_ns.store(static_cast<std::uint64_t>(
                 std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()) +
                 options_.clock_ahead_ns);
-            pollfd wait{listener_, POLLIN, 0};
-            if (::poll(&wait, 1, 0) > 0) welcome(::accept4(listener_, nullptr, nullptr,
-                                                           SOCK_CLOEXEC));
+            pollfd wait{listener_.number(), POLLIN, 0};
+            if (::poll(&wait, 1, 0) > 0) {
+                welcome(::accept4(listener_.number(), nullptr, nullptr, SOCK_CLOEXEC));
+            }
             if (revoke_wanted_) revoke();
             if (cut_off_wanted_) hang_up_all();
             somebody_rests_ = look_for_rest();
@@ -445,7 +447,7 @@ class FakeDaemon {
     PoolSegment pool_;
     VersionWriter versions_;
     std::uint32_t next_frame_ = 1;
-    int listener_ = -1;
+    Descriptor listener_;
     Judge judge_;
     std::vector<Client> clients_;
     std::thread thread_;
