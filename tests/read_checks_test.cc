@@ -242,17 +242,21 @@ class ReadChecks : public ClientFixture {
         if (got->ok()) {
             EXPECT_EQ(**got, right) << "its lease ended behind load " << due;
         } else {
+            ++expired_;
             EXPECT_EQ(got->error(), Error::kSnapshotExpired) << got->failure().what;
         }
         return count;
     }
     void expect_right_or_expired(const Read& read) {
+        expired_ = 0;
         const std::uint64_t all = loads_of(read, ~std::uint64_t{0});
         ASSERT_GT(all, 10u);
+        ASSERT_EQ(expired_, 0u) << "though no lease ended";
         const std::uint64_t step = all * all / 2 / kLoadsMax + 1;
         for (std::uint64_t due = 1; due <= all && !HasFailure(); due += step) loads_of(read, due);
         // Behind the last check nothing may be read.
         for (std::uint64_t due = all - 5; due <= all && !HasFailure(); ++due) loads_of(read, due);
+        EXPECT_GT(expired_, 0u) << "or nothing was tested";
     }
 
     std::optional<Table<Item>> items_;
@@ -261,6 +265,7 @@ class ReadChecks : public ClientFixture {
     std::vector<Turns> turns_;
     std::uint64_t csn_ = kFirstCsn;
     std::uint32_t turn_ = 1;
+    std::uint64_t expired_ = 0;  // reads of a kind
 };
 
 // Of what may be believed.
