@@ -18,10 +18,6 @@ Failure invalid(std::string_view wanted, std::string_view text) {
     return {Error::kInvalid, "not " + std::string(wanted) + ": " + in_quotes(text)};
 }
 
-std::uint64_t ticks_per_second(TimeUnit unit) {
-    return unit == TimeUnit::kMicroseconds ? 1'000'000 : 1'000'000'000;
-}
-
 // A decimal number taken apart: all digits in one string, and how many of them are in front of the
 // point (more than there are, or negative, after an exponent).
 struct Decimal {

@@ -16,10 +16,6 @@ std::span<const std::byte> as_bytes(std::string_view text) {
     return std::as_bytes(std::span(text.data(), text.size()));
 }
 
-bool is_float(ColumnType type) { return type == ColumnType::kF32 || type == ColumnType::kF64; }
-bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= ColumnType::kI64; }
-bool holds_bytes(ColumnType type) { return type == ColumnType::kFixed || is_variable(type); }
-
 bool gives_time(Decode decode) {
     return decode == Decode::kFloatSeconds || decode == Decode::kMilliseconds ||
            decode == Decode::kMicroseconds;

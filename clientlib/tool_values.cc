@@ -17,16 +17,6 @@
 namespace bidstore {
 namespace {
 
-bool is_float(ColumnType type) { return type == ColumnType::kF32 || type == ColumnType::kF64; }
-bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= ColumnType::kI64; }
-bool holds_bytes(ColumnType type) {
-    return type == ColumnType::kFixed || type == ColumnType::kBytes || type == ColumnType::kText;
-}
-
-std::uint64_t ticks_per_second(TimeUnit unit) {
-    return unit == TimeUnit::kMicroseconds ? 1'000'000 : 1'000'000'000;
-}
-
 std::uint64_t wall_us() {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     return static_cast<std::uint64_t>(

@@ -43,8 +43,6 @@ const std::byte* bound(std::span<const std::byte> key) {
     return key.empty() ? nullptr : key.data();
 }
 
-bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= ColumnType::kI64; }
-
 }  // namespace
 
 // ---- rows ----

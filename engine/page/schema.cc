@@ -41,8 +41,6 @@ std::uint32_t natural_width(ColumnType type) {
 }
 
 bool known(ColumnType type) { return !column_type_name(type).empty(); }
-bool is_signed(ColumnType type) { return type >= ColumnType::kI8 && type <= ColumnType::kI64; }
-bool is_float(ColumnType type) { return type == ColumnType::kF32 || type == ColumnType::kF64; }
 
 bool valid_name(std::string_view name) {
     auto inner = [](char c) {

@@ -55,8 +55,21 @@ enum class ColumnType : std::uint8_t {
 std::string_view column_type_name(ColumnType type);  // "u8" … "fixed", "timestamp", "bytes", "text"
 bool is_variable(ColumnType type);
 bool is_integer(ColumnType type);  // what add works on; timestamps are not
+constexpr bool is_signed(ColumnType type) {
+    return type >= ColumnType::kI8 && type <= ColumnType::kI64;
+}
+constexpr bool is_float(ColumnType type) {
+    return type == ColumnType::kF32 || type == ColumnType::kF64;
+}
+// Whether its values are byte strings, of one length or of any.
+constexpr bool holds_bytes(ColumnType type) {
+    return type == ColumnType::kFixed || type == ColumnType::kBytes || type == ColumnType::kText;
+}
 
 enum class TimeUnit : std::uint8_t { kMicroseconds = 0, kNanoseconds = 1 };
+constexpr std::uint64_t ticks_per_second(TimeUnit unit) {
+    return unit == TimeUnit::kMicroseconds ? 1'000'000 : 1'000'000'000;
+}
 
 struct Column {
     std::string name;  // [a-z][a-z0-9_]*, at most kNameBytesMax
