@@ -14,6 +14,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -40,6 +41,9 @@ Failure forked_failure();
 
 // Whether a refusal to connect may be over soon: the daemon is not there, goes, or is full.
 bool passes(Error refusal);
+
+// Between two looks where nothing wakes who waits for room: in the ring, call slots or the pool.
+inline constexpr std::chrono::microseconds kRoomPause{200};
 
 // steady_clock is CLOCK_MONOTONIC, the daemon's clock too.
 std::uint64_t to_ns(Deadline deadline);

@@ -46,9 +46,9 @@ constexpr std::array<Word<Pad>, 2> kPads{{{"left", Pad::kLeft}, {"right", Pad::k
 constexpr std::array<Word<bool>, 2> kTooLong{{{"error", false}, {"truncate", true}}};
 
 // Reads one file. The first error stays; what is read behind it is not looked at.
-class Reader {
+class MappingReader {
   public:
-    explicit Reader(std::string_view origin) : origin_(origin) {}
+    explicit MappingReader(std::string_view origin) : origin_(origin) {}
 
     Result<Mapping> read(const toml::table& root);
 
@@ -74,20 +74,20 @@ class Reader {
     Failure failure_;
 };
 
-void Reader::fail(const toml::source_region& at, std::string what) {
+void MappingReader::fail(const toml::source_region& at, std::string what) {
     if (failure_.code != Error::kOk) return;
     failure_ = {Error::kInvalid,
                 origin_ + ":" + std::to_string(at.begin.line) + ": " + std::move(what)};
 }
 
-void Reader::text(std::string_view key, const toml::node& node, std::string& out) {
+void MappingReader::text(std::string_view key, const toml::node& node, std::string& out) {
     const auto value = node.value_exact<std::string>();
     if (!value) return fail(node.source(), std::string(key) + " must be a string");
     out = *value;
 }
 
-void Reader::literal(std::string_view key, const toml::node& node,
-                     std::optional<std::string>& out) {
+void MappingReader::literal(std::string_view key, const toml::node& node,
+                            std::optional<std::string>& out) {
     std::ostringstream written;
     if (const auto value = node.value_exact<std::string>()) {
         written << *value;
@@ -104,7 +104,7 @@ void Reader::literal(std::string_view key, const toml::node& node,
     out = written.str();
 }
 
-void Reader::count(std::string_view key, const toml::node& node, std::uint32_t& out) {
+void MappingReader::count(std::string_view key, const toml::node& node, std::uint32_t& out) {
     const auto value = node.value_exact<std::int64_t>();
     if (!value || *value < 1 || *value > 65535) {
         return fail(node.source(), std::string(key) + " must be a number from 1 to 65535");
@@ -112,7 +112,8 @@ void Reader::count(std::string_view key, const toml::node& node, std::uint32_t& 
     out = static_cast<std::uint32_t>(*value);
 }
 
-void Reader::names(std::string_view key, const toml::node& node, std::vector<std::string>& out) {
+void MappingReader::names(std::string_view key, const toml::node& node,
+                          std::vector<std::string>& out) {
     const toml::array* list = node.as_array();
     if (list == nullptr || !list->is_homogeneous<std::string>()) {
         return fail(node.source(), std::string(key) + " must be a list of column names");
@@ -121,8 +122,8 @@ void Reader::names(std::string_view key, const toml::node& node, std::vector<std
 }
 
 template <class T, std::size_t count_of, class Out>
-void Reader::word(std::string_view key, const toml::node& node,
-                  const std::array<Word<T>, count_of>& words, Out& out) {
+void MappingReader::word(std::string_view key, const toml::node& node,
+                         const std::array<Word<T>, count_of>& words, Out& out) {
     const std::string given = node.value_exact<std::string>().value_or("");
     std::string all;
     for (const Word<T>& candidate : words) {
@@ -135,7 +136,7 @@ void Reader::word(std::string_view key, const toml::node& node,
     fail(node.source(), std::string(key) + " must be one of " + all);
 }
 
-void Reader::add_value(const toml::node& node, ColumnMapping& out) {
+void MappingReader::add_value(const toml::node& node, ColumnMapping& out) {
     if (const auto constant = node.value_exact<std::int64_t>()) {
         out.add = AddKind::kConstant;
         out.add_constant = *constant;
@@ -146,7 +147,7 @@ void Reader::add_value(const toml::node& node, ColumnMapping& out) {
     }
 }
 
-void Reader::prefix(const toml::node& node, std::string& out) {
+void MappingReader::prefix(const toml::node& node, std::string& out) {
     std::string hex;
     text("skip_prefix", node, hex);
     auto bytes = decode_hex(hex);
@@ -154,7 +155,7 @@ void Reader::prefix(const toml::node& node, std::string& out) {
     out = *bytes;
 }
 
-bool Reader::column_key(std::string_view key, const toml::node& node, ColumnMapping& out) {
+bool MappingReader::column_key(std::string_view key, const toml::node& node, ColumnMapping& out) {
     if (key == "name") text(key, node, out.name);
     else if (key == "type") text(key, node, out.type);
     else if (key == "path") text(key, node, out.path);
@@ -165,7 +166,7 @@ bool Reader::column_key(std::string_view key, const toml::node& node, ColumnMapp
     return true;
 }
 
-bool Reader::column_rule(std::string_view key, const toml::node& node, ColumnMapping& out) {
+bool MappingReader::column_rule(std::string_view key, const toml::node& node, ColumnMapping& out) {
     if (key == "skip_prefix") prefix(node, out.skip_prefix);
     else if (key == "length") count(key, node, out.length);
     else if (key == "pad") word(key, node, kPads, out.pad);
@@ -178,7 +179,7 @@ bool Reader::column_rule(std::string_view key, const toml::node& node, ColumnMap
 }
 
 // What the keys of a column mean together.
-void Reader::check(const toml::table& block, const ColumnMapping& column) {
+void MappingReader::check(const toml::table& block, const ColumnMapping& column) {
     if (column.name.empty()) return fail(block.source(), "a column without a name");
     const std::string who = "column " + column.name + ": ";
     const bool raw = column.decode == Decode::kRawJson;
@@ -194,7 +195,7 @@ void Reader::check(const toml::table& block, const ColumnMapping& column) {
     }
 }
 
-void Reader::column_block(const toml::table& block, ColumnMapping& out) {
+void MappingReader::column_block(const toml::table& block, ColumnMapping& out) {
     for (const auto& [key, node] : block) {
         if (!column_key(key.str(), node, out)) {
             fail(key.source(), "unknown key \"" + std::string(key.str()) + "\" of a column");
@@ -203,7 +204,7 @@ void Reader::column_block(const toml::table& block, ColumnMapping& out) {
     check(block, out);
 }
 
-void Reader::table_block(const toml::table& block, TableMapping& out) {
+void MappingReader::table_block(const toml::table& block, TableMapping& out) {
     const toml::array* columns = nullptr;
     for (const auto& [key, node] : block) {
         const std::string_view name = key.str();
@@ -233,7 +234,7 @@ void Reader::table_block(const toml::table& block, TableMapping& out) {
     }
 }
 
-Result<Mapping> Reader::read(const toml::table& root) {
+Result<Mapping> MappingReader::read(const toml::table& root) {
     Mapping mapping;
     const toml::array* blocks = nullptr;
     for (const auto& [key, node] : root) {
@@ -255,7 +256,7 @@ Result<Mapping> Reader::read(const toml::table& root) {
 Result<Mapping> parse_mapping(std::string_view text, std::string_view origin) {
     // The one place of the import where a library throws.
     try {
-        return Reader(origin).read(toml::parse(text, origin));
+        return MappingReader(origin).read(toml::parse(text, origin));
     } catch (const toml::parse_error& error) {
         return {Error::kInvalid, std::string(origin) + ":" +
                                      std::to_string(error.source().begin.line) + ": " +

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t kWriteBytes = 1u << 20;
 constexpr std::size_t kReadBytes = 256u << 10;
-constexpr std::size_t kLengthBytes = sizeof(std::uint32_t);
+constexpr std::size_t kValueLengthBytes = sizeof(std::uint32_t);  // see value_length()
 
 std::uint32_t value_length(const std::byte* row) {
     std::uint32_t length = 0;
@@ -71,8 +71,8 @@ class RowSorter::Run {
     const std::byte* next(std::uint32_t key_bytes) {
         position_ += row_bytes_;
         row_bytes_ = 0;
-        if (!have(kLengthBytes + key_bytes)) return nullptr;
-        const std::size_t whole = kLengthBytes + key_bytes + value_length(at());
+        if (!have(kValueLengthBytes + key_bytes)) return nullptr;
+        const std::size_t whole = kValueLengthBytes + key_bytes + value_length(at());
         if (whole > end_ - position_ + left_bytes_) {  // of no row that was written
             fail(Fault::kChanged);
             return nullptr;
@@ -139,7 +139,7 @@ RowSorter::RowSorter(std::uint32_t key_bytes, std::uint64_t memory_bytes, std::s
 RowSorter::~RowSorter() = default;
 
 Status RowSorter::add(std::span<const std::byte> key, std::span<const std::byte> value) {
-    const std::size_t bytes = kLengthBytes + key.size() + value.size();
+    const std::size_t bytes = kValueLengthBytes + key.size() + value.size();
     const std::uint64_t used = rows_.size() + index_.size() * sizeof(Row);
     if (!index_.empty() && used + bytes + sizeof(Row) > memory_bytes_) {
         if (Status spilled = spill(); !spilled) return spilled;
@@ -163,9 +163,9 @@ Status RowSorter::add(std::span<const std::byte> key, std::span<const std::byte>
 bool RowSorter::less(const Row& left, const Row& right) const {
     if (left.head != right.head) return left.head < right.head;
     if (key_bytes_ > 8) {
-        const int order = compare_keys(rows_.data() + left.offset + kLengthBytes + 8,
-                                       rows_.data() + right.offset + kLengthBytes + 8,
-                                       key_bytes_ - 8);
+        const int order =
+            compare_keys(rows_.data() + left.offset + kValueLengthBytes + 8,
+                         rows_.data() + right.offset + kValueLengthBytes + 8, key_bytes_ - 8);
         if (order != 0) return order < 0;
     }
     return left.offset < right.offset;
@@ -188,7 +188,7 @@ Status RowSorter::spill() {
     out.reserve(kWriteBytes + kReadBytes);
     for (const Row& row : index_) {
         const std::byte* from = rows_.data() + row.offset;
-        out.insert(out.end(), from, from + kLengthBytes + key_bytes_ + value_length(from));
+        out.insert(out.end(), from, from + kValueLengthBytes + key_bytes_ + value_length(from));
         if (out.size() < kWriteBytes) continue;
         if (!run.write(out)) return file_failure(directory_, "writing");
         out.clear();
@@ -224,9 +224,9 @@ Status RowSorter::drain_memory(const Take& take) {
     sort();
     for (std::size_t i = 0; i < index_.size(); ++i) {
         const std::byte* row = rows_.data() + index_[i].offset;
-        const std::byte* key = row + kLengthBytes;
+        const std::byte* key = row + kValueLengthBytes;
         if (i + 1 < index_.size()) {
-            const std::byte* next = rows_.data() + index_[i + 1].offset + kLengthBytes;
+            const std::byte* next = rows_.data() + index_[i + 1].offset + kValueLengthBytes;
             if (keys_equal(key, next, key_bytes_)) {
                 if (!last_wins_) return twice(key);
                 continue;
@@ -242,8 +242,8 @@ Status RowSorter::drain_memory(const Take& take) {
 Status RowSorter::merge(const Take& take) {
     using Entry = std::pair<const std::byte*, std::size_t>;  // row, index of its run
     const auto later = [this](const Entry& left, const Entry& right) {
-        const int order = compare_keys(left.first + kLengthBytes, right.first + kLengthBytes,
-                                       key_bytes_);
+        const int order = compare_keys(left.first + kValueLengthBytes,
+                                       right.first + kValueLengthBytes, key_bytes_);
         return order != 0 ? order > 0 : left.second > right.second;
     };
     std::priority_queue<Entry, std::vector<Entry>, decltype(later)> heads(later);
@@ -266,21 +266,21 @@ Status RowSorter::merge(const Take& take) {
     std::vector<std::byte> waiting;  // the row before, until the next one has another key
     const auto give = [&]() -> Status {
         if (waiting.empty()) return {};
-        const std::byte* key = waiting.data() + kLengthBytes;
+        const std::byte* key = waiting.data() + kValueLengthBytes;
         return take({key, key_bytes_}, {key + key_bytes_, value_length(waiting.data())});
     };
     while (!heads.empty()) {
         const auto [row, run] = heads.top();
         heads.pop();
         ++rows_out;
-        const std::byte* key = row + kLengthBytes;
+        const std::byte* key = row + kValueLengthBytes;
         const bool same =
-            !waiting.empty() && keys_equal(waiting.data() + kLengthBytes, key, key_bytes_);
+            !waiting.empty() && keys_equal(waiting.data() + kValueLengthBytes, key, key_bytes_);
         if (same && !last_wins_) return twice(key);
         if (!same) {
             if (Status given = give(); !given) return given;
         }
-        waiting.assign(row, row + kLengthBytes + key_bytes_ + value_length(row));
+        waiting.assign(row, row + kValueLengthBytes + key_bytes_ + value_length(row));
         if (Status pushed = push(run); !pushed) return pushed;
     }
     if (rows_out != rows_in_) {

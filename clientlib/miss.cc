@@ -13,8 +13,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kPause = std::chrono::microseconds(200);
-
 // The record's bytes: as many as the pages need.
 std::span<const std::byte> encode(PageRequest& request, std::span<const PageId> pages) {
     request.count = static_cast<std::uint32_t>(pages.size());
@@ -134,7 +132,7 @@ std::string PageRequests::what_failed(PageId page, const std::byte* near, Error 
 Status PageRequests::pause(PageId page) {
     if (Clock::now() >= state_.deadline) return too_late(page);
     const Rest rest(state_);
-    std::this_thread::sleep_for(kPause);
+    std::this_thread::sleep_for(kRoomPause);
     return still_there();
 }
 

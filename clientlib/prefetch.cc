@@ -25,9 +25,7 @@ class MissingPages {
     std::size_t count_ = 0;
 };
 
-// Of one call: what comes for it takes the place of something.
-constexpr std::size_t kValuePagesMax = 1024;
-constexpr std::size_t kPoolShare = 16;
+constexpr std::size_t kValuePagesMax = 1024;  // of one call
 
 // The large values of rows whose leaves are resident.
 class MissingValues {
@@ -35,8 +33,7 @@ class MissingValues {
     MissingValues(ReaderState& state, const TableInfo& table)
         : state_(state),
           table_(table),
-          room_(std::min<std::size_t>(
-              kValuePagesMax, state.connection->pool().header().frame_count / kPoolShare)) {}
+          room_(std::min<std::size_t>(kValuePagesMax, state.pages_ahead_max())) {}
 
     void note(const Landing& landing, const std::byte* key) {
         if (!table_.schema.has_variable() || pages_.size() >= room_) return;

@@ -14,10 +14,9 @@ namespace bidstore {
 namespace {
 
 // Leaves asked for together with one that is missing: twice as many each time, up to so many (and
-// a small share of the pool). The next ones are asked for when half of them are behind the scan.
+// pages_ahead_max()). The next ones are asked for when half of them are behind the scan.
 constexpr std::uint32_t kReadAheadMin = 4;
 constexpr std::uint32_t kReadAheadMax = kPagesPerRequest - 1;
-constexpr std::uint32_t kPoolShare = 16;
 // A streaming scan lets go of what it came through after so many leaves.
 constexpr std::uint32_t kLeavesKept = 16;
 // Rows of a leaf whose values are prefetched, and of all leaves in front together.
@@ -281,8 +280,8 @@ std::size_t RawCursor::State::only_absent(std::span<PageId> pages, PageId but) c
 // The next leaves, without the first `skip`, of a window twice as wide as the last one; not more
 // than bounds and limit let the scan come to.
 std::size_t RawCursor::State::widen(std::span<PageId> pages, std::uint32_t skip) {
-    const std::uint32_t share = reader->connection->pool().header().frame_count / kPoolShare;
-    window = std::clamp(2 * window, kReadAheadMin, std::clamp(share, kReadAheadMin, kReadAheadMax));
+    const std::uint32_t most = reader->pages_ahead_max();
+    window = std::clamp(2 * window, kReadAheadMin, std::clamp(most, kReadAheadMin, kReadAheadMax));
     const std::uint64_t rows = std::max<std::uint32_t>(path->leaf().count(), 1);
     const std::uint64_t needed = left / rows + 1;
     const auto wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(needed, window));

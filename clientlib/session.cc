@@ -10,7 +10,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kPause = std::chrono::microseconds(200);
 // What a spare write keeps for the next one; longer ones are rare, and copying them costs more.
 constexpr std::size_t kSpareBytesMax = 4096;
 
@@ -288,7 +287,7 @@ Status StoreState::wait_for_room(const KeptWrite& write, Deadline deadline) {
     if (oldest) {
         connection->wait_slice(*oldest, deadline);
     } else {
-        std::this_thread::sleep_for(kPause);
+        std::this_thread::sleep_for(kRoomPause);
     }
     return {};
 }
@@ -414,7 +413,7 @@ Status StoreState::wait_for_progress(KeptWrite& write, Deadline deadline) {
         connection->abandon();
         return {};
     }
-    std::this_thread::sleep_for(kPause);
+    std::this_thread::sleep_for(kRoomPause);
     return {};
 }
 

@@ -68,6 +68,10 @@ struct ReaderState {
     }
     void set_root(const TableInfo& table, PageId page);
 
+    // What a call asks for before it is needed: a small share of the pool, for what comes takes the
+    // place of something.
+    std::uint32_t pages_ahead_max() const { return connection->pool().header().frame_count / 16; }
+
     static ReaderState& of(const Snapshot& snapshot) { return *snapshot.state_; }
     // No read may begin without it: kInvalid after end() or in a forked child.
     static Result<ReaderState*> live(const Snapshot& snapshot);

@@ -21,10 +21,6 @@ using Seconds = std::chrono::duration<double>;
 
 constexpr Seconds kWaitPause{0.02};
 
-double seconds_since(SteadyClock::time_point start) {
-    return Seconds(SteadyClock::now() - start).count();
-}
-
 std::string mib(std::uint64_t bytes) { return grouped(bytes >> 20) + " MiB"; }
 
 // Writes the state over itself, a few times a second.

@@ -17,10 +17,6 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-double seconds_since(SteadyClock::time_point start) {
-    return std::chrono::duration<double>(SteadyClock::now() - start).count();
-}
-
 // Writes the state of the import over itself, a few times a second.
 class ProgressLine {
   public:

@@ -26,10 +26,6 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 
-double seconds_since(SteadyClock::time_point start) {
-    return std::chrono::duration<double>(SteadyClock::now() - start).count();
-}
-
 // One run of the command: rows from all inputs, sorted or as they come, into one load.
 class LoadRun final : public PackedSink {
   public:

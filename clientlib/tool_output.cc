@@ -87,6 +87,10 @@ std::string TextTable::str(bool with_header) const {
     return out;
 }
 
+double seconds_since(std::chrono::steady_clock::time_point start) {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 std::string clipped(std::string_view text, std::size_t width) {
     std::string out;
     std::size_t characters = 0;

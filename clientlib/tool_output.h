@@ -1,6 +1,7 @@
 // What the tool prints: aligned tables for people, one JSON object per line for programs.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -42,6 +43,9 @@ class TextTable {
     std::vector<std::size_t> widths_;
     std::vector<std::vector<std::string>> rows_;
 };
+
+// What has passed, for a line about it.
+double seconds_since(std::chrono::steady_clock::time_point start);
 
 // At most `width` characters, the last one "…" when something was cut; control characters as '.'.
 std::string clipped(std::string_view text, std::size_t width);
