@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,13 +33,6 @@ constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have t
 constexpr std::size_t kWelcomeDescriptors = 3;
 constexpr std::uint32_t kAdminPart = 16;  // one in so many places is kept for admins
 constexpr auto kEngineLate = "the engine is busy: try again";  // clients do, until their deadline
-
-std::uint64_t now_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 std::string error_text() { return std::strerror(errno); }
 
@@ -231,7 +223,7 @@ void Server::stop_accepting() {
 
 void Server::run_once(std::uint64_t wait_ns_max) {
     std::uint64_t wait_ns = accept_pending_ ? std::min(wait_ns_max, accept_pause_ns_) : wait_ns_max;
-    const std::uint64_t begin_ns = now_ns();
+    const std::uint64_t begin_ns = clock_.monotonic_ns();
     for (const auto& [id, connection] : connections_) {
         if (!in_handshake(connection->state)) continue;
         const std::uint64_t left =
@@ -251,14 +243,14 @@ void Server::run_once(std::uint64_t wait_ns_max) {
         const auto found = connections_.find(tag);
         if (found != connections_.end()) on_readable(*found->second);
     }
-    close_late_handshakes(now_ns());
+    close_late_handshakes(clock_.monotonic_ns());
     if (accept_pending_) accept_all();
 }
 
 // Accepts what waits, unless the daemon is full or the host short of something: then what is left
 // waits for a later round.
 void Server::accept_all() {
-    if (now_ns() < accept_again_ns_) return;
+    if (clock_.monotonic_ns() < accept_again_ns_) return;
     for (std::uint32_t accepts = 0; listener_ && accepts < kAcceptsPerRound; ++accepts) {
         if (too_many_unclosed()) return;
         const bool full = connections_.size() >= options_.max_clients + kHandshakesMax;
@@ -279,7 +271,7 @@ void Server::accept_all() {
             getsockopt(accepted.number(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0;
         auto connection = std::make_unique<Connection>();
         connection->id = next_id_++;
-        connection->deadline_ns = now_ns() + options_.handshake_timeout_ns;
+        connection->deadline_ns = clock_.monotonic_ns() + options_.handshake_timeout_ns;
         connection->user = peer.uid;
         connection->group = peer.gid;
         connection->process = peer.pid;
@@ -304,7 +296,7 @@ bool Server::too_many_unclosed() {
 void Server::pause_accepting(std::string why) {
     log_line(kLogWarning, "a connection waits: " + std::move(why));
     accept_pause_ns_ = kAcceptPauseNs;
-    accept_again_ns_ = now_ns() + kAcceptPauseNs;
+    accept_again_ns_ = clock_.monotonic_ns() + kAcceptPauseNs;
 }
 
 // Ends the oldest connection that is silent, or waits for the user database, of the user that has
@@ -326,7 +318,7 @@ bool Server::make_place() {
     }
     if (chosen == nullptr) return false;
     const std::uint64_t begin_ns = chosen->deadline_ns - options_.handshake_timeout_ns;
-    if (now_ns() - begin_ns < kHelloGraceNs) return false;
+    if (clock_.monotonic_ns() - begin_ns < kHelloGraceNs) return false;
     const std::string why =
         chosen->state == State::kHello ? "no hello came" : UserLookup::late(chosen->user);
     refuse(*chosen, {Error::kTimedOut, why + ", and others wait for its place"});
@@ -435,7 +427,7 @@ Status Server::check_granted(const Connection& connection, std::optional<Rights>
 }
 
 Status Server::check_unread(const Connection& connection) {
-    if (unread_->admits(connection.user, now_ns())) return {};
+    if (unread_->admits(connection.user, clock_.monotonic_ns())) return {};
     return {Error::kTooManyClients,
             "user " + std::to_string(connection.user) +
                 " has connections whose welcome, with its descriptors, it has not read, slow ones "
@@ -594,7 +586,8 @@ Status Server::welcome(Connection& connection) {
     if (send_welcome(
             connection.socket.number(), welcome,
             {pool->number(), connection.segment->descriptor(), connection.doorbell.number()})) {
-        unread_->sent(connection.user, connection.id, connection.socket.number(), now_ns());
+        unread_->sent(connection.user, connection.id, connection.socket.number(),
+                      clock_.monotonic_ns());
         return {};
     }
     return {Error::kIoError, error_text()};
@@ -606,7 +599,7 @@ void Server::warn(const Connection& connection, const char* who, const std::stri
     log_.warn(connection.user,
               std::string(who) + " " + std::to_string(connection.process) + " (user " +
                   std::to_string(connection.user) + ") " + what,
-              now_ns());
+              clock_.monotonic_ns());
 }
 
 void Server::refuse(Connection& connection, const Failure& failure) {

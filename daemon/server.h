@@ -37,6 +37,7 @@
 #include "daemon/log.h"
 #include "daemon/unread_welcomes.h"
 #include "daemon/user_lookup.h"
+#include "engine/clock.h"
 #include "shm/segment.h"
 #include "shm/stats.h"
 
@@ -145,6 +146,7 @@ class Server {
     AccessRules rules_;
     PoolSegment& pool_;
     HostClients& clients_;
+    HostClock clock_;
     StatsWriter stats_;
     PeerLog log_;
     std::unique_ptr<Closer> closer_;

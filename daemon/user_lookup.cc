@@ -5,7 +5,6 @@
 #include <pwd.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,6 +18,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "engine/clock.h"
+
 namespace bidstore {
 namespace {
 
@@ -26,13 +27,6 @@ constexpr int kNice = 10;
 // A line of the database, and the groups of a user. Linux has no more groups for a process.
 constexpr std::size_t kEntryBytesMax = 1u << 20;
 constexpr std::size_t kGroupsMax = 65536;
-
-std::uint64_t now_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 Failure no_lookup(const char* what, int error) {
     return {Error::kIoError, std::string("a thread that asks the user database (") + what +
@@ -76,7 +70,7 @@ void UserLookup::State::run() {
         lock.unlock();
         Result<Groups> answer = database(*user);
         lock.lock();
-        users[*user] = {std::move(answer), now_ns()};
+        users[*user] = {std::move(answer), HostClock().monotonic_ns()};
         const std::uint64_t one = 1;
         // It fails only when it is readable already.
         [[maybe_unused]] const ssize_t told = write(bell.number(), &one, sizeof one);
@@ -89,7 +83,7 @@ std::optional<uid_t> UserLookup::State::next(std::unique_lock<std::mutex>& lock)
         if (ending) return std::nullopt;
         const uid_t user = questions.front();
         questions.pop_front();
-        if (now_ns() - users[user].since_ns < forget_ns) return user;
+        if (HostClock().monotonic_ns() - users[user].since_ns < forget_ns) return user;
         users.erase(user);
     }
 }
@@ -118,7 +112,7 @@ UserLookup::~UserLookup() {
 }
 
 std::optional<Result<UserLookup::Groups>> UserLookup::groups_of(uid_t user) {
-    const std::uint64_t now = now_ns();
+    const std::uint64_t now = HostClock().monotonic_ns();
     const std::lock_guard lock(state_->mutex);
     auto& users = state_->users;
     auto found = users.find(user);
