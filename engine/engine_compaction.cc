@@ -145,7 +145,7 @@ Engine::Core::Wait Engine::Core::merge_leaves(std::uint32_t limit, PageId& missi
         Tree::SparseLeaves found;
         found.end = true;
         if (table != nullptr) {
-            found = table->tree.find_sparse(from.empty() ? nullptr : from.data(), limit);
+            found = table->tree.find_sparse(key_bound(from), limit);
             compaction_.merged.assign(found.next.begin(),
                                       found.next.begin() + table->schema.key_bytes());
         }

@@ -10,7 +10,7 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint32_t kLeavesPerStep = 512;
+constexpr std::uint32_t kDroppedPerStep = 512;  // leaves
 constexpr std::uint32_t kSmallStep = 8;  // so many times less, where others come first, and then
 constexpr std::uint64_t kSmallStepNs = 20'000'000;  // so long between two,
 constexpr std::uint64_t kTryAgainNs = 1'000'000;    // or, when a step found no room, till the next
@@ -80,7 +80,7 @@ Engine::Core::Drop Engine::Core::drop_leaves_of(TableEntry& table, bool small) {
     if (first.corrupt || row.corrupt) return Drop::kStuck;
     // Each of them may change another chunk's metadata: a frame, and places in the journal.
     const auto most = static_cast<std::uint32_t>(
-        std::min<std::uint64_t>({kLeavesPerStep, storage_.pool.frame_count() / 16,
+        std::min<std::uint64_t>({kDroppedPerStep, storage_.pool.frame_count() / 16,
                                  storage_.checkpointer->journal_capacity() / 8}));
     const std::uint32_t leaves = std::max(small ? most / kSmallStep : most, 1u);
     housekeeping_room_.reset();

@@ -82,8 +82,7 @@ Engine::Core::MovingValue Engine::Core::find_moving(const TableEntry& table) {
     const std::vector<std::byte> from = walked;
     std::uint32_t rows = 0;
     const TreeAccess access = table.tree.visit_range(
-        from.empty() ? nullptr : from.data(), nullptr,
-        [&](const std::byte* key, std::span<const std::byte> row) {
+        key_bound(from), nullptr, [&](const std::byte* key, std::span<const std::byte> row) {
             walked.assign(key, key + key_bytes);
             if (++rows > kRowsLookedAt) return false;
             if (!table.schema.live(key, row, floor)) return true;

@@ -26,7 +26,7 @@ bool Engine::Core::expire_sessions() {
     std::vector<std::vector<std::byte>> expired;
     std::uint32_t looked = 0;
     std::vector<std::byte> reached;
-    const std::byte* from = expiry_cursor_.empty() ? nullptr : expiry_cursor_.data();
+    const std::byte* from = key_bound(expiry_cursor_);
     const TreeAccess seen = table.tree.visit_range(
         from, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
             reached.assign(key, key + sizeof(SessionId));

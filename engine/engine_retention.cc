@@ -28,7 +28,7 @@ namespace {
 constexpr std::uint64_t kStrideUsMin = 1'000;
 constexpr std::uint64_t kStrideUsMax = 1'000'000;
 constexpr std::uint64_t kStrides = 256;            // of the floor, in a short retention
-constexpr std::uint32_t kLeavesPerStep = 64;       // in a batch, at most
+constexpr std::uint32_t kExpiredPerStep = 64;      // leaves in a batch, at most
 constexpr std::uint64_t kStepNs = 1'000'000;       // the least time between two steps
 constexpr std::uint64_t kWalks = 32;               // over a whole table, per retention
 constexpr std::uint64_t kAgainNs = 1'000'000'000;  // from the first leaf on, when it was read
@@ -133,7 +133,7 @@ Status Engine::Core::move_floors_before_service() {
 
 std::uint32_t Engine::Core::leaves_of_step() const {
     const std::uint64_t share = storage_.checkpointer->journal_capacity() / 8;
-    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share, 1, kLeavesPerStep));
+    return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share, 1, kExpiredPerStep));
 }
 
 // Where the log erases a range, replay drops these leaves once more, all in one batch, since the
@@ -184,8 +184,7 @@ bool Engine::Core::drop_expired(TableEntry& table) {
     const Wait wait = secure(room, 0, refused);
     if (wait != Wait::kNone || refused.error != Error::kOk) return false;
     if (walk.from.empty()) walk.floor = floor;
-    const LeafDrop drop =
-        table.tree.drop_leaves(walk.from.empty() ? nullptr : walk.from.data(), leaves);
+    const LeafDrop drop = table.tree.drop_leaves(key_bound(walk.from), leaves);
     if (drop.missing) {
         storage_.loader.want(drop.missing);
         return false;

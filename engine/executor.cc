@@ -39,10 +39,6 @@ int compare(std::span<const std::byte> a, std::span<const std::byte> b) {
     return std::memcmp(a.data(), b.data(), std::min(a.size(), b.size()));
 }
 
-const std::byte* bound(std::span<const std::byte> key) {
-    return key.empty() ? nullptr : key.data();
-}
-
 }  // namespace
 
 // ---- rows ----
@@ -463,12 +459,12 @@ Executor::State Executor::erase_range(const Operation& operation) {
         return refuse(Error::kInvalid);
     }
     const RangeCost cost =
-        tree.range_cost(operation.key.data(), bound(operation.body), kRangeRowsMax);
+        tree.range_cost(operation.key.data(), key_bound(operation.body), kRangeRowsMax);
     if (cost.missing) return need(cost.missing);
     if (cost.corrupt) return refuse(Error::kCorruption);
     range_rows_ += cost.rows;
     if (range_rows_ > kRangeRowsMax) return refuse(Error::kTooLarge);
-    if (const State state = look_beside(operation, bound(operation.body), ~std::uint64_t{0});
+    if (const State state = look_beside(operation, key_bound(operation.body), ~std::uint64_t{0});
         state != State::kReady) {
         return state;
     }
@@ -571,7 +567,7 @@ std::uint64_t apply_effect(const Effect& effect, Catalog& catalog) {
         }
         case RecordType::kDeleteRange: {
             const RangeCost erased =
-                effect.table->tree.erase_range(effect.key.data(), bound(effect.body));
+                effect.table->tree.erase_range(effect.key.data(), key_bound(effect.body));
             CHECK(erased.ok());
             return erased.rows;
         }

@@ -81,7 +81,7 @@ void ExtentMove::submit(DiskRequest::Kind kind, PageId page, std::uint32_t first
     DiskRequest& request = requests_.emplace_back();
     request.kind = kind;
     request.file = StoreFile::kData;
-    request.offset_bytes = std::uint64_t{page.value} * kPageBytes;
+    request.offset_bytes = page_offset_bytes(page);
     request.length_bytes = pages * static_cast<std::uint32_t>(kPageBytes);
     request.buffer = buffer_.data() + first * kPageBytes;
     request.context = this;

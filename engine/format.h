@@ -27,6 +27,11 @@ static_assert(std::endian::native == std::endian::little);
 inline constexpr std::uint32_t kFormatVersion = 1;
 inline constexpr std::uint32_t kBlockBytes = 4096;
 
+// Of its place in the data file.
+constexpr std::uint64_t page_offset_bytes(PageId page) {
+    return std::uint64_t{page.value} * kPageBytes;
+}
+
 // ---- superblock: pages 0 and 1 of the data file ----
 
 inline constexpr std::uint64_t kSuperblockMagic = 0x314b4c4255534942;  // "BISUBLK1"

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "engine/format.h"
+
 namespace bidstore {
 
 LoadWriter::LoadWriter(Disk& disk, OnWritten on_written)
@@ -39,7 +41,7 @@ void LoadWriter::write(Buffer& buffer, std::uint32_t count, PageId page) {
     request = DiskRequest{};
     request.kind = DiskRequest::Kind::kWrite;
     request.file = StoreFile::kData;
-    request.offset_bytes = std::uint64_t{page.value} * kPageBytes;
+    request.offset_bytes = page_offset_bytes(page);
     request.length_bytes = count * static_cast<std::uint32_t>(kPageBytes);
     request.buffer = buffer.page(buffer.placed);
     request.context = &buffer;

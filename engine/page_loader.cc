@@ -138,7 +138,7 @@ void PageLoader::start(PageId page) {
     load->request = DiskRequest{};
     load->request.kind = DiskRequest::Kind::kRead;
     load->request.file = StoreFile::kData;
-    load->request.offset_bytes = std::uint64_t{page.value} * kPageBytes;
+    load->request.offset_bytes = page_offset_bytes(page);
     load->request.length_bytes = kPageBytes;
     load->request.buffer = pool_.frame_bytes(load->frame);
     load->request.context = load;

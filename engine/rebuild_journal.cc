@@ -140,7 +140,7 @@ bool RebuildJournal::place_unlisted(const Superblock& superblock, std::uint64_t 
     if (!sound(superblock, StoreFile::kJournal, from, nullptr)) return false;
     const PageId id{page_header(std::as_const(page_).data()).page_id};
     const std::uint64_t csn = VersionWriter::csn_of(page_.data());
-    const std::uint64_t place = std::uint64_t{id.value} * kPageBytes;
+    const std::uint64_t place = page_offset_bytes(id);
     if (place < kSuperblockCopies * kPageBytes || place >= superblock.chunk_count * kChunkBytes) {
         return false;
     }

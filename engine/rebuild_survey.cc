@@ -10,12 +10,6 @@
 #include "shm/version_writer.h"
 
 namespace bidstore {
-namespace {
-
-std::uint64_t place_of(PageId page) { return std::uint64_t{page.value} * kPageBytes; }
-
-}  // namespace
-
 Survey::Survey(Disk& disk, Clock& clock, const Superblock& superblock)
     : superblock_(superblock),
       io_(disk, clock),
@@ -148,7 +142,7 @@ void Survey::look_at(PageId page, const std::byte* bytes) {
 }
 
 Status Survey::read(PageId page, std::byte* to, std::uint64_t length_bytes) {
-    Status there = io_.read(StoreFile::kData, place_of(page), to, length_bytes);
+    Status there = io_.read(StoreFile::kData, page_offset_bytes(page), to, length_bytes);
     if (io_.stuck()) unread_ = there;
     return there;
 }

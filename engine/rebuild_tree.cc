@@ -17,8 +17,6 @@ namespace {
 
 using Child = std::pair<KeyBytes, PageId>;
 
-const std::byte* bound(const KeyBytes& key) { return key.empty() ? nullptr : key.data(); }
-
 }  // namespace
 
 KeyBytes key_after(KeyBytes key) {
@@ -73,7 +71,7 @@ void TableSalvage::walk(PageId page, int level, const KeySpan& keys) {
     if (own == 0) return take_leaf(page, bytes, keys);
     const std::vector<std::byte> copy(bytes, bytes + kPageBytes);
     const char* const fault =
-        inner_node_fault(copy.data(), shape_.inner, bound(keys.low), bound(keys.high));
+        inner_node_fault(copy.data(), shape_.inner, key_bound(keys.low), key_bound(keys.high));
     if (fault != nullptr) return lose(page, level, keys, fault);
     if (level < 0) floor_ = floor_of(copy.data());
     owners_.take(page);
@@ -98,8 +96,8 @@ bool TableSalvage::within(const KeySpan& keys, const KeyBytes& first, const KeyB
 
 void TableSalvage::take_leaf(PageId page, const std::byte* bytes, const KeySpan& keys) {
     const bool root = page == root_;
-    const std::string fault =
-        leaf_fault(schema_, shape_.table, page, bytes, bound(keys.low), bound(keys.high), root);
+    const std::string fault = leaf_fault(schema_, shape_.table, page, bytes, key_bound(keys.low),
+                                         key_bound(keys.high), root);
     if (!fault.empty()) return lose(page, root ? -1 : 0, keys, fault);
     if (root) floor_ = floor_of(bytes);
     const LeafView rows(bytes, shape_.leaf);

@@ -30,10 +30,6 @@ std::string of(std::uint64_t some, std::uint64_t all) {
     return std::to_string(some) + " of " + std::to_string(all);
 }
 
-Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
-
-std::uint64_t place_of(PageId page) { return std::uint64_t{page.value} * kPageBytes; }
-
 bool is_image(const std::byte* bytes, const JournalEntry& entry) {
     return page_header(bytes).page_id == entry.page_id &&
            page_header(bytes).crc == entry.page_crc && page_crc(bytes) == entry.page_crc;
@@ -61,7 +57,7 @@ PieceReader::Pieces pages_of(std::uint32_t count, PageId (*page)(std::uint32_t))
             .bytes_max = kPageBytes,
             .at = [page](std::uint64_t index) {
                 const PageId id = page(static_cast<std::uint32_t>(index));
-                return PieceReader::Piece{place_of(id), kPageBytes};
+                return PieceReader::Piece{page_offset_bytes(id), kPageBytes};
             }};
 }
 
@@ -351,7 +347,7 @@ Status Recovery::put_images(const std::vector<JournalEntry>& entries, std::uint6
         if (piece != nullptr) image = piece + std::size_t{at} * kPageBytes;
         if (piece != nullptr ? is_image(image, entry) : holds(StoreFile::kJournal, image_at(i))) {
             if (Status put = places.put(PageId{entry.page_id}, image); !put) return put;
-        } else if (!holds(StoreFile::kData, place_of(PageId{entry.page_id}))) {
+        } else if (!holds(StoreFile::kData, page_offset_bytes(PageId{entry.page_id}))) {
             if (!unread) return unread;  // not damaged, for all that is known
             return corrupt(storage_.disk.path(StoreFile::kJournal) + ": image of page " +
                            std::to_string(entry.page_id) +

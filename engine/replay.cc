@@ -18,8 +18,6 @@ constexpr std::uint64_t kFramesPerRecord = 12;
 constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
 constexpr std::uint64_t kSpareShare = 4;     // of the pool, for pages that did not change
 
-Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
-
 // A value column that may be changed where it is: the time of a row is also in its leaf's bounds.
 bool plain_column(const Schema& schema, std::uint32_t column) {
     return column >= schema.key_columns() && column < schema.columns().size() &&

@@ -37,6 +37,9 @@
 
 namespace bidstore {
 
+// Files that contradict themselves or each other: which one, and where.
+inline Status corrupt(std::string what) { return {Error::kCorruption, std::move(what)}; }
+
 class Replay {
   public:
     // Hears now and then what is being done.

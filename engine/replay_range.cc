@@ -18,7 +18,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kWalksMax = 16;  // over a range, until it is all in the pool
-constexpr std::uint32_t kLeavesPerStep = 64;
+constexpr std::uint32_t kLeavesPerLook = 64;
 constexpr std::uint64_t kAllRows = ~std::uint64_t{0} >> 1;
 
 bool before_end(const std::array<std::byte, kKeyBytesMax>& key, const LogRecordView& range) {
@@ -50,7 +50,7 @@ Status Replay::drop_dead_leaves(const LogRecordView& record, Tree& tree) {
         const std::uint64_t quarantined = storage_.space.quarantined();
         LeafDrop drop;
         const Status looked = storage_.complete([&] {
-            drop = tree.drop_leaves(from.data(), kLeavesPerStep);
+            drop = tree.drop_leaves(from.data(), kLeavesPerLook);
             return drop;
         });
         if (!looked) return looked;
@@ -59,7 +59,7 @@ Status Replay::drop_dead_leaves(const LogRecordView& record, Tree& tree) {
             // One that cannot be read matters to the range alone, if it lies there.
             if (looks < kWalksMax && !storage_.bring_in(leaf).ok()) looks = kWalksMax;
         }
-        if (drop.leaves == kLeavesPerStep) continue;
+        if (drop.leaves == kLeavesPerLook) continue;
         if (!drop.ask.empty() && ++looks < kWalksMax) continue;
         if (drop.end) break;
         from = drop.next;
@@ -72,14 +72,14 @@ Status Replay::drop_dead_leaves(const LogRecordView& record, Tree& tree) {
 bool Replay::journal_has_room(std::uint64_t nodes_freed) const {
     constexpr std::uint32_t kNodes = 2 * kDepthMax;
     const Checkpointer& checkpointer = *storage_.checkpointer;
-    const std::uint64_t use = checkpointer.journal_use(kNodes, kNodes + kLeavesPerStep);
+    const std::uint64_t use = checkpointer.journal_use(kNodes, kNodes + kLeavesPerLook);
     return use <= checkpointer.journal_capacity() + nodes_freed;
 }
 
 // All pages of the range, at once. A walk goes on where it missed a page, since there may be very
 // many; what came may have cost others, so there is another one until a walk misses nothing.
 Status Replay::bring_in_range(const LogRecordView& record, const Tree& tree) {
-    const std::byte* const high = record.body.empty() ? nullptr : record.body.data();
+    const std::byte* const high = key_bound(record.body);
     const std::uint64_t frames = storage_.pool.frame_count();
     std::array<std::byte, kKeyBytesMax> from;
     for (std::uint32_t walk = 0; walk < kWalksMax; ++walk) {

@@ -7,18 +7,6 @@
 #include "engine/extent_map.h"
 
 namespace bidstore {
-namespace {
-
-constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;
-
-void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
-    const std::uint64_t mask = std::uint64_t{1} << (index % 64);
-    words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
-}
-
-std::uint64_t* meta_bitmap(std::byte* page) { return chunk_meta(page).used; }
-
-}  // namespace
 
 const std::uint64_t* meta_bitmap(const std::byte* page) { return chunk_meta(page).used; }
 
@@ -69,7 +57,7 @@ std::byte* Space::writable(PageId page) {
 
 void Space::set_used(PageId page, bool used) {
     std::byte* meta = writable(meta_page(chunk_of(page)));
-    set_bit(meta_bitmap(meta), page.value % kChunkPages, used);
+    set_bit(chunk_meta(meta).used, page.value % kChunkPages, used);
 }
 
 bool Space::take_in_chunk(std::uint32_t chunk, std::uint32_t from_word, PageId& page) {
@@ -228,7 +216,7 @@ void Space::add_chunk(std::uint32_t chunk) {
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{chunk * kChunkPages + i};
         if (fixed(page)) {
-            set_bit(meta_bitmap(meta), i, true);
+            set_bit(chunk_meta(meta).used, i, true);
         } else if (!punched_[chunk]) {
             make_available(page);
         }
@@ -274,7 +262,7 @@ void Space::written(PageId page, const std::byte* image) {
 }
 
 void Space::attach(const PageRun& run) {
-    std::uint64_t* bitmap = meta_bitmap(writable(meta_page(chunk_of(run.first))));
+    std::uint64_t* bitmap = chunk_meta(writable(meta_page(chunk_of(run.first)))).used;
     const std::uint32_t first = run.first.value % kChunkPages;  // the run lies in one chunk
     for (std::uint32_t at = first; at < first + run.count;) {
         const std::uint32_t in_word = std::min(64 - at % 64, first + run.count - at);

@@ -304,6 +304,7 @@ class Space final : public Pages {
 
   private:
     static constexpr std::uint32_t kGrowChunksMax = 16;
+    static constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;  // of a bit per page
 
     static std::uint32_t ahead_chunks(std::uint32_t chunks);
     // Chunks that are ready, and have pages to give.
@@ -322,6 +323,10 @@ class Space final : public Pages {
     static std::uint32_t usable_pages(std::uint32_t chunk);
     static bool bit(const std::vector<std::uint64_t>& bits, PageId page) {
         return (bits[page.value / 64] >> (page.value % 64)) & 1;
+    }
+    static void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
+        const std::uint64_t mask = std::uint64_t{1} << (index % 64);
+        words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
     }
     struct ReservedExtent {
         ExtentNeed need;

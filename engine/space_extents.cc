@@ -11,15 +11,9 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint32_t kWordsPerChunk = kChunkPages / 64;
 // So many chunks that take no further owner are passed in a search for parts of an extent. Of the
 // others each look makes a bound exact, or the best run longer.
 constexpr std::uint32_t kRefusedMax = 1'024;
-
-void set_bit(std::uint64_t* words, std::uint32_t index, bool value) {
-    const std::uint64_t mask = std::uint64_t{1} << (index % 64);
-    words[index / 64] = value ? words[index / 64] | mask : words[index / 64] & ~mask;
-}
 
 // How many bits in a chunk's words are set from this one on, and before it.
 std::uint32_t ones_from(const std::uint64_t* words, std::uint32_t from) {

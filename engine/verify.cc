@@ -41,8 +41,7 @@ class Verifier {
         if (id.value >= owner_.size()) return nullptr;
         if (const std::byte* resident = storage_.pool.newest(id)) return resident;
         std::byte* bytes = copy_.data();  // until the next page is asked for
-        const Status read =
-            io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes, bytes, kPageBytes);
+        const Status read = io_.read(StoreFile::kData, page_offset_bytes(id), bytes, kPageBytes);
         const char* fault = !read ? read.failure().what.c_str()
                                   : page_fault(bytes, id, storage_.pool.file_uuid(),
                                                storage_.checkpointer->covered());
@@ -98,8 +97,8 @@ class Verifier {
     // A page of an extent: its bytes as they are in the pool, or a checked copy from the file.
     const std::byte* extent_page(PageId id, AlignedBuffer& copy, std::string& fault) {
         if (const std::byte* resident = storage_.pool.newest(id)) return resident;
-        const Status read = io_.read(StoreFile::kData, std::uint64_t{id.value} * kPageBytes,
-                                     copy.data(), kPageBytes);
+        const Status read =
+            io_.read(StoreFile::kData, page_offset_bytes(id), copy.data(), kPageBytes);
         if (!read) {
             fault = read.failure().what;
         } else if (crc32c(copy.data(), kPageBytes) != storage_.space.known_crc(id)) {

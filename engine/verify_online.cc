@@ -38,8 +38,6 @@ constexpr std::size_t kMetadataMost = 4'096;
 
 using KeyBytes = std::vector<std::byte>;
 
-const std::byte* bound(const KeyBytes& key) { return key.empty() ? nullptr : key.data(); }
-
 struct Table {
     TableId id;
     Schema schema;
@@ -264,8 +262,7 @@ void OnlineVerifier::settle() {
 }
 
 bool OnlineVerifier::read(PageId page, std::byte* to, std::string& fault) {
-    const Status there =
-        io_.read(StoreFile::kData, std::uint64_t{page.value} * kPageBytes, to, kPageBytes);
+    const Status there = io_.read(StoreFile::kData, page_offset_bytes(page), to, kPageBytes);
     bytes_read_ += kPageBytes;
     if (!there) fault = there.failure().what;
     return there.ok();
@@ -415,9 +412,8 @@ void OnlineVerifier::check_chunk(std::uint32_t chunk) {
     ChunkMeta meta{};
     if (!read_metadata(chunk, meta)) return;
     const PageId first{chunk * kChunkPages};
-    const bool all = io_.read(StoreFile::kData, std::uint64_t{first.value} * kPageBytes,
-                              chunk_.data(), kChunkBytes)
-                         .ok();
+    const bool all =
+        io_.read(StoreFile::kData, page_offset_bytes(first), chunk_.data(), kChunkBytes).ok();
     bytes_read_ += kChunkBytes;
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{first.value + i};
@@ -481,7 +477,7 @@ const std::byte* OnlineVerifier::node(const Table& table, PageId page, int level
 void OnlineVerifier::check_leaf(const Table& table, PageId page, const std::byte* bytes,
                                 const KeyBytes& low, const KeyBytes& high, bool root) {
     const std::string fault = leaf_fault(
-        table.schema, table.id, page, bytes, bound(low), bound(high), root,
+        table.schema, table.id, page, bytes, key_bound(low), key_bound(high), root,
         [&](const std::byte* key, const ValueReference& reference, std::uint32_t newest) {
             return value_fault(table, key, reference, newest);
         },
@@ -557,7 +553,7 @@ void OnlineVerifier::walk(const Table& table, Place& place) {
         if (level == 0) return check_leaf(table, page, bytes, low, high, true);
         const std::vector<std::byte> inner(bytes, bytes + kPageBytes);
         const char* const fault =
-            inner_node_fault(inner.data(), table.shape.inner, bound(low), bound(high));
+            inner_node_fault(inner.data(), table.shape.inner, key_bound(low), key_bound(high));
         if (fault != nullptr) {
             broken(table, page, fault);
             break;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "engine/page/page.h"
 
@@ -64,6 +65,11 @@ inline bool keys_equal(const std::byte* left, const std::byte* right, std::uint3
     }
     return key_bytes == 0 ||
            load_short_big_endian(left, key_bytes) == load_short_big_endian(right, key_bytes);
+}
+
+// A bound of a range in the form that searches take it: nullptr, as an empty key, is none.
+inline const std::byte* key_bound(std::span<const std::byte> key) {
+    return key.empty() ? nullptr : key.data();
 }
 
 // How many leading bytes two keys share.
