@@ -199,6 +199,27 @@ TEST(Tidy, IncludesAreWrittenFromTheRoot) {
     }
 }
 
+// So that each header is known to compile by itself: the build looks apart at those alone that have
+// no source.
+TEST(Tidy, SourcesIncludeTheirOwnHeaderFirst) {
+    const std::regex include("#include [<\"]([^>\"]+)[>\"]");
+    std::size_t looked_at = 0;
+    for (const File* file : product()) {
+        if (!file->path.ends_with(".cc")) continue;
+        const std::string header = file->path.substr(0, file->path.size() - 3) + ".h";
+        if (find_file(header) == nullptr) continue;
+        ++looked_at;
+        std::smatch match;
+        const auto first =
+            std::find_if(file->lines.begin(), file->lines.end(), [&](const std::string& line) {
+                return std::regex_search(line, match, include);
+            });
+        ASSERT_NE(first, file->lines.end()) << file->path << ": include " << header;
+        EXPECT_EQ(match[1], header) << file->path << ": include its own header before all others";
+    }
+    EXPECT_GT(looked_at, 50u);
+}
+
 TEST(Tidy, ClientSegmentsAreReadByTheClientPortAlone) {
     expect_words_only_in({"ReaderSlot", "RingControl", "RecordHeader", "CallSlot", "RingConsumer"},
                          {"shm/", "clientlib/", "engine/client_port."}, "",
