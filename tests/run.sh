@@ -2,11 +2,11 @@
 # Installs what is missing, builds, and runs the tests. Needs no terminal and no input; ends with
 # ctest's summary, the skipped tests with their reasons, and a line "N passed, N failed".
 #
-#   bash tests/run.sh                       debug build, all tests; then the fast tests and the
-#                                           hostile clients under the address and undefined
-#                                           sanitizers, those with threads under the thread
-#                                           sanitizer, and each fuzz target for some seconds
-#   bash tests/run.sh --debug               only the first of these
+#   bash tests/run.sh                       each test once: the fast ones and the hostile clients
+#                                           under the address and undefined sanitizers, the others
+#                                           in a debug build; those with threads once more under
+#                                           the thread sanitizer; each fuzz target for some seconds
+#   bash tests/run.sh --debug               all tests, debug build, nothing else
 #   bash tests/run.sh --release             all tests, release build, nothing else
 #   bash tests/run.sh --sanitize KIND       one sanitizer alone: address,undefined or thread
 #   bash tests/run.sh --filter REGEX        only tests whose name fits (ctest -R); debug build
@@ -131,10 +131,17 @@ run_tests() {
 # Under the launcher, too: a build runs each test binary once, to ask for the names of its tests.
 build() { "${launcher[@]}" cmake --build "$@" -j "$jobs" </dev/null; }
 
-stage_plain() {  # TYPE FOLDER
+stage_all() {  # TYPE FOLDER
     configure "$2" "$1" none
     build "$2"
     run_tests "$2" "all tests, $1" "${select[@]}"
+}
+
+# What the address sanitizer is not run over, or does not show.
+stage_plain() {
+    configure build/debug Debug none
+    build build/debug --target tests_plain
+    run_tests build/debug "slow tests, Debug" -L 'slow|plain' -LE address "${select[@]}"
 }
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
@@ -342,8 +349,8 @@ bash daemon/install_packages.sh
 case "$mode" in
     build-times) print_build_times; exit 0 ;;
     mutants) rm -rf "$scratch"; exec bash tests/mutants.sh ;;
-    debug) stage_plain Debug build/debug ;;
-    release) stage_plain Release build/release ;;
+    debug) stage_all Debug build/debug ;;
+    release) stage_all Release build/release ;;
     address) stage_address ;;
     thread) stage_thread ;;
     sim) run_simulation "$hours" ;;
@@ -352,8 +359,8 @@ case "$mode" in
     fuzz) run_fuzz "$seconds" ;;
     coverage) run_coverage ;;
     default)
-        stage_plain Debug build/debug
         stage_address
+        stage_plain
         stage_thread
         if [[ ${#select[@]} -eq 0 ]]; then run_fuzz 12; fi ;;
 esac
