@@ -6,9 +6,12 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "clientlib/bidstore.h"
+#include "engine/page/row.h"
 #include "tests/fake_daemon.h"
 
 struct Item {
@@ -64,6 +67,19 @@ inline constexpr std::uint32_t kLeavesPerNode = 4;
 inline constexpr std::uint64_t kFirstCsn = 10;
 
 inline Item item(std::uint32_t i) { return {i / 10, i % 10, i * 3}; }
+
+// As a row has it, of a large value in a run of pages from `first` on.
+inline std::vector<std::byte> stored_reference(std::string_view value, PageId first) {
+    ValueReference reference;
+    reference.length_bytes = static_cast<std::uint32_t>(value.size());
+    reference.crc = crc32c(value.data(), value.size());
+    reference.run_count = 1;
+    reference.runs[0] = {static_cast<std::uint32_t>(first.value),
+                         extent_pages(reference.length_bytes)};
+    std::vector<std::byte> stored(reference.size_bytes());
+    reference.store(stored.data());
+    return stored;
+}
 
 class ClientFixture : public testing::Test {
   protected:

@@ -286,17 +286,10 @@ class LargeMisses : public ClientMisses {
         daemon_.publish(kFirstCsn + 1);
     }
     static void insert(LeafEdit& edit, const Schema& schema, std::uint32_t i) {
-        const std::string value = body(i);
-        ValueReference reference;
-        reference.length_bytes = static_cast<std::uint32_t>(value.size());
-        reference.crc = crc32c(value.data(), value.size());
-        reference.run_count = 1;
-        reference.runs[0] = {first_page(i), kValuePages};
-        std::array<std::byte, kReferenceBytesMax> stored;
-        reference.store(stored.data());
+        const auto reference = stored_reference(body(i), PageId{first_page(i)});
         const std::uint32_t size = i;
         const ColumnContent contents[] = {{std::as_bytes(std::span("title", 5)), false},
-                                          {std::span(stored).first(reference.size_bytes()), true}};
+                                          {reference, true}};
         std::vector<std::byte> row(row_value_bytes(schema, contents));
         write_row_value(row.data(), schema, std::as_bytes(std::span(&size, 1)), contents);
         edit.insert(i, Key<Note>::from(std::uint64_t{i}).span().data(), row);

@@ -166,20 +166,13 @@ class ReadChecks : public ClientFixture {
         for (std::uint32_t i = 0; i < kNoteCount; ++i) {
             const std::string its_title = title(i, turn);
             const std::string its_body = body(i, turn);
-            ValueReference reference;
-            reference.length_bytes = static_cast<std::uint32_t>(its_body.size());
-            reference.crc = crc32c(its_body.data(), its_body.size());
-            reference.run_count = 1;
-            reference.runs[0] = {static_cast<std::uint32_t>(value_page(i).value), 1};
-            std::array<std::byte, kReferenceBytesMax> stored;
-            reference.store(stored.data());
+            const auto reference = stored_reference(its_body, value_page(i));
             const auto bytes = [](const std::string& text) {
                 return std::as_bytes(std::span(text));
             };
             const bool large = i >= kLargeFrom;
             const ColumnContent contents[] = {
-                {bytes(its_title), false},
-                {large ? std::span(stored).first(reference.size_bytes()) : bytes(its_body), large}};
+                {bytes(its_title), false}, {large ? std::span(reference) : bytes(its_body), large}};
             std::vector<std::byte> row(row_value_bytes(schema, contents));
             write_row_value(row.data(), schema, std::as_bytes(std::span(&i, 1)), contents);
             edit.insert(i, Key<Note>::from(std::uint64_t{i}).span().data(), row);
