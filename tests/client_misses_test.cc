@@ -204,6 +204,27 @@ TEST_F(ClientMisses, GetsThatHitKeepNoFrame) {
     EXPECT_TRUE(slot.behind());
 }
 
+// A scan that gives its rows as copies has none out: its leaf, and the way there, are its own all
+// the same, also from other reads of the same reader.
+TEST_F(ClientMisses, AScanKeepsTheFramesThatItStandsOn) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    const Snapshot now = snapshot(*own, in(20s));
+    ASSERT_TRUE(table.get(now, 0, 0).ok());
+    const SlotOwner& slot = *ReaderState::of(now).slot;
+    daemon_.publish(100);
+    {
+        auto cursor = table.scan(now, {}, {}, {.streaming = true});
+        ASSERT_TRUE(cursor.next());
+        EXPECT_FALSE(slot.behind());
+        daemon_.publish(101);
+        ASSERT_TRUE(table.get(now, 9, 9).ok());
+        EXPECT_TRUE(slot.behind());
+    }
+    ASSERT_TRUE(table.get(now, 9, 9).ok());
+    EXPECT_FALSE(slot.behind()) << "nobody stands anywhere";
+}
+
 // A root that has gone is noticed with pages under way that the daemon says it does not know.
 TEST_F(ClientMisses, MultiGetFindsTheRootAgainWithPagesUnderWay) {
     const Table<Item> table = items();
@@ -265,6 +286,18 @@ TEST_F(ClientMisses, PrefetchAsksForWhatIsMissingOnceAndReadsFindItThere) {
     EXPECT_EQ(daemon_.page_requests(), before + 2);
     now.end();
     EXPECT_EQ(table.prefetch(now, keys).error(), Error::kInvalid);
+}
+
+// Which pages are missing was read from frames that may be anyone's by then.
+TEST_F(ClientMisses, PrefetchAsksForNothingWhenItsLeaseIsOver) {
+    const Table<Item> table = items();
+    const auto own = reader();
+    daemon_.evict(leaf_page(kItemsRoot, 3));
+    const Snapshot now = snapshot(*own);
+    ASSERT_TRUE(table.get(now, 0, 0).ok());  // finds the root
+    daemon_.revoke_all();
+    EXPECT_EQ(table.prefetch(now, std::array{table.key(1, 7)}).error(), Error::kSnapshotExpired);
+    EXPECT_EQ(own->pages_asked_for(), 0u);
 }
 
 // ---- large values -------------------------------------------------------------------------------
