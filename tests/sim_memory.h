@@ -6,7 +6,6 @@
 //       clients write where no producer does (tests/fuzz_request.cc): that is not found again.
 #pragma once
 
-#include <cstddef>
 #include <vector>
 
 #include "shm/segment.h"

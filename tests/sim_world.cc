@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <optional>
-#include <sstream>
 #include <utility>
 
 #include "shm/stats.h"
@@ -617,7 +616,7 @@ void SimWorld::tell_lies() {
 
 void SimWorld::count() {
     const auto counted = [&](Counter counter) {
-        return life_->store.pool->stats().counter[static_cast<std::uint32_t>(counter)].load();
+        return counter_value(life_->store.pool->stats(), counter);
     };
     counts_[SimCount::kCheckpoints] += counted(Counter::kCheckpoints);
     counts_[SimCount::kJournalPages] += counted(Counter::kJournalPages);
