@@ -46,8 +46,8 @@ class SimKeeper {
     std::vector<GuestsPtr> guests() const;
     // After a recovery, what it showed.
     const GuestsPtr& recovered_guests() const { return decided_ ? next_ : now_; }
-    // What they were before the newest so many changes, each of which has a batch of its own.
-    // kFormerMax are kept: more than are lost in the newest batches of a log at once.
+    // What they were before the newest so many changes, each of which has a batch of its own, as
+    // far back as it is kept.
     std::vector<GuestsPtr> former(std::uint32_t changes) const;
     // Goes on with what it does, or begins something. other: who compacts, too.
     void act(SimLife& life, const SimCompaction& other);
