@@ -7,6 +7,7 @@
 #include "engine/engine_core.h"
 #include "engine/extent_map.h"
 #include "engine/inner_edit.h"
+#include "shm/stats.h"
 #include "tests/load_fixture.h"
 #include "tests/rebuild_fixture.h"
 
@@ -186,8 +187,7 @@ TEST_F(VerifyOnline, TakesNoWriteForDamage) {
     EXPECT_GT(number_, 200u);
     EXPECT_EQ(compaction_->error(), Error::kOk);
     EXPECT_GT(compaction_->moved(), 0u);
-    EXPECT_GT(store_->pool->stats().counter[static_cast<std::size_t>(Counter::kEvictions)].load(),
-              0u);
+    EXPECT_GT(counter_value(store_->pool->stats(), Counter::kEvictions), 0u);
 }
 
 // Loads, with large values; rows that get another time, so that their large values do; others that
@@ -240,11 +240,7 @@ TEST_F(VerifyOnline, TakesNoLoadAndNoRetentionForDamage) {
         EXPECT_GT(report->checkpoints, 5u) << "or nothing was tested";
     }
     EXPECT_GT(loaded, 1u);
-    const auto counted = [&](Counter counter) {
-        return store_->pool->stats().counter[static_cast<std::size_t>(counter)].load();
-    };
-    RecordProperty("turns", static_cast<int>(turns));
-    EXPECT_GT(counted(Counter::kPagesExpired), 0u);
+    EXPECT_GT(counter_value(store_->pool->stats(), Counter::kPagesExpired), 0u);
 }
 
 TEST_F(VerifyOnline, CountsWhatIsThere) {
