@@ -638,7 +638,7 @@ TEST_F(KillCampaign, WhatAReaderSawOfALifeIsThereInTheNext) {
         live_to_failpoint({DiskStep::kLogWrite, 5 + any(40), moment}, kPatience);
         ASSERT_FALSE(HasFailure());
     }
-    end();
+    ASSERT_NO_FATAL_FAILURE(end());
     EXPECT_GT(plan_.steps_reached(), 0u);
 }
 
