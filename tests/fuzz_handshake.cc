@@ -61,7 +61,7 @@ int open_descriptors() {
 
 // Some are closed by threads of the daemon, a moment later.
 bool closed_to(int count) {
-    for (int i = 0; i < 1000 && open_descriptors() > count; ++i) std::this_thread::sleep_for(100us);
+    for (int i = 0; i < 1000 && open_descriptors() > count; ++i) std::this_thread::sleep_for(1ms);
     return open_descriptors() <= count;
 }
 
@@ -108,7 +108,7 @@ class Daemon {
         socket = Descriptor();
         for (int i = 0; i < 20 && server_->connection_count() > 0; ++i) turn();
         CHECK_OP(server_->connection_count(), ==, 0u);
-        closed_to(before);
+        CHECK(closed_to(before));
     }
     Descriptor pool() { return must(pool_->open_read_only()); }
 
