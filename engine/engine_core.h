@@ -48,6 +48,7 @@ class Engine::Core {
     // Pages that dropped tables have yet to give back. Of those that are stuck none come.
     bool pages_to_come() const;
     bool extent_move_is_over() const { return extent_move_.idle(); }
+    const std::vector<std::unique_ptr<BulkLoad>>& loads() const { return loads_; }
 
   private:
     // Why a request waits.

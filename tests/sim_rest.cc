@@ -61,6 +61,14 @@ std::uint64_t lost_frames(const Pool& pool) {
     return std::max(all, used) - std::min(all, used);
 }
 
+// One that failed waits for the next step of its client, if there is one.
+std::uint64_t loads_not_forgotten(Engine::Core& core) {
+    return static_cast<std::uint64_t>(std::ranges::count_if(core.loads(), [&](const auto& load) {
+        return load->state() != BulkLoad::State::kFailed || load->abandoned() ||
+               !core.port().attached(load->client_id());
+    }));
+}
+
 Stays what_stays(SimStore& store) {
     Engine::Core& core = store.engine->core();
     Storage& storage = core.storage();
@@ -69,6 +77,7 @@ Stays what_stays(SimStore& store) {
     const auto counted = [&](Counter which) { return counter_value(store.pool->stats(), which); };
     Stays stays;
     stays.add(unfinished_tables(store), "tables hidden or dropped");
+    stays.add(loads_not_forgotten(core), "loads");
     stays.add(core.pages_to_come(), "sweep over what these had in extents");
     stays.add(counted(Counter::kTablesDropping), "in the counter of dropped tables");
     stays.add(space.quarantined(), "pages in quarantine");

@@ -1,6 +1,6 @@
 // What a store has to give back once nobody asks for anything: tables that are hidden or dropped,
-// pages in quarantine or reserved, versions, frames, waits. A frame or a page that stays away
-// breaks no rule of the verifier; it is missed when many are gone.
+// loads, pages in quarantine or reserved, versions, frames, waits. A frame or a page that stays
+// away breaks no rule of the verifier; it is missed when many are gone.
 #pragma once
 
 #include <string>
