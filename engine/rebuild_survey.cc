@@ -10,6 +10,7 @@
 #include "shm/version_writer.h"
 
 namespace bidstore {
+
 Survey::Survey(Disk& disk, Clock& clock, const Superblock& superblock)
     : superblock_(superblock),
       io_(disk, clock),

@@ -59,9 +59,9 @@ int open_descriptors() {
     return count;
 }
 
-// Some are closed by threads of the daemon, a moment later.
+// Some are closed by threads of the daemon, a moment later, or many where the host is busy.
 bool closed_to(int count) {
-    for (int i = 0; i < 1000 && open_descriptors() > count; ++i) std::this_thread::sleep_for(1ms);
+    for (int i = 0; i < 10'000 && open_descriptors() > count; ++i) std::this_thread::sleep_for(1ms);
     return open_descriptors() <= count;
 }
 

@@ -18,7 +18,7 @@ using Clock = std::chrono::steady_clock;
 // A seed takes a fraction of a second, a long one some. Other processes may leave little of a
 // processor to this one, so its own time counts; the clock is for one that waits.
 constexpr int kHangSeconds = 120;
-constexpr int kHangSecondsOfClock = 3600;
+constexpr int kHangSecondsOfClock = 600;
 constexpr std::chrono::minutes kShrinkMax{5};
 
 // What parent and child share: the child may die at any moment.
@@ -32,13 +32,13 @@ struct Shared {
 
 // While one lives a process that hangs is ended by SIGPROF or SIGALRM.
 class HangWatch {
-public:
+  public:
     HangWatch() { set(kHangSeconds, kHangSecondsOfClock); }
     ~HangWatch() { set(0, 0); }
     HangWatch(const HangWatch&) = delete;
     HangWatch& operator=(const HangWatch&) = delete;
 
-private:
+  private:
     static void set(int seconds, int seconds_of_clock) {
         const itimerval own{.it_interval = {}, .it_value = {.tv_sec = seconds, .tv_usec = 0}};
         const itimerval all{.it_interval = {},
@@ -141,7 +141,13 @@ SimResult run_simulation(const SimPlan& plan) {
     result.seed = shared->seed;
     result.steps = shared->step;
     result.finding = shared->finding;
-    if (plan.shrink) shrink(result);
+    if (plan.shrink) {
+        std::printf("seed %llu fails at step %llu, and is looked at for fewer\n",
+                    static_cast<unsigned long long>(result.seed),
+                    static_cast<unsigned long long>(result.steps));
+        std::fflush(stdout);
+        shrink(result);
+    }
     return result;
 }
 
