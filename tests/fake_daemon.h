@@ -75,6 +75,7 @@ inline Descriptor listen_at(const std::string& path) {
     Descriptor listener(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
+    CHECK_OP(path.size(), <, sizeof address.sun_path);
     std::memcpy(address.sun_path, path.data(), path.size());
     CHECK(::bind(listener.number(), static_cast<sockaddr*>(static_cast<void*>(&address)),
                  sizeof address) == 0);
