@@ -658,16 +658,17 @@ std::unique_ptr<SimDisk> SimDisk::misdirected_power_loss(std::uint64_t seed) con
     auto disk = power_loss(seed, all, write);
     File& there = disk->file_of(file);
     const std::uint64_t to = random() % (there.size_bytes / kPageBytes) * kPageBytes / kSectorBytes;
-    std::uint64_t first = 0;
-    bool begun = false;
+    std::vector<std::pair<std::uint64_t, SectorPtr>> written;
     for (const Candidate& candidate : all) {
         for (const Version& each : candidate.versions) {
-            if (each.write != write) continue;
-            if (!begun) first = candidate.sector;
-            begun = true;
-            const std::uint64_t sector = to + candidate.sector - first;
-            if (sector * kSectorBytes < there.size_bytes) disk->store(there, sector, each.value);
+            if (each.write == write) written.emplace_back(candidate.sector, each.value);
         }
+    }
+    const std::uint64_t own = written.front().first;
+    if (to == own) return nullptr;
+    for (const auto& [from, value] : written) {
+        const std::uint64_t sector = to + from - own;
+        if (sector * kSectorBytes < there.size_bytes) disk->store(there, sector, value);
     }
     return disk;
 }

@@ -139,7 +139,7 @@ class SimDisk final : public Disk {
     // each write kept or not, all but one, only one, a prefix, or sector by sector.
     std::unique_ptr<SimDisk> power_loss(std::uint64_t seed) const;
     // The same outcome, but for one unsynced write, which is at another place of its file and not
-    // at its own. Null: there is no such write.
+    // at its own. Null: there is no such write, or chance gave it its own.
     std::unique_ptr<SimDisk> misdirected_power_loss(std::uint64_t seed) const;
     // The outcome in which exactly the sectors that `newest` names have their newest value.
     using SectorChoice = std::function<bool(StoreFile file, std::uint64_t sector)>;
