@@ -15,6 +15,7 @@
 
 #include "engine/format.h"
 #include "tests/golden_dump.h"
+#include "tests/sealing.h"
 #include "tests/sim.h"
 
 namespace bidstore {
@@ -113,12 +114,6 @@ inline void spoil(SimDisk& disk, StoreFile file, std::uint64_t base, const Field
 inline void copy_page(SimDisk& disk, PageId from, PageId to) {
     const Bytes bytes = disk.peek(StoreFile::kData, from.value * kPageBytes, kPageBytes);
     disk.poke(StoreFile::kData, to.value * kPageBytes, bytes.data(), bytes.size());
-}
-inline Superblock superblock_of(const SimDisk& disk, std::uint32_t copy = 0) {
-    Superblock superblock{};
-    const Bytes bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, kBlockBytes);
-    std::memcpy(&superblock, bytes.data(), sizeof superblock);
-    return superblock;
 }
 inline bool names(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;

@@ -13,6 +13,7 @@
 #include "engine/format.h"
 #include "engine/page/page.h"
 #include "tests/fuzz.h"
+#include "tests/sealing.h"
 #include "tests/sim.h"
 #include "tests/snapshot_reader.h"
 
@@ -51,13 +52,6 @@ Bytes key_of(std::uint64_t id) {
     Bytes key(8);
     encode_key_integer(key.data(), id, 8, false);
     return key;
-}
-
-Superblock superblock_of(const SimDisk& disk, std::uint32_t copy) {
-    Superblock superblock{};
-    const Bytes bytes = disk.peek(StoreFile::kData, copy * kBlockBytes, kBlockBytes);
-    std::memcpy(&superblock, bytes.data(), sizeof superblock);
-    return superblock;
 }
 
 struct Row {
@@ -146,116 +140,6 @@ struct Made {
     std::unique_ptr<SimDisk> with_journal;
 };
 
-// ---- checksums ----------------------------------------------------------------------------------
-
-template <class T>
-T peek(const SimDisk& disk, StoreFile file, std::uint64_t offset) {
-    T value{};
-    const Bytes bytes = disk.peek(file, offset, sizeof value);
-    std::memcpy(&value, bytes.data(), sizeof value);
-    return value;
-}
-
-void seal_superblock(SimDisk& disk, std::uint32_t copy) {
-    Superblock superblock = superblock_of(disk, copy);
-    superblock.crc = 0;
-    superblock.crc = crc32c(&superblock, sizeof superblock);
-    disk.poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
-}
-
-std::uint32_t seal(SimDisk& disk, PageId page) {
-    Bytes bytes = disk.peek(StoreFile::kData, page.value * std::uint64_t{kPageBytes}, kPageBytes);
-    seal_page(bytes.data());
-    disk.poke(StoreFile::kData, page.value * std::uint64_t{kPageBytes}, bytes.data(), kPageBytes);
-    return page_header(bytes.data()).crc;
-}
-
-// The page's checksum, and those of what remembers it: its chunk, the directory, both superblocks.
-void seal_up(SimDisk& disk, std::uint32_t page) {
-    const auto at = [](std::uint32_t number) { return number * std::uint64_t{kPageBytes}; };
-    constexpr std::uint32_t kMetaOfFirst = 2;
-    constexpr std::uint32_t kDirectory = 3;
-    const std::uint32_t chunk = page / kChunkPages;
-    const std::uint32_t meta = chunk == 0 ? kMetaOfFirst : chunk * kChunkPages;
-    if (page != meta && page != kDirectory) {
-        const std::uint32_t crc = seal(disk, PageId{page});
-        disk.poke(
-            StoreFile::kData,
-            at(meta) + kPageHeaderBytes + offsetof(ChunkMeta, page_crc) + 4 * (page % kChunkPages),
-            &crc, sizeof crc);
-    }
-    if (page != kDirectory) {
-        const std::uint32_t crc = seal(disk, PageId{meta});
-        disk.poke(StoreFile::kData,
-                  at(kDirectory) + kPageHeaderBytes + chunk * sizeof(DirectoryEntry), &crc,
-                  sizeof crc);
-    }
-    const std::uint32_t directory = seal(disk, PageId{kDirectory});
-    const std::uint32_t root = crc32c(&directory, sizeof directory);
-    for (std::uint32_t copy = 0; copy < 2; ++copy) {
-        disk.poke(StoreFile::kData, copy * kBlockBytes + offsetof(Superblock, directory_crc), &root,
-                  sizeof root);
-        seal_superblock(disk, copy);
-    }
-}
-
-// The batches from where replay begins, one behind the other.
-void seal_log(SimDisk& disk) {
-    const Superblock a = superblock_of(disk, 0);
-    const Superblock b = superblock_of(disk, 1);
-    const Superblock& newest = a.sequence > b.sequence ? a : b;
-    const std::uint64_t size = *disk.size_bytes(StoreFile::kLog);
-    if (size == 0) return;
-    std::uint64_t position = newest.log_position;
-    std::uint32_t previous = newest.log_crc;
-    for (int i = 0; i < 2000; ++i) {
-        const std::uint64_t offset = position % size;
-        auto header = peek<BatchHeader>(disk, StoreFile::kLog, offset);
-        if (header.magic != kBatchMagic || header.length_bytes < sizeof header ||
-            header.length_bytes > size - offset) {
-            return;
-        }
-        header.previous_crc = previous;
-        header.crc = 0;
-        Bytes batch = disk.peek(StoreFile::kLog, offset, header.length_bytes);
-        std::memcpy(batch.data(), &header, sizeof header);
-        for (std::size_t at = sizeof header; at + sizeof(LogRecord) <= batch.size();) {
-            LogRecord record{};
-            std::memcpy(&record, batch.data() + at, sizeof record);
-            if (record.length_bytes < sizeof record || record.length_bytes > batch.size() - at) {
-                break;
-            }
-            record.crc = 0;
-            std::memcpy(batch.data() + at, &record, sizeof record);
-            record.crc = crc32c(batch.data() + at, record.length_bytes);
-            std::memcpy(batch.data() + at, &record, sizeof record);
-            at += align_up(record.length_bytes, 8);
-        }
-        header.crc = crc32c(batch.data(), batch.size());
-        std::memcpy(batch.data(), &header, sizeof header);
-        disk.poke(StoreFile::kLog, offset, batch.data(), batch.size());
-        previous = header.crc;
-        position += align_up(header.length_bytes, kBlockBytes);
-    }
-}
-
-void seal_journal(SimDisk& disk) {
-    auto header = peek<JournalHeader>(disk, StoreFile::kJournal, 0);
-    const std::uint64_t size = *disk.size_bytes(StoreFile::kJournal);
-    const std::uint64_t list = sizeof header + header.page_count * sizeof(JournalEntry);
-    if (header.magic != kJournalMagic || list > size) return;
-    header.list_crc = 0;
-    Bytes bytes = disk.peek(StoreFile::kJournal, 0, list);
-    std::memcpy(bytes.data(), &header, sizeof header);
-    header.list_crc = crc32c(bytes.data(), bytes.size());
-    disk.poke(StoreFile::kJournal, 0, &header, sizeof header);
-    for (std::uint32_t copy = 0; copy < 2; ++copy) {
-        disk.poke(StoreFile::kData, copy * kBlockBytes + offsetof(Superblock, journal_list_crc),
-                  &header.list_crc, sizeof header.list_crc);
-        seal_superblock(disk, copy);
-    }
-}
-
 // ---- a run --------------------------------------------------------------------------------------
 
 // The file that was changed; nothing when all is as it was.
@@ -272,7 +156,7 @@ std::optional<StoreFile> change(SimDisk& disk, FuzzInput& input, bool sealed) {
     disk.poke(file, page * std::uint64_t{kPageBytes} + place, bytes.data(), bytes.size());
     if (!sealed) return file;
     if (file == StoreFile::kData && page < 2) seal_superblock(disk, page);
-    if (file == StoreFile::kData && page >= 2) seal_up(disk, page);
+    if (file == StoreFile::kData && page >= 2) seal_up(disk, PageId{page});
     if (file == StoreFile::kLog) seal_log(disk);
     if (file == StoreFile::kJournal) seal_journal(disk);
     return file;

@@ -7,6 +7,7 @@
 #include "engine/dry_disk.h"
 #include "engine/page/catalog_schema.h"
 #include "tests/rebuild_fixture.h"
+#include "tests/sealing.h"
 
 namespace bidstore {
 namespace {
@@ -31,32 +32,6 @@ class RebuildTest : public RebuildFixture {
             pages.push_back(meta_page(chunk));
         }
         return pages;
-    }
-
-    // Puts the page there as one that its chunk, the directory and the superblock know.
-    static void remember(SimDisk& disk, PageId page, std::vector<std::byte> bytes) {
-        const auto put = [&disk](PageId id, std::vector<std::byte>& image) {
-            seal_page(image.data());
-            disk.poke(StoreFile::kData, id.value * kPageBytes, image.data(), kPageBytes);
-            return page_header(image.data()).crc;
-        };
-        const std::uint32_t page_crc = put(page, bytes);
-        const std::uint32_t chunk = chunk_of(page);
-        bytes = disk.peek(StoreFile::kData, meta_page(chunk).value * kPageBytes, kPageBytes);
-        std::memcpy(bytes.data() + kPageHeaderBytes + offsetof(ChunkMeta, page_crc) +
-                        sizeof page_crc * (page.value % kChunkPages),
-                    &page_crc, sizeof page_crc);
-        const std::uint32_t meta_crc = put(meta_page(chunk), bytes);
-        bytes = disk.peek(StoreFile::kData, directory_page(0).value * kPageBytes, kPageBytes);
-        std::memcpy(bytes.data() + kPageHeaderBytes + sizeof(DirectoryEntry) * chunk, &meta_crc,
-                    sizeof meta_crc);
-        const std::uint32_t directory_crc = put(directory_page(0), bytes);
-        Superblock superblock = superblock_of(disk);
-        superblock.directory_crc = crc32c(&directory_crc, sizeof directory_crc, 0);
-        seal_superblock(superblock);
-        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-            disk.poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
-        }
     }
 
     Rebuilt rebuilt;
@@ -291,7 +266,8 @@ TEST_F(RebuildTest, ProvenLeafThatCannotBeUsedIsSaidToBeLost) {
         const std::uint32_t row = breaks_a_rule ? 0 : rows.count() - 1;
         std::byte* const key = bytes.data() + (rows.key(row) - bytes.data());
         std::fill(key, key + shape.leaf.key_bytes, std::byte{0xfe});
-        remember(*disk, leaf, bytes);
+        disk->poke(StoreFile::kData, leaf.value * kPageBytes, bytes.data(), kPageBytes);
+        seal_up(*disk, leaf);
         const std::size_t lost = lost_with(*disk, made().rows);
         EXPECT_GE(lost, 3u) << rebuilt.all();
         EXPECT_LE(lost, 8u) << rebuilt.all();

@@ -1,0 +1,22 @@
+// Right checksums for what a test changed in the files of a store, all the way up to the
+// superblock: as rot cannot have them, and a file that somebody wrote can.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/format.h"
+#include "tests/sim_disk.h"
+
+namespace bidstore {
+
+Superblock superblock_of(const SimDisk& disk, std::uint32_t copy = 0);
+void seal_superblock(SimDisk& disk, std::uint32_t copy);
+// The page's checksum, and those of what remembers it: its chunk, the directory (of one page), both
+// superblocks.
+void seal_up(SimDisk& disk, PageId page);
+// The batches from where replay begins, one behind the other.
+void seal_log(SimDisk& disk);
+// The journal's list, and the superblocks that name it.
+void seal_journal(SimDisk& disk);
+
+}  // namespace bidstore
