@@ -197,13 +197,15 @@ Change Tree::put(const std::byte* key, std::span<const std::byte> value, PageId 
 
 // Frees the extents that `old` refers to and `kept` does not, and gives those that stay the time
 // that the row has now. Short rows pass by in a few compares. A dead row's references may lead to
-// what is somebody else's by now: they are not followed.
+// what is somebody else's by now: they are not followed, and nor are those that metadata do not
+// have as the table's.
 void Tree::replace_values(const std::byte* key, std::span<const std::byte> old,
                           std::span<const std::byte> kept) {
     if (!schema_->has_variable()) return;
     const RowView old_row(*schema_, old);
     if (!old_row.has_references() || !schema_->live(key, old, floor())) return;
     old_row.each_reference([&](std::uint32_t, const ValueReference& reference) {
+        if (!pages_->has_extent(shape_.table, reference)) return;
         bool stays = false;
         RowView(*schema_, kept).each_reference([&](std::uint32_t, const ValueReference& other) {
             stays = stays || reference.runs[0] == other.runs[0];

@@ -193,7 +193,8 @@ class Tree {
     };
     SparseLeaves find_sparse(const std::byte* from, std::uint32_t looks) const;
     // What was found, and not changed since: the two become one. As much room as erasing a row.
-    void merge_leaves(const SparseLeaves& found);
+    // False: nothing was done, since the parent's keys lead elsewhere.
+    bool merge_leaves(const SparseLeaves& found);
 
     const TreeShape& shape() const { return shape_; }
     TableId table() const { return shape_.table; }

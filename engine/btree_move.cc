@@ -124,13 +124,14 @@ Tree::SparseLeaves Tree::find_sparse(const std::byte* from, std::uint32_t looks)
     return found;
 }
 
-void Tree::merge_leaves(const SparseLeaves& found) {
+bool Tree::merge_leaves(const SparseLeaves& found) {
     const Path path = path_above_leaves(found.next.data());
     CHECK(path.ok());
-    CHECK(path.step[path.depth - 1].page == found.parent);
+    if (path.step[path.depth - 1].page != found.parent) return false;
     CHECK(try_merge(found.parent, found.index));
     for (std::uint32_t at = path.depth - 1; at > 0; --at) merge_with_neighbour(path, at);
     collapse_root();
+    return true;
 }
 
 void Tree::move_page(const Place& place) {

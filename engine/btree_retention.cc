@@ -13,23 +13,18 @@ namespace {
 
 constexpr std::size_t kAskedMost = 16;  // of a node: they are read at once
 
-std::uint32_t time_shift(const Schema& schema) {
-    const bool nanoseconds = schema.time_unit() == TimeUnit::kNanoseconds;
-    return nanoseconds ? kTimeShiftNanoseconds : kTimeShiftMicroseconds;
-}
-
 }  // namespace
 
 std::uint32_t newest_of_row(const Schema& schema, const std::byte* key,
                             std::span<const std::byte> value) {
     if (schema.time_column() == kNoTimeColumn) return kNewestUnknown;
-    const std::uint64_t newest = schema.time_of(key, value) >> time_shift(schema);
+    const std::uint64_t newest = schema.time_of(key, value) >> leaf_time_shift(schema);
     return static_cast<std::uint32_t>(std::min<std::uint64_t>(newest, kNewestUnknown));
 }
 
 bool newest_below(const Schema& schema, std::uint32_t newest, std::uint64_t floor) {
     if (newest == kNewestUnknown) return false;
-    return std::uint64_t{newest} + 1 <= floor >> time_shift(schema);
+    return std::uint64_t{newest} + 1 <= floor >> leaf_time_shift(schema);
 }
 
 std::uint64_t Tree::floor() const {

@@ -3,13 +3,26 @@
 #include <cstring>
 #include <string>
 
-#include "engine/catalog_row.h"
-
 namespace bidstore {
 namespace {
 
+bool may_retain(const Schema& schema, std::uint64_t retain_us) {
+    const bool has_times = schema.time_column() != kNoTimeColumn;
+    return retain_us == 0 || (has_times && retain_us <= kRetainMaxUs);
+}
+
 std::span<const std::byte> bytes_of(const std::string& text) {
     return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+const char* row_fault(const CatalogRowView& row, const Schema& schema) {
+    const bool sessions = row.id() == kSessionsTable;
+    const bool system = row.flags() & kSystemTableFlag;
+    if (sessions != system) return " is the system's by its mark or its id alone";
+    if (sessions && schema.encode() != sessions_schema().encode()) {
+        return " has not the columns of sessions";
+    }
+    return may_retain(schema, row.retain_us()) ? nullptr : " has an impossible retention";
 }
 
 }  // namespace
@@ -23,19 +36,8 @@ Result<TreeAccess> Catalog::load() {
     Status decoded;
     const TreeAccess access = catalog().tree.visit_range(
         nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
-            const CatalogRow row(key, value);
-            last_id_ = std::max(last_id_, row.id().value);
-            if (!row.has_tree()) return true;
-            Result<Schema> schema = row.schema();
-            if (!schema) {
-                decoded = schema.failure();
-                return false;
-            }
-            auto table = std::make_unique<TableEntry>(pages_, row.id(), std::move(*schema),
-                                                      row.flags(), row.root());
-            table->retain_us = row.retain_us();
-            tables_[row.id().value] = std::move(table);
-            return true;
+            decoded = load_row(CatalogRowView(key, value));
+            return decoded.ok();
         });
     if (!decoded) return decoded.failure();
     if (access.corrupt) {
@@ -46,6 +48,23 @@ Result<TreeAccess> Catalog::load() {
         return {Error::kCorruption, "catalog: it has no table of sessions"};
     }
     return access;
+}
+
+Status Catalog::load_row(const CatalogRowView& row) {
+    const TableId id = row.id();
+    if (id.value == 0 || id > kLastTable) return {Error::kCorruption, "catalog: an impossible id"};
+    last_id_ = std::max(last_id_, id.value);
+    if (!row.has_tree()) return {};
+    Result<Schema> schema = row.schema();
+    if (!schema) return schema.failure();
+    if (const char* fault = row_fault(row, *schema)) {
+        return {Error::kCorruption, "catalog: table " + std::to_string(id.value) + fault};
+    }
+    auto table =
+        std::make_unique<TableEntry>(pages_, id, std::move(*schema), row.flags(), row.root());
+    table->retain_us = row.retain_us();
+    tables_[id.value] = std::move(table);
+    return {};
 }
 
 TableEntry* Catalog::find(TableId id) {
@@ -94,9 +113,7 @@ bool attributes_of(std::span<const std::byte> bytes, const Schema& schema,
     if (bytes.empty()) return true;
     if (bytes.size() != sizeof attributes) return false;
     std::memcpy(&attributes, bytes.data(), sizeof attributes);
-    const bool retained = attributes.retain_us != 0;
-    return attributes.reserved == 0 && attributes.retain_us <= kRetainMaxUs &&
-           !(retained && schema.time_column() == kNoTimeColumn);
+    return attributes.reserved == 0 && may_retain(schema, attributes.retain_us);
 }
 
 Status catalog_row(const TableEntry& table, PageId root, RowBuilder& builder) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/btree.h"
+#include "engine/catalog_row.h"
 #include "engine/page/catalog_schema.h"
 #include "engine/pages.h"
 #include "shm/error.h"
@@ -57,7 +58,7 @@ class Catalog {
     TableEntry& catalog() { return *tables_.at(kCatalogTable.value); }
     TableEntry& sessions() { return *tables_.at(kSessionsTable.value); }
     Pages& pages() { return pages_; }
-    TableId next_id() const;
+    TableId next_id() const;  // behind kLastTable: no id is left
     std::vector<TableEntry*> all();       // system and hidden tables included, dropped ones not
     std::vector<TableEntry*> dropping();  // dropped, with pages left
 
@@ -71,6 +72,7 @@ class Catalog {
     void finish_drop(TableEntry& table);
 
   private:
+    Status load_row(const CatalogRowView& row);
     void put_row(const TableEntry& table, PageId root);
 
     Pages& pages_;

@@ -4,7 +4,7 @@
 
 namespace bidstore {
 
-Result<Schema> CatalogRow::schema() const {
+Result<Schema> CatalogRowView::schema() const {
     Result<Schema> schema =
         Schema::decode(column_bytes(catalog_schema(), kCatalogSchema, key_, value_));
     if (schema) return schema;

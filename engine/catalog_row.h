@@ -14,10 +14,11 @@
 
 namespace bidstore {
 
-class CatalogRow {
+class CatalogRowView {
   public:
     // The bytes of the row have to outlive it.
-    CatalogRow(const std::byte* key, std::span<const std::byte> value) : key_(key), value_(value) {}
+    CatalogRowView(const std::byte* key, std::span<const std::byte> value)
+        : key_(key), value_(value) {}
 
     TableId id() const { return TableId{number(kCatalogTableId)}; }
     PageId root() const { return PageId{number(kCatalogRoot)}; }

@@ -374,7 +374,12 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
     }
     Session* owner = known != sessions_.end() ? known->get() : session.get();
     if (owner == session.get()) {
-        if (row.found) owner->load(key.data(), row.value);
+        if (row.found && !owner->load(key.data(), row.value)) {
+            say(4, "a session of user " + std::to_string(command.uid) +
+                       " is refused: its row in the table of sessions is not one that we write");
+            clients_.attached(command.client_id, Error::kCorruption, 0);
+            return true;
+        }
         sessions_.push_back(std::move(session));
     }
     session_of_client_[command.client_id] = owner;

@@ -167,7 +167,10 @@ Engine::Core::Wait Engine::Core::merge_leaves(std::uint32_t limit, PageId& missi
             const Room room{table->tree.frames_needed(), 0, table->tree.depth() + 1};
             const Wait wait = secure(room, 0, refused);
             if (wait != Wait::kNone || refused.error != Error::kOk) return Wait::kRoom;
-            table->tree.merge_leaves(found);
+            if (!table->tree.merge_leaves(found)) {
+                compaction_.damaged = found.parent;
+                return Wait::kNone;
+            }
             commit_->touch();
             ++compaction_.moved;
             stats_.add(Counter::kPagesMoved);

@@ -81,6 +81,7 @@ Engine::Core::MovingValue Engine::Core::find_moving(const TableEntry& table) {
     std::vector<std::byte>& walked = compaction_.walked;
     const std::vector<std::byte> from = walked;
     std::uint32_t rows = 0;
+    bool nonsense = false;  // what the row refers to is not the table's
     const TreeAccess access = table.tree.visit_range(
         key_bound(from), nullptr, [&](const std::byte* key, std::span<const std::byte> row) {
             walked.assign(key, key + key_bytes);
@@ -94,12 +95,17 @@ Engine::Core::MovingValue Engine::Core::find_moving(const TableEntry& table) {
                         }
                         value.found = true;
                         value.reference = reference;
+                        nonsense = !storage_.space.has_extent(table.id, reference);
                     }
                 });
             return !value.found;
         });
     static_cast<TreeAccess&>(value) = access;
     if (value.found) value.missing = value.corrupt = PageId{};
+    if (value.found && nonsense) {
+        const PageId leaf = table.tree.get(walked.data()).leaf;
+        value.corrupt = leaf ? leaf : table.tree.root();
+    }
     value.end = access.ok() && !value.found && rows <= kRowsLookedAt;
     return value;
 }

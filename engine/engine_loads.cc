@@ -96,6 +96,7 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
     if (page) return Wait::kPage;
     if (old.error != Error::kOk) return refuse_load(request, old.error);
     const TableId id = storage_.catalog->next_id();
+    if (id > kLastTable) return refuse_load(request, Error::kTooLarge);
     load_room_.reset();
     load_room_.add({0, 1, 0});  // its root
     page = add_catalog_row(id, catalog_row_bytes(*schema));

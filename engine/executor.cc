@@ -343,7 +343,9 @@ Executor::State Executor::compare_column(const Operation& operation, std::uint32
             RowView(schema, row.value).content(schema.variable_index(column));
         if (content.is_reference) {
             const auto reference = ValueReference::load(content.bytes);
-            if (!reference) return refuse(Error::kCorruption);
+            if (!reference || !catalog_.pages().has_extent(operation.table->id, *reference)) {
+                return refuse(Error::kCorruption);
+            }
             const ValueComparison compared = equals_large(catalog_.pages(), *reference, expected);
             if (compared.missing) return need(compared.missing);
             equal = compared.equal;
@@ -490,6 +492,7 @@ Executor::State Executor::create_table(const Operation& operation) {
     if (catalog_row_bytes(*schema) > kRowBytesMax) return refuse(Error::kTooLarge);
     // The row of the catalog will be the last one: its place has to be resident.
     const TableId id = catalog_.next_id();
+    if (id > kLastTable) return refuse(Error::kTooLarge);
     std::byte key[4];
     encode_key_integer(key, id.value, 4, false);
     const Lookup place = catalog_.catalog().tree.get(key);

@@ -24,6 +24,18 @@ std::uint32_t ExtentMap::run_pages(std::uint32_t index) const {
     return pages;
 }
 
+const char* ExtentMap::fault() const {
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        if (!in_extent(i)) continue;
+        const bool used = (meta_->used[i / 64] >> (i % 64)) & 1;
+        if (!used) return "a page of a large value is not in use";
+        if (first_of_run(i) && owner(i).value == 0) return "a large value is no table's";
+        const bool follows = i > 0 && in_extent(i - 1);
+        if (!first_of_run(i) && !follows) return "a large value goes on that has not begun";
+    }
+    return nullptr;
+}
+
 void ExtentMapEdit::set(std::uint32_t index, std::uint32_t mark) {
     const std::uint32_t shift = 4 * (index % 2);
     const std::uint32_t others = meta_.extent[index / 2] & ~(15u << shift);

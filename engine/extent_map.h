@@ -38,6 +38,12 @@ class ExtentMap {
         return TableId{meta_->extent_owner[mark(index) - 1]};
     }
     std::uint32_t run_pages(std::uint32_t index) const;
+    // Whether a run of the table begins at `index` that has so many pages.
+    bool has_run(TableId table, std::uint32_t index, std::uint32_t pages) const {
+        return first_of_run(index) && owner(index) == table && run_pages(index) == pages;
+    }
+    // What is wrong with it, and with which pages are in use, in words, or nullptr.
+    const char* fault() const;
     // Whether the table has a place among the owners.
     bool owns(TableId table) const;
     std::uint32_t owners() const;  // how many tables do

@@ -21,12 +21,7 @@ void LeafEdit::init() {
     header.count = 0;
     header.free_offset = layout_->variable ? static_cast<std::uint16_t>(kPageBytes) : 0;
     header.live_bytes = 0;
-    header.time_shift = 0;
-    if (schema_->time_column() != kNoTimeColumn) {
-        header.time_shift = schema_->time_unit() == TimeUnit::kMicroseconds
-                                ? kTimeShiftMicroseconds
-                                : kTimeShiftNanoseconds;
-    }
+    header.time_shift = leaf_time_shift(*schema_);
     header.time_min = 0;
     header.time_max = 0;
 }

@@ -11,12 +11,13 @@
 namespace bidstore {
 
 PageLoader::PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, StatsWriter& stats,
-                       Done done)
+                       Fault fault, Done done)
     : pool_(pool),
       space_(space),
       disk_(disk),
       clock_(clock),
       stats_(stats),
+      fault_(std::move(fault)),
       done_(std::move(done)),
       asked_(&nodes_),
       reading_(pool.page_count(), false) {
@@ -166,6 +167,7 @@ Error PageLoader::check(const Load& load, std::string& message) {
     if (!extent && fault == nullptr && page_header(bytes).crc != space_.known_crc(load.page)) {
         fault = "an older or misplaced page: its checksum is not the one its chunk remembers";
     }
+    if (!extent && fault == nullptr) fault = fault_(bytes);
     if (fault == nullptr) return Error::kOk;
     stats_.add(Counter::kCorruptPages);
     message = disk_.path(StoreFile::kData) + " page " + std::to_string(load.page.value) +

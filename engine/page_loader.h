@@ -5,9 +5,9 @@
 // none waits behind all that another one asked for.
 //
 // Who:    the engine thread alone; completions run in Disk::poll().
-// Errors: kNoSuchPage for an id that is free or not published; kIoError and kCorruption for this
-//         one page: remembered for a moment, then the next request reads again
-//         (engine/failed_reads.h).
+// Errors: kNoSuchPage for an id that is free or not published; kIoError and kCorruption (of its
+//         checksum, or of what a page of a tree says, engine/tree_check.h) for this one page:
+//         remembered for a moment, then the next request reads again (engine/failed_reads.h).
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,11 @@ class PageLoader {
     using Done =
         std::function<void(PageId page, Error error, const std::string& message, bool news)>;
 
-    PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, StatsWriter& stats, Done done);
+    // What is wrong with a page whose checksum is right, in words, or nullptr.
+    using Fault = std::function<const char*(const std::byte* page)>;
+
+    PageLoader(Pool& pool, Space& space, Disk& disk, Clock& clock, StatsWriter& stats, Fault fault,
+               Done done);
 
     // kOk: the page is in the pool. kBusy: it is on its way, done() will tell. Else: it cannot be
     // had, now or for some time. The engine may ask again as long as it waits.
@@ -96,6 +100,7 @@ class PageLoader {
     Disk& disk_;
     Clock& clock_;
     StatsWriter& stats_;
+    Fault fault_;
     Done done_;
     Csn covered_;
     FailedReads failed_;

@@ -55,6 +55,9 @@ class Pages {
     // `newest`: of its row, as metadata keeps it; kNewestUnknown without a time column.
     virtual ValueReference allocate_extent(TableId table, std::span<const std::byte> value,
                                            std::uint32_t newest) = 0;
+    // Whether metadata have the reference's runs as extents of the table. A row of a file that
+    // somebody wrote may say what it likes.
+    virtual bool has_extent(TableId, const ValueReference&) const { return true; }
     // The extent's row has this time now: its metadata says so in the open batch.
     virtual void stamp_extent(const ValueReference& reference, std::uint32_t newest) = 0;
     // Frees an extent in the open batch; its pages need not be resident. Snapshots below the batch

@@ -127,7 +127,7 @@ Status RebuildPlan::find_tables() {
         if (bytes == nullptr) return {Error::kIoError, "catalog, " + page_text(leaf.page)};
         const LeafView view(bytes, catalog.tree->shape().leaf);
         for (std::uint32_t i = 0; i < view.count(); ++i) {
-            const CatalogRow row(view.key(i), view.value(i));
+            const CatalogRowView row(view.key(i), view.value(i));
             if (!row.has_tree()) continue;
             Result<Schema> schema = row.schema();
             if (!schema) return schema.failure();

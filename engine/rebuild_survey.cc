@@ -69,10 +69,12 @@ void Survey::read_metadata(std::uint32_t chunk) {
         found.fault = "it is not the one of the last checkpoint";
     }
     found.crc = crc;
+    ChunkMeta meta{};
+    std::memcpy(&meta, copy_.data() + kPageHeaderBytes, sizeof meta);
+    const char* nonsense = found.whole() ? Space::chunk_fault(chunk, meta) : nullptr;
+    if (nonsense != nullptr) found.fault = nonsense;
     chunk_lost_ = chunk_lost_ || !found.whole();
-    if (found.whole()) {
-        std::memcpy(&found.meta, copy_.data() + kPageHeaderBytes, sizeof found.meta);
-    }
+    if (found.whole()) found.meta = meta;
 }
 
 // All of it at once; page by page where the device has lost some of it.

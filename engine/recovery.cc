@@ -455,14 +455,20 @@ Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& direc
         if (fault == nullptr && page_header(bytes).crc != directory.entries[chunk].meta_crc) {
             fault = "it is not the one of the last checkpoint";
         }
-        if (fault != nullptr) {
-            return corrupt("metadata of chunk " + std::to_string(chunk) + ", page " +
-                           std::to_string(id.value) + ": " + fault + kRebuild);
+        if (fault == nullptr && page_header(bytes).type != PageType::kMeta) {
+            fault = "it is of another type";
         }
+        const std::string where =
+            "metadata of chunk " + std::to_string(chunk) + ", page " + std::to_string(id.value);
+        if (fault != nullptr) return corrupt(where + ": " + fault + kRebuild);
         storage_.pool.loaded(frame);
         ChunkMeta meta{};
         std::memcpy(&meta, bytes + kPageHeaderBytes, sizeof meta);
-        if (Status adopted = storage_.space.adopt_chunk(chunk, meta); !adopted) return adopted;
+        const Status adopted = storage_.space.adopt_chunk(chunk, meta);
+        if (adopted.error() == Error::kCorruption) {
+            return corrupt(where + ": " + adopted.failure().what + kRebuild);
+        }
+        if (!adopted) return adopted;
     }
     storage_.pool.advance_visible(Csn{superblock.checkpoint_csn});
     storage_.adopt(superblock, std::move(directory));
@@ -471,6 +477,13 @@ Status Recovery::read_chunks(const Superblock& superblock, ChunkDirectory& direc
 
 Status Recovery::load_system_tables() {
     Catalog& catalog = *storage_.catalog;
+    const auto root_fault = [&](const TableEntry& table) -> Status {
+        const PageId root = table.tree.root();
+        if (storage_.space.may_be_in_tree(root)) return {};
+        return corrupt("catalog: the root of table " + std::to_string(table.id.value) + ", page " +
+                       std::to_string(root.value) + ", is no page of a tree");
+    };
+    if (Status fault = root_fault(catalog.catalog()); !fault) return fault;
     Status failed;
     const Status complete = storage_.complete([&] {
         Result<TreeAccess> access = catalog.load();
@@ -479,7 +492,13 @@ Status Recovery::load_system_tables() {
         return TreeAccess{};
     });
     if (!complete) return {complete.error(), "catalog: " + complete.failure().what};
-    return failed;
+    if (!failed) return failed;
+    for (const auto& tables : {catalog.all(), catalog.dropping()}) {
+        for (const TableEntry* table : tables) {
+            if (Status fault = root_fault(*table); !fault) return fault;
+        }
+    }
+    return {};
 }
 
 // ---- making new files ----

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::uint64_t kCsnGap = std::uint64_t{1} << 20;  // between lives of the log
 constexpr std::uint64_t kFramesPerRecord = 12;
+constexpr const char* kImpossibleRow = "a row that its schema does not allow";
 constexpr std::uint32_t kPagesAtLeast = 24;  // less than the reserve that serving leaves
 constexpr std::uint64_t kSpareShare = 4;     // of the pool, for pages that did not change
 
@@ -30,6 +31,12 @@ bool plain_time(const Schema& schema) {
 }
 
 std::string mib(std::uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+// Sessions have records of their own, the catalog none of rows.
+bool has_such_records(const TableEntry& table, RecordType type) {
+    const bool of_session = type == RecordType::kSession || type == RecordType::kExpireSession;
+    return of_session ? table.id == kSessionsTable : !table.system();
+}
 
 }  // namespace
 
@@ -301,7 +308,9 @@ Status Replay::replay_record(const Next& next) {
     if (of_row) {
         TableEntry* const table = table_of(record.table);
         bool done = false;
-        if (table != nullptr && record.key.size() == table->schema.key_bytes()) {
+        const bool fits = table != nullptr && has_such_records(*table, record.type) &&
+                          record.key.size() == table->schema.key_bytes();
+        if (fits) {
             const Status status = replay_row(next, *table, done);
             if (!status || done) return status;
         }
@@ -402,7 +411,7 @@ Status Replay::replay_row(const Next& next, TableEntry& table, bool& done) {
 Status Replay::put_whole(const Next& next, TableEntry& table, bool& done) {
     const LogRecordView& record = next.record;
     const Schema& schema = table.schema;
-    if (row_value_fault(schema, record.body) != nullptr) return {};
+    if (!schema.valid_value(record.body)) return {};
     if (schema.has_variable() && RowView(schema, record.body).wide()) return {};
     const auto there = plain_time(schema) ? value_in(next, table) : std::span<std::byte>();
     if (there.size() == record.body.size() && !there.empty()) {
@@ -464,6 +473,10 @@ Status Replay::effect_of(const LogRecordView& record, Effect& effect) {
         record.type == RecordType::kCreateTable || record.type == RecordType::kBeginLoad;
     if (record.type == RecordType::kFinishLoad) return loaded_table(record);
     if (makes || record.type == RecordType::kDropTable) {
+        if (record.table < kFirstUserTable || record.table > kLastTable) {
+            return corrupt("table " + std::to_string(record.table.value) + " is none that can be " +
+                           (makes ? "made" : "dropped"));
+        }
         const bool exists = catalog.find(record.table) != nullptr;
         if (exists == makes) {
             return corrupt("table " + std::to_string(record.table.value) +
@@ -475,6 +488,9 @@ Status Replay::effect_of(const LogRecordView& record, Effect& effect) {
         if (!exists && !attributes_of(record.key, *schema, attributes)) {
             return corrupt("a table with impossible attributes");
         }
+        if (!exists && catalog_row_bytes(*schema) > kRowBytesMax) {
+            return corrupt("a table whose row is too long for the catalog");
+        }
         return catalog_place(record.table);
     }
     effect.table = catalog.find(record.table);
@@ -485,9 +501,16 @@ Status Replay::effect_of(const LogRecordView& record, Effect& effect) {
     if (record.type == RecordType::kSetTable || record.type == RecordType::kMoveFloor) {
         return table_effect(record, *effect.table);
     }
-    if (record.key.size() != effect.table->schema.key_bytes())
+    const std::size_t key_bytes = effect.table->schema.key_bytes();
+    const bool range = record.type == RecordType::kDeleteRange;
+    if (record.key.size() != key_bytes ||
+        (range && !record.body.empty() && record.body.size() != key_bytes)) {
         return corrupt("a key of wrong size");
-    if (record.type == RecordType::kDeleteRange) return range_effect(record, effect.table->tree);
+    }
+    if (!has_such_records(*effect.table, record.type)) {
+        return corrupt("a record of another kind of table");
+    }
+    if (range) return range_effect(record, effect.table->tree);
     return row_effect(record, effect);
 }
 
@@ -533,6 +556,9 @@ Status Replay::table_effect(const LogRecordView& record, const TableEntry& table
     }
     std::uint64_t floor = 0;
     if (record.body.size() != sizeof floor) return corrupt("a floor of wrong size");
+    if (table.schema.time_column() == kNoTimeColumn) {
+        return corrupt("a floor of table " + table.schema.name() + ", which has no times");
+    }
     std::memcpy(&floor, record.body.data(), sizeof floor);
     if (storage_.pool.newest(table.tree.root()) == nullptr) {
         if (Status come = storage_.bring_in(table.tree.root()); !come) return come;
@@ -552,6 +578,7 @@ Status Replay::row_effect(const LogRecordView& record, Effect& effect) {
     const bool whole = record.type == RecordType::kPutRow || record.type == RecordType::kSession;
     if (!whole && !old.found) return corrupt("a change of a row that is not there");
     if (whole) {
+        if (!schema.valid_value(record.body)) return corrupt(kImpossibleRow);
         effect.value = record.body;
     } else if (record.type == RecordType::kUpdateColumns) {
         effect.value = patched_row(schema, old.value, record.body, arena_);
@@ -574,8 +601,8 @@ Status Replay::row_effect(const LogRecordView& record, Effect& effect) {
     } else {
         return {};  // a deletion
     }
-    if (row_value_fault(schema, effect.value) != nullptr) {
-        return corrupt("a row that its schema does not allow");
+    if (!whole && row_value_fault(schema, effect.value) != nullptr) {
+        return corrupt(kImpossibleRow);
     }
     return {};
 }

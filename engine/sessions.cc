@@ -74,17 +74,25 @@ std::span<const std::byte> Session::row(std::uint64_t number, std::uint64_t now_
     return {row, length};
 }
 
-void Session::load(const std::byte* key, std::span<const std::byte> value) {
+bool Session::load(const std::byte* key, std::span<const std::byte> value) {
     const Schema& schema = sessions_schema();
     decided_ = column_integer(schema, kSessionsNumber, key, value);
     refused_.clear();
     auto stored_bytes = column_bytes(schema, kSessionsRefused, key, value);
-    while (stored_bytes.size() >= sizeof(StoredRefusal)) {
+    if (stored_bytes.size() % sizeof(StoredRefusal) != 0) return false;
+    while (!stored_bytes.empty()) {
         StoredRefusal stored;
         std::memcpy(&stored, stored_bytes.data(), sizeof stored);
         stored_bytes = stored_bytes.subspan(sizeof stored);
-        refused_.push_back(unpacked(stored, decided_));
+        const Refusal refusal = unpacked(stored, decided_);
+        const std::uint64_t age = decided_ - refusal.number;
+        const bool rises = refused_.empty() || refused_.back().number < refusal.number;
+        const auto error = static_cast<std::size_t>(refusal.error);
+        if (age >= std::min<std::uint64_t>(decided_, kUndecidedWritesMax) || !rises) return false;
+        if (error == 0 || error >= kErrorCount) return false;
+        refused_.push_back(refusal);
     }
+    return true;
 }
 
 }  // namespace bidstore

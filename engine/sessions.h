@@ -85,8 +85,8 @@ class Session {
     static constexpr std::uint32_t kRowBytesAtMost =
         8 + 8 + 4 + 2 + sizeof(StoredRefusal) * kUndecidedWritesMax;
     static_assert(sizeof(SessionId) + kRowBytesAtMost <= kRowBytesMax);
-    // Takes number and refusals from a row.
-    void load(const std::byte* key, std::span<const std::byte> value);
+    // Takes number and refusals from a row. False: that is not what row() writes.
+    bool load(const std::byte* key, std::span<const std::byte> value);
 
     // Connections, as the engine counts them; a session without one is kept no longer than it is
     // in the open batch.

@@ -100,8 +100,15 @@ PageId Space::allocate(PageType type, TableId table, PageId near) {
     return page;
 }
 
+// Below two inner nodes, as only a file has it that somebody wrote, a page comes here twice.
+bool Space::in_use(PageId page) const {
+    const std::byte* meta = pool_.newest_of(meta_page(chunk_of(page)));
+    return (meta_bitmap(meta)[page.value % kChunkPages / 64] >> (page.value % 64)) & 1;
+}
+
 void Space::free(PageId page) {
     CHECK(!fixed(page));
+    if (!in_use(page)) return;
     PageHeader& header = page_header(writable(page));
     CHECK(header.type != PageType::kFree);
     header.type = PageType::kFree;
@@ -112,6 +119,7 @@ void Space::free(PageId page) {
 
 void Space::drop(PageId page) {
     CHECK(!fixed(page));
+    if (!in_use(page)) return;
     set_used(page, false);
     set_bit(dropped_.data(), page.value, true);
     if (pool_.resident(page)) pool_.keep_unwritten(page);
@@ -439,7 +447,7 @@ void Space::settle_chunk(std::uint32_t chunk, const std::uint64_t* used) {
 std::uint32_t Space::newest_in(const std::byte* page) {
     const PageHeader& header = page_header(page);
     if (header.type != PageType::kLeaf || header.time_max == 0) return 0;
-    if (header.time_shift == 0) return kNewestUnknown;
+    if (header.time_shift == 0 || header.time_shift >= 64) return kNewestUnknown;
     return static_cast<std::uint32_t>(
         std::min<std::uint64_t>(header.time_max >> header.time_shift, kNewestUnknown));
 }
@@ -492,7 +500,18 @@ void Space::settle_page(PageId page, std::uint32_t crc, std::uint32_t newest) {
     }
 }
 
+const char* Space::chunk_fault(std::uint32_t chunk, const ChunkMeta& meta) {
+    const ExtentMap extents(meta);
+    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+        if (!fixed(PageId{chunk * kChunkPages + i})) continue;
+        const bool used = (meta.used[i / 64] >> (i % 64)) & 1;
+        if (!used || extents.in_extent(i)) return "a page with a fixed place is free, or a value's";
+    }
+    return extents.fault();
+}
+
 Status Space::adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta) {
+    if (const char* fault = chunk_fault(chunk, meta)) return {Error::kCorruption, fault};
     resize_tables(chunk + 1);
     chunk_count_ = std::max(chunk_count_, chunk + 1);
     growth_.set_chunks(chunk_count_);

@@ -87,6 +87,7 @@ class Space final : public Pages {
     void learn_newest(PageId page);
     ValueReference allocate_extent(TableId table, std::span<const std::byte> value,
                                    std::uint32_t newest) override;
+    bool has_extent(TableId table, const ValueReference& reference) const override;
     void stamp_extent(const ValueReference& reference, std::uint32_t newest) override;
     void free_extent(const ValueReference& reference) override;
 
@@ -260,6 +261,8 @@ class Space final : public Pages {
         if (allocated(page)) return true;
         return chunk_of(page) < chunk_count_ && (bit(dropped_, page) || bit(in_file_, page));
     }
+    // Whether the page may be one of a tree: it is readable, and of no extent.
+    bool may_be_in_tree(PageId page) const { return readable(page) && !is_extent(page); }
     // Of the run of an extent that begins with this page.
     std::uint32_t extent_newest(PageId first) const {
         const auto lower = lower_.find(first.value);
@@ -293,6 +296,8 @@ class Space final : public Pages {
     void end_checkpoint() { checkpoint_running_ = false; }
 
     // ---- open ----
+    // What is wrong with what a chunk's metadata say of fixed pages and extents, or nullptr.
+    static const char* chunk_fault(std::uint32_t chunk, const ChunkMeta& meta);
     // A chunk as the checkpoint left it; its metadata page is in the pool already. An empty one is
     // looked at for holes.
     Status adopt_chunk(std::uint32_t chunk, const ChunkMeta& meta);
@@ -333,6 +338,7 @@ class Space final : public Pages {
         std::vector<ExtentRun> runs;
     };
 
+    bool in_use(PageId page) const;  // in the open batch
     void set_used(PageId page, bool used);
     std::uint32_t run_around(PageId page) const;
     bool takes_owner(std::uint32_t chunk, TableId table) const;

@@ -285,6 +285,15 @@ ValueReference Space::allocate_extent(TableId table, std::span<const std::byte> 
     return reference;
 }
 
+bool Space::has_extent(TableId table, const ValueReference& reference) const {
+    return std::ranges::all_of(reference.all_runs(), [&](const ExtentRun& run) {
+        const PageId first = first_page(run);
+        if (chunk_of(first) >= chunk_count_) return false;
+        return ExtentMap(chunk_meta(pool_.newest_of(meta_page(chunk_of(first)))))
+            .has_run(table, first.value % kChunkPages, run.pages);
+    });
+}
+
 // A greater time at once, for a checkpoint of an earlier batch may write what a later one, perhaps
 // lost, said: metadata may say "newer than it is", which costs time, but never "older". A lower
 // one, where the file can tell it from that, waits for a checkpoint that has its batch.

@@ -1,6 +1,9 @@
 #include "engine/storage.h"
 
 #include <algorithm>
+#include <array>
+
+#include "engine/tree_check.h"
 
 namespace bidstore {
 namespace {
@@ -19,6 +22,7 @@ Storage::Storage(Disk& the_disk, Clock& the_clock, PoolSegment& the_segment, Sta
       pool(the_segment),
       space(pool, the_disk),
       loader(pool, space, the_disk, the_clock, the_stats,
+             [this](const std::byte* page) { return content_fault(page); },
              [this](PageId page, Error error, const std::string& message, bool news) {
                  if (page == awaited_ && error != Error::kOk) awaited_failure_ = {error, message};
                  if (error == Error::kOk && !recovering) space.learn_newest(page);
@@ -34,6 +38,37 @@ void Storage::adopt(const Superblock& known, ChunkDirectory directory) {
         std::make_unique<Checkpointer>(pool, space, disk, superblock, std::move(directory));
     loader.set_covered(checkpointer->covered());
     catalog = std::make_unique<Catalog>(space, PageId{superblock.catalog_root});
+}
+
+// Who changes pages believes what they say. Pages whose table is gone nobody changes any more.
+const char* Storage::content_fault(const std::byte* page) const {
+    if (catalog == nullptr) return nullptr;
+    const TableEntry* table = catalog->find_with_pages(TableId{page_header(page).table_id});
+    if (table == nullptr) return nullptr;
+    const TreeShape& shape = table->tree.shape();
+    if (const char* fault = tree_page_fault(page, table->schema, shape)) return fault;
+    if (page_header(page).type != PageType::kInner) return nullptr;
+    return children_fault(InnerView(page, shape.inner));
+}
+
+// No child comes or goes without a change to its parent, and what has changed is in the pool: a
+// node that is read from the file is as new as its children.
+const char* Storage::children_fault(const InnerView& node) const {
+    std::array<std::uint32_t, kFanOutMax> children;
+    for (std::uint32_t i = 0; i < node.count(); ++i) {
+        const PageId child = node.child(i);
+        children[i] = child.value;
+        if (chunk_of(child) >= space.chunk_count() || Space::fixed(child)) {
+            return "an inner node has a child that is no page of a tree";
+        }
+        if (!space.may_be_in_tree(child)) {
+            return "an inner node has a child that is not in use, or part of a large value";
+        }
+    }
+    const auto end = children.begin() + node.count();
+    std::sort(children.begin(), end);
+    const bool twice = std::adjacent_find(children.begin(), end) != end;
+    return twice ? "an inner node has the same child twice" : nullptr;
 }
 
 // Replay asks the directory at once. Later a page that came stays while there is room, and its rows

@@ -16,6 +16,35 @@ namespace {
 
 using Key = std::array<std::byte, kKeyBytesMax>;
 
+const char* times_fault(const LeafView& rows, const Schema& schema) {
+    const bool none = schema.time_column() == kNoTimeColumn || rows.empty();
+    if (none && (rows.time_min() != 0 || rows.time_max() != 0)) {
+        return "a leaf without times has time bounds";
+    }
+    for (std::uint32_t row = 0; !none && row < rows.count(); ++row) {
+        const std::uint64_t time = schema.time_of(rows.key(row), rows.value(row));
+        if (time < rows.time_min() || time > rows.time_max()) {
+            return "a row's time is outside the leaf's time bounds";
+        }
+    }
+    return nullptr;
+}
+
+const char* content_fault(const std::byte* page, const Schema& schema, const LeafLayout& layout) {
+    if (const char* fault = leaf_layout_fault(page, layout)) return fault;
+    const std::uint8_t shift = page_header(page).time_shift;  // 0: whoever made it did not say
+    if (shift != 0 && shift != leaf_time_shift(schema)) return "a leaf's times have another unit";
+    const LeafView rows(page, layout);
+    for (std::uint32_t row = 0; row < rows.count(); ++row) {
+        if (row > 0 && compare_keys(rows.key(row - 1), rows.key(row), layout.key_bytes) >= 0) {
+            return "keys of a leaf do not rise";
+        }
+        if (!layout.variable) continue;
+        if (const char* fault = stored_value_fault(schema, rows.value(row))) return fault;
+    }
+    return times_fault(rows, schema);
+}
+
 class Checker {
   public:
     Checker(const Schema& schema, TableId table,
@@ -62,9 +91,7 @@ class Checker {
                      const std::byte* hi);
     bool check_leaf(PageId page, const std::byte* bytes, const std::byte* lo, const std::byte* hi,
                     bool root);
-    bool check_slots(PageId page, const std::byte* bytes);
-    bool check_row(PageId page, const std::byte* key, std::span<const std::byte> value);
-    bool check_times(PageId page, const LeafView& rows);
+    bool check_values(PageId page, const std::byte* key, std::span<const std::byte> value);
 
     const Schema& schema_;
     const TreeShape shape_;
@@ -115,28 +142,24 @@ bool Checker::check_leaf(PageId page, const std::byte* bytes, const std::byte* l
                          const std::byte* hi, bool root) {
     const LeafView rows(bytes, shape_.leaf);
     const std::uint32_t count = page_header(bytes).count;
-    if (count > shape_.leaf.capacity) return broken(page, "a leaf has too many rows");
+    if (const char* fault = content_fault(bytes, schema_, shape_.leaf)) return broken(page, fault);
     if (count == 0 && !root) return broken(page, "an empty leaf was not freed");
-    if (shape_.leaf.variable && !check_slots(page, bytes)) return false;
     for (std::uint32_t row = 0; row < count; ++row) {
         const std::byte* key = rows.key(row);
-        if (row > 0 && compare(rows.key(row - 1), key) >= 0) {
-            return broken(page, "keys of a leaf do not rise");
-        }
         if ((lo != nullptr && compare(key, lo) < 0) || (hi != nullptr && compare(key, hi) >= 0)) {
             return broken(page, "a row is outside the leaf's fences");
         }
-        if (!check_row(page, key, rows.value(row))) return false;
+        if (!check_values(page, key, rows.value(row))) return false;
     }
     ++report_.leaves;
     report_.rows += count;
     report_.used_bytes += leaf_used_bytes(rows, shape_.leaf);
     report_.space_bytes += leaf_space_bytes(shape_.leaf);
-    return check_times(page, rows);
+    return true;
 }
 
-bool Checker::check_row(PageId page, const std::byte* key, std::span<const std::byte> value) {
-    if (const char* fault = stored_value_fault(schema_, value)) return broken(page, fault);
+// What it has in extents.
+bool Checker::check_values(PageId page, const std::byte* key, std::span<const std::byte> value) {
     if (!schema_.live(key, value, floor_)) return true;  // its references lead nowhere
     std::string fault;
     const std::uint32_t newest = newest_of_row(schema_, key, value);
@@ -147,54 +170,16 @@ bool Checker::check_row(PageId page, const std::byte* key, std::span<const std::
     return fault.empty() || broken(page, fault);
 }
 
-// Row contents lie behind the slots, inside the page, apart from each other.
-bool Checker::check_slots(PageId page, const std::byte* bytes) {
-    const PageHeader& header = page_header(bytes);
-    const std::uint32_t slots_end =
-        static_cast<std::uint32_t>(kPageHeaderBytes) + kSlotBytes * header.count;
-    if (header.free_offset < slots_end || header.free_offset > kPageBytes) {
-        return broken(page, "a leaf's free offset is inside its slots or outside the page");
-    }
-    std::vector<std::pair<std::uint32_t, std::uint32_t>> places;
-    std::uint32_t live_bytes = 0;
-    for (std::uint32_t row = 0; row < header.count; ++row) {
-        std::uint32_t slot = 0;
-        std::memcpy(&slot, bytes + kPageHeaderBytes + std::size_t{row} * kSlotBytes, sizeof slot);
-        const std::uint32_t offset = slot & 0xffff;
-        const std::uint32_t length = slot >> 16;
-        if (offset < header.free_offset || offset + length > kPageBytes ||
-            length < shape_.leaf.key_bytes) {
-            return broken(page, "a slot points outside the row content");
-        }
-        places.emplace_back(offset, length);
-        live_bytes += length;
-    }
-    std::sort(places.begin(), places.end());
-    for (std::size_t i = 1; i < places.size(); ++i) {
-        if (places[i - 1].first + places[i - 1].second > places[i].first) {
-            return broken(page, "two rows overlap");
-        }
-    }
-    if (live_bytes != header.live_bytes)
-        return broken(page, "a leaf's live bytes are not its rows'");
-    return true;
-}
-
-bool Checker::check_times(PageId page, const LeafView& rows) {
-    const bool none = schema_.time_column() == kNoTimeColumn || rows.empty();
-    if (none && (rows.time_min() != 0 || rows.time_max() != 0)) {
-        return broken(page, "a leaf without times has time bounds");
-    }
-    for (std::uint32_t row = 0; !none && row < rows.count(); ++row) {
-        const std::uint64_t time = schema_.time_of(rows.key(row), rows.value(row));
-        if (time < rows.time_min() || time > rows.time_max()) {
-            return broken(page, "a row's time is outside the leaf's time bounds");
-        }
-    }
-    return true;
-}
-
 }  // namespace
+
+const char* tree_page_fault(const std::byte* page, const Schema& schema, const TreeShape& shape) {
+    const int level = tree_level(page, shape.table);
+    if (level < 0) return "its type is no tree's, or its level is another type's";
+    const bool times = schema.time_column() != kNoTimeColumn;
+    if (!times && page_header(page).floor != 0) return "it has a floor, and its table no times";
+    return level > 0 ? inner_node_fault(page, shape.inner, nullptr, nullptr)
+                     : content_fault(page, schema, shape.leaf);
+}
 
 std::string leaf_fault(const Schema& schema, TableId table, PageId page, const std::byte* bytes,
                        const std::byte* lo, const std::byte* hi, bool root,

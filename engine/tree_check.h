@@ -52,6 +52,11 @@ TreeReport check_tree(const Schema& schema, TableId table, PageId root,
                       const std::function<void(PageId)>& visit = nullptr,
                       const ValueCheck& values = nullptr);
 
+// What is wrong with a page of a tree by itself, without a look at others, in words, or nullptr:
+// what is left is where its keys lie among those of its neighbours, and whether what it refers to
+// is there. Some 10 to 20 ns a row.
+const char* tree_page_fault(const std::byte* page, const Schema& schema, const TreeShape& shape);
+
 // What is wrong inside a leaf whose keys are at or above lo and below hi (nullptr: no bound), in
 // words, or an empty string. Only a root may be empty. values, if given, is called for each large
 // value of a row that is not below the tree's floor.

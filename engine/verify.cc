@@ -234,7 +234,7 @@ std::string value_run_fault(const ChunkMeta& meta, TableId table, const ExtentRu
     const ExtentMap map(meta);
     const std::uint32_t index = run.first % kChunkPages;
     if (!map.first_of_run(index)) return page + " begins no large value, as its chunk says";
-    if (map.owner(index) == table && map.run_pages(index) == run.pages) {
+    if (map.has_run(table, index, run.pages)) {
         if (known_newest >= newest) return {};
         return "its chunk says that it is older than its row, at " + page;
     }

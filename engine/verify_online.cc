@@ -595,7 +595,7 @@ PageId OnlineVerifier::root_of(const Table& table) {
     const int row = rows.find(key.data());
     if (row < 0) return {};
     const auto at = static_cast<std::uint32_t>(row);
-    const CatalogRow found(rows.key(at), rows.value(at));
+    const CatalogRowView found(rows.key(at), rows.value(at));
     return found.dropped() ? PageId{} : found.root();
 }
 
@@ -617,7 +617,7 @@ std::vector<Table> OnlineVerifier::tables() {
         }
         const LeafView rows(bytes, shape.leaf);
         for (std::uint32_t row = 0; level == 0 && row < rows.count(); ++row) {
-            const CatalogRow of_table(rows.key(row), rows.value(row));
+            const CatalogRowView of_table(rows.key(row), rows.value(row));
             if (!of_table.has_tree() || of_table.dropped()) continue;
             Result<Schema> schema = of_table.schema();
             if (!schema) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -141,6 +142,7 @@ TEST_P(LeafModel, RandomEditsMatchAMap) {
             edit.erase(first, last);
             model.erase(std::next(model.begin(), first), std::next(model.begin(), last));
         }
+        ASSERT_EQ(leaf_layout_fault(leaf.page->bytes, leaf.layout), nullptr) << "round " << round;
         if (round % 32 == 0) {
             ASSERT_NO_FATAL_FAILURE(expect_equal(leaf, model)) << "round " << round;
         }
@@ -305,6 +307,108 @@ void read_everything(const std::byte* page, const LeafLayout& layout, std::mt199
         for (std::byte byte : value) sum += std::to_integer<unsigned>(byte);
     }
     tree_level(page, TableId{sum});
+}
+
+// A page between others, as frames lie in the pool.
+struct Among {
+    static constexpr std::size_t kBeside = 1u << 16;  // as far as a u16 may lead
+    static constexpr std::byte kUntouched{0x5a};
+
+    explicit Among(const std::byte* page) : bytes(kBeside + kPageBytes + kBeside, kUntouched) {
+        std::memcpy(this->page(), page, kPageBytes);
+    }
+    std::byte* page() { return bytes.data() + kBeside; }
+    bool only_the_page_changed() const {
+        const auto untouched = [](std::byte byte) { return byte == kUntouched; };
+        return std::all_of(bytes.begin(), bytes.begin() + kBeside, untouched) &&
+               std::all_of(bytes.end() - kBeside, bytes.end(), untouched);
+    }
+
+    std::vector<std::byte> bytes;
+};
+
+// One change as a tree makes it, of a row with that key.
+void change(LeafEdit& edit, const LeafLayout& layout, const Schema& schema,
+            const std::string& key, const std::string& value) {
+    const std::byte* key_at = as_bytes(key).data();
+    const std::uint32_t row = edit.view().lower_bound(key_at);
+    const bool found = edit.view().find(key_at) >= 0;
+    if (found && edit.fits_replacing(row, value.size())) {
+        return edit.replace(row, as_bytes(value));
+    }
+    if (found) edit.erase(row, row + 1);
+    if (edit.fits(value.size())) return edit.insert(row, key_at, as_bytes(value));
+    const LeafSplit split = plan_split(edit.view(), layout, row, key_at, value.size());
+    Page right_page;
+    LeafEdit right(right_page.bytes, layout, schema);
+    right.init();
+    right.append(edit.view(), split.first_right, edit.count());
+    edit.erase(split.first_right, edit.count());
+    edit.refresh_times();
+}
+
+// The fuzzer of recoveries found a slot of nonsense, under a right checksum, that ended the daemon
+// in the middle of a split. A free offset of nonsense had a row written beside its page.
+TEST(LeafLayoutFault, WhatHasNoneIsChangedWithinItsPage) {
+    std::mt19937 random(5);
+    for (const bool variable : {true, false}) {
+        std::uint32_t without = 0;
+        Leaf leaf(make_schema(8, variable ? 0 : 12, variable));
+        for (std::uint32_t i = 0; i < 40; ++i) {
+            const std::string key = random_text(random, 8);
+            leaf.edit().insert(leaf.view().lower_bound(as_bytes(key).data()),
+                               as_bytes(key).data(),
+                               as_bytes(random_text(random, variable ? random() % 90 : 12)));
+        }
+        for (int round = 0; round < 20'000; ++round) {
+            Among among(leaf.page->bytes);
+            for (auto flips = 1 + random() % 3; flips > 0; --flips) {
+                const std::size_t near = random() % 2 == 0 ? 24 : kPageHeaderBytes;
+                among.page()[near + random() % 24] = static_cast<std::byte>(random() % 256);
+            }
+            if (leaf_layout_fault(among.page(), leaf.layout) != nullptr) continue;
+            ++without;
+            LeafEdit edit(among.page(), leaf.layout, leaf.schema);
+            for (int i = 0; i < 8; ++i) {
+                const std::size_t length = variable ? random() % 1500 : 12;
+                change(edit, leaf.layout, leaf.schema, random_text(random, 8),
+                       random_text(random, length));
+            }
+            ASSERT_TRUE(among.only_the_page_changed()) << "round " << round;
+        }
+        EXPECT_GT(without, 1000u);
+    }
+}
+
+TEST(LeafLayoutFault, NamesWhatIsWrong) {
+    Leaf leaf(make_schema(8, 0, true));
+    for (const std::string key : {"aaaaaaaa", "bbbbbbbb", "cccccccc"}) {
+        leaf.edit().insert(leaf.view().count(), as_bytes(key).data(),
+                           as_bytes(std::string(100, 'v')));
+    }
+    const auto fault_with = [&](std::size_t offset, std::uint16_t value) {
+        Page page = *leaf.page;
+        std::memcpy(page.bytes + offset, &value, sizeof value);
+        const char* fault = leaf_layout_fault(page.bytes, leaf.layout);
+        return std::string(fault == nullptr ? "" : fault);
+    };
+    const std::size_t count = offsetof(PageHeader, count);
+    const std::size_t free_offset = offsetof(PageHeader, free_offset);
+    const std::size_t slot = kPageHeaderBytes;  // offset, then length
+    const std::uint16_t slots_end = kPageHeaderBytes + 3 * kSlotBytes;
+    EXPECT_EQ(fault_with(count, 3), "");
+    EXPECT_EQ(fault_with(count, 0xffff), "a leaf has too many rows");
+    EXPECT_EQ(fault_with(free_offset, slots_end - 1),
+              "a leaf's free offset is inside its slots or outside the page");
+    EXPECT_EQ(fault_with(free_offset, kPageBytes + 1),
+              "a leaf's free offset is inside its slots or outside the page");
+    EXPECT_EQ(fault_with(slot, slots_end), "a slot points outside the row content");
+    EXPECT_EQ(fault_with(slot, kPageBytes - 107), "a slot points outside the row content");
+    EXPECT_EQ(fault_with(slot + 2, 7), "a slot points outside the row content");
+    EXPECT_EQ(fault_with(slot + 2, 107), "a leaf's live bytes are not its rows'");
+    EXPECT_EQ(fault_with(slot + kSlotBytes + 2, 109), "two rows overlap");
+    EXPECT_EQ(fault_with(offsetof(PageHeader, live_bytes), 0),
+              "a leaf's live bytes are not its rows'");
 }
 
 TEST(Leaf, ViewsOfRandomBytesStayInsideThePage) {

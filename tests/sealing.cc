@@ -33,34 +33,42 @@ std::uint32_t seal(SimDisk& disk, PageId page) {
     return page_header(bytes.data()).crc;
 }
 
-// False: no batch begins there. `previous` becomes its checksum.
-bool seal_batch(SimDisk& disk, std::uint64_t offset, std::uint64_t bytes_at_most,
-                std::uint32_t& previous, std::uint32_t& length_bytes) {
-    auto header = peek<BatchHeader>(disk, StoreFile::kLog, offset);
-    if (header.magic != kBatchMagic || header.length_bytes < sizeof header ||
-        header.length_bytes > bytes_at_most) {
-        return false;
+struct Batch {
+    std::uint64_t offset = 0;
+    BatchHeader header{};
+};
+
+// The batches from where replay begins, by what they say of their lengths.
+template <class Visit>
+void each_batch(SimDisk& disk, Visit visit) {
+    constexpr int kBatchesMax = 2000;
+    const Superblock a = superblock_of(disk, 0);
+    const Superblock b = superblock_of(disk, 1);
+    const std::uint64_t size = *disk.size_bytes(StoreFile::kLog);
+    std::uint64_t position = a.sequence > b.sequence ? a.log_position : b.log_position;
+    for (int i = 0; size > 0 && i < kBatchesMax; ++i) {
+        const std::uint64_t offset = position % size;
+        const Batch batch{offset, peek<BatchHeader>(disk, StoreFile::kLog, offset)};
+        const std::uint32_t length = batch.header.length_bytes;
+        if (batch.header.magic != kBatchMagic || length < sizeof batch.header ||
+            length > size - offset) {
+            return;
+        }
+        visit(batch);
+        position += align_up(length, kBlockBytes);
     }
-    header.previous_crc = previous;
-    header.crc = 0;
-    Bytes batch = disk.peek(StoreFile::kLog, offset, header.length_bytes);
-    std::memcpy(batch.data(), &header, sizeof header);
-    for (std::size_t at = sizeof header; at + sizeof(LogRecord) <= batch.size();) {
+}
+
+// The records in a batch's bytes, by what they say of their lengths.
+template <class Visit>
+void each_record(const Bytes& batch, Visit visit) {
+    for (std::size_t at = sizeof(BatchHeader); at + sizeof(LogRecord) <= batch.size();) {
         LogRecord record{};
         std::memcpy(&record, batch.data() + at, sizeof record);
-        if (record.length_bytes < sizeof record || record.length_bytes > batch.size() - at) break;
-        record.crc = 0;
-        std::memcpy(batch.data() + at, &record, sizeof record);
-        record.crc = crc32c(batch.data() + at, record.length_bytes);
-        std::memcpy(batch.data() + at, &record, sizeof record);
+        if (record.length_bytes < sizeof record || record.length_bytes > batch.size() - at) return;
+        visit(at, record);
         at += align_up(record.length_bytes, 8);
     }
-    header.crc = crc32c(batch.data(), batch.size());
-    std::memcpy(batch.data(), &header, sizeof header);
-    disk.poke(StoreFile::kLog, offset, batch.data(), batch.size());
-    previous = header.crc;
-    length_bytes = header.length_bytes;
-    return true;
 }
 
 }  // namespace
@@ -100,21 +108,35 @@ void seal_up(SimDisk& disk, PageId page) {
     }
 }
 
+std::vector<std::uint64_t> log_records(SimDisk& disk) {
+    std::vector<std::uint64_t> found;
+    each_batch(disk, [&](const Batch& batch) {
+        each_record(disk.peek(StoreFile::kLog, batch.offset, batch.header.length_bytes),
+                    [&](std::size_t at, const LogRecord&) { found.push_back(batch.offset + at); });
+    });
+    return found;
+}
+
 void seal_log(SimDisk& disk) {
-    constexpr int kBatchesMax = 2000;
     const Superblock a = superblock_of(disk, 0);
     const Superblock b = superblock_of(disk, 1);
-    const Superblock& newest = a.sequence > b.sequence ? a : b;
-    const std::uint64_t size = *disk.size_bytes(StoreFile::kLog);
-    if (size == 0) return;
-    std::uint64_t position = newest.log_position;
-    std::uint32_t previous = newest.log_crc;
-    for (int i = 0; i < kBatchesMax; ++i) {
-        const std::uint64_t offset = position % size;
-        std::uint32_t length_bytes = 0;
-        if (!seal_batch(disk, offset, size - offset, previous, length_bytes)) return;
-        position += align_up(length_bytes, kBlockBytes);
-    }
+    std::uint32_t previous = a.sequence > b.sequence ? a.log_crc : b.log_crc;
+    each_batch(disk, [&](Batch batch) {
+        batch.header.previous_crc = previous;
+        batch.header.crc = 0;
+        Bytes bytes = disk.peek(StoreFile::kLog, batch.offset, batch.header.length_bytes);
+        std::memcpy(bytes.data(), &batch.header, sizeof batch.header);
+        each_record(bytes, [&](std::size_t at, LogRecord record) {
+            record.crc = 0;
+            std::memcpy(bytes.data() + at, &record, sizeof record);
+            record.crc = crc32c(bytes.data() + at, record.length_bytes);
+            std::memcpy(bytes.data() + at, &record, sizeof record);
+        });
+        previous = crc32c(bytes.data(), bytes.size());
+        batch.header.crc = previous;
+        std::memcpy(bytes.data(), &batch.header, sizeof batch.header);
+        disk.poke(StoreFile::kLog, batch.offset, bytes.data(), bytes.size());
+    });
 }
 
 void seal_journal(SimDisk& disk) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "engine/format.h"
 #include "tests/sim_disk.h"
@@ -14,7 +15,9 @@ void seal_superblock(SimDisk& disk, std::uint32_t copy);
 // The page's checksum, and those of what remembers it: its chunk, the directory (of one page), both
 // superblocks.
 void seal_up(SimDisk& disk, PageId page);
-// The batches from where replay begins, one behind the other.
+// Where records begin in the log, of the batches from where replay begins.
+std::vector<std::uint64_t> log_records(SimDisk& disk);
+// These batches and their records, one behind the other.
 void seal_log(SimDisk& disk);
 // The journal's list, and the superblocks that name it.
 void seal_journal(SimDisk& disk);

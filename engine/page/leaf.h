@@ -88,6 +88,13 @@ class LeafView {
     std::uint32_t count_;
 };
 
+// PageHeader::time_shift of the table's leaves.
+std::uint8_t leaf_time_shift(const Schema& schema);
+
+// What is wrong with where a leaf has its rows, in words, or nullptr. Who changes a leaf takes
+// header and slots as they stand, and so would write beside the page.
+const char* leaf_layout_fault(const std::byte* page, const LeafLayout& layout);
+
 inline RowPlace LeafView::place(std::uint32_t row) const {
     const std::byte* slot = page_ + kPageHeaderBytes + std::size_t{row} * kSlotBytes;
     const std::uint32_t word = load_once<std::uint32_t>(slot);

@@ -194,13 +194,18 @@ const char* stored_value_fault(const Schema& schema, std::span<const std::byte> 
     if (!schema.has_variable()) return row_value_fault(schema, value);
     const RowView row(schema, value);
     if (!row.exact()) return "a row's value does not fit the schema";
+    std::array<std::uint32_t, kRowBytesMax / sizeof(ExtentRun)> runs;
+    auto* end = runs.begin();
     for (std::uint32_t i = 0; i < row.count(); ++i) {
         const ColumnContent content = row.content(i);
-        if (content.is_reference && !ValueReference::load(content.bytes)) {
-            return "a row's reference to a large value is malformed";
-        }
+        if (!content.is_reference) continue;
+        const auto reference = ValueReference::load(content.bytes);
+        if (!reference) return "a row's reference to a large value is malformed";
+        for (const ExtentRun& run : reference->all_runs()) *end++ = run.first;
     }
-    return nullptr;
+    std::sort(runs.begin(), end);
+    const bool twice = std::adjacent_find(runs.begin(), end) != end;
+    return twice ? "a row refers to pages of a large value twice" : nullptr;
 }
 
 }  // namespace bidstore
