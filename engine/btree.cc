@@ -18,11 +18,6 @@ void note(TreeAccess& access, const Landing& landing) {
     if (landing.state == Landed::kCorrupt) access.corrupt = landing.page;
 }
 
-std::uint32_t used_bytes(const std::byte* page, const TreeShape& shape) {
-    if (page_header(page).level > 0) return page_header(page).count;
-    return leaf_used_bytes(LeafView(page, shape.leaf), shape.leaf);
-}
-
 // The lowest key above `key`, which is not the highest one.
 void key_behind(const std::byte* key, std::uint32_t key_bytes, std::byte* behind) {
     std::memcpy(behind, key, key_bytes);
@@ -32,12 +27,6 @@ void key_behind(const std::byte* key, std::uint32_t key_bytes, std::byte* behind
         --at;
         behind[at] = static_cast<std::byte>(static_cast<unsigned>(behind[at]) + 1);
     } while (behind[at] == std::byte{0});
-}
-
-// What used_bytes can reach; children for an inner node, bytes for a leaf.
-std::uint32_t space_bytes(const std::byte* page, const TreeShape& shape) {
-    if (page_header(page).level > 0) return shape.inner.capacity;
-    return leaf_space_bytes(shape.leaf);
 }
 
 }  // namespace
@@ -405,63 +394,6 @@ void Tree::remove_child(Path& path, std::uint32_t at) {
     remove_child(path, at - 1);
 }
 
-// From the end of the path upwards: merges what has become too empty, then shortens the tree.
-void Tree::rebalance(Path& path) {
-    for (std::uint32_t at = path.depth - 1; at > 0; --at) merge_with_neighbour(path, at);
-    collapse_root();
-}
-
-std::uint32_t Tree::fullness_percent(PageId page) const {
-    const std::byte* bytes = resident(page);
-    return 100 * used_bytes(bytes, shape_) / space_bytes(bytes, shape_);
-}
-
-void Tree::merge_with_neighbour(const Path& path, std::uint32_t at) {
-    if (fullness_percent(path.step[at].page) >= kUnderfullPercent) return;
-    const Step& parent = path.step[at - 1];
-    if (parent.index > 0 && try_merge(parent.page, parent.index - 1)) return;
-    if (parent.index + 1 < count(parent.page)) try_merge(parent.page, parent.index);
-}
-
-// Merges child left_index + 1 into child left_index if both are resident and fit together.
-bool Tree::try_merge(PageId parent, std::uint32_t left_index) {
-    const PageId left = inner(parent).child(left_index);
-    const PageId right = inner(parent).child(left_index + 1);
-    const int expected = static_cast<int>(level(parent)) - 1;
-    for (PageId page : {left, right}) {
-        const std::byte* bytes = newest(page);
-        if (bytes == nullptr || tree_level(bytes, shape_.table) != expected) return false;
-    }
-    if (fullness_percent(left) + fullness_percent(right) > kMergedPercent) return false;
-
-    std::byte* to = pages_->writable(left);
-    if (expected == 0) {
-        LeafEdit edit(to, shape_.leaf, *schema_);
-        const std::uint32_t first = edit.count();
-        edit.append(leaf(right), 0, count(right));
-        edit.refresh_times();
-        enter_rows(left, first, edit.count());
-    } else {
-        Key bound;
-        inner(parent).copy_key(left_index + 1, bound.data());
-        InnerEdit(to, shape_.inner).append(inner(right), 0, bound.data());
-    }
-    pages_->free(right);
-    InnerEdit(pages_->writable(parent), shape_.inner).erase(left_index + 1, left_index + 2);
-    return true;
-}
-
-void Tree::collapse_root() {
-    while (level(root_) > 0 && count(root_) == 1) {
-        const PageId child = inner(root_).child(0);
-        const std::byte* bytes = newest(child);
-        const int expected = static_cast<int>(level(root_)) - 1;
-        if (bytes == nullptr || tree_level(bytes, shape_.table) != expected) return;
-        copy_content(child, root_);
-        pages_->free(child);
-    }
-}
-
 // ---- ranges ----
 
 // Whether all inner nodes of a subtree are there and what they should be. level -1: whatever the
@@ -574,6 +506,7 @@ Tree::Erasure Tree::erase_in(PageId page, const std::byte* lo, const std::byte* 
     if (level(page) == 0) return erase_in_leaf(page, lo, hi);
     // The node itself changes only after its children, so the view is good until then.
     const InnerView node = inner(page);
+    if (node.count() == 0) return {0, true};  // freed: it is below another node, too
     const Children in = children_in(node, lo, hi);
     Erasure erasure{0, false};
     std::uint32_t gone_first = in.last + 1;
@@ -626,12 +559,6 @@ std::uint64_t Tree::free_subtree(PageId page) {
     }
     pages_->free(page);
     return rows;
-}
-
-// Merges along the way to a key at which a range was cut out.
-void Tree::tidy(const std::byte* key) {
-    Path path = path_to(key);
-    if (path.ok()) rebalance(path);
 }
 
 }  // namespace bidstore

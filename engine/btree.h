@@ -193,7 +193,7 @@ class Tree {
     };
     SparseLeaves find_sparse(const std::byte* from, std::uint32_t looks) const;
     // What was found, and not changed since: the two become one. As much room as erasing a row.
-    // False: nothing was done, since the parent's keys lead elsewhere.
+    // False: nothing was done, since keys are not where the parent's say.
     bool merge_leaves(const SparseLeaves& found);
 
     const TreeShape& shape() const { return shape_; }
@@ -250,6 +250,7 @@ class Tree {
     void remove_child(Path& path, std::uint32_t at);
     void rebalance(Path& path);
     void merge_with_neighbour(const Path& path, std::uint32_t at);
+    bool lie_in_order(PageId parent, std::uint32_t left_index) const;
     bool try_merge(PageId parent, std::uint32_t left_index);
     std::uint32_t fullness_percent(PageId page) const;
     void collapse_root();

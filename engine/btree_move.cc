@@ -126,9 +126,8 @@ Tree::SparseLeaves Tree::find_sparse(const std::byte* from, std::uint32_t looks)
 
 bool Tree::merge_leaves(const SparseLeaves& found) {
     const Path path = path_above_leaves(found.next.data());
-    CHECK(path.ok());
-    if (path.step[path.depth - 1].page != found.parent) return false;
-    CHECK(try_merge(found.parent, found.index));
+    if (!path.ok() || path.step[path.depth - 1].page != found.parent) return false;
+    if (!try_merge(found.parent, found.index)) return false;
     for (std::uint32_t at = path.depth - 1; at > 0; --at) merge_with_neighbour(path, at);
     collapse_root();
     return true;

@@ -6,23 +6,8 @@
 namespace bidstore {
 namespace {
 
-bool may_retain(const Schema& schema, std::uint64_t retain_us) {
-    const bool has_times = schema.time_column() != kNoTimeColumn;
-    return retain_us == 0 || (has_times && retain_us <= kRetainMaxUs);
-}
-
 std::span<const std::byte> bytes_of(const std::string& text) {
     return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-const char* row_fault(const CatalogRowView& row, const Schema& schema) {
-    const bool sessions = row.id() == kSessionsTable;
-    const bool system = row.flags() & kSystemTableFlag;
-    if (sessions != system) return " is the system's by its mark or its id alone";
-    if (sessions && schema.encode() != sessions_schema().encode()) {
-        return " has not the columns of sessions";
-    }
-    return may_retain(schema, row.retain_us()) ? nullptr : " has an impossible retention";
 }
 
 }  // namespace
@@ -52,13 +37,13 @@ Result<TreeAccess> Catalog::load() {
 
 Status Catalog::load_row(const CatalogRowView& row) {
     const TableId id = row.id();
-    if (id.value == 0 || id > kLastTable) return {Error::kCorruption, "catalog: an impossible id"};
+    if (!is_table_id(id)) return {Error::kCorruption, "catalog: an impossible id"};
     last_id_ = std::max(last_id_, id.value);
     if (!row.has_tree()) return {};
     Result<Schema> schema = row.schema();
     if (!schema) return schema.failure();
-    if (const char* fault = row_fault(row, *schema)) {
-        return {Error::kCorruption, "catalog: table " + std::to_string(id.value) + fault};
+    if (const char* fault = catalog_row_fault(row, *schema)) {
+        return {Error::kCorruption, "catalog: table " + std::to_string(id.value) + ": " + fault};
     }
     auto table =
         std::make_unique<TableEntry>(pages_, id, std::move(*schema), row.flags(), row.root());

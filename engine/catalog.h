@@ -83,9 +83,6 @@ class Catalog {
 // As many bytes as the catalog's row of a table with this schema may have.
 std::uint32_t catalog_row_bytes(const Schema& schema);
 
-// Hundred years: times of this length fit both time units.
-inline constexpr std::uint64_t kRetainMaxUs = 36'525ull * 86'400'000'000;
-
 // The attributes in these bytes (none: the defaults); false when they make no sense for the schema.
 bool attributes_of(std::span<const std::byte> bytes, const Schema& schema,
                    TableAttributes& attributes);

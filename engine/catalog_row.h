@@ -39,4 +39,13 @@ class CatalogRowView {
     std::span<const std::byte> value_;
 };
 
+// Hundred years: times of this length fit both time units.
+inline constexpr std::uint64_t kRetainMaxUs = 36'525ull * 86'400'000'000;
+
+// Whether rows of such a table may live so long only; 0 is for ever.
+bool may_retain(const Schema& schema, std::uint64_t retain_us);
+
+// What is wrong with a row with this schema, apart from where its root is, in words, or nullptr.
+const char* catalog_row_fault(const CatalogRowView& row, const Schema& schema);
+
 }  // namespace bidstore

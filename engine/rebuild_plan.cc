@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "engine/btree.h"
-#include "engine/catalog_row.h"
 #include "engine/extent_map.h"
 #include "engine/leaf_edit.h"
 #include "engine/space.h"
@@ -99,6 +98,14 @@ RebuildPlan::Salvaged& RebuildPlan::salvage(const Schema& schema, TableId table,
     return found;
 }
 
+const char* RebuildPlan::fault_of(const CatalogRowView& row, const Schema& schema) const {
+    if (!is_table_id(row.id())) return "an impossible id";
+    if (row.root().value >= survey_.page_count() || Space::fixed(row.root())) {
+        return "its root can be no page of a tree";
+    }
+    return catalog_row_fault(row, schema);
+}
+
 // A lost row of the catalog is a table of which nobody knows where and what it is.
 Status RebuildPlan::find_tables() {
     Salvaged& catalog = salvage(catalog_schema(), kCatalogTable, PageId{superblock_.catalog_root});
@@ -131,6 +138,10 @@ Status RebuildPlan::find_tables() {
             if (!row.has_tree()) continue;
             Result<Schema> schema = row.schema();
             if (!schema) return schema.failure();
+            if (const char* fault = fault_of(row, *schema)) {
+                return {Error::kCorruption, "catalog: table " + std::to_string(row.id().value) +
+                                                ": " + fault + "; restore a backup"};
+            }
             rows.push_back(
                 {row.id(), row.root(), row.dropped(), row.retain_us(), std::move(*schema)});
         }

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/catalog_row.h"
 #include "engine/rebuild.h"
 #include "engine/rebuild_journal.h"
 #include "engine/rebuild_survey.h"
@@ -47,6 +48,7 @@ class RebuildPlan {
     // ---- tables ----
     Status make();
     Status find_tables();
+    const char* fault_of(const CatalogRowView& row, const Schema& schema) const;
     Salvaged& salvage(const Schema& schema, TableId table, PageId root);
     void restore_floor(Salvaged& table) const;
     void check_values(Salvaged& table, bool proven);

@@ -100,8 +100,10 @@ PageId Space::allocate(PageType type, TableId table, PageId near) {
     return page;
 }
 
-// Below two inner nodes, as only a file has it that somebody wrote, a page comes here twice.
+// A page below two inner nodes, as only a file has it that somebody wrote, comes here twice, and
+// may have become another one meanwhile.
 bool Space::in_use(PageId page) const {
+    if (chunk_of(page) >= chunk_count_ || is_extent(page)) return false;
     const std::byte* meta = pool_.newest_of(meta_page(chunk_of(page)));
     return (meta_bitmap(meta)[page.value % kChunkPages / 64] >> (page.value % 64)) & 1;
 }

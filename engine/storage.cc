@@ -48,12 +48,12 @@ const char* Storage::content_fault(const std::byte* page) const {
     const TreeShape& shape = table->tree.shape();
     if (const char* fault = tree_page_fault(page, table->schema, shape)) return fault;
     if (page_header(page).type != PageType::kInner) return nullptr;
-    return children_fault(InnerView(page, shape.inner));
+    return children_fault(InnerView(page, shape.inner), table->id);
 }
 
 // No child comes or goes without a change to its parent, and what has changed is in the pool: a
 // node that is read from the file is as new as its children.
-const char* Storage::children_fault(const InnerView& node) const {
+const char* Storage::children_fault(const InnerView& node, TableId table) const {
     std::array<std::uint32_t, kFanOutMax> children;
     for (std::uint32_t i = 0; i < node.count(); ++i) {
         const PageId child = node.child(i);
@@ -64,6 +64,12 @@ const char* Storage::children_fault(const InnerView& node) const {
         if (!space.may_be_in_tree(child)) {
             return "an inner node has a child that is not in use, or part of a large value";
         }
+        const bool of_system = child == catalog->catalog().tree.root() ||
+                               (catalog->find(kSessionsTable) != nullptr &&
+                                child == catalog->sessions().tree.root());
+        const bool others = pool.resident(child) &&
+                            page_header(pool.newest_of(child)).table_id != table.value;
+        if (of_system || others) return "an inner node has a child that is another table's";
     }
     const auto end = children.begin() + node.count();
     std::sort(children.begin(), end);

@@ -90,7 +90,7 @@ class Storage {
   private:
     bool is_resident_leaf(PageId page) const;
     const char* content_fault(const std::byte* page) const;
-    const char* children_fault(const InnerView& node) const;
+    const char* children_fault(const InnerView& node, TableId table) const;
     void came(PageId page);
     void enter_rows_of(PageId page);
     bool grow(std::uint64_t pages, Status& grown);

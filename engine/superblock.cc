@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/blocking_io.h"
+#include "engine/space.h"
 
 namespace bidstore {
 namespace {
@@ -54,7 +55,7 @@ const char* superblock_fault(const Superblock& superblock) {
     }
     if (superblock.chunk_count == 0) return "no chunk";
     const std::uint64_t pages = std::uint64_t{superblock.chunk_count} * kChunkPages;
-    if (superblock.catalog_root == 0 || superblock.catalog_root >= pages) {
+    if (superblock.catalog_root >= pages || Space::fixed(PageId{superblock.catalog_root})) {
         return "impossible catalog_root";
     }
     return nullptr;

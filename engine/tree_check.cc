@@ -142,8 +142,8 @@ bool Checker::check_leaf(PageId page, const std::byte* bytes, const std::byte* l
                          const std::byte* hi, bool root) {
     const LeafView rows(bytes, shape_.leaf);
     const std::uint32_t count = page_header(bytes).count;
-    if (const char* fault = content_fault(bytes, schema_, shape_.leaf)) return broken(page, fault);
     if (count == 0 && !root) return broken(page, "an empty leaf was not freed");
+    if (const char* fault = content_fault(bytes, schema_, shape_.leaf)) return broken(page, fault);
     for (std::uint32_t row = 0; row < count; ++row) {
         const std::byte* key = rows.key(row);
         if ((lo != nullptr && compare(key, lo) < 0) || (hi != nullptr && compare(key, hi) >= 0)) {
@@ -175,8 +175,6 @@ bool Checker::check_values(PageId page, const std::byte* key, std::span<const st
 const char* tree_page_fault(const std::byte* page, const Schema& schema, const TreeShape& shape) {
     const int level = tree_level(page, shape.table);
     if (level < 0) return "its type is no tree's, or its level is another type's";
-    const bool times = schema.time_column() != kNoTimeColumn;
-    if (!times && page_header(page).floor != 0) return "it has a floor, and its table no times";
     return level > 0 ? inner_node_fault(page, shape.inner, nullptr, nullptr)
                      : content_fault(page, schema, shape.leaf);
 }

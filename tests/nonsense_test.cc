@@ -253,16 +253,6 @@ struct LastRow {
     std::size_t run;  // the first one of its large value: page id, then pages
 };
 
-// What of a row of the catalog is to be changed: where its fixed columns begin.
-std::size_t catalog_row(std::byte* page, TableId table) {
-    const LeafLayout layout = LeafLayout::of(catalog_schema());
-    const LeafView rows(page, layout);
-    std::byte key[4];
-    encode_key_integer(key, table.value, 4, false);
-    return static_cast<std::size_t>(rows.value(static_cast<std::uint32_t>(rows.find(key))).data() -
-                                    page);
-}
-
 std::size_t child_place(std::uint32_t index) {
     return InnerLayout::of(4).children_offset + sizeof(std::uint32_t) * index;
 }
@@ -338,8 +328,10 @@ std::vector<Nonsense> all_nonsense() {
         {"child that is free", m.root, "not in use, or part of a large value; stop",
          child(last_page)},
         {"child in a value", m.root, "part of a large value; stop", child(m.value.runs[0].first)},
-        {"child of another table", m.root, "belongs to tables 1 and 17",
+        {"child of another table", m.root, "that is another table's; stop",
          child(m.catalog_page.value)},
+        {"child that is another table's root", m.root, "that is another table's; stop",
+         child(m.sessions_page.value)},
         {"child twice", m.root, "the same child twice; stop",
          [](std::byte* page) {
              std::memcpy(page + child_place(1), page + child_place(0), sizeof(std::uint32_t));
@@ -393,8 +385,6 @@ std::vector<Nonsense> all_nonsense() {
          [&m](std::byte* page) { set(page, catalog_row(page, m.table), 0xffff'0000u); }},
         {"root in a value", m.catalog_page, "is no page of a tree",
          [&m](std::byte* page) { set(page, catalog_row(page, m.table), m.value.runs[0].first); }},
-        {"floor", m.sessions_page, "it has a floor, and its table no times",
-         header(offsetof(PageHeader, floor), std::uint64_t{1})},
         {"retention", m.catalog_page, "has an impossible retention",
          [&m](std::byte* page) { set(page, catalog_row(page, m.table) + 8, ~std::uint64_t{0}); }},
         {"system table", m.catalog_page, "is the system's by its mark",
@@ -452,6 +442,7 @@ TEST(NonsenseTest, OfADroppedTableIsSaid) {
     const auto dropped = with(made().catalog_page, drop);
     for (const auto& [child, said] :
          {std::pair{made().value.runs[0].first, "part of a large value; stop"},
+          std::pair{made().catalog_page.value, "that is another table's; stop"},
           std::pair{made().root.value, "is allocated, but nothing refers to it"}}) {
         const auto change = [&](std::byte* page) { set(page, child_place(1), child); };
         const std::string all = Use(with(made().root, change, *dropped)).all(false);

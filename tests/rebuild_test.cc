@@ -275,6 +275,34 @@ TEST_F(RebuildTest, ProvenLeafThatCannotBeUsedIsSaidToBeLost) {
     }
 }
 
+// Under right checksums: metadata that no chunk can have are made anew, as lost ones are.
+TEST_F(RebuildTest, MetadataThatMakeNoSenseAreMadeAnew) {
+    const PageId meta = meta_page(chunk_of(made().extents[0]));
+    for (const std::size_t field : {offsetof(ChunkMeta, extent_owner), offsetof(ChunkMeta, used)}) {
+        const auto disk = made().disk->clone(1);
+        const std::byte none[4] = {};
+        disk->poke(StoreFile::kData, meta.value * kPageBytes + kPageHeaderBytes + field, none,
+                   sizeof none);
+        seal_up(*disk, meta);
+        EXPECT_EQ(lost_with(*disk, made().rows), 0u) << rebuilt.all();
+        EXPECT_TRUE(rebuilt.says("page " + std::to_string(meta.value))) << rebuilt.all();
+    }
+}
+
+TEST_F(RebuildTest, RootThatCanBeNoneIsRefused) {
+    for (const std::uint32_t root : {1u, meta_page(1).value, directory_page(0).value, ~0u}) {
+        const auto disk = made().disk->clone(1);
+        auto page = disk->peek(StoreFile::kData, kCatalogRootPage.value * kPageBytes, kPageBytes);
+        std::memcpy(page.data() + catalog_row(page.data(), kRowTable), &root, sizeof root);
+        disk->poke(StoreFile::kData, kCatalogRootPage.value * kPageBytes, page.data(), kPageBytes);
+        seal_up(*disk, kCatalogRootPage);
+        rebuilt = rebuild(*disk);
+        EXPECT_EQ(rebuilt.status.error(), Error::kCorruption) << root;
+        EXPECT_NE(rebuilt.status.failure().what.find("can be no page of a tree"),
+                  std::string::npos);
+    }
+}
+
 TEST_F(RebuildTest, UnreadablePagesAreLostPages) {
     auto disk = made().disk->clone(1);
     const auto spoil = [&](PageId page) {

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <vector>
 
+#include "engine/page/catalog_schema.h"
+#include "engine/page/leaf.h"
 #include "engine/page/page.h"
 
 namespace bidstore {
@@ -137,6 +139,16 @@ void seal_log(SimDisk& disk) {
         std::memcpy(bytes.data(), &batch.header, sizeof batch.header);
         disk.poke(StoreFile::kLog, batch.offset, bytes.data(), bytes.size());
     });
+}
+
+std::size_t catalog_row(const std::byte* page, TableId table) {
+    const LeafLayout layout = LeafLayout::of(catalog_schema());
+    const LeafView rows(page, layout);
+    std::byte key[4];
+    encode_key_integer(key, table.value, 4, false);
+    const int row = rows.find(key);
+    CHECK_OP(row, >=, 0);
+    return static_cast<std::size_t>(rows.value(static_cast<std::uint32_t>(row)).data() - page);
 }
 
 void seal_journal(SimDisk& disk) {

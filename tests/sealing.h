@@ -2,6 +2,7 @@
 // superblock: as rot cannot have them, and a file that somebody wrote can.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -21,5 +22,8 @@ std::vector<std::uint64_t> log_records(SimDisk& disk);
 void seal_log(SimDisk& disk);
 // The journal's list, and the superblocks that name it.
 void seal_journal(SimDisk& disk);
+
+// Where the value of a table's row begins in the leaf of the catalog that has it.
+std::size_t catalog_row(const std::byte* page, TableId table);
 
 }  // namespace bidstore

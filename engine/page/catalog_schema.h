@@ -16,6 +16,7 @@ inline constexpr TableId kCatalogTable{1};
 inline constexpr TableId kSessionsTable{2};
 inline constexpr TableId kFirstUserTable{16};  // ids below are the system's
 inline constexpr TableId kLastTable{~0u - 1};
+constexpr bool is_table_id(TableId id) { return id.value != 0 && id <= kLastTable; }
 
 // Bits of the catalog's column `flags`.
 inline constexpr std::uint32_t kSystemTableFlag = 1;   // hidden, written by the engine alone
