@@ -126,25 +126,28 @@ void Oracle::settle() {
         return findings_.report("place " + std::to_string(model_.newest() + 1) +
                                 " of the serial order is nobody's");
     }
-    for (const Refused& refused : refused_) judge(refused);
+    for (const Refused& refused : refused_) {
+        const std::string wrong = unexplained(refused, places_[refused.writer]);
+        if (!wrong.empty()) return findings_.report(wrong);
+    }
     refused_.clear();
 }
 
-// Between its writer's transactions before and after it there is a state that refuses it so.
-void Oracle::judge(const Refused& refused) {
-    if (refused.error == Error::kTooLarge && may_be_too_large(refused.operations)) return;
-    const auto& places = places_[refused.writer];
+// Between its writer's transactions before and after it, which have these places, there is a state
+// that refuses it so.
+std::string Oracle::unexplained(const Refused& refused, const Places& places) const {
+    if (refused.error == Error::kTooLarge && may_be_too_large(refused.operations)) return {};
     const auto after = places.upper_bound(refused.number);
     const std::int64_t high = after == places.end() ? model_.newest() : after->second - 1;
     const std::int64_t low = after == places.begin() ? 0 : std::prev(after)->second;
     for (std::int64_t place = high; place >= low; --place) {
         const Outcome outcome = model_.evaluation(place).run(refused.operations);
-        if (outcome.error == refused.error && outcome.failed == refused.failed) return;
+        if (outcome.error == refused.error && outcome.failed == refused.failed) return {};
     }
-    findings_.report(name_of(refused.writer, refused.number) + " was refused with " +
-                     std::string(error_name(refused.error)) + " at operation " +
-                     std::to_string(refused.failed) + ", which no state from " +
-                     std::to_string(low) + " to " + std::to_string(high) + " explains");
+    return name_of(refused.writer, refused.number) + " was refused with " +
+           std::string(error_name(refused.error)) + " at operation " +
+           std::to_string(refused.failed) + ", which no state from " + std::to_string(low) +
+           " to " + std::to_string(high) + " explains";
 }
 
 // ---- reads ----
@@ -311,7 +314,23 @@ class Oracle::Order {
             if (wrong_.empty()) wrong_ = "what a snapshot saw before: " + unlike;
             return false;
         }
+        for (const Refused& refused : oracle_.refused_) {
+            const std::string unexplained =
+                oracle_.unexplained(refused, places_with_chosen(refused.writer));
+            if (unexplained.empty()) continue;
+            if (wrong_.empty()) wrong_ = unexplained;
+            return false;
+        }
         return true;
+    }
+
+    Places places_with_chosen(std::uint32_t writer) const {
+        Places places = oracle_.places_[writer];
+        for (std::size_t i = 0; i < chosen_.size(); ++i) {
+            if (chosen_[i].first != writer) continue;
+            places[chosen_[i].second] = before_ + 1 + static_cast<std::int64_t>(i);
+        }
+        return places;
     }
 
     Oracle& oracle_;
@@ -349,6 +368,11 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
                                 " transactions; place " + std::to_string(durable_) +
                                 " was acknowledged as durable or seen by a reader");
     }
+    // What refused them may be gone, and what they came after without an answer be decided anew,
+    // behind them: they are judged by what was there, here or by the order that is found.
+    std::erase_if(refused_, [&](const Refused& refused) {
+        return unexplained(refused, places_[refused.writer]).empty();
+    });
     take_back(witness, decided);
     if (findings_.any()) return;
     const std::int64_t before = model_.newest();
@@ -385,6 +409,7 @@ void Oracle::recovered(std::int64_t witness, const std::array<TableRows, kTables
         }
     }
     waiting_.clear();
+    refused_.clear();
     for (auto& unseen : unseen_) unseen.clear();
     durable_ = uncertain_to_ = witness;
     uncertain_from_ = before;

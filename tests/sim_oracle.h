@@ -108,13 +108,14 @@ class Oracle {
         Bytes to;
         TableRows rows;
     };
+    using Places = std::map<std::uint64_t, std::int64_t>;  // of a writer, by number
     class Order;  // the search for the order of unanswered writes
 
     void follow();
     bool apply(const Applied& applied);
     void place_unseen();
     bool waits_below(std::uint32_t writer, std::uint64_t number, std::int64_t place) const;
-    void judge(const Refused& refused);
+    std::string unexplained(const Refused& refused, const Places& places) const;
     void judge_reads();
     std::string unlike(const Seen& seen) const;
     void take_back(std::int64_t witness, const std::vector<std::uint64_t>& decided);
@@ -126,7 +127,7 @@ class Oracle {
     std::int64_t uncertain_from_ = 0;  // and to: certain()
     std::int64_t uncertain_to_ = 0;
     std::map<std::int64_t, Applied> waiting_;  // behind a place that is not known yet
-    std::vector<std::map<std::uint64_t, std::int64_t>> places_;  // by writer and number
+    std::vector<Places> places_;               // by writer
     std::vector<std::deque<Applied>> unseen_;  // applied, place unknown, in order of their numbers
     std::vector<Refused> refused_;
     std::vector<std::set<std::uint64_t>> explained_;  // refusals that a recovery found a state for

@@ -560,7 +560,9 @@ void SimWorld::send_too_large_again() {
         if (token) life.run([&] { return (answer = client.answer(*token)).has_value(); });
         ++counts_[SimCount::kTooLargeAgain];
         if (!answer) return findings_.report("a roomy pool does not answer");
-        if (answer->error == Error::kTooLarge) {
+        // The segments of the log are those of the files, whatever the pool is.
+        const bool log = answer->failed_operation == kLimitLog;
+        if (answer->error == Error::kTooLarge && !log) {
             return findings_.report("a write that was refused with too_large is so in a pool of " +
                                     std::to_string(kRoomyFrames) + " frames, too");
         }
