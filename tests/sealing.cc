@@ -1,5 +1,6 @@
 #include "tests/sealing.h"
 
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -144,9 +145,9 @@ void seal_log(SimDisk& disk) {
 std::size_t catalog_row(const std::byte* page, TableId table) {
     const LeafLayout layout = LeafLayout::of(catalog_schema());
     const LeafView rows(page, layout);
-    std::byte key[4];
-    encode_key_integer(key, table.value, 4, false);
-    const int row = rows.find(key);
+    std::array<std::byte, kKeyBytesMax> key{};  // the first four are used
+    encode_key_integer(key.data(), table.value, 4, false);
+    const int row = rows.find(key.data());
     CHECK_OP(row, >=, 0);
     return static_cast<std::size_t>(rows.value(static_cast<std::uint32_t>(row)).data() - page);
 }
