@@ -237,7 +237,11 @@ bool Engine::Core::reclaim(std::uint32_t kept_looks) {
     Csn csn;
     const std::size_t left = storage_.end_quarantine(
         all, kept_looks, [&] { return csn = commit_->eviction_csn(of_its_own); });
-    if (of_its_own) storage_.pool.advance_visible(csn);
+    if (of_its_own) {
+        storage_.pool.advance_visible(csn);
+    } else if (left > 0 && commit_->quiet()) {
+        commit_->touch();  // of an open batch with nothing in it, which would never be published
+    }
     return left < kept_looks;
 }
 
