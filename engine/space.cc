@@ -504,7 +504,7 @@ void Space::settle_page(PageId page, std::uint32_t crc, std::uint32_t newest) {
 
 const char* Space::chunk_fault(std::uint32_t chunk, const ChunkMeta& meta) {
     const ExtentMap extents(meta);
-    for (std::uint32_t i = 0; i < kChunkPages; ++i) {
+    for (std::uint32_t i = 0; i < 4; ++i) {  // as usable_pages()
         if (!fixed(PageId{chunk * kChunkPages + i})) continue;
         const bool used = (meta.used[i / 64] >> (i % 64)) & 1;
         if (!used || extents.in_extent(i)) return "a page with a fixed place is free, or a value's";

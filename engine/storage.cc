@@ -55,21 +55,20 @@ const char* Storage::content_fault(const std::byte* page) const {
 // node that is read from the file is as new as its children.
 const char* Storage::children_fault(const InnerView& node, TableId table) const {
     std::array<std::uint32_t, kFanOutMax> children;
+    const TableEntry* const sessions = catalog->find(kSessionsTable);
+    const PageId roots[] = {catalog->catalog().tree.root(),
+                            sessions == nullptr ? PageId{} : sessions->tree.root()};
     for (std::uint32_t i = 0; i < node.count(); ++i) {
         const PageId child = node.child(i);
         children[i] = child.value;
-        if (chunk_of(child) >= space.chunk_count() || Space::fixed(child)) {
-            return "an inner node has a child that is no page of a tree";
-        }
         if (!space.may_be_in_tree(child)) {
-            return "an inner node has a child that is not in use, or part of a large value";
+            return "an inner node has a child that is no page of a tree in use";
         }
-        const bool of_system = child == catalog->catalog().tree.root() ||
-                               (catalog->find(kSessionsTable) != nullptr &&
-                                child == catalog->sessions().tree.root());
         const bool others = pool.resident(child) &&
                             page_header(pool.newest_of(child)).table_id != table.value;
-        if (of_system || others) return "an inner node has a child that is another table's";
+        if (others || child == roots[0] || child == roots[1]) {
+            return "an inner node has a child that is another table's";
+        }
     }
     const auto end = children.begin() + node.count();
     std::sort(children.begin(), end);

@@ -37,10 +37,8 @@ const char* superblock_fault(const Superblock& superblock) {
     constexpr std::uint64_t kSegmentBytesMax = std::uint64_t{1} << 32;
     constexpr std::uint32_t kSegmentsMax = 1u << 16;
     constexpr std::uint64_t kJournalBytesMax = std::uint64_t{1} << 44;
-    // What grows all the time, and never comes there.
-    constexpr std::uint64_t kCsnMax = ~std::uint64_t{0} >> 1;
-    constexpr std::uint64_t kPositionMax = ~std::uint64_t{0} >> 1;
-    constexpr std::uint64_t kSequenceMax = ~std::uint64_t{0} >> 1;
+    // Of what grows all the time, and never comes there.
+    constexpr std::uint64_t kGrownMax = ~std::uint64_t{0} >> 1;
     const auto whole = [](std::uint64_t bytes) { return bytes % kBlockBytes == 0; };
     const std::uint64_t segment = superblock.log_segment_bytes;
     if (segment == 0 || segment > kSegmentBytesMax || !whole(segment)) {
@@ -49,14 +47,14 @@ const char* superblock_fault(const Superblock& superblock) {
     if (superblock.log_segment_count == 0 || superblock.log_segment_count > kSegmentsMax) {
         return "impossible log_segment_count";
     }
-    if (!whole(superblock.log_position) || superblock.log_position > kPositionMax) {
+    if (!whole(superblock.log_position) || superblock.log_position > kGrownMax) {
         return "impossible log_position";
     }
-    if (superblock.sequence > kSequenceMax) return "impossible sequence";
+    if (superblock.sequence > kGrownMax) return "impossible sequence";
     if (superblock.journal_bytes > kJournalBytesMax || !whole(superblock.journal_bytes)) {
         return "impossible journal_bytes";
     }
-    if (superblock.checkpoint_csn > kCsnMax || superblock.durable_csn > kCsnMax) {
+    if (superblock.checkpoint_csn > kGrownMax || superblock.durable_csn > kGrownMax) {
         return "impossible csn";
     }
     if (superblock.chunk_count == 0) return "no chunk";

@@ -322,12 +322,13 @@ std::vector<Nonsense> all_nonsense() {
          [](std::byte* page) { set(page, kHeadsOffset + 8, ~std::uint64_t{0}); }},
         {"sample", m.root, "a sample is not the head it stands for; stop",
          [](std::byte* page) { set(page, kSamplesOffset, std::uint64_t{9}); }},
-        {"child behind the file", m.root, "no page of a tree; stop", child(~0u)},
-        {"child of a fixed place", m.root, "no page of a tree; stop", child(1)},
-        {"child of a chunk's", m.root, "no page of a tree; stop", child(meta.value)},
-        {"child that is free", m.root, "not in use, or part of a large value; stop",
+        {"child behind the file", m.root, "no page of a tree in use; stop", child(~0u)},
+        {"child of a fixed place", m.root, "no page of a tree in use; stop", child(1)},
+        {"child of a chunk's", m.root, "no page of a tree in use; stop", child(meta.value)},
+        {"child that is free", m.root, "no page of a tree in use; stop",
          child(last_page)},
-        {"child in a value", m.root, "part of a large value; stop", child(m.value.runs[0].first)},
+        {"child in a value", m.root, "no page of a tree in use; stop",
+         child(m.value.runs[0].first)},
         {"child of another table", m.root, "that is another table's; stop",
          child(m.catalog_page.value)},
         {"child that is another table's root", m.root, "that is another table's; stop",
@@ -441,7 +442,7 @@ TEST(NonsenseTest, OfADroppedTableIsSaid) {
     };
     const auto dropped = with(made().catalog_page, drop);
     for (const auto& [child, said] :
-         {std::pair{made().value.runs[0].first, "part of a large value; stop"},
+         {std::pair{made().value.runs[0].first, "no page of a tree in use; stop"},
           std::pair{made().catalog_page.value, "that is another table's; stop"},
           std::pair{made().root.value, "is allocated, but nothing refers to it"}}) {
         const auto change = [&](std::byte* page) { set(page, child_place(1), child); };

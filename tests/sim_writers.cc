@@ -56,7 +56,7 @@ std::vector<std::deque<UnknownWrite>> SimWriters::unknown(SimLife& life) const {
         const auto row = rows.find({id.begin(), id.end()});
         if (row == rows.end()) continue;
         Session session(writer.session.id(), 0);
-        session.load(row->first.data(), row->second);
+        CHECK(session.load(row->first.data(), row->second));  // what was written is what is taken
         for (const SimSession::Write& write : writer.session.kept()) {
             if (write.answered || write.number > writer.session.applied()) continue;
             const bool refused = session.judge(write.number, 0) == Session::Verdict::kRefused;
