@@ -21,7 +21,12 @@ void hold(HeldSnapshots& held, const SlotSighting& seen, std::uint64_t from) {
 
 ClientPort::ClientPort(Clients& clients, PoolSegment& pool, Clock& clock, StatsWriter& stats,
                        const LeaseLimits& limits)
-    : seam_(clients), pool_(pool), clock_(clock), stats_(stats), limits_(limits) {}
+    : seam_(clients),
+      pool_(pool),
+      clock_(clock),
+      stats_(stats),
+      limits_(limits),
+      heavy_(clock) {}
 
 ClientPort::~ClientPort() = default;
 
@@ -46,6 +51,7 @@ void ClientPort::attach(const ClientCommand& command, std::uint64_t last_number)
         *client->control, segment.base + segment.ring_offset, segment.ring_bytes);
     client->slot_states.resize(segment.slot_count);
     client->attached_ns = clock_.monotonic_ns();
+    client->heavy = heavy_.mark(command.uid, client->attached_ns);
     client->episodes_before.resize(segment.slot_count);
     for (std::uint32_t slot = 0; slot < segment.slot_count; ++slot) {
         RevokedEntry& revoked = pool_.revoked()[segment.first_slot + slot];
@@ -85,53 +91,94 @@ void ClientPort::detach(std::uint64_t client_id) {
     const auto place = std::find_if(clients_.begin(), clients_.end(),
                                     [&](const auto& other) { return other.get() == client; });
     // Whose turn it is stays so: clients that come and go give none to the first of all.
-    if (place - clients_.begin() < static_cast<std::ptrdiff_t>(next_client_)) --next_client_;
+    for (std::size_t& next : next_client_) {
+        if (place - clients_.begin() < static_cast<std::ptrdiff_t>(next)) --next;
+    }
     clients_.erase(place);
-    if (next_client_ >= clients_.size()) next_client_ = 0;
+    for (std::size_t& next : next_client_) {
+        if (next >= clients_.size()) next = 0;
+    }
 }
 
 void ClientPort::pause(std::uint64_t client_id, bool paused) {
     if (Client* client = find(client_id)) client->paused = paused;
 }
 
+void ClientPort::took(std::uint64_t client_id, std::uint64_t began_ns, std::uint64_t ended_ns) {
+    Client* client = find(client_id);
+    if (client == nullptr) return;
+    if (heavy_.took(client->heavy, began_ns, ended_ns)) stats_.add(Counter::kHeavyTransactions);
+}
+
+std::uint64_t ClientPort::rest_ns() const {
+    return heavy_.any() ? heavy_.rest_ns(clock_.monotonic_ns()) : 0;
+}
+
+bool ClientPort::rests(std::uint64_t client_id) const {
+    if (!heavy_.any()) return false;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    const Client* client = find(client_id);
+    return client != nullptr && heavy_.rest_ns(now_ns) != 0 &&
+           HeavyClients::heavy(client->heavy, now_ns);
+}
+
 bool ClientPort::any_news() const {
-    return std::any_of(clients_.begin(), clients_.end(), [](const auto& client) {
+    const std::uint64_t now_ns = heavy_.any() ? clock_.monotonic_ns() : 0;
+    const bool rest = heavy_.any() && heavy_.rest_ns(now_ns) != 0;
+    return std::any_of(clients_.begin(), clients_.end(), [&](const auto& client) {
         const RingConsumer& ring = *client->ring;
-        return !client->cut_off && (client->paused ? ring.has_news_ahead() : ring.has_news());
+        const bool waits = client->paused || (rest && HeavyClients::heavy(client->heavy, now_ns));
+        return !client->cut_off && (waits ? ring.has_news_ahead() : ring.has_news());
     });
 }
 
 bool ClientPort::take(ClientRequest& request) {
     const HotPath hot("take a request");
+    if (!heavy_.any()) return take_of(Which::kAll, 0, request);
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    const bool heavy_first = heavy_.their_turn() && heavy_.rest_ns(now_ns) == 0;
+    return take_of(heavy_first ? Which::kHeavy : Which::kOthers, now_ns, request) ||
+           take_of(heavy_first ? Which::kOthers : Which::kHeavy, now_ns, request);
+}
+
+bool ClientPort::take_of(Which which, std::uint64_t now_ns, ClientRequest& request) {
+    const bool rest = which == Which::kHeavy && heavy_.rest_ns(now_ns) != 0;
+    std::size_t& next = next_client_[which == Which::kHeavy ? 1 : 0];
     for (std::size_t looked = 0; looked < clients_.size(); ++looked) {
-        Client& client = *clients_[next_client_];
-        next_client_ = (next_client_ + 1) % clients_.size();
+        Client& client = *clients_[next];
+        next = (next + 1) % clients_.size();
         if (client.cut_off) continue;
-        TakenRecord record;
-        const TakeResult result = client.paused ? client.ring->take_page_request(buffer_, record)
-                                                : client.ring->take(buffer_, record);
-        if (result == TakeResult::kEmpty) continue;
-        if (result == TakeResult::kHostile) {
-            hostile(client.id, client.ring->hostile_reason());
-            continue;
-        }
-        if (record.call_slot >= client.segment.call_slot_count) {
-            hostile(client.id, "answer wanted in a call slot that does not exist");
-            continue;
-        }
-        if (++client.unanswered > client.segment.call_slot_count) {
-            hostile(client.id, "more calls than it has call slots");
-            continue;
-        }
-        request.kind = record.kind;
-        request.from = {client.id, record.call_slot, record.call_generation};
-        request.rights = client.rights;
-        request.write_number = record.write_number;
-        request.decided_below = record.decided_below;
-        request.payload = record.payload;
-        return true;
+        const bool heavy = which != Which::kAll && HeavyClients::heavy(client.heavy, now_ns);
+        if (heavy != (which == Which::kHeavy)) continue;
+        if (take_from(client, client.paused || rest, request)) return true;
     }
     return false;
+}
+
+bool ClientPort::take_from(Client& client, bool page_requests, ClientRequest& request) {
+    TakenRecord record;
+    const TakeResult result = page_requests ? client.ring->take_page_request(buffer_, record)
+                                            : client.ring->take(buffer_, record);
+    if (result == TakeResult::kEmpty) return false;
+    if (result == TakeResult::kHostile) {
+        hostile(client.id, client.ring->hostile_reason());
+        return false;
+    }
+    if (record.call_slot >= client.segment.call_slot_count) {
+        hostile(client.id, "answer wanted in a call slot that does not exist");
+        return false;
+    }
+    if (++client.unanswered > client.segment.call_slot_count) {
+        hostile(client.id, "more calls than it has call slots");
+        return false;
+    }
+    request.kind = record.kind;
+    request.from = {client.id, record.call_slot, record.call_generation};
+    request.rights = client.rights;
+    request.write_number = record.write_number;
+    request.decided_below = record.decided_below;
+    request.payload = record.payload;
+    return true;
 }
 
 void ClientPort::answer(const CallAddress& to, Error error, Csn csn, std::uint32_t failed_operation,

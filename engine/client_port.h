@@ -10,6 +10,7 @@
 //         PIN_ALL, an impossible word, or its client gone. Then it no longer counts.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,6 +20,7 @@
 
 #include "engine/clients.h"
 #include "engine/clock.h"
+#include "engine/heavy_clients.h"
 #include "engine/pool.h"
 #include "shm/call_slot.h"
 #include "shm/reader_slot.h"
@@ -65,11 +67,20 @@ class ClientPort {
     bool attached(std::uint64_t client_id) const { return find(client_id) != nullptr; }
     std::size_t client_count() const { return clients_.size(); }
 
-    // The next request, fairly among clients; false when none is there. Of a client whose request
-    // waits (pause), page requests alone: its readers do not wait for its writes, and what a write
-    // waits for may be frames that such a reader holds.
+    // The next request, fairly among clients (engine/heavy_clients.h); false when none is there. Of
+    // a client whose request waits (pause), or that has to rest, page requests alone: its readers
+    // do not wait for its writes, and what a write waits for may be frames that such a reader
+    // holds.
     bool take(ClientRequest& request);
     void pause(std::uint64_t client_id, bool paused);
+    // Requests are about to be taken, or tried again.
+    void begin_taking(std::uint64_t now_ns) { heavy_.begin(now_ns); }
+    // A transaction of the client was looked at from `began_ns` to `ended_ns`.
+    void took(std::uint64_t client_id, std::uint64_t began_ns, std::uint64_t ended_ns);
+    // Whether one of the client that waits is not to be tried now.
+    bool rests(std::uint64_t client_id) const;
+    // So long those have to rest that have to; 0: nobody has.
+    std::uint64_t rest_ns() const;
     // Whether there is something to take; asked between announcing a sleep and sleeping.
     bool any_news() const;
 
@@ -123,6 +134,7 @@ class ClientPort {
         std::uint32_t slow_wakes = 0;  // kSlowWake for each, less one for each that was not
         bool paused = false;
         bool cut_off = false;
+        HeavyClients::Mark heavy;
     };
     struct Holder {  // a slot that counts
         std::uint32_t slot = 0;
@@ -151,7 +163,12 @@ class ClientPort {
     // for 2^30 detaches of a slot.
     static constexpr std::uint64_t kEpisodesAfterDetach = std::uint64_t{1} << 34;
 
+    // Whose requests are taken.
+    enum class Which : std::uint8_t { kAll, kHeavy, kOthers };
+
     Client* find(std::uint64_t client_id) const;
+    bool take_of(Which which, std::uint64_t now_ns, ClientRequest& request);
+    bool take_from(Client& client, bool page_requests, ClientRequest& request);
     void look_at(Client& client, std::uint32_t slot, std::uint64_t now_ns);
     bool lease_over(const SlotState& state, const SlotSighting& seen, std::uint64_t now_ns) const;
     bool impossible(const SlotState& state, const SlotSighting& seen) const;
@@ -173,8 +190,9 @@ class ClientPort {
     LeaseLimits limits_;
     std::vector<std::unique_ptr<Client>> clients_;
     std::unordered_map<std::uint64_t, Client*> by_id_;
-    std::size_t next_client_ = 0;
+    std::array<std::size_t, 2> next_client_{};  // of all or the others; of the heavy ones
     std::size_t next_marked_client_ = 0;
+    HeavyClients heavy_;
     std::vector<std::byte> buffer_;
     HeldSnapshots held_;
     std::uint64_t held_visible_ = 0;       // visible when the scan under way began

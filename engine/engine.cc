@@ -229,6 +229,9 @@ void Engine::Core::sleep(std::uint64_t max_sleep_ns) {
     const bool starved = !parked_.empty() || !loads_.empty() || storage_.loader.waits_for_frames();
     const bool paced = storage_.checkpointer->running();  // its next piece is due soon
     if (starved || paced) max_sleep_ns = std::min(max_sleep_ns, kTickNs / 10);
+    if (const std::uint64_t rest_ns = port_.rest_ns(); rest_ns > 0) {
+        max_sleep_ns = std::min(max_sleep_ns, rest_ns);
+    }
     sleep_.announce();
     if (!port_.any_news()) poll_disk(max_sleep_ns);
     sleep_.cancel();

@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::uint32_t kRequestsPerRound = 256;
 constexpr std::uint32_t kRequestsPerPoll = 16;
+// Nobody is answered before the round is over.
+constexpr std::uint64_t kRequestsNs = 1'000'000;
 
 }  // namespace
 
@@ -19,19 +21,26 @@ constexpr std::uint32_t kRequestsPerPoll = 16;
 bool Engine::Core::take_requests() {
     if (stopping_) return false;
     ClientRequest request;
-    std::uint32_t taken = 0;
-    std::uint64_t taken_ns = 0;
-    while (taken < kRequestsPerRound && port_.take(request)) {
-        // Reading it costs some percent of a small transaction.
-        if (taken % kRequestsPerPoll == 0) taken_ns = clock_.monotonic_ns();
-        ++taken;
+    if (!port_.take(request)) return false;
+    std::uint64_t taken_ns = clock_.monotonic_ns();
+    const std::uint64_t until_ns = taken_ns + kRequestsNs;
+    port_.begin_taking(taken_ns);
+    for (std::uint32_t taken = 1;; ++taken) {
         handle(request, taken_ns);
+        const std::uint64_t ended_ns = clock_.monotonic_ns();
+        if (request.kind == RecordKind::kTransaction) {
+            port_.took(request.from.client_id, taken_ns, ended_ns);
+        }
+        taken_ns = ended_ns;
+        if (taken == kRequestsPerRound || taken_ns > until_ns) return true;
         // A round of many requests is long: pages that were read meanwhile are waited for, too.
-        if (taken % kRequestsPerPoll != 0) continue;
-        poll_disk(0);
-        if (commit_->failed()) break;
+        if (taken % kRequestsPerPoll == 0) {
+            poll_disk(0);
+            if (commit_->failed()) return true;
+            taken_ns = clock_.monotonic_ns();
+        }
+        if (!port_.take(request)) return true;
     }
-    return taken > 0;
 }
 
 void Engine::Core::handle(const ClientRequest& request, std::uint64_t taken_ns) {
@@ -106,11 +115,13 @@ bool Engine::Core::retry_parked() {
     });
     for (const std::uint64_t client_id : ready) {
         Parked& parked = parked_.at(client_id);
+        const bool transaction = parked.request.kind == RecordKind::kTransaction;
+        if (transaction && port_.rests(client_id)) continue;
         PageId page;
         const auto failed = failed_pages.find(parked.page.value);
         Wait wait = Wait::kNone;
         if (parked.wait == Wait::kPage && failed != failed_pages.end() &&
-            parked.request.kind != RecordKind::kTransaction) {
+            !transaction) {
             const bool of_a_page = parked.request.kind == RecordKind::kCompact;
             port_.answer(parked.request.from, failed->second, Csn{},
                          of_a_page ? parked.page.value : kNoOperation);
@@ -118,9 +129,12 @@ bool Engine::Core::retry_parked() {
         } else if (parked.wait == Wait::kPage && failed != failed_pages.end()) {
             refuse(parked.request, *session_of(client_id), failed->second, 0);
         } else {
+            const std::uint64_t began_ns = clock_.monotonic_ns();
+            port_.begin_taking(began_ns);
             chances_ = &parked.chances;
             wait = attempt(parked.request, parked.taken_ns, page);
             chances_ = nullptr;
+            if (transaction) port_.took(client_id, began_ns, clock_.monotonic_ns());
         }
         if (wait != Wait::kNone) {
             park(parked.request, wait, page, parked.taken_ns);

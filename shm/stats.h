@@ -65,6 +65,7 @@ enum class Counter : std::uint32_t {
     kLogBehindBytes,
     kWritersSlowedNs,
     kTablesDropping,
+    kHeavyTransactions,
     kCount  // not a counter
 };
 
@@ -138,6 +139,8 @@ inline constexpr auto kCounterNames = [] {
         CounterName{"writers_slowed_ns", kTotal,
                     "time in which writers were slowed so that a checkpoint stays ahead of them"},
         CounterName{"tables_dropping", kLevel, "dropped tables whose pages are not all free yet"},
+        CounterName{"heavy_transactions", kTotal,
+                    "transactions that took the engine more than 200 us by themselves"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),

@@ -39,6 +39,8 @@ const std::vector<HostileClient::Harm>& HostileClient::harms() {
         {"ask for any page", &Self::ask_for_any_page,
          "cut off: (a malformed page request|more calls )", kHostileEvents},
         {"flood", &Self::flood, "cut off: more calls than it has call slots", kHostileEvents},
+        // Which breaks no rule.
+        {"ask much for nothing", &Self::ask_much_for_nothing, nullptr, kHeavyTransactions},
         {"ring without end", &Self::ring_without_end, nullptr, {}},  // a bell is to be rung
         {"give up without end", &Self::give_up_without_end, "cut off: more records at a time",
          kHostileEvents},

@@ -76,6 +76,7 @@ class HostileClient {
     std::string damage_transactions();
     std::string ask_for_any_page();
     std::string flood();
+    std::string ask_much_for_nothing();
     std::string ring_without_end();
     std::string give_up_without_end();
     std::string number_backwards();

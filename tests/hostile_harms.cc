@@ -274,6 +274,50 @@ std::string HostileClient::flood() {
     return "";
 }
 
+// Each check is compared with all ranges before it, which takes the engine long; and since the last
+// one fails nothing changes, and the same can be sent again at once.
+std::string HostileClient::ask_much_for_nothing() {
+    if (!connect(Rights::kWriter)) return "";
+    constexpr std::uint64_t kRanges = 400;
+    TransactionBytes bytes;
+    Bytes key(8);
+    Bytes behind(8);
+    for (std::uint64_t i = 0; i < kRanges; ++i) {
+        encode_key_integer(key.data(), (1ull << 62) + i, 8, false);
+        encode_key_integer(behind.data(), (1ull << 62) + i + 1, 8, false);
+        bytes.operation(OperationKind::kDeleteRange, target_.own, key, behind);
+    }
+    for (std::uint64_t i = kRanges; i + 1 < kOperationsMax; ++i) {
+        bytes.operation(OperationKind::kCheckAbsent, target_.own, behind, {});
+    }
+    bytes.operation(OperationKind::kCheckPresent, target_.own, behind, {});
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(50 + any(200));
+    const std::uint32_t calls = segment_->call_slot_count();
+    std::uint32_t sent = 0;
+    std::uint32_t answered = 0;
+    while (std::chrono::steady_clock::now() < end) {
+        const CallSlot& oldest = segment_->calls()[answered % calls];
+        if (answered < sent && is_answered(oldest, answered / calls + 1)) {
+            ++answered;
+            continue;
+        }
+        const bool room = position_ - segment_->ring_control().head.load() < units() / 2;
+        if (!room || sent - answered == calls / 2) {
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+            continue;
+        }
+        Record record;
+        record.call_slot = sent % calls;
+        record.call_generation = sent / calls + 1;
+        record.write_number = ++write_number_;
+        record.decided_below = write_number_ - (sent - answered);
+        record.payload = bytes.bytes();
+        plant(record);
+        ++sent;
+    }
+    return dropped() ? "it cut off whoever breaks no rule" : "";
+}
+
 std::string HostileClient::ring_without_end() {
     if (!connect(Rights::kReader)) return "";
     const int bell = greeting_.descriptors[2].number();
