@@ -70,6 +70,7 @@ struct RawCursor::State {
     // values.
     std::uint32_t leaves_ahead = 0;
     std::uint32_t values_ahead = 0;
+    std::uint64_t rows_ahead = 0;  // in the leaves whose values are
     bool streaming = false;
     bool standing = false;           // one of the reader's standing cursors
     std::uint32_t since_let_go = 0;  // leaves it came to
@@ -141,6 +142,7 @@ bool RawCursor::State::let_go() {
     on_leaf = false;
     since_let_go = 0;
     leaves_ahead = values_ahead = 0;
+    rows_ahead = 0;
     step_off();
     reader->renew();
     return true;
@@ -169,6 +171,7 @@ Landing RawCursor::State::go() {
     const Landing landing = seek();
     leaves_ahead = path->sought_ahead();
     values_ahead = 0;
+    rows_ahead = 0;
     return landing;
 }
 
@@ -203,7 +206,7 @@ std::uint32_t RawCursor::State::leaves_sought() const {
 void RawCursor::State::prefetch_next() {
     using Path = PathCursor<PageSource>;
     std::uint64_t rows = end - begin;
-    if (!more || left <= rows) return;
+    if (!more || left <= rows + rows_ahead) return;
     std::uint32_t wanted = Path::kLeavesAhead;
     if (left != kNoLimit) {
         const std::uint64_t leaves = (left - rows - 1) / std::max(leaf->count(), 1u) + 1;
@@ -223,6 +226,7 @@ void RawCursor::State::prefetch_next() {
         if (i >= values_ahead) {
             prefetch_values(following, 0, following.count(), left - rows);
             values_ahead = i + 1;
+            rows_ahead += following.count();
         }
         rows += following.count();
     }
@@ -263,7 +267,10 @@ void RawCursor::State::enter_leaf() {
     ++since_let_go;
     if (begin < end && !streaming) reader->rows_out = true;
     if (values_ahead == 0) prefetch_values(*leaf, begin, end, left);
-    if (!first && values_ahead > 0) --values_ahead;
+    if (!first && values_ahead > 0) {
+        --values_ahead;
+        rows_ahead -= std::min<std::uint64_t>(rows_ahead, leaf->count());
+    }
     if (!first && leaves_ahead > 0) --leaves_ahead;
     prefetch_next();
     if (more && window > 0) read_ahead();
@@ -433,6 +440,7 @@ void RawCursor::State::start(ReaderState& its_reader, std::shared_ptr<const Tabl
     on_leaf = false;
     begin = end = 0;
     leaves_ahead = values_ahead = 0;
+    rows_ahead = 0;
     streaming = options.streaming;
     standing = false;
     since_let_go = window = asked_ahead = 0;
