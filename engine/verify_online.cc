@@ -20,15 +20,13 @@
 #include "engine/page/catalog_schema.h"
 #include "engine/page/search.h"
 #include "engine/space.h"
-#include "engine/superblock.h"
 #include "engine/tree_check.h"
+#include "engine/verify_superblock.h"
 
 namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kPauseNs = 10'000'000;  // while a checkpoint puts pages in their places
-// A copy of the superblock is damaged when it is so for longer than any write of it takes.
-constexpr std::uint64_t kCopyNs = BlockingIo::kDeadlineNs + 5'000'000'000;
 // A daemon that puts the pages of one checkpoint in their places for longer does nothing any more:
 // so long at least, and half of what a checkpoint writes in a second when nothing hurries it.
 constexpr std::uint64_t kPlacingNs = 30'000'000'000;
@@ -72,6 +70,7 @@ class OnlineVerifier {
           clock_(clock),
           options_(options),
           io_(disk, clock),
+          superblocks_(disk, clock, options),
           sink_(sink),
           progress_(progress) {}
 
@@ -81,13 +80,7 @@ class OnlineVerifier {
     Status look_at_all();
     // ---- steps ----
     Status step(const std::function<void()>& look);
-    Status look_at_superblock(Superblock& superblock);
-    Status read_superblock(Superblock& superblock);
     Status await_places();
-    Status past_deadline() const {
-        return {Error::kTimedOut, "the deadline came before all was verified"};
-    }
-    Status check_copies();
     void broken(std::string what) { found_.push_back(std::move(what)); }
     void settle();
     bool read(PageId page, std::byte* to, std::string& fault);
@@ -118,6 +111,7 @@ class OnlineVerifier {
     Clock& clock_;
     const OnlineOptions& options_;
     BlockingIo io_;
+    SuperblockLook superblocks_;
     const RuleSink& sink_;
     const VerifyProgress& progress_;
     Superblock superblock_{};
@@ -149,47 +143,6 @@ class OnlineVerifier {
 
 // ---- steps ----
 
-// Both copies are damaged at once also for who reads one before it is written, and the other while
-// it is.
-Status OnlineVerifier::look_at_superblock(Superblock& superblock) {
-    const std::uint64_t begin_ns = clock_.monotonic_ns();
-    for (;;) {
-        Status there = read_superblock(superblock);
-        if (there.error() != Error::kCorruption) return there;
-        if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
-        if (clock_.monotonic_ns() - begin_ns > kCopyNs) return there;
-        options_.pause(kPauseNs);
-    }
-}
-
-Status OnlineVerifier::read_superblock(Superblock& superblock) {
-    bool any = false;
-    Status unread;
-    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-        const Status there =
-            io_.read(StoreFile::kData, copy * kBlockBytes, page_.data(), kBlockBytes);
-        if (!there) {
-            unread = there;
-            continue;
-        }
-        Superblock candidate{};
-        std::memcpy(&candidate, page_.data(), sizeof candidate);
-        if (superblock_of_other_version(candidate)) {
-            return {Error::kVersionMismatch, disk_.path(StoreFile::kData) + " has format version " +
-                                                 std::to_string(candidate.format_version) +
-                                                 ", this program knows " +
-                                                 std::to_string(kFormatVersion)};
-        }
-        if (!superblock_valid(candidate)) continue;
-        if (!any || candidate.sequence > superblock.sequence) superblock = candidate;
-        any = true;
-    }
-    if (any) return {};
-    if (!unread) return unread;
-    return {Error::kCorruption, disk_.path(StoreFile::kData) +
-                                    ": both superblock copies are damaged; restore a backup"};
-}
-
 // While a checkpoint puts its pages in their places. A daemon that died then, or is fenced, never
 // ends it.
 Status OnlineVerifier::await_places() {
@@ -214,9 +167,9 @@ Status OnlineVerifier::await_places() {
 
 Status OnlineVerifier::step(const std::function<void()>& look) {
     for (;;) {
-        if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
+        if (clock_.monotonic_ns() > options_.deadline_ns) return superblocks_.past_deadline();
         const std::uint64_t before = superblock_.checkpoint_csn;
-        if (Status there = look_at_superblock(superblock_); !there) return there;
+        if (Status there = superblocks_.newest(superblock_); !there) return there;
         report_.checkpoints += before != 0 && superblock_.checkpoint_csn != before;
         std::memcpy(&uuid_, superblock_.file_uuid, sizeof uuid_);
         if (superblock_.journal_pages != 0) {
@@ -232,7 +185,7 @@ Status OnlineVerifier::step(const std::function<void()>& look) {
         bytes_read_ = pages_ = rows_ = 0;
         look();
         Superblock after{};
-        if (Status there = look_at_superblock(after); !there) return there;
+        if (Status there = superblocks_.newest(after); !there) return there;
         options_.pause(bytes_read_ * 1'000'000'000 / options_.bytes_per_second);
         if (after.sequence != superblock_.sequence) {
             ++report_.again;
@@ -276,30 +229,6 @@ std::string OnlineVerifier::fault_of(PageId page, std::byte* to) {
     return wrong != nullptr ? wrong : "";
 }
 
-// One that is being written may look damaged for a moment.
-Status OnlineVerifier::check_copies() {
-    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-        const std::uint64_t begin_ns = clock_.monotonic_ns();
-        for (;;) {
-            Superblock found{};
-            const Status there =
-                io_.read(StoreFile::kData, copy * kBlockBytes, page_.data(), kBlockBytes);
-            std::memcpy(&found, page_.data(), sizeof found);
-            if (there && superblock_valid(found)) break;
-            if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
-            if (clock_.monotonic_ns() - begin_ns > kCopyNs) {
-                ++report_.totals.broken_space;
-                sink_({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +
-                                           std::to_string(copy) +
-                                           " is damaged; the next checkpoint mends it"});
-                break;
-            }
-            options_.pause(kCopyNs / 16);
-        }
-    }
-    return {};
-}
-
 // What was found is told, also when it does not come to the end.
 Result<OnlineReport> OnlineVerifier::run() {
     const Status looked = look_at_all();
@@ -308,7 +237,11 @@ Result<OnlineReport> OnlineVerifier::run() {
         sink_({Damage::kData, "page " + std::to_string(page) + ": " + fault});
     }
     if (!looked) return looked.failure();
-    if (Status done = check_copies(); !done) return done.failure();
+    const Status copies = superblocks_.check_copies([this](const BrokenRule& rule) {
+        ++report_.totals.broken_space;
+        sink_(rule);
+    });
+    if (!copies) return copies.failure();
     return report_;
 }
 

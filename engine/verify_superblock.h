@@ -1,0 +1,42 @@
+// Looks at the superblock of a store past the daemon that writes it.
+//
+// Who:    one thread of any process that may read the files; it writes nothing.
+// Errors: kTimedOut at the deadline; kCorruption when both copies stay damaged; kVersionMismatch;
+//         kIoError when no copy can be read.
+#pragma once
+
+#include "engine/aligned_buffer.h"
+#include "engine/blocking_io.h"
+#include "engine/clock.h"
+#include "engine/disk.h"
+#include "engine/format.h"
+#include "engine/verify.h"
+#include "engine/verify_online.h"
+#include "shm/error.h"
+
+namespace bidstore {
+
+class SuperblockLook {
+  public:
+    SuperblockLook(Disk& disk, Clock& clock, const OnlineOptions& options)
+        : disk_(disk), clock_(clock), options_(options), io_(disk, clock) {}
+
+    // The newest copy of those that are whole.
+    Status newest(Superblock& superblock);
+    // Tells of each copy that stays damaged.
+    Status check_copies(const RuleSink& sink);
+    Status past_deadline() const {
+        return {Error::kTimedOut, "the deadline came before all was verified"};
+    }
+
+  private:
+    Status read_copies(Superblock& superblock);
+
+    Disk& disk_;
+    Clock& clock_;
+    const OnlineOptions& options_;
+    BlockingIo io_;
+    AlignedBuffer block_{kBlockBytes};
+};
+
+}  // namespace bidstore
