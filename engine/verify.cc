@@ -39,6 +39,12 @@ class Verifier {
     // The newest version; of a page that is not in the pool, a checked copy from the file.
     const std::byte* page(PageId id) {
         if (id.value >= owner_.size()) return nullptr;
+        std::string fault;
+        const std::byte* bytes = page(id, fault);
+        if (bytes == nullptr && why_.size() < TreeReport::kBrokenMost) why_[id.value] = fault;
+        return bytes;
+    }
+    const std::byte* page(PageId id, std::string& why) {
         if (const std::byte* resident = storage_.pool.newest(id)) return resident;
         std::byte* bytes = copy_.data();  // until the next page is asked for
         const Status read = io_.read(StoreFile::kData, page_offset_bytes(id), bytes, kPageBytes);
@@ -49,7 +55,7 @@ class Verifier {
             fault = "its checksum is not the one its chunk remembers";
         }
         if (fault == nullptr) return bytes;
-        if (why_.size() < TreeReport::kBrokenMost) why_[id.value] = fault;
+        why = fault;
         return nullptr;
     }
 
@@ -59,9 +65,9 @@ class Verifier {
         floors_[table.id.value] = root == nullptr ? 0 : floor_of(root);
         const TreeReport tree = check_tree(
             table.schema, table.id, table.tree.root(),
-            [this](PageId id) {
+            [&](PageId id) {
                 const std::byte* bytes = page(id);
-                if (bytes != nullptr) check_newest(id, bytes);
+                if (bytes != nullptr) check_newest(table.id, id, bytes);
                 return bytes;
             },
             [&](PageId id) { claim(id, table.id); },
@@ -70,8 +76,7 @@ class Verifier {
             });
         if (!tree.ok()) {
             for (const TreeReport::Broken& each : tree.all) {
-                report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
-                       "), page " + std::to_string(each.page.value) + ": " +
+                report(text_of(each.page, {table.id, true}) + ": " +
                        (why_.contains(each.page.value) ? why_.at(each.page.value) : each.rule));
             }
         }
@@ -86,11 +91,11 @@ class Verifier {
 
     // What drops a leaf one day is not its rows, but what its chunk's metadata says of them: "older
     // than they are" loses them.
-    void check_newest(PageId id, const std::byte* bytes) {
+    void check_newest(TableId table, PageId id, const std::byte* bytes) {
         const bool as_in_file =
             bytes == copy_.data() || storage_.pool.settled(id, storage_.checkpointer->covered());
         if (!as_in_file || storage_.space.newest_known(id) >= Space::newest_in(bytes)) return;
-        report("page " + std::to_string(id.value) +
+        report(text_of(id, {table, true}) +
                ": its chunk says that its rows are older than they are");
     }
 
@@ -102,8 +107,7 @@ class Verifier {
         if (!read) {
             fault = read.failure().what;
         } else if (crc32c(copy.data(), kPageBytes) != storage_.space.known_crc(id)) {
-            fault = "page " + std::to_string(id.value) +
-                    ": its checksum is not the one its chunk remembers";
+            fault = "its checksum is not the one its chunk remembers";
         }
         return copy.data();
     }
@@ -134,6 +138,7 @@ class Verifier {
                     break;
                 }
                 const std::byte* bytes = extent_page(id, copy, fault);
+                if (!fault.empty()) fault = "page " + std::to_string(id.value) + ": " + fault;
                 const std::uint32_t part = std::min(left, std::uint32_t{kPageBytes});
                 crc = crc32c(bytes, part, crc);
                 left -= part;
@@ -145,9 +150,9 @@ class Verifier {
     }
 
     void claim(PageId id, TableId table) {
-        if (++totals_.pages % kProgressPages == 0 && progress_) progress_(totals_.pages);
+        count_page();
         if (id.value >= owner_.size() || Space::fixed(id)) {
-            return report("page " + std::to_string(id.value) + " cannot be part of a tree");
+            return report(text_of(id, {table, true}) + " cannot be part of a tree");
         }
         if (owner_[id.value] != 0) {
             return report("page " + std::to_string(id.value) + " belongs to tables " +
@@ -164,26 +169,60 @@ class Verifier {
             const std::byte* meta = storage_.pool.newest(meta_page(chunk));
             if (meta == nullptr)
                 return report("chunk " + std::to_string(chunk) + " has no metadata");
-            auto unowned = Unowned::kLeaked;  // the run of an extent that the page belongs to
+            const ExtentMap extents(chunk_meta(meta));
+            TableId extent;  // whose run of an extent the page belongs to; 0: to none
+            auto unowned = Unowned::kLeaked;
             for (std::uint32_t i = 0; i < kChunkPages; ++i) {
                 const PageId id{chunk * kChunkPages + i};
                 const bool used = (meta_bitmap(meta)[i / 64] >> (i % 64)) & 1;
                 const bool owned = Space::fixed(id) || owner_[id.value] != 0;
-                const ExtentMap extents(chunk_meta(meta));
-                const bool extent = extents.in_extent(i);
+                if (!extents.in_extent(i)) extent = {};
+                if (extents.first_of_run(i)) {
+                    extent = extents.owner(i);
+                    unowned = without_row(extent, id);
+                }
                 if (extent && !used) {
-                    report("page " + std::to_string(id.value) + " of an extent is not allocated");
+                    report(text_of(id, {extent, true}) + " of an extent is not allocated");
                 }
-                if (extents.first_of_run(i)) unowned = without_row(extents.owner(i), id);
                 if (used == owned || (used && !whole)) continue;
-                if (extent && !owned && unowned != Unowned::kLeaked) {
+                if (!used) {
+                    report(text_of(id, {TableId{owner_[id.value]}, true}) +
+                           ": is part of a tree, but not allocated");
+                } else if (extent && unowned != Unowned::kLeaked) {
                     totals_.early_pages += unowned == Unowned::kEarly;
-                    continue;
+                } else {
+                    report(text_of(id, look_at(id, extent).owner) + kLeaked);
                 }
-                report("page " + std::to_string(id.value) +
-                       (used ? kLeaked : " is part of a tree, but not allocated"));
             }
         }
+    }
+
+    struct Look {
+        PageOwner owner;
+        std::string fault;
+    };
+    // At a page in use that nobody refers to. `extent`: whose large value it is of; 0: of none.
+    Look look_at(PageId id, TableId extent) {
+        Look found;
+        if (extent) {
+            found.owner = {extent, true};
+            extent_page(id, copy_, found.fault);
+        } else {
+            const std::byte* const there = page(id, found.fault);
+            const std::byte* const bytes = there != nullptr ? there : copy_.data();
+            found.owner.table = table_in_header(bytes, id, storage_.pool.file_uuid());
+            found.owner.sure = there != nullptr || page_crc(bytes) == page_header(bytes).crc;
+        }
+        return found;
+    }
+
+    void count_page() {
+        if (++totals_.pages % kProgressPages == 0 && progress_) progress_(totals_.pages);
+    }
+
+    std::string text_of(PageId id, const PageOwner& owner) const {
+        const TableEntry* const entry = storage_.catalog->find_with_pages(owner.table);
+        return page_text(id, owner, entry == nullptr ? "" : entry->schema.name());
     }
 
     // What becomes of a run of an extent that no row refers to.
@@ -226,6 +265,21 @@ std::string hex_of(const std::byte* bytes, std::size_t count) {
         text += kDigits[std::to_integer<unsigned>(bytes[i]) & 15];
     }
     return text;
+}
+
+TableId table_in_header(const std::byte* page, PageId id, std::uint64_t file_uuid) {
+    const PageHeader& header = page_header(page);
+    const bool tree = header.type == PageType::kLeaf || header.type == PageType::kInner;
+    const bool own = header.page_id == id.value && header.file_uuid == file_uuid;
+    return tree && own ? TableId{header.table_id} : TableId{};
+}
+
+std::string page_text(PageId page, const PageOwner& owner, const std::string& table_name) {
+    std::string text = "page " + std::to_string(page.value);
+    if (!owner.table || (!owner.sure && table_name.empty())) return text;
+    std::string table = "table " + std::to_string(owner.table.value);
+    if (!table_name.empty()) table += " (" + table_name + ")";
+    return (owner.sure ? "" : "perhaps ") + table + ", " + text;
 }
 
 std::string value_run_fault(const ChunkMeta& meta, TableId table, const ExtentRun& run,

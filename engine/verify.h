@@ -57,6 +57,19 @@ bool extent_may_be_dead(const Schema& schema, std::uint32_t newest, std::uint64_
 std::string value_run_fault(const ChunkMeta& meta, TableId table, const ExtentRun& run,
                             std::uint32_t known_newest, std::uint32_t newest);
 
+// Whose a page is, as far as its header or its chunk's metadata say; 0: they do not.
+struct PageOwner {
+    TableId table;
+    bool sure = false;  // else the page is damaged, and its header may be, too
+};
+
+// The table that the header of a page of a tree names; 0: it is no header of that page.
+TableId table_in_header(const std::byte* page, PageId id, std::uint64_t file_uuid);
+
+// As messages name a page: "table 16 (rows), page 17", with "perhaps" before it when nobody can be
+// sure, "page 17" when its table is not known.
+std::string page_text(PageId page, const PageOwner& owner, const std::string& table_name);
+
 // Bytes of a key, as messages show them.
 std::string hex_of(const std::byte* bytes, std::size_t count);
 

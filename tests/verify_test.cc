@@ -61,6 +61,21 @@ class VerifyTest : public ::testing::Test {
             EXPECT_NE(rules[0].what.find(word), std::string::npos) << rules[0].what;
         }
     }
+    std::string named(PageId page) const {
+        return "table " + std::to_string(table.value) + " (rows), page " +
+               std::to_string(page.value);
+    }
+    // Each of these is what a rule says from its first word on, and all are data's.
+    void expect_all(SimDisk& disk, const std::vector<std::string>& words) {
+        std::string all;
+        const auto rules = verify(disk);
+        for (const BrokenRule& rule : rules) all += rule.what + "\n";
+        EXPECT_EQ(rules.size(), words.size()) << all;
+        for (const std::string& word : words) {
+            EXPECT_NE(("\n" + all).find("\n" + word), std::string::npos) << word << "\n" << all;
+        }
+        for (const BrokenRule& rule : rules) EXPECT_EQ(rule.damage, Damage::kData) << rule.what;
+    }
     Storage& storage() { return store->engine->core().storage(); }
     Tree& tree() { return storage().catalog->find(table)->tree; }
     // A leaf in the middle and the inner node above it.
@@ -195,7 +210,7 @@ TEST_F(VerifyTest, LeakedPageIsSpaceAlone) {
     PageId leaked;
     plant([&] { leaked = storage().space.allocate(PageType::kLeaf, table, PageId{9}); });
     expect_one(at_rest(), Damage::kSpace,
-               {"page " + std::to_string(leaked.value), "nothing refers to it"});
+               {named(leaked) + " is allocated, but nothing refers to it"});
 }
 
 TEST_F(VerifyTest, PageThatIsUsedTwiceIsFound) {
@@ -211,6 +226,14 @@ TEST_F(VerifyTest, PageThatIsUsedTwiceIsFound) {
         twice |= rule.what.find("twice") != std::string::npos;
     }
     EXPECT_TRUE(twice);
+}
+
+TEST_F(VerifyTest, ReferenceToAPageThatCanBeNoTreesIsFound) {
+    const Tree::Way found = way();
+    const PageId parent = found.step[found.depth - 2].page;
+    plant([&] { InnerEdit(writable(parent), tree().shape().inner).set_child(1, meta_page(0)); });
+    const std::string name = named(meta_page(0));
+    expect_all(at_rest(), {name + " cannot be part of a tree", name + ": type, table or level"});
 }
 
 TEST_F(VerifyTest, PageOfTwoTablesIsFound) {
@@ -267,8 +290,9 @@ TEST_F(VerifyTest, FreePageInATreeIsFoundBesideALostOne) {
     bool rotten = false;
     for (const BrokenRule& rule : verify(disk)) {
         EXPECT_EQ(rule.damage, Damage::kData) << rule.what << ": it may be of the lost one's";
-        unallocated |= rule.what == "page " + std::to_string(page.value) +
-                                        " is part of a tree, but not allocated";
+        unallocated |= rule.what == "table " + std::to_string(table.value) + " (rows), page " +
+                                        std::to_string(page.value) +
+                                        ": is part of a tree, but not allocated";
         rotten |= rule.what.find("page " + std::to_string(lost.value) + ":") != std::string::npos;
     }
     EXPECT_TRUE(unallocated);
@@ -279,9 +303,8 @@ TEST_F(VerifyTest, FreePageInATreeIsFoundBesideALostOne) {
 TEST_F(VerifyTest, DamageBehindTheFirstHundredIsCounted) {
     std::vector<PageId> leaves;
     ASSERT_TRUE(tree().visit_pages([&](PageId page) { leaves.push_back(page); }).ok());
-    std::erase_if(leaves, [&](PageId page) {
-        return page_header(storage().pool.newest_of(page)).level > 0;
-    });
+    std::erase_if(
+        leaves, [&](PageId page) { return page_header(storage().pool.newest_of(page)).level > 0; });
     ASSERT_GT(leaves.size(), 140u);
     SimDisk& disk = at_rest();
     std::uint64_t lost = 0;
@@ -412,7 +435,9 @@ TEST_F(VerifyTimes, LeafThatItsChunkTakesForOlderIsFound) {
     });
     EXPECT_NE(store->verify().find("older"), std::string::npos);
     expect_one(at_rest(), Damage::kData,
-               {"page " + std::to_string(page.value) + ":", "rows are older than they are"});
+               {"table " + std::to_string(timed_.value) + " (timed), page " +
+                    std::to_string(page.value) + ":",
+                "rows are older than they are"});
 }
 
 // A crash may leave such ones; they are no broken rule, but said, and of files at rest nobody did.
