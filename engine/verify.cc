@@ -162,7 +162,7 @@ class Verifier {
     }
 
     // Below a page that is lost there may be many that only it refers to: what is leaked can be
-    // told when all trees are whole.
+    // told when all trees are whole; when not, these pages are read here, or nobody looks at them.
     void check_bitmaps() {
         const bool whole = totals_.broken_data == 0;
         for (std::uint32_t chunk = 0; chunk < storage_.space.chunk_count(); ++chunk) {
@@ -184,10 +184,12 @@ class Verifier {
                 if (extent && !used) {
                     report(text_of(id, {extent, true}) + " of an extent is not allocated");
                 }
-                if (used == owned || (used && !whole)) continue;
+                if (used == owned) continue;
                 if (!used) {
                     report(text_of(id, {TableId{owner_[id.value]}, true}) +
                            ": is part of a tree, but not allocated");
+                } else if (!whole) {
+                    check_unowned(id, extent);
                 } else if (extent && unowned != Unowned::kLeaked) {
                     totals_.early_pages += unowned == Unowned::kEarly;
                 } else {
@@ -195,6 +197,9 @@ class Verifier {
                 }
             }
         }
+        if (unowned_more_ == 0) return;
+        report("and " + std::to_string(unowned_more_) +
+               " more pages in use that are damaged, not told here");
     }
 
     struct Look {
@@ -214,6 +219,18 @@ class Verifier {
             found.owner.sure = there != nullptr || page_crc(bytes) == page_header(bytes).crc;
         }
         return found;
+    }
+
+    void check_unowned(PageId id, TableId extent) {
+        count_page();
+        const Look found = look_at(id, extent);
+        if (found.fault.empty()) return;
+        if (unowned_told_ == TreeReport::kBrokenMost) {
+            ++unowned_more_;
+            return;
+        }
+        ++unowned_told_;
+        report(text_of(id, found.owner) + ": " + found.fault);
     }
 
     void count_page() {
@@ -252,6 +269,8 @@ class Verifier {
     const RuleSink& sink_;
     const VerifyProgress& progress_;
     std::unordered_map<std::uint32_t, std::string> why_;  // of the table's first such pages
+    std::size_t unowned_told_ = 0;                        // of pages in use below broken ones
+    std::uint64_t unowned_more_ = 0;
     VerifyTotals totals_;
 };
 

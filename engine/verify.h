@@ -3,7 +3,8 @@
 // Rules: each tree is sound (engine/tree_check.h); each page of a tree is allocated, belongs to one
 //        tree, once; each allocated page belongs to a tree or is a fixed page of its chunk; pages
 //        that are not in the pool read back with the checksum that their chunk remembers. Which
-//        pages are leaked is told when all trees are whole.
+//        pages are leaked is told when all trees are whole; when not, those below a broken node are
+//        read all the same, and the first hundred that are damaged are named.
 // Who:   the engine thread, with nothing in the open batch; tests after every run; and the daemon
 //        over files at rest (engine/verify_files.h).
 #pragma once
@@ -35,7 +36,7 @@ using VerifyProgress = std::function<void(std::uint64_t pages)>;
 
 struct VerifyTotals {
     std::uint64_t tables = 0;
-    std::uint64_t pages = 0;  // of trees
+    std::uint64_t pages = 0;  // of trees, or what may be theirs
     std::uint64_t rows = 0;   // dead ones included
     std::uint64_t broken_data = 0;
     std::uint64_t broken_space = 0;

@@ -299,6 +299,48 @@ TEST_F(VerifyTest, FreePageInATreeIsFoundBesideALostOne) {
     EXPECT_TRUE(rotten);
 }
 
+// Nothing below a broken node was read: what was lost there was told by the next --verify, when the
+// node was mended.
+TEST_F(VerifyTest, DamageBelowABrokenNodeIsFound) {
+    const Tree::Way first = tree().way_to(row_key(100).data());
+    const PageId node = first.step[first.depth - 2].page;
+    const PageId rotten = first.step[first.depth - 1].page;
+    const PageId lost = leaf();
+    ASSERT_TRUE(store->stop());
+    const auto old = store->disk->peek(StoreFile::kData, lost.value * kPageBytes, kPageBytes);
+    open(store->disk->clone(3));
+    put_rows(*store, *client, table, kRows / 2 - 8, kRows / 2 + 8, rows, 1);
+    SimDisk& disk = at_rest();
+    disk.flip(StoreFile::kData, node.value * kPageBytes + 99);
+    disk.flip(StoreFile::kData, rotten.value * kPageBytes + 99);
+    disk.poke(StoreFile::kData, lost.value * kPageBytes, old.data(), kPageBytes);
+    expect_all(disk, {named(node) + ": ", "perhaps " + named(rotten) + ": its CRC does not fit",
+                      named(lost) + ": its checksum is not the one its chunk remembers"});
+    disk.flip(StoreFile::kData, rotten.value * kPageBytes + 99);
+    disk.flip(StoreFile::kData, rotten.value * kPageBytes + 9);  // of its id
+    expect_all(disk, {named(node) + ": ", "page " + std::to_string(rotten.value) + ": ",
+                      named(lost) + ": "});
+}
+
+TEST_F(VerifyTest, DamageBelowABrokenNodeIsCountedBehindTheFirstHundred) {
+    std::vector<PageId> leaves;
+    PageId root;
+    ASSERT_TRUE(tree().visit_pages([&](PageId page) { leaves.push_back(page); }).ok());
+    root = tree().root();
+    std::erase(leaves, root);
+    ASSERT_GT(leaves.size(), 130u);
+    SimDisk& disk = at_rest();
+    disk.flip(StoreFile::kData, root.value * kPageBytes + 99);
+    for (std::size_t i = 0; i < 130; ++i) {
+        disk.flip(StoreFile::kData, leaves[i].value * kPageBytes + 99);
+    }
+    const auto rules = verify(disk);
+    ASSERT_EQ(rules.size(), 102u);
+    EXPECT_TRUE(rules[0].what.starts_with(named(root) + ": ")) << rules[0].what;
+    EXPECT_EQ(rules[101].what, "and 30 more pages in use that are damaged, not told here");
+    EXPECT_GT(report_.totals.pages, leaves.size());
+}
+
 // It ended at the hundredth, as if that were the last.
 TEST_F(VerifyTest, DamageBehindTheFirstHundredIsCounted) {
     std::vector<PageId> leaves;
@@ -419,6 +461,23 @@ TEST_F(VerifyTimes, FlippedBitsAreFoundInLargeValuesAndLeavesOfRowsOfAnyLength) 
         expect_one(*damaged, Damage::kData,
                    {"key 00000007", "page " + std::to_string(first.value + page)});
     }
+}
+
+// What only a lost leaf refers to.
+TEST_F(VerifyTimes, LargeValueBelowABrokenLeafIsLookedAt) {
+    bring_in_all();
+    const PageId lost = timed_leaf();
+    PageId first{1};
+    const std::uint32_t end = storage().space.chunk_count() * kChunkPages;
+    while (first.value < end && !storage().space.is_extent(first)) ++first.value;
+    ASSERT_LT(first.value, end);
+    SimDisk& disk = at_rest();
+    disk.flip(StoreFile::kData, lost.value * kPageBytes + 100);
+    disk.flip(StoreFile::kData, (first.value + 1) * kPageBytes + 500);
+    const std::string name = "table " + std::to_string(timed_.value) + " (timed), page ";
+    expect_all(disk, {name + std::to_string(lost.value) + ": ",
+                      name + std::to_string(first.value + 1) +
+                          ": its checksum is not the one its chunk remembers"});
 }
 
 // Retention would have dropped the leaf with its rows alive, and verify said that all was well.
