@@ -56,6 +56,11 @@ struct Metadata {
     std::array<std::uint32_t, kChunkPages> newest{};  // of its pages
 };
 
+struct PageFault {
+    PageOwner owner;
+    std::string what;
+};
+
 // Where the walk over a tree goes on.
 struct Place {
     KeyBytes from;  // empty: at the lowest key
@@ -92,6 +97,8 @@ class OnlineVerifier {
     bool read_metadata(std::uint32_t chunk, ChunkMeta& meta);
     const Metadata* metadata_of(PageId page);
     std::string page_fault_of(PageId page, const ChunkMeta& meta, const std::byte* bytes) const;
+    PageOwner owner_of(PageId page, const std::byte* bytes) const;
+    std::string text_of(PageId page, const PageOwner& owner) const;
 
     // ---- trees ----
     std::vector<Table> tables();
@@ -121,7 +128,7 @@ class OnlineVerifier {
     OnlineReport report_;
     // Of the step that is under way.
     std::vector<std::string> found_;
-    std::map<std::uint32_t, std::string> pages_found_;
+    std::map<std::uint32_t, PageFault> pages_found_;
     std::vector<std::uint32_t> named_;  // of faults_, told with their table
     std::set<std::uint32_t> chunks_found_;
     std::uint64_t floor_ = 0;  // of the tree that is walked
@@ -130,8 +137,10 @@ class OnlineVerifier {
     std::uint64_t rows_ = 0;
     // A step that checkpoints come into again and again gets shorter.
     std::uint32_t leaves_most_ = kFanOutMax;
-    // Pages that are not what their chunk remembers; the trees tell whose they are.
-    std::map<std::uint32_t, std::string> faults_;
+    // Pages that are not what their chunk remembers; the trees tell whose they are, or, of those
+    // below a broken node, the pages themselves.
+    std::map<std::uint32_t, PageFault> faults_;
+    std::map<std::uint32_t, std::string> names_;  // of tables, by id
     // Of the checkpoint whose superblock has this sequence, by chunk; nothing: they are damaged.
     std::unordered_map<std::uint32_t, std::optional<Metadata>> metadata_;
     std::uint64_t metadata_sequence_ = 0;
@@ -234,7 +243,7 @@ Result<OnlineReport> OnlineVerifier::run() {
     const Status looked = look_at_all();
     for (const auto& [page, fault] : faults_) {
         ++report_.totals.broken_data;
-        sink_({Damage::kData, "page " + std::to_string(page) + ": " + fault});
+        sink_({Damage::kData, text_of(PageId{page}, fault.owner) + ": " + fault.what});
     }
     if (!looked) return looked.failure();
     const Status copies = superblocks_.check_copies([this](const BrokenRule& rule) {
@@ -255,6 +264,7 @@ Status OnlineVerifier::look_at_all() {
     }
     std::vector<Table> all;
     if (Status done = step([&] { all = tables(); }); !done) return done;
+    for (const Table& table : all) names_[table.id.value] = table.schema.name();
     for (const Table& table : all) {
         for (Place place; !place.done;) {
             Place next;
@@ -344,6 +354,8 @@ std::string OnlineVerifier::page_fault_of(PageId page, const ChunkMeta& meta,
 void OnlineVerifier::check_chunk(std::uint32_t chunk) {
     ChunkMeta meta{};
     if (!read_metadata(chunk, meta)) return;
+    const ExtentMap extents(meta);
+    TableId extent;  // whose run of an extent the page belongs to; 0: to none
     const PageId first{chunk * kChunkPages};
     const bool all =
         io_.read(StoreFile::kData, page_offset_bytes(first), chunk_.data(), kChunkBytes).ok();
@@ -351,16 +363,30 @@ void OnlineVerifier::check_chunk(std::uint32_t chunk) {
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{first.value + i};
         const bool used = is_used(meta, i);
-        if (!used && ExtentMap(meta).in_extent(i)) {
-            broken("page " + std::to_string(page.value) + " of an extent is not allocated");
+        if (!extents.in_extent(i)) extent = {};
+        if (extents.first_of_run(i)) extent = extents.owner(i);
+        if (!used && extents.in_extent(i)) {
+            broken(text_of(page, {extent, true}) + " of an extent is not allocated");
         }
         if (!used || Space::fixed(page)) continue;
         ++pages_;
         std::byte* const bytes = chunk_.data() + std::size_t{i} * kPageBytes;
         std::string fault;
         if (all || read(page, bytes, fault)) fault = page_fault_of(page, meta, bytes);
-        if (!fault.empty()) pages_found_[page.value] = fault;
+        if (fault.empty()) continue;
+        pages_found_[page.value] = {extent ? PageOwner{extent, true} : owner_of(page, bytes),
+                                    fault};
     }
+}
+
+// Of a page that is not as it should be.
+PageOwner OnlineVerifier::owner_of(PageId page, const std::byte* bytes) const {
+    return {table_in_header(bytes, page, uuid_), page_crc(bytes) == page_header(bytes).crc};
+}
+
+std::string OnlineVerifier::text_of(PageId page, const PageOwner& owner) const {
+    const auto name = names_.find(owner.table.value);
+    return page_text(page, owner, name == names_.end() ? "" : name->second);
 }
 
 // ---- trees ----
@@ -368,8 +394,8 @@ void OnlineVerifier::check_chunk(std::uint32_t chunk) {
 void OnlineVerifier::broken(const Table& table, PageId page, const std::string& fault) {
     const auto known = faults_.find(page.value);
     if (known != faults_.end()) named_.push_back(page.value);
-    broken("table " + std::to_string(table.id.value) + " (" + table.schema.name() + "), page " +
-           std::to_string(page.value) + ": " + (known == faults_.end() ? fault : known->second));
+    broken(page_text(page, {table.id, true}, table.schema.name()) + ": " +
+           (known == faults_.end() ? fault : known->second.what));
 }
 
 // By the metadata of the same checkpoint: what these do not have in use is given out one day, and

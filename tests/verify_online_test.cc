@@ -319,6 +319,26 @@ TEST_F(VerifyOnline, NamesEveryKindOfPage) {
     EXPECT_NE(all().find("not the one its chunk remembers"), std::string::npos) << all();
 }
 
+// What no tree comes to any more was told without its table.
+TEST_F(VerifyOnlinePlanted, NamesTheTableOfPagesBelowABrokenNode) {
+    const PageId node = level(kRowTable, 1)[0];
+    const PageId rotten = leaf_of(10);
+    const PageId old = leaf_of(20);
+    const PageId extent = first_run(kTimedTable);
+    open(damaged({node, rotten, extent}), 1ull << 60);
+    auto bytes = store_->disk->peek(StoreFile::kData, old.value * kPageBytes, kPageBytes);
+    page_header(bytes.data()).count -= 1;  // right in itself, as an older image is
+    seal_page(bytes.data());
+    store_->disk->poke(StoreFile::kData, old.value * kPageBytes, bytes.data(), kPageBytes);
+    ASSERT_TRUE(verify_beside(false).ok());
+    EXPECT_EQ(rules_.size(), 4u) << all();
+    for (const std::string& words :
+         {"table 16 (rows), " + text(node), "perhaps table 16 (rows), " + text(rotten),
+          "table 16 (rows), " + text(old), "table 18 (timed), " + text(extent)}) {
+        EXPECT_NE(("\n" + all()).find("\n" + words + ": "), std::string::npos) << words << all();
+    }
+}
+
 // The store would give the page out, and write over its rows, one day; and verify said that all was
 // well.
 TEST_F(VerifyOnlinePlanted, FreePageInATreeIsFound) {
@@ -389,7 +409,7 @@ TEST_F(VerifyOnlinePlanted, RowThatRefersToFreePagesIsFound) {
     ASSERT_TRUE(first);
     const PageId second{first.value + 1};
     plant_beside([&](Storage& storage) { set_free(meta_of(storage, second), second); });
-    expect_beside({text(second) + " of an extent is not allocated",
+    expect_beside({"table 18, " + text(second) + " of an extent is not allocated",
                    text(second) + " of it is not allocated"});
 }
 
