@@ -25,7 +25,7 @@
 // Who:    one thread of any process that may read the files; it writes nothing.
 // Errors: kTimedOut at the deadline, or when one checkpoint takes longer to be put in its places
 //         than any does, as where the daemon is gone; kCorruption when both superblock copies stay
-//         damaged; kVersionMismatch; kIoError when not even a superblock can be read. What was
+//         damaged, or say what the next start refuses; kVersionMismatch; kIoError when not even a superblock can be read. What was
 //         found by then is told.
 #pragma once
 

@@ -49,6 +49,11 @@ Status SuperblockLook::read_copies(Superblock& superblock) {
         if (!any || candidate.sequence > superblock.sequence) superblock = candidate;
         any = true;
     }
+    if (const char* fault = any ? superblock_fault(superblock) : nullptr) {
+        return {Error::kCorruption, disk_.path(StoreFile::kData) + ": superblock with " +
+                                        std::string(fault) +
+                                        ", which the next start refuses; restore a backup"};
+    }
     if (any) return {};
     if (!unread) return unread;
     return {Error::kCorruption, disk_.path(StoreFile::kData) +

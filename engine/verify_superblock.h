@@ -1,8 +1,8 @@
 // Looks at the superblock of a store past the daemon that writes it.
 //
 // Who:    one thread of any process that may read the files; it writes nothing.
-// Errors: kTimedOut at the deadline; kCorruption when both copies stay damaged; kVersionMismatch;
-//         kIoError when no copy can be read.
+// Errors: kTimedOut at the deadline; kCorruption when both copies stay damaged, or the newest says
+//         what the next start refuses; kVersionMismatch; kIoError when no copy can be read.
 #pragma once
 
 #include "engine/aligned_buffer.h"

@@ -504,6 +504,34 @@ TEST_F(VerifyOnline, NamesAnotherFormatVersion) {
     EXPECT_EQ(verify_beside(false).error(), Error::kVersionMismatch);
 }
 
+// A start refuses it, and verify said nothing, or looked for the trees in pages of no tree.
+TEST_F(VerifyOnline, NamesAnImpossibleSuperblock) {
+    open(made().disk->clone(5), 1ull << 60);
+    const Superblock sound = superblock_of(*store_->disk);
+    const auto put = [&](Superblock superblock) {
+        seal_superblock(superblock);
+        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
+            store_->disk->poke(StoreFile::kData, copy * kBlockBytes, &superblock,
+                               sizeof superblock);
+        }
+    };
+    Superblock log = sound;
+    log.log_segment_bytes = 5;
+    put(log);
+    const auto report = verify_beside(false);
+    ASSERT_EQ(report.error(), Error::kCorruption);
+    EXPECT_NE(report.failure().what.find("superblock with impossible log_segment_bytes"),
+              std::string::npos)
+        << report.failure().what;
+    Superblock root = sound;
+    root.catalog_root = meta_page(0).value;
+    put(root);
+    EXPECT_EQ(verify_beside(false).error(), Error::kCorruption);
+    EXPECT_TRUE(rules_.empty()) << all();
+    put(sound);
+    EXPECT_TRUE(verify_beside(false).ok());
+}
+
 TEST_F(VerifyOnline, DoesNotCountTablesThatAreGone) {
     open(made().disk->clone(5), 20'000'000);
     TransactionBytes drop;
