@@ -72,7 +72,8 @@ void describe(CLI::App& app, Arguments& arguments) {
     auto* online =
         app.add_flag("--online", arguments.online,
                      "with --verify: beside the daemon that has the files, its last checkpoint: "
-                     "every page, the catalog and all trees, but not the log")
+                     "every page, the catalog and all trees; not the log, leaked pages, trees of "
+                     "dropped tables, or large values against their rows' own checksums")
             ->needs(verify)
             ->excludes(rebuild);
     app.add_option("--rate", arguments.online_choice.mib_per_second,

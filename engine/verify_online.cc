@@ -88,6 +88,10 @@ class OnlineVerifier {
     Status await_places();
     void broken(std::string what) { found_.push_back(std::move(what)); }
     void settle();
+    void forget_checkpoint() {
+        metadata_.clear();
+        claimed_.clear();
+    }
     bool read(PageId page, std::byte* to, std::string& fault);
     std::string fault_of(PageId page, std::byte* to);
 
@@ -108,6 +112,7 @@ class OnlineVerifier {
     std::string node_fault(const Table& table, PageId page, const std::byte* bytes, int level);
     std::string value_fault(const Table& table, const std::byte* key,
                             const ValueReference& reference, std::uint32_t newest);
+    bool claim(PageId first);
     void check_leaves(const Table& table, const std::byte* inner, KeyBytes low,
                       const KeyBytes& high, Place& place);
     void check_leaf(const Table& table, PageId page, const std::byte* bytes, const KeyBytes& low,
@@ -144,6 +149,9 @@ class OnlineVerifier {
     // Of the checkpoint whose superblock has this sequence, by chunk; nothing: they are damaged.
     std::unordered_map<std::uint32_t, std::optional<Metadata>> metadata_;
     std::uint64_t metadata_sequence_ = 0;
+    // Of the same checkpoint, by page: whether it begins a run of a large value that a row has. A
+    // walk comes to each row once, so who finds it set is another one.
+    std::vector<bool> claimed_;
     std::set<std::uint32_t> chunks_told_;  // whose metadata are damaged
     AlignedBuffer page_{kPageBytes};
     AlignedBuffer meta_page_{kPageBytes};
@@ -185,7 +193,7 @@ Status OnlineVerifier::step(const std::function<void()>& look) {
             if (Status waited = await_places(); !waited) return waited;
             continue;
         }
-        if (metadata_sequence_ != superblock_.sequence) metadata_.clear();
+        if (metadata_sequence_ != superblock_.sequence) forget_checkpoint();
         metadata_sequence_ = superblock_.sequence;
         found_.clear();
         chunks_found_.clear();
@@ -198,7 +206,7 @@ Status OnlineVerifier::step(const std::function<void()>& look) {
         options_.pause(bytes_read_ * 1'000'000'000 / options_.bytes_per_second);
         if (after.sequence != superblock_.sequence) {
             ++report_.again;
-            metadata_.clear();
+            forget_checkpoint();
             leaves_most_ = std::max(leaves_most_ / 2, 1u);
             continue;
         }
@@ -468,10 +476,22 @@ std::string OnlineVerifier::value_fault(const Table& table, const std::byte* key
             if (is_used(meta->chunk, index + i)) continue;
             fault = "page " + std::to_string(first.value + i) + " of it is not allocated";
         }
+        if (fault.empty() && !claim(first)) {
+            fault =
+                "another one has its pages from page " + std::to_string(first.value) + " on, too";
+        }
         if (!fault.empty()) break;
     }
     if (fault.empty()) return {};
     return "large value of key " + hex_of(key, table.schema.key_bytes()) + ": " + fault;
+}
+
+// False: another row had the run before, in the same checkpoint.
+bool OnlineVerifier::claim(PageId first) {
+    if (claimed_.empty()) claimed_.resize(std::size_t{superblock_.chunk_count} * kChunkPages);
+    if (claimed_[first.value]) return false;
+    claimed_[first.value] = true;
+    return true;
 }
 
 // From `place` on; where it ends is the next place.

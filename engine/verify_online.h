@@ -5,7 +5,8 @@
 //   against the CRC that its chunk remembers, with id and csn; catalog; every tree: levels, order,
 //   fences, rows; its pages, and those that its live rows refer to, against the metadata of the
 //   same checkpoint: allocated, of this table, no older than their rows. A page that is in a tree
-//   twice, or in two, breaks a fence or is of another table
+//   twice, or in two, breaks a fence or is of another table; a large value that two rows have is
+//   found when no checkpoint comes between these
 //
 // It works in short steps, each between two looks at the superblock. A place that the checkpoint
 // knows is written in step 4 of the next one only (FORMAT.md): when the superblock names no journal
@@ -15,18 +16,19 @@
 // Not looked at: what only a file at rest can tell (engine/verify_files.h). That is
 //   - the log;
 //   - which of the allocated pages nobody refers to;
-//   - large values against their rows' own checksums (the CRC of each of their pages is), and
-//     whether two rows of a table refer to the same one: pages change hands between two steps, so
-//     who had one before says nothing;
+//   - large values against their rows' own checksums (the CRC of each of their pages is), and,
+//     where a checkpoint came between two rows, whether both refer to the same one: pages change
+//     hands with it, so who had one before says nothing;
 //   - pages of chunks that came since the last one was looked at, but for those of trees;
-//   - trees of tables that are being dropped; what is below a broken inner node.
+//   - trees of tables that are being dropped; what is below a broken inner node, but for the CRC of
+//     each page.
 //
-// Memory: metadata of 4,096 chunks at most, 24 MiB, and what is damaged.
+// Memory: metadata of 4,096 chunks at most, 24 MiB; a bit per page of the file; what is damaged.
 // Who:    one thread of any process that may read the files; it writes nothing.
 // Errors: kTimedOut at the deadline, or when one checkpoint takes longer to be put in its places
 //         than any does, as where the daemon is gone; kCorruption when both superblock copies stay
-//         damaged, or say what the next start refuses; kVersionMismatch; kIoError when not even a superblock can be read. What was
-//         found by then is told.
+//         damaged, or say what the next start refuses; kVersionMismatch; kIoError when not even a
+//         superblock can be read. What was found by then is told.
 #pragma once
 
 #include <cstdint>

@@ -7,6 +7,7 @@
 #include "engine/engine_core.h"
 #include "engine/extent_map.h"
 #include "engine/inner_edit.h"
+#include "engine/leaf_edit.h"
 #include "shm/stats.h"
 #include "tests/load_fixture.h"
 #include "tests/rebuild_fixture.h"
@@ -450,6 +451,30 @@ TEST_F(VerifyOnlinePlanted, LargeValueThatItsChunkTakesForOlderIsFound) {
         meta_of(storage, first);
     });
     expect({"its chunk says that it is older than its row, at " + text(first)}, true);
+}
+
+// One of them would have freed it under the other one day, and verify said that all was well.
+TEST_F(VerifyOnlinePlanted, LargeValueOfTwoRowsIsFound) {
+    const PageId leaf = level(kTimedTable, 0)[0];
+    std::string key;
+    plant(
+        [&](Storage& storage) {
+            const Schema schema = timed_schema();
+            std::byte* const page = storage.space.writable(leaf);
+            LeafEdit edit(page, storage.catalog->find(kTimedTable)->tree.shape().leaf, schema);
+            std::vector<std::uint32_t> large;
+            for (std::uint32_t row = 0; row < edit.count(); ++row) {
+                if (RowView(schema, edit.view().value(row)).has_references()) large.push_back(row);
+            }
+            ASSERT_GE(large.size(), 2u);
+            const auto value = edit.view().value(large[0]);
+            edit.replace(large[1], std::vector(value.begin(), value.end()));
+            key = hex_of(edit.view().key(large[1]), 4);
+        },
+        {leaf});
+    expect({"table 18 (timed), " + text(leaf) + ": large value of key " + key +
+            ": another one has its pages from page "},
+           true);
 }
 
 // Of a daemon that ended, or was fenced, in the midst of a checkpoint.
