@@ -14,6 +14,7 @@
 #include <cstring>
 #include <utility>
 
+#include "daemon/greeting.h"
 #include "shm/doorbell.h"
 
 namespace bidstore {
@@ -30,18 +31,10 @@ constexpr std::size_t kHandshakesMax = 64;
 constexpr std::uint64_t kHelloGraceNs = 20'000'000;
 constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
 constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
-constexpr std::size_t kWelcomeDescriptors = 3;
 constexpr std::uint32_t kAdminPart = 16;  // one in so many places is kept for admins
 constexpr auto kEngineLate = "the engine is busy: try again";  // clients do, until their deadline
 
 std::string error_text() { return std::strerror(errno); }
-
-std::string hex(std::uint64_t value) {
-    static constexpr char kDigits[] = "0123456789abcdef";
-    std::string text;
-    for (int shift = 60; shift >= 0; shift -= 4) text += kDigits[(value >> shift) & 15];
-    return text;
-}
 
 const char* rights_name(Rights rights) {
     if (rights == Rights::kAdmin) return "admin";
@@ -79,38 +72,6 @@ Status remove_stale_socket(const std::string& path) {
     }
     unlink(path.c_str());
     return {};
-}
-
-Welcome make_welcome(Error error, const SessionId& session, std::string_view message) {
-    Welcome welcome{};
-    welcome.magic = kHelloMagic;
-    welcome.abi_version = kAbiVersion;
-    welcome.error = static_cast<std::uint32_t>(error);
-    welcome.fingerprint = kLayoutFingerprint;
-    std::memcpy(welcome.session_id, session.bytes, sizeof welcome.session_id);
-    message.copy(welcome.message, sizeof welcome.message - 1);
-    return welcome;
-}
-
-// With descriptors or without. Never blocks: our first and only message fits into the buffer.
-bool send_welcome(int socket, const Welcome& welcome, const std::vector<int>& descriptors) {
-    iovec part{.iov_base = const_cast<Welcome*>(&welcome), .iov_len = sizeof welcome};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kWelcomeDescriptors)] = {};
-    msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    if (!descriptors.empty()) {
-        const std::size_t bytes = descriptors.size() * sizeof(int);
-        message.msg_control = control;
-        message.msg_controllen = CMSG_SPACE(bytes);
-        cmsghdr* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(bytes);
-        std::memcpy(CMSG_DATA(header), descriptors.data(), bytes);
-    }
-    return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) ==
-           static_cast<ssize_t>(sizeof welcome);
 }
 
 AttachedSegment shape_of(ClientSegment& segment) {
@@ -383,29 +344,6 @@ void Server::close_late_handshakes(std::uint64_t now) {
 }
 
 // ---- handshake ----------------------------------------------------------------------------------
-
-Status Server::check_hello(const Hello& hello) const {
-    if (hello.magic != kHelloMagic) {
-        return {Error::kProtocol, "hello begins with " + hex(hello.magic) + ", not " +
-                                      hex(kHelloMagic) + ": this is not a bidstore program"};
-    }
-    if (hello.abi_version != kAbiVersion) {
-        return {Error::kVersionMismatch, "the program speaks ABI version " +
-                                             std::to_string(hello.abi_version) + ", the daemon " +
-                                             std::to_string(kAbiVersion) +
-                                             ": build the program against the daemon's version"};
-    }
-    if (hello.fingerprint != kLayoutFingerprint) {
-        return {Error::kVersionMismatch,
-                "the program's layout fingerprint is " + hex(hello.fingerprint) +
-                    ", the daemon's " + hex(kLayoutFingerprint) + ": build both from one version"};
-    }
-    if (hello.rights < 1 || hello.rights > static_cast<std::uint32_t>(Rights::kAdmin)) {
-        return {Error::kInvalid, "rights " + std::to_string(hello.rights) +
-                                     " asked for: 1 (reader), 2 (writer) and 3 (admin) exist"};
-    }
-    return {};
-}
 
 // By its credentials alone where they are enough: the user database may hang.
 std::optional<Status> Server::check_rights(const Connection& connection) {

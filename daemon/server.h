@@ -119,9 +119,7 @@ class Server {
     void on_hello(Connection& connection, const Hello& hello);
     void on_user_answers();
     void admit(Connection& connection);
-    // kOk, or why the Hello is refused.
-    Status check_hello(const Hello& hello) const;
-    // The same, or nothing: the user database is asked.
+    // kOk, or why it is refused, or nothing: the user database is asked.
     std::optional<Status> check_rights(const Connection& connection);
     Status check_granted(const Connection& connection, std::optional<Rights> granted) const;
     Status check_places(const Connection& connection, Rights granted) const;
