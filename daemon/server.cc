@@ -74,6 +74,12 @@ Status remove_stale_socket(const std::string& path) {
     return {};
 }
 
+// By its peer, for what it sends at least.
+bool hung_up(int socket) {
+    pollfd look{.fd = socket, .events = POLLRDHUP, .revents = 0};
+    return poll(&look, 1, 0) == 1;
+}
+
 AttachedSegment shape_of(ClientSegment& segment) {
     AttachedSegment shape;
     const auto offset = [&](const void* at) {
@@ -299,7 +305,8 @@ void Server::on_readable(Connection& connection) {
         recvmsg(connection.socket.number(), &message, MSG_DONTWAIT | MSG_TRUNC | MSG_PEEK);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got >= 0 && (message.msg_flags & MSG_CTRUNC) != 0) return on_descriptors(connection);
-    if (got <= 0) return close(connection);
+    // A message may be empty; the end of the connection looks like one.
+    if (got < 0 || (got == 0 && hung_up(connection.socket.number()))) return close(connection);
     recv(connection.socket.number(), &hello, sizeof hello, MSG_DONTWAIT);
     if (connection.state != State::kHello) {
         warn(connection, "client", "cut off: it sent bytes after its handshake");

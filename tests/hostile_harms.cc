@@ -405,7 +405,7 @@ std::string HostileClient::talk_garbage() {
     }
     // And after a handshake that was right.
     if (!connect(Rights::kReader)) return "";
-    send_bytes(greeting_.socket, garbage(any(200)));
+    send_bytes(greeting_.socket, garbage(any(4) == 0 ? 0 : any(200)));
     char byte = 0;
     timeval patience{5, 0};
     ::setsockopt(greeting_.socket.number(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);

@@ -525,6 +525,28 @@ TEST_F(ServerTest, CutsOffAClientThatTalksAfterItsHandshake) {
     EXPECT_EQ(server_->client_count(), 0u);
 }
 
+// It was taken for a hangup: who sent one was gone, and neither log nor stats said why.
+TEST_F(ServerTest, AnEmptyMessageIsAMessage) {
+    start();
+    RawClient silent(options_.socket);
+    silent.send_bytes("", 0);
+    const Greeting answer = answer_to(silent);
+    EXPECT_EQ(answer.error(), Error::kProtocol);
+    EXPECT_NE(std::string(answer.welcome.message).find("0 bytes"), std::string::npos);
+    RawClient talks(options_.socket);
+    RawClient leaves(options_.socket);
+    handshake(talks, good_hello());
+    handshake(leaves, good_hello());
+    testing::internal::CaptureStderr();
+    talks.send_bytes("", 0);
+    EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 1; }));
+    leaves.hang_up();
+    EXPECT_TRUE(run_until([&] { return commands_seen(ClientCommand::Kind::kDetach) == 2; }));
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_NE(log.find("cut off: it sent bytes after its handshake"), std::string::npos) << log;
+    EXPECT_EQ(counter_value(pool_->stats(), Counter::kClientsDropped), 1u);
+}
+
 TEST_F(ServerTest, CutsOffAClientWhenTheEngineSaysSo) {
     start();
     RawClient client(options_.socket);
