@@ -31,7 +31,7 @@ constexpr std::size_t kHandshakesMax = 64;
 constexpr std::uint64_t kHelloGraceNs = 20'000'000;
 constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
 constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
-constexpr std::uint32_t kAdminPart = 16;  // one in so many places is kept for admins
+constexpr std::uint32_t kAdminPart = 16;               // one in so many places is kept for admins
 constexpr auto kEngineLate = "the engine is busy: try again";  // clients do, until their deadline
 
 std::string error_text() { return std::strerror(errno); }
@@ -184,23 +184,30 @@ void Server::stop_accepting() {
     // The path goes first: who connects now is told "no such file" and not left waiting.
     unlink(options_.socket.c_str());
     hang_up(geteuid(), listener_);  // and with it, who was not accepted yet
+    accept_pending_ = false;
 }
 
 // ---- the loop -----------------------------------------------------------------------------------
 
-void Server::run_once(std::uint64_t wait_ns_max) {
-    std::uint64_t wait_ns = accept_pending_ ? std::min(wait_ns_max, accept_pause_ns_) : wait_ns_max;
-    const std::uint64_t begin_ns = clock_.monotonic_ns();
+std::uint64_t Server::wait_ns(std::uint64_t wait_ns_max) {
+    const std::uint64_t now = clock_.monotonic_ns();
+    const auto until = [&](std::uint64_t time_ns) { return time_ns > now ? time_ns - now : 0; };
+    std::uint64_t wait_ns = wait_ns_max;
+    if (accept_pending_) {
+        wait_ns = std::min(wait_ns, std::max(accept_pause_ns_, until(accept_again_ns_)));
+    }
     for (const auto& [id, connection] : connections_) {
         if (!in_handshake(connection->state)) continue;
-        const std::uint64_t left =
-            connection->deadline_ns > begin_ns ? connection->deadline_ns - begin_ns : 0;
-        wait_ns = std::min(wait_ns, left);
+        wait_ns = std::min(wait_ns, until(connection->deadline_ns));
     }
+    return wait_ns;
+}
+
+void Server::run_once(std::uint64_t wait_ns_max) {
     epoll_event events[64];
-    const auto wait_ms =
-        static_cast<int>(std::min<std::uint64_t>((wait_ns + 999'999) / 1'000'000, 60'000));
-    const int count = epoll_wait(events_.number(), events, 64, wait_ms);
+    const std::uint64_t wait_ms = (wait_ns(wait_ns_max) + 999'999) / 1'000'000;
+    const int count = epoll_wait(events_.number(), events, 64,
+                                 static_cast<int>(std::min<std::uint64_t>(wait_ms, 60'000)));
     for (int i = 0; i < count; ++i) {
         const std::uint64_t tag = events[i].data.u64;
         if (tag == kListenerTag) accept_pending_ = true;
@@ -221,8 +228,9 @@ void Server::accept_all() {
     for (std::uint32_t accepts = 0; listener_ && accepts < kAcceptsPerRound; ++accepts) {
         if (too_many_unclosed()) return;
         const bool full = connections_.size() >= options_.max_clients + kHandshakesMax;
-        accept_pause_ns_ = full ? kHelloGraceNs : 0;
-        if (full && !make_place()) return;
+        const bool taken = full && !make_place();
+        accept_pause_ns_ = taken ? kHelloGraceNs : 0;
+        if (taken) return;
         Descriptor accepted(
             accept4(listener_.number(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
         if (!accepted) {
@@ -262,7 +270,7 @@ bool Server::too_many_unclosed() {
 
 void Server::pause_accepting(std::string why) {
     log_line(kLogWarning, "a connection waits: " + std::move(why));
-    accept_pause_ns_ = kAcceptPauseNs;
+    accept_pause_ns_ = 0;
     accept_again_ns_ = clock_.monotonic_ns() + kAcceptPauseNs;
 }
 

@@ -71,6 +71,9 @@ class Server {
 
     // Readable while there is something to do for run_once().
     int descriptor() const { return events_.number(); }
+    // So long it may be left alone when that is not readable, at most: deadlines and who waits to
+    // be accepted are not seen there.
+    std::uint64_t wait_ns(std::uint64_t wait_ns_max);
     // Does what there is to do and waits at most so long for it.
     void run_once(std::uint64_t wait_ns_max);
     // No new connections: the socket's path is gone. Clients stay.
@@ -154,8 +157,8 @@ class Server {
     Descriptor listener_;
     std::uint64_t next_id_;
     bool accept_pending_ = false;        // connections may wait to be accepted
-    std::uint64_t accept_pause_ns_ = 0;  // then so long at most
-    std::uint64_t accept_again_ns_ = 0;  // after the host ran out of descriptors
+    std::uint64_t accept_pause_ns_ = 0;  // then so long at most, since all places are taken
+    std::uint64_t accept_again_ns_ = 0;  // not before, since something else was short
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::vector<bool> block_taken_;
     std::uint32_t serving_count_ = 0;

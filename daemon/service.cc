@@ -176,9 +176,8 @@ bool Service::wait(std::uint64_t wait_ns) {
         {.fd = engine_->descriptor(), .events = POLLIN, .revents = 0},
         {.fd = server_ ? server_->descriptor() : -1, .events = POLLIN, .revents = 0}};
     if (watchdog_ns_ != 0) wait_ns = std::min(wait_ns, watchdog_ns_ / 4);
-    // Handshakes have deadlines of their own, which the server looks at.
-    if (server_) wait_ns = std::min<std::uint64_t>(wait_ns, 100'000'000);
-    poll(entries, 3, static_cast<int>(wait_ns / 1'000'000));
+    if (server_) wait_ns = server_->wait_ns(std::min<std::uint64_t>(wait_ns, 100'000'000));
+    poll(entries, 3, static_cast<int>((wait_ns + 999'999) / 1'000'000));
     if (entries[0].revents != 0) on_stop_signal();
     if (entries[1].revents != 0) on_engine_report();
     if (server_ && !exit_) server_->run_once(0);

@@ -626,6 +626,19 @@ TEST_F(ServerTest, TakesOverAStaleSocketButNotALiveOneNorAFile) {
     EXPECT_TRUE(std::filesystem::is_regular_file(options_.socket));
 }
 
+// The daemon waits elsewhere, and let those that were left wait for as long as it liked.
+TEST_F(ServerTest, SaysThatConnectionsWaitAndThatNoneDoOnceItStops) {
+    start();
+    constexpr std::uint64_t kWaitNs = 5'000'000;
+    EXPECT_EQ(server_->wait_ns(kWaitNs), kWaitNs);
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (int i = 0; i < 300; ++i) clients.push_back(std::make_unique<RawClient>(options_.socket));
+    server_->run_once(kWaitNs);
+    EXPECT_EQ(server_->wait_ns(kWaitNs), 0u);
+    server_->stop_accepting();
+    EXPECT_EQ(server_->wait_ns(kWaitNs), kWaitNs);
+}
+
 TEST_F(ServerTest, StopAcceptingKeepsClientsAndRemovesThePath) {
     start();
     RawClient client(options_.socket);
