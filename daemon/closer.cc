@@ -11,10 +11,13 @@
 #include <cstring>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <system_error>
 #include <thread>
 #include <unordered_map>
 #include <utility>
+
+#include "engine/clock.h"
 
 namespace bidstore {
 namespace {
@@ -68,12 +71,16 @@ struct Closer::State {
 
     std::mutex mutex;
     std::condition_variable changed;
+    struct Handed {
+        Descriptor descriptor;
+        std::uint64_t since_ns = 0;
+    };
     // By user, who stands here while one of theirs waits or is being closed.
-    std::unordered_map<uid_t, std::deque<Descriptor>> users;
-    std::deque<uid_t> turns;  // users that wait for a thread
-    std::size_t waiting = 0;  // descriptors that are not closed yet
-    std::size_t begun = 0;    // threads
-    int error = 0;            // errno of one that has no timer
+    std::unordered_map<uid_t, std::deque<Handed>> users;
+    std::deque<uid_t> turns;               // users that wait for a thread
+    std::multiset<std::uint64_t> waiting;  // since when, for each that is not closed yet
+    std::size_t begun = 0;                 // threads
+    int error = 0;                         // errno of one that has no timer
     bool ending = false;
 };
 
@@ -97,7 +104,7 @@ void Closer::State::run() {
         if (turns.empty()) return;
         const uid_t user = turns.front();
         turns.pop_front();
-        Descriptor next = std::move(users[user].front());
+        Handed handed = std::move(users[user].front());
         users[user].pop_front();
         lock.unlock();
         nudges.begin();
@@ -105,11 +112,12 @@ void Closer::State::run() {
         // or two are what an honest one may have sent; each may hold what lingers by itself, and
         // with the close all the others end together.
         char byte = 0;
-        for (int i = 0; i < 2 && recv(next.number(), &byte, sizeof byte, MSG_DONTWAIT) > 0;) ++i;
-        next = Descriptor();
+        const int socket = handed.descriptor.number();
+        for (int i = 0; i < 2 && recv(socket, &byte, sizeof byte, MSG_DONTWAIT) > 0;) ++i;
+        handed.descriptor = Descriptor();
         nudges.end();
         lock.lock();
-        --waiting;
+        waiting.erase(waiting.find(handed.since_ns));
         if (users[user].empty()) {
             users.erase(user);
         } else {
@@ -146,10 +154,11 @@ Closer::~Closer() {
 }
 
 void Closer::close(uid_t user, Descriptor descriptor) {
+    const std::uint64_t now_ns = HostClock().monotonic_ns();
     const std::lock_guard lock(state_->mutex);
-    ++state_->waiting;
+    state_->waiting.insert(now_ns);
     const auto [own, first] = state_->users.try_emplace(user);
-    own->second.push_back(std::move(descriptor));
+    own->second.push_back({std::move(descriptor), now_ns});
     if (!first) return;  // it has its place among the turns, or a thread, which puts it there
     state_->turns.push_back(user);
     state_->changed.notify_one();
@@ -157,7 +166,12 @@ void Closer::close(uid_t user, Descriptor descriptor) {
 
 std::size_t Closer::waiting() const {
     const std::lock_guard lock(state_->mutex);
-    return state_->waiting;
+    return state_->waiting.size();
+}
+
+std::uint64_t Closer::oldest_ns() const {
+    const std::lock_guard lock(state_->mutex);
+    return state_->waiting.empty() ? HostClock().monotonic_ns() : *state_->waiting.begin();
 }
 
 }  // namespace bidstore

@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "shm/error.h"
@@ -39,6 +40,9 @@ class Closer {
     void close(uid_t user, Descriptor descriptor);
     // Those that are not closed yet.
     std::size_t waiting() const;
+    // When the one of them that waits for longest was handed over (HostClock); now if there is
+    // none.
+    std::uint64_t oldest_ns() const;
 
   private:
     struct State;

@@ -30,6 +30,7 @@ constexpr std::uint64_t kFirstConnection = 3;
 constexpr std::size_t kHandshakesMax = 64;
 constexpr std::uint64_t kHelloGraceNs = 20'000'000;
 constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
+constexpr std::uint64_t kClosingPauseNs = 1'000'000;   // while many are just being closed
 constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
 constexpr std::uint32_t kAdminPart = 16;               // one in so many places is kept for admins
 constexpr auto kEngineLate = "the engine is busy: try again";  // clients do, until their deadline
@@ -237,8 +238,9 @@ void Server::accept_all() {
             if (errno == ECONNABORTED || errno == EINTR) continue;
             accept_pending_ = errno != EAGAIN;
             if (!accept_pending_) return;
-            return pause_accepting(error_text() +
-                                   " (more open files may be allowed by LimitNOFILE)");
+            log_line(kLogWarning, "a connection waits: " + error_text() +
+                                      " (more open files may be allowed by LimitNOFILE)");
+            return pause_accepting(kAcceptPauseNs);
         }
         ucred peer{};
         socklen_t bytes = sizeof peer;
@@ -259,19 +261,26 @@ void Server::accept_all() {
     }
 }
 
-// As long as it is so they would only become more.
+// As long as it is so they would only become more. That many may be just on their way, where
+// somebody comes and goes quickly: then there is nothing to tell.
 bool Server::too_many_unclosed() {
     if (closer_->waiting() < options_.unclosed_max) return false;
-    pause_accepting(std::to_string(options_.unclosed_max) +
-                    " connections that are over cannot be closed, since what their clients passed "
-                    "through them hangs: files of a file system that does not answer, perhaps");
+    const std::uint64_t since_ns = closer_->oldest_ns();
+    if (clock_.monotonic_ns() - since_ns < options_.slow_close_ns) {
+        pause_accepting(kClosingPauseNs);
+        return true;
+    }
+    log_line(kLogWarning,
+             "a connection waits: " + std::to_string(options_.unclosed_max) +
+                 " connections that are over cannot be closed, since what their clients passed "
+                 "through them hangs: files of a file system that does not answer, perhaps");
+    pause_accepting(kAcceptPauseNs);
     return true;
 }
 
-void Server::pause_accepting(std::string why) {
-    log_line(kLogWarning, "a connection waits: " + std::move(why));
+void Server::pause_accepting(std::uint64_t pause_ns) {
     accept_pause_ns_ = 0;
-    accept_again_ns_ = clock_.monotonic_ns() + kAcceptPauseNs;
+    accept_again_ns_ = clock_.monotonic_ns() + pause_ns;
 }
 
 // Ends the oldest connection that is silent, or waits for the user database, of the user that has

@@ -52,9 +52,10 @@ struct ServerOptions {
     std::uint32_t call_slots_per_client = 512;
     std::uint32_t ring_bytes = 4u << 20;
     std::uint64_t handshake_timeout_ns = 2'000'000'000;
-    // With so many connections that are over and cannot be closed nobody new is let in. It takes
-    // closes that hang.
+    // With so many connections that are over and not closed nobody new is let in. When one waits
+    // for so long, closes hang, and the log says so.
     std::size_t unclosed_max = 1024;
+    std::uint64_t slow_close_ns = 1'000'000'000;
     std::uint64_t slow_welcome_ns = UnreadWelcomes::kSlowNs;
     UserLookup::Database user_database = UserLookup::host_database;
 };
@@ -115,7 +116,7 @@ class Server {
 
     void accept_all();
     bool too_many_unclosed();
-    void pause_accepting(std::string why);
+    void pause_accepting(std::uint64_t pause_ns);
     bool make_place();
     void on_readable(Connection& connection);
     void on_descriptors(Connection& connection);

@@ -6,8 +6,10 @@
 #include <sys/socket.h>
 
 #include <chrono>
+#include <utility>
 #include <vector>
 
+#include "engine/clock.h"
 #include "tests/processes.h"
 
 namespace bidstore {
@@ -79,6 +81,19 @@ TEST_F(CloserTest, AUserDoesNotWaitForTheClosesOfAnother) {
         lingering_.clear();
     }
     EXPECT_GT(waiting, 1u);
+}
+
+TEST_F(CloserTest, TellsSinceWhenTheOldestWaits) {
+    const std::uint64_t before_ns = HostClock().monotonic_ns();
+    close_slowly(1, 20);
+    const std::uint64_t handed_ns = HostClock().monotonic_ns();
+    std::uint64_t last_ns = before_ns;
+    EXPECT_TRUE(eventually([&] {
+        const std::uint64_t oldest_ns = closer_->oldest_ns();
+        EXPECT_GE(oldest_ns, std::exchange(last_ns, oldest_ns));
+        return closer_->waiting() == 0;
+    }));
+    EXPECT_GE(closer_->oldest_ns(), handed_ns);
 }
 
 TEST_F(CloserTest, ItsEndWaitsForNothingAndLosesNothing) {

@@ -364,6 +364,29 @@ TEST_F(ServerTest, LetsNobodyInWhileTooManyConnectionsCannotBeClosed) {
     EXPECT_TRUE(run_until([&] { return server_->unclosed_count() == 0; }));
 }
 
+// Each time that so many were on their way the log said that they could not be closed, and nobody
+// was let in for a while.
+TEST_F(ServerTest, OnlyConnectionsThatAreNotClosedForLongAreSaidToHang) {
+    options_.unclosed_max = 1;
+    const auto come_and_go = [&] {
+        testing::internal::CaptureStderr();
+        for (int i = 0; i < 500; ++i) {
+            RawClient(options_.socket).hang_up();
+            server_->run_once(0);
+        }
+        EXPECT_TRUE(run_until([&] { return server_->connection_count() == 0; }));
+        return testing::internal::GetCapturedStderr();
+    };
+    options_.slow_close_ns = 60'000'000'000;
+    start();
+    EXPECT_EQ(come_and_go(), "");
+    engine_.reset();
+    server_.reset();
+    options_.slow_close_ns = 0;
+    start();
+    EXPECT_NE(come_and_go().find("cannot be closed"), std::string::npos);
+}
+
 // A Welcome that nobody reads keeps its descriptors in flight, on the account of the daemon's user,
 // also when the daemon has hung up: 21,850 of them were as many as that user may have.
 TEST_F(ServerTest, LetsNoUserInWhoLeavesTooManyWelcomesUnread) {
