@@ -29,6 +29,8 @@ constexpr std::uint64_t kFirstConnection = 3;
 // nothing for a while makes place for the next: clients say hello as soon as they are connected.
 constexpr std::size_t kHandshakesMax = 64;
 constexpr std::uint64_t kHelloGraceNs = 20'000'000;
+// So many of one user at a time may say nothing: clients that say hello are between two calls.
+constexpr std::size_t kSilentPerUser = kHandshakesMax / 2;
 constexpr std::uint64_t kAcceptPauseNs = 100'000'000;  // while the host is short of something
 constexpr std::uint64_t kClosingPauseNs = 1'000'000;   // while many are just being closed
 constexpr std::uint32_t kAcceptsPerRound = 64;         // then the others have their turn
@@ -246,6 +248,7 @@ void Server::accept_all() {
         socklen_t bytes = sizeof peer;
         const bool known =
             getsockopt(accepted.number(), SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0;
+        keep_few_silent(peer.uid);
         auto connection = std::make_unique<Connection>();
         connection->id = next_id_++;
         connection->deadline_ns = clock_.monotonic_ns() + options_.handshake_timeout_ns;
@@ -281,6 +284,24 @@ bool Server::too_many_unclosed() {
 void Server::pause_accepting(std::uint64_t pause_ns) {
     accept_pause_ns_ = 0;
     accept_again_ns_ = clock_.monotonic_ns() + pause_ns;
+}
+
+// Before another one of this user: with many that say nothing the oldest of them goes at once, so
+// that who makes them without end fills no places, and they go as fast as they come.
+void Server::keep_few_silent(uid_t user) {
+    Connection* oldest = nullptr;
+    std::size_t silent = 0;
+    for (const auto& [id, connection] : connections_) {
+        if (connection->state != State::kHello || connection->user != user) continue;
+        ++silent;
+        if (oldest == nullptr || id < oldest->id) oldest = connection.get();
+    }
+    if (silent < kSilentPerUser) return;
+    // This thread may not have come to what it says.
+    pollfd look{.fd = oldest->socket.number(), .events = POLLIN, .revents = 0};
+    if (poll(&look, 1, 0) == 1) return on_readable(*oldest);
+    refuse(*oldest, {Error::kTimedOut, "no hello came, and others of user " + std::to_string(user) +
+                                           " wait for its place"});
 }
 
 // Ends the oldest connection that is silent, or waits for the user database, of the user that has

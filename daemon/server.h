@@ -19,8 +19,9 @@
 //          for a connection to be closed (daemon/closer.h): the peer sees the hangup at once.
 //          An engine that lets a handshake run out is sent no other until it says something, or who
 //          tries again would take all places.
-// Bounds:  clients, those of one user, connections in their handshake, those that cannot be closed,
-//          and Welcomes that are not read (daemon/unread_welcomes.h).
+// Bounds:  clients, those of one user, connections in their handshake, those of one user that say
+//          nothing, those that are not closed, and Welcomes that are not read
+//          (daemon/unread_welcomes.h).
 #pragma once
 
 #include <array>
@@ -117,6 +118,7 @@ class Server {
     void accept_all();
     bool too_many_unclosed();
     void pause_accepting(std::uint64_t pause_ns);
+    void keep_few_silent(uid_t user);
     bool make_place();
     void on_readable(Connection& connection);
     void on_descriptors(Connection& connection);

@@ -1,12 +1,16 @@
 // Who connects to a real daemon, who is turned away, and how each is told.
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <charconv>
 #include <random>
 
 #include "tests/real_store.h"
+#include "tests/shared_memory.h"
 
 namespace bidstore {
 namespace {
@@ -120,6 +124,44 @@ TEST_F(Handshake, DescriptorsOnTheSocketHoldUpNeitherClientsNorTheEnd) {
     pass(1);
     EXPECT_EQ(daemon_.stop(), 0);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, kLinger);
+}
+
+// The daemon accepted 64 of them a tenth of a second: of so many, none in less than six.
+TEST_F(Handshake, SilentConnectionsOfAUserWithoutRightsHoldNobodyUp) {
+    constexpr int kCount = 4000;
+    constexpr std::chrono::seconds kBound{3};
+    begin({"socket_mode=\"0666\"", "handshake_timeout=60s"});
+    const auto longest_attach = [&] {
+        const SharedMemory<std::atomic<bool>> made;
+        Process silent = Process::fork([&] {
+            rlimit files{};
+            ::getrlimit(RLIMIT_NOFILE, &files);
+            files.rlim_cur = files.rlim_max;
+            ::setrlimit(RLIMIT_NOFILE, &files);
+            if (::geteuid() == 0 && !become(kNobody)) return 2;
+            std::vector<Descriptor> connections;
+            for (int i = 0; i < kCount; ++i) {
+                connections.push_back(raw_connect(daemon_.socket()));
+                if (!connections.back()) return 3;
+            }
+            *made = true;
+            ::pause();
+            return 0;
+        });
+        const auto begin = std::chrono::steady_clock::now();
+        EXPECT_TRUE(eventually([&] { return made->load() || !silent.running(); }));
+        EXPECT_TRUE(made->load()) << "it may not open so many files, perhaps";
+        EXPECT_TRUE(is_ok(try_attach(daemon_, Rights::kReader)));
+        return std::chrono::steady_clock::now() - begin;
+    };
+    // On a busy machine it takes longer, sometimes. Once is enough, since that was never less.
+    auto took = longest_attach();
+    for (int again = 0; again < 4 && took >= kBound && !HasFailure(); ++again) {
+        took = longest_attach();
+    }
+    EXPECT_LT(took, kBound);
+    EXPECT_TRUE(daemon_.logged("no hello came, and others of user ")) << daemon_.log();
+    EXPECT_FALSE(daemon_.logged("cannot be closed")) << daemon_.log();
 }
 
 TEST_F(Handshake, TooManyClientsAreToldSoAndOneThatGoesMakesRoom) {

@@ -468,6 +468,42 @@ TEST_F(ServerTest, SilentConnectionsMakePlaceForOneThatSpeaks) {
     EXPECT_EQ(silent.front()->receive().error(), Error::kTimedOut);
 }
 
+// One user's had all places, and went no faster than so many in the time that one has for its
+// hello.
+TEST_F(ServerTest, OfOneUsersSilentConnectionsOnlyTheNewestStay) {
+    options_.handshake_timeout_ns = 60'000'000'000;
+    options_.max_clients = 4096;
+    start();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    const auto connect = [&](int count) {
+        for (int i = 0; i < count; ++i) {
+            clients.push_back(std::make_unique<RawClient>(options_.socket));
+            ASSERT_TRUE(clients.back()->connected);
+        }
+        server_->run_once(0);  // hears of them
+        for (int rounds = 0; rounds <= count / 64; ++rounds) server_->run_once(0);
+    };
+    connect(200);
+    EXPECT_EQ(server_->connection_count(), 32u);
+    EXPECT_EQ(server_->wait_ns(1'000'000), 1'000'000u);
+    for (std::size_t i = 0; i < 168; ++i) {
+        ASSERT_TRUE(clients[i]->readable()) << i;
+        EXPECT_EQ(clients[i]->receive().error(), Error::kTimedOut);
+    }
+}
+
+// Nobody has looked at what they say when the next one comes.
+TEST_F(ServerTest, ManyClientsOfOneUserMayComeAtOnce) {
+    options_.max_clients = 40;
+    start();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (std::uint32_t i = 0; i < options_.max_clients; ++i) {
+        clients.push_back(std::make_unique<RawClient>(options_.socket));
+        clients.back()->send(good_hello());
+    }
+    for (const auto& client : clients) EXPECT_EQ(answer_to(*client).error(), Error::kOk);
+}
+
 TEST_F(ServerTest, ClosesAConnectionThatSaysNothing) {
     options_.handshake_timeout_ns = 30'000'000;
     start();
