@@ -1,6 +1,6 @@
-// A real daemon, two honest clients that check every answer, and beside them clients that mean harm
-// (tests/hostile_client.h): the daemon lives, no answer is wrong, the honest ones go on, and who
-// broke a rule was dropped, with a reason.
+// A real daemon, two honest clients that check every answer, a third that attaches again and again,
+// and beside them clients that mean harm (tests/hostile_client.h): the daemon lives, no answer is
+// wrong, the honest ones go on, and who broke a rule was dropped, with a reason.
 //
 // BIDSTORE_HOSTILE=SECONDS goes on for longer than some seconds; BIDSTORE_HOSTILE_SEED=N repeats
 // what the hostile ones of seed N do. A failure names the seed, and what was done last.
@@ -84,8 +84,8 @@ class Hostile : public testing::Test {
     // through all harms in that time.
     void watch(std::chrono::milliseconds length) {
         const auto began = Clock::now();
-        std::vector<std::uint64_t> seen(honest_.size(), 0);
-        std::vector<Clock::time_point> moved(honest_.size(), Clock::now());
+        std::vector<std::uint64_t> seen(progress_.size(), 0);
+        std::vector<Clock::time_point> moved(progress_.size(), Clock::now());
         const auto goes_on = [&] {
             const auto passed = Clock::now() - began;
             const bool all_seen = !shared_->harm || each_harm_was_done();
@@ -95,7 +95,7 @@ class Hostile : public testing::Test {
             std::this_thread::sleep_for(20ms);
             ASSERT_TRUE(daemon_.running());
             for (Process& process : hostile_) ASSERT_TRUE(process.running());
-            for (std::size_t i = 0; i < honest_.size(); ++i) {
+            for (std::size_t i = 0; i < progress_.size(); ++i) {
                 const bool moves = progress_[i].rounds.load() !=
                                    std::exchange(seen[i], progress_[i].rounds.load());
                 if (moves) moved[i] = Clock::now();
@@ -107,15 +107,26 @@ class Hostile : public testing::Test {
             }
         }
     }
+    // Attaches anew until told to stop. All places may be taken for a while, by those who may have
+    // them, and where harm is done the daemon may be late.
+    void come_again(const std::atomic<bool>& stop) {
+        while (!stop) {
+            const auto began = Clock::now();
+            const auto attached = [&] { return try_attach(daemon_, Rights::kReader).ok(); };
+            if (eventually([&] { return stop || attached(); })) {
+                progress_[2].round(Clock::now() - began);
+            }
+        }
+    }
     std::uint64_t rounds() const { return progress_[0].rounds + progress_[1].rounds; }
     void report(std::uint64_t alone, std::uint64_t beside) const {
         const auto longest = std::chrono::duration_cast<std::chrono::milliseconds>(longest_);
         std::printf(
             "seed %llu; honest rounds a second: %llu alone, %llu beside the hostile ones, "
-            "the longest of %lld ms beside\n%s",
+            "the longest of %lld ms beside; %llu times attached\n%s",
             static_cast<unsigned long long>(seed_), static_cast<unsigned long long>(alone),
             static_cast<unsigned long long>(beside), static_cast<long long>(longest.count()),
-            beside_.c_str());
+            static_cast<unsigned long long>(progress_[2].rounds), beside_.c_str());
     }
     std::string last_lives() const {
         std::ostringstream text;
@@ -141,7 +152,7 @@ class Hostile : public testing::Test {
     RealDaemon daemon_;
     HostileTarget target_;
     std::optional<Store> store_;
-    std::array<Progress, 2> progress_;
+    std::array<Progress, 3> progress_;  // the last of who attaches anew
     std::vector<std::unique_ptr<HonestClient>> honest_;
     std::vector<Process> hostile_;
 };
@@ -155,6 +166,7 @@ TEST_F(Hostile, ClientsHarmNobodyButThemselves) {
     for (std::size_t i = 0; i < 2; ++i) {
         threads.emplace_back([&, i] { wrong[i] = honest_[i]->run(stop); });
     }
+    threads.emplace_back([&] { come_again(stop); });
     constexpr auto kAlone = 1s;
     const std::chrono::seconds length(from_environment("BIDSTORE_HOSTILE", 5));
     watch(kAlone);
