@@ -8,7 +8,7 @@
 namespace bidstore {
 namespace {
 
-constexpr std::uint64_t kPauseNs = 10'000'000;  // while a copy is written
+constexpr std::uint64_t kCopyPauseNs = 10'000'000;  // while a copy is written
 // A copy is damaged when it is so for longer than any write of it takes.
 constexpr std::uint64_t kCopyNs = BlockingIo::kDeadlineNs + 5'000'000'000;
 
@@ -23,7 +23,7 @@ Status SuperblockLook::newest(Superblock& superblock) {
         if (there.error() != Error::kCorruption) return there;
         if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
         if (clock_.monotonic_ns() - begin_ns > kCopyNs) return there;
-        options_.pause(kPauseNs);
+        options_.pause(kCopyPauseNs);
     }
 }
 
