@@ -104,9 +104,12 @@ void ClientPort::pause(std::uint64_t client_id, bool paused) {
     if (Client* client = find(client_id)) client->paused = paused;
 }
 
-void ClientPort::took(std::uint64_t client_id, std::uint64_t began_ns, std::uint64_t ended_ns) {
-    Client* client = find(client_id);
+void ClientPort::took(const ClientRequest& request, std::uint64_t began_ns,
+                      std::uint64_t ended_ns) {
+    Client* client = find(request.from.client_id);
     if (client == nullptr) return;
+    if (request.kind == RecordKind::kPageRequest) return heavy_.asked(client->heavy, ended_ns);
+    if (request.kind != RecordKind::kTransaction) return;
     if (heavy_.took(client->heavy, began_ns, ended_ns)) stats_.add(Counter::kHeavyTransactions);
 }
 

@@ -75,8 +75,8 @@ class ClientPort {
     void pause(std::uint64_t client_id, bool paused);
     // Requests are about to be taken, or tried again.
     void begin_taking(std::uint64_t now_ns) { heavy_.begin(now_ns); }
-    // A transaction of the client was looked at from `began_ns` to `ended_ns`.
-    void took(std::uint64_t client_id, std::uint64_t began_ns, std::uint64_t ended_ns);
+    // A request was looked at from `began_ns` to `ended_ns`.
+    void took(const ClientRequest& request, std::uint64_t began_ns, std::uint64_t ended_ns);
     // Whether one of the client that waits is not to be tried now.
     bool rests(std::uint64_t client_id) const;
     // So long those have to rest that have to; 0: nobody has.

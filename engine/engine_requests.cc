@@ -28,9 +28,7 @@ bool Engine::Core::take_requests() {
     for (std::uint32_t taken = 1;; ++taken) {
         handle(request, taken_ns);
         const std::uint64_t ended_ns = clock_.monotonic_ns();
-        if (request.kind == RecordKind::kTransaction) {
-            port_.took(request.from.client_id, taken_ns, ended_ns);
-        }
+        port_.took(request, taken_ns, ended_ns);
         taken_ns = ended_ns;
         if (taken == kRequestsPerRound || taken_ns > until_ns) return true;
         // A round of many requests is long: pages that were read meanwhile are waited for, too.
@@ -134,7 +132,7 @@ bool Engine::Core::retry_parked() {
             chances_ = &parked.chances;
             wait = attempt(parked.request, parked.taken_ns, page);
             chances_ = nullptr;
-            if (transaction) port_.took(client_id, began_ns, clock_.monotonic_ns());
+            port_.took(parked.request, began_ns, clock_.monotonic_ns());
         }
         if (wait != Wait::kNone) {
             park(parked.request, wait, page, parked.taken_ns);

@@ -7,9 +7,9 @@
 namespace bidstore {
 
 HeavyClients::Mark HeavyClients::mark(std::uint32_t user, std::uint64_t now_ns) {
-    std::erase_if(users_, [now_ns](const auto& known) { return known.second <= now_ns; });
+    std::erase_if(users_, [now_ns](const auto& known) { return known.second.until_ns <= now_ns; });
     const auto known = users_.find(user);
-    return {user, known == users_.end() ? 0 : known->second};
+    return known == users_.end() ? Mark{user, 0, 0} : known->second;
 }
 
 void HeavyClients::begin(std::uint64_t now_ns) {
@@ -26,22 +26,34 @@ std::uint64_t HeavyClients::ran_ns(std::uint64_t began_ns, std::uint64_t ended_n
     return std::min(ran - std::min(ran, before), ended_ns - began_ns);
 }
 
+std::uint64_t HeavyClients::heavy_ns() const {
+    return std::clamp(kHeavyTimes * usual_ns_, kHeavyNs, kHeavyNsMost);
+}
+
+void HeavyClients::learn(Mark& mark, std::uint64_t took_ns, std::uint64_t now_ns) {
+    mark.usual_ns = mark.usual_ns == 0 ? took_ns : (7 * mark.usual_ns + took_ns) / 8;
+    if (mark.usual_ns > usual_ns_ && now_ns - usual_at_ns_ < kRememberedNs) return;
+    usual_ns_ = mark.usual_ns;
+    usual_at_ns_ = now_ns;
+}
+
 bool HeavyClients::took(Mark& mark, std::uint64_t began_ns, std::uint64_t ended_ns) {
     std::uint64_t took_ns = ended_ns - began_ns;
     if (took_ns > kHeavyNs) took_ns = ran_ns(began_ns, ended_ns);
-    const bool heavy = took_ns > kHeavyNs;
-    if (heavy) {
+    learn(mark, took_ns, ended_ns);
+    mark.until_ns = 0;
+    if (mark.usual_ns > heavy_ns()) {
         const ColdPath cold;
         mark.until_ns = until_ns_ = ended_ns + kRememberedNs;
-        users_[mark.user] = until_ns_;
+        users_[mark.user] = mark;
     }
     their_turn_ = mark.until_ns <= ended_ns;
     if (their_turn_) {
         others_ns_ = ended_ns;
-    } else if (ended_ns - others_ns_ <= took_ns + kAgainNs) {
+    } else if (ended_ns - others_ns_ <= kAhead * took_ns + kAgainNs) {
         rest_until_ns_ = ended_ns + kRests * took_ns;
     }
-    return heavy;
+    return took_ns > heavy_ns();
 }
 
 }  // namespace bidstore

@@ -140,7 +140,7 @@ inline constexpr auto kCounterNames = [] {
                     "time in which writers were slowed so that a checkpoint stays ahead of them"},
         CounterName{"tables_dropping", kLevel, "dropped tables whose pages are not all free yet"},
         CounterName{"heavy_transactions", kTotal,
-                    "transactions that took the engine more than 200 us by themselves"},
+                    "transactions that took the engine much longer than is usual"},
     };
 }();
 static_assert(kCounterNames.size() == static_cast<std::size_t>(Counter::kCount),
