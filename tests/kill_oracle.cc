@@ -1,6 +1,7 @@
 #include "tests/kill_oracle.h"
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 
 namespace bidstore {
@@ -78,6 +79,17 @@ std::string aging_text(std::uint64_t time) {
     // The long ones fill the log, so that checkpoints have to keep a recovery short.
     return std::string(time % 8 == 0 ? 60'000 : 1000 + time % 500,
                        static_cast<char>('a' + time % 26));
+}
+
+std::string kept_text(std::uint64_t number) {
+    // Some are large, and their pages lie beside those of values that die.
+    return std::string(number % 16 == 0 ? 9'000 : 50, static_cast<char>('a' + number % 26));
+}
+
+std::uint64_t wall_us() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::microseconds>(now).count());
 }
 
 Transaction numbered_write(const KillTables& tables, std::uint32_t writer, std::uint64_t number) {
@@ -202,6 +214,47 @@ void Promised::expect_in(const Counters& found) const {
 
 // ---- audit --------------------------------------------------------------------------------------
 
+namespace {
+
+// What a scan found of the counters, by get and by multi_get; says what is not the same.
+Result<std::string> point_reads(const Snapshot& snapshot, const Table<Counted>& counted,
+                                const Counters& scanned) {
+    std::map<std::uint64_t, std::int64_t> amounts;  // 0: no row, but for accounts
+    for (std::uint64_t writer = 0; writer < scanned.counts.size(); ++writer) {
+        amounts[writer] = static_cast<std::int64_t>(scanned.counts[writer]);
+        amounts[kRelaxedIds + writer] = static_cast<std::int64_t>(scanned.relaxed[writer]);
+    }
+    for (std::uint32_t i = 0; i < kAccounts; ++i) amounts[kAccountIds + i] = scanned.accounts[i];
+    std::vector<Key<Counted>> keys;
+    for (const auto& [id, amount] : amounts) keys.push_back(counted.key(id));
+    const auto together = counted.multi_get(snapshot, keys);
+    if (!together.ok()) return together.failure();
+    std::string wrong;
+    auto of_many = together->begin();
+    for (const auto& [id, amount] : amounts) {
+        const auto alone = counted.get(snapshot, id);
+        if (!alone.ok()) return alone.failure();
+        const auto& many = *of_many++;
+        const std::int64_t got = *alone ? (*alone)->amount : 0;
+        const std::int64_t got_of_many = many ? many->amount : 0;
+        if (got == amount && got_of_many == amount) continue;
+        wrong += "counter " + std::to_string(id) + ": scan " + std::to_string(amount) + ", get " +
+                 std::to_string(got) + ", multi_get " + std::to_string(got_of_many) + '\n';
+    }
+    return wrong;
+}
+
+Result<std::vector<std::uint64_t>> times_in(const Snapshot& snapshot, const Table<Aging>& aging) {
+    std::vector<std::uint64_t> times;
+    auto cursor = aging.scan(snapshot);
+    while (cursor.next()) times.push_back(cursor.row().get<&Aging::time>());
+    if (Status status = cursor.status(); !status.ok()) return status.failure();
+    if (Status status = snapshot.status(); !status.ok()) return status.failure();
+    return times;
+}
+
+}  // namespace
+
 void KillAudit::run(std::uint32_t writers, bool complete) {
     while (models_.size() < writers) {
         models_.emplace_back(static_cast<std::uint32_t>(models_.size()));
@@ -230,12 +283,26 @@ void KillAudit::run(std::uint32_t writers, bool complete) {
 
 bool KillAudit::look_back(std::uint32_t writers, Deadline deadline) {
     const Promised promised(notes_, writers);
+    const std::uint64_t kept = notes_.kept;
     if (!store_.stats(deadline).ok()) return false;  // as in run()
-    const auto found = read_once(reader_, deadline, [&](const Snapshot& snapshot) {
-        return counters_in(snapshot, tables_.counted, writers);
-    });
+    std::string wrong;
+    std::vector<std::uint64_t> times;
+    const auto found =
+        read_once(reader_, deadline, [&](const Snapshot& snapshot) -> Result<Counters> {
+            auto counters = counters_in(snapshot, tables_.counted, writers);
+            if (!counters.ok()) return counters;
+            auto points = point_reads(snapshot, tables_.counted, *counters);
+            if (!points.ok()) return points.failure();
+            auto aging = times_in(snapshot, tables_.aging);
+            if (!aging.ok()) return aging.failure();
+            wrong = std::move(*points);
+            times = std::move(*aging);
+            return counters;
+        });
     if (!found.ok()) return false;
     promised.expect_in(*found);
+    EXPECT_EQ(wrong, "");
+    expect_ages(times, kept);
     note_seen(notes_, *found);
     return true;
 }
@@ -315,12 +382,63 @@ void KillAudit::check_loaded() {
     }
 }
 
-void KillAudit::check_aging() {
-    const auto table = need(store_.open<Aging>(soon()));
-    const auto rows = need(read_once(reader_, soon(), [&](const Snapshot& snapshot) {
-        return rows_between<Aging>(snapshot, table, {}, {});
+void KillAudit::expect_ages(const std::vector<std::uint64_t>& times, std::uint64_t kept) {
+    const std::uint64_t from = notes_.kept_from;
+    const auto first_kept = std::lower_bound(times.begin(), times.end(), from);
+    // By one bound, that never falls, goes what is too old, and nothing else.
+    std::vector<std::uint64_t> aging(times.begin(), first_kept);
+    for (const std::uint64_t time : aging_) {
+        if (!std::binary_search(aging.begin(), aging.end(), time)) {
+            expired_ = std::max(expired_, time);
+        }
+    }
+    EXPECT_LE(expired_ + kAgingRetainedUs, wall_us()) << "a row is lost before its time";
+    if (!aging.empty()) {
+        EXPECT_GT(aging.front(), expired_) << "it came back, or one after it is lost";
+    }
+    aging_ = std::move(aging);
+    // Their numbers follow each other; the next one may be there without an answer.
+    const auto found = static_cast<std::uint64_t>(times.end() - first_kept);
+    EXPECT_GE(found, std::max(kept, kept_seen_)) << "a row that does not expire is lost";
+    EXPECT_LE(found, notes_.kept + 1) << "twice";
+    for (std::uint64_t number = 1; number <= found; ++number) {
+        const std::uint64_t time = *(first_kept + static_cast<std::ptrdiff_t>(number) - 1);
+        ASSERT_EQ(time, from + number) << "another row that does not expire is lost";
+    }
+    kept_seen_ = std::max(kept_seen_, found);
+}
+
+std::vector<Copy<Aging>> KillAudit::look_at_aging() {
+    const std::uint64_t kept = notes_.kept;
+    auto rows = need(read_once(reader_, soon(), [&](const Snapshot& snapshot) {
+        return rows_between<Aging>(snapshot, tables_.aging, {}, {});
     }));
-    for (const auto& row : rows) EXPECT_EQ(row.text, aging_text(row.time));
+    std::vector<std::uint64_t> times;
+    for (const auto& row : rows) times.push_back(row.time);
+    expect_ages(times, kept);
+    return rows;
+}
+
+void KillAudit::check_aging() {
+    // Asked again, since the engine may stand still on a busy host.
+    const std::uint64_t dead = wall_us() - kAgingRetainedUs - 2'000'000;
+    std::vector<Copy<Aging>> rows;
+    EXPECT_TRUE(eventually([&] {
+        rows = look_at_aging();
+        return rows.empty() || rows.front().time >= dead;
+    })) << "rows do not expire";
+    for (const auto& row : rows) {
+        const bool dies = row.time < notes_.kept_from;
+        EXPECT_EQ(row.text, dies ? aging_text(row.time) : kept_text(row.time - notes_.kept_from));
+    }
+}
+
+void KillAudit::end_aging() {
+    EXPECT_TRUE(eventually([&] {
+        const auto rows = look_at_aging();
+        return rows.empty() || rows.front().time >= notes_.kept_from;
+    })) << "rows do not expire";
+    need(store_.set_table("aging", {0, 0}, soon()));
 }
 
 }  // namespace bidstore

@@ -28,7 +28,7 @@ struct Loaded {
     Bytes<100> pad{};
 };
 
-// Rows that die of age soon.
+// Rows that die of age soon, and some with a time far ahead, that must not.
 struct Aging {
     std::uint64_t time = 0;
     std::string_view text;
@@ -52,6 +52,11 @@ inline constexpr std::uint32_t kSlots = 64;
 inline constexpr std::uint32_t kAccounts = 16;
 inline constexpr std::uint32_t kWritersMax = 4096;
 inline constexpr std::uint64_t kLoadedRows = 3000;
+inline constexpr std::uint64_t kKeptRowsMost = 4000;  // with their large values a fifth of the pool
+inline constexpr std::uint64_t kAgingRetainedUs = 500'000;
+// From now: rows that do not die share chunks of the file with those that do, whose pages go
+// without being read as long as all rows of a chunk are of the same 194 days.
+inline constexpr std::uint64_t kKeptAheadUs = 100ull * 24 * 3600 * 1'000'000;
 // Ids in "counted": a writer's own counter has the writer's number.
 inline constexpr std::uint64_t kRelaxedIds = 1'000'000;  // a writer's row of relaxed writes
 inline constexpr std::uint64_t kAccountIds = 2'000'000;
@@ -74,6 +79,10 @@ struct KillNotes {
     std::atomic<std::uint64_t> load_done{0};
     std::atomic<std::uint64_t> drop_begun{0};
     std::atomic<std::uint64_t> drop_done{0};
+    // Of the rows that do not die: the time of number 0, which is not there; and numbers up to it
+    // were acknowledged.
+    std::atomic<std::uint64_t> kept_from{0};
+    std::atomic<std::uint64_t> kept{0};
     std::atomic<KeeperPhase> keeper{KeeperPhase::kLoad};
     std::atomic<std::uint64_t> refused{0};
     std::atomic<std::uint64_t> compactions{0};
@@ -84,9 +93,12 @@ struct KillNotes {
 
 struct KillTables {
     explicit KillTables(Store& store)
-        : counted(need(store.open<Counted>(soon()))), events(need(store.open<Event>(soon()))) {}
+        : counted(need(store.open<Counted>(soon()))),
+          events(need(store.open<Event>(soon()))),
+          aging(need(store.open<Aging>(soon()))) {}
     Table<Counted> counted;
     Table<Event> events;
+    Table<Aging> aging;
 };
 
 // What "counted" holds in one snapshot: how far each writer has come, and what lies on the
@@ -126,6 +138,9 @@ Transaction refused_write(const KillTables& tables, std::uint32_t writer);
 std::string row_text(std::uint32_t writer, std::uint64_t number);
 Bytes<100> loaded_pad(std::uint64_t generation, std::uint64_t id);
 std::string aging_text(std::uint64_t time);
+// Of the row that does not die.
+std::string kept_text(std::uint64_t number);
+std::uint64_t wall_us();
 
 // What the writes 0 to count of one writer leave.
 class WriterModel {
@@ -159,6 +174,9 @@ class KillAudit {
     bool look_back(std::uint32_t writers, Deadline deadline);
     // The writer is dead, and was audited since: its rows go, and nothing else of it changes.
     void bury(std::uint32_t writer);
+    // Nobody writes any more: the rows that die are awaited, and the others stay without a
+    // retention. With one a store has no rest: the bound moves on, a page each time.
+    void end_aging();
 
   private:
     struct Seen {
@@ -169,6 +187,9 @@ class KillAudit {
     void compare(const Seen& seen, bool complete);
     void check_loaded();
     void check_aging();
+    std::vector<Copy<Aging>> look_at_aging();
+    // At once, of the times of all rows that a snapshot has, which was taken after `kept` was read.
+    void expect_ages(const std::vector<std::uint64_t>& times, std::uint64_t kept);
 
     Store& store_;
     KillNotes& notes_;
@@ -176,6 +197,9 @@ class KillAudit {
     KillTables tables_;
     std::vector<WriterModel> models_;
     std::vector<bool> buried_;
+    std::vector<std::uint64_t> aging_;  // times of the rows that die, as they were seen last
+    std::uint64_t expired_ = 0;         // a time: rows up to it had gone
+    std::uint64_t kept_seen_ = 0;
 };
 
 }  // namespace bidstore
