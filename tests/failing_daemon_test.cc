@@ -8,10 +8,12 @@
 #include <sys/resource.h>
 
 #include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "clientlib/compact.h"
 #include "daemon/service.h"
 #include "tests/real_store.h"
 
@@ -93,9 +95,11 @@ class FailingDaemon : public testing::Test {
         daemon_.run_as("failpoint_daemon");
         begin();
     }
-    void fail(const std::string& step) const {
-        std::ofstream(daemon_.directory() + "/fail") << step << " 5\n";
+    void fail(const std::string& step, int number = EIO) const {
+        std::ofstream(daemon_.directory() + "/fail") << step << ' ' << number << '\n';
     }
+    // Whether something failed since it was asked last.
+    bool met() const { return std::filesystem::remove(daemon_.directory() + "/failed"); }
     void heal() const { std::filesystem::remove(daemon_.directory() + "/fail"); }
 
     // Of the last life, which ended.
@@ -191,6 +195,7 @@ TEST_F(FailingDaemon, WritesOfEachKindFenceItAndAreDoneByTheNextLife) {
                              {"page-write", "data", "writing"},
                              {"journal-write", "journal", "writing"},
                              {"superblock", "data", "writing"},
+                             {"journal-sync", "journal", "syncing"},
                              {"data-sync", "data", "syncing"}}) {
         SCOPED_TRACE(step.name);
         expect_going_on(writers);
@@ -201,6 +206,138 @@ TEST_F(FailingDaemon, WritesOfEachKindFenceItAndAreDoneByTheNextLife) {
         heal();
         ASSERT_TRUE(daemon_.start());
     }
+    expect_going_on(writers);
+    writers.end();
+    expect_every_write_once(writers);
+    expect_sound_files();
+}
+
+// Rows of a page each, one transaction after the other, until one is refused, or no answer comes.
+class Pages {
+  public:
+    explicit Pages(Store& store) : store_(store), events_(make_table<Event>(store)) {}
+    Error put_until_refused(std::uint32_t rows_together,
+                            std::chrono::milliseconds patience = kPatience) {
+        while (rows_ < kMost) {
+            Transaction write;
+            for (std::uint32_t i = 0; i < rows_together; ++i) {
+                write.put(events_, {.time = rows_ + i, .source = 0, .kind = 0, .text = text_});
+            }
+            const auto written = store_.commit(write, in(patience));
+            if (!written.ok()) return written.error();
+            rows_ += rows_together;
+        }
+        return Error::kOk;
+    }
+    std::uint64_t rows() const { return rows_; }
+    // All that were acknowledged, of the table that may have more: the last ones had no answer.
+    void expect_there() const {
+        Reader reader = need(store_.reader());
+        std::uint64_t found = 0;
+        need(read_once(reader, soon(), [&](const Snapshot& snapshot) {
+            found = 0;
+            auto rows = events_.scan(snapshot, {}, events_.prefix(rows_), {.streaming = true});
+            while (rows.next()) {
+                const auto row = rows.copy();
+                if (!row.ok()) return Status(row.failure());
+                found += row->time == found && row->text == text_;
+            }
+            return rows.status();
+        }));
+        EXPECT_EQ(found, rows_);
+    }
+
+  private:
+    static constexpr std::uint64_t kMost = 3'000;  // 12 MB
+    const std::string text_ = std::string(3'000, 'x');
+    Store& store_;
+    Table<Event> events_;
+    std::uint64_t rows_ = 0;
+};
+
+TEST_F(FailingDaemon, GrowthThatFailsFencesItAndIsDoneByTheNextLife) {
+    begin_with_failpoints();
+    Store store = attach(daemon_);
+    Pages pages(store);
+    Writers writers(daemon_);
+    expect_going_on(writers);
+    fail("grow");
+    for (Error error = Error::kTimedOut; error == Error::kTimedOut && daemon_.running();) {
+        error = pages.put_until_refused(20, 1s);
+    }
+    EXPECT_EQ(daemon_.wait(kPatience), kFenced);
+    expect_said("data", "growing", EIO);
+    EXPECT_TRUE(daemon_.logged("fenced: growth: "));
+    heal();
+    ASSERT_TRUE(daemon_.start());
+    const std::uint64_t chunks = counter(store, Counter::kChunks);
+    EXPECT_EQ(pages.put_until_refused(20), Error::kOk);
+    EXPECT_GT(counter(store, Counter::kChunks), chunks);
+    pages.expect_there();
+    expect_going_on(writers);
+    writers.end();
+    expect_every_write_once(writers);
+    expect_sound_files();
+}
+
+TEST_F(FailingDaemon, AFullFileSystemMakesItReadOnlyUntilThereIsRoom) {
+    begin_with_failpoints();
+    Store store = attach(daemon_);
+    Pages pages(store);
+    fail("grow", ENOSPC);
+    for (const std::uint32_t together : {20, 1}) {
+        EXPECT_EQ(pages.put_until_refused(together), Error::kNoSpace);
+    }
+    EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kReadOnly);
+    expect_said("data", "growing", ENOSPC);
+    EXPECT_TRUE(daemon_.logged("read-only: "));
+    EXPECT_FALSE(daemon_.logged("fenced: "));
+    pages.expect_there();
+    heal();
+    EXPECT_TRUE(eventually(
+        [&] { return need(store.stats(soon())).mode == EngineMode::kServing; }));
+    const std::uint64_t rows = pages.rows();
+    EXPECT_EQ(pages.put_until_refused(20), Error::kOk);
+    EXPECT_GT(pages.rows(), rows);
+    pages.expect_there();
+    expect_sound_files();
+}
+
+// A hole that cannot be made is none; a cut that fails is a change of the file that failed.
+TEST_F(FailingDaemon, ACutThatFailsFencesItAndAHoleThatCannotBeMadeDoesNot) {
+    daemon_.set("checkpoint_interval=20ms");
+    begin_with_failpoints();
+    Store store = attach(daemon_);
+    Pages pages(store);
+    EXPECT_EQ(pages.put_until_refused(20), Error::kOk);
+    const auto file_bytes = [&] {
+        return std::filesystem::file_size(daemon_.data_directory() + "/data");
+    };
+    const std::uint64_t full_bytes = file_bytes();
+    need(store.drop_table("events", soon()));
+    EXPECT_TRUE(eventually([&] { return counter(store, Counter::kTablesDropping) == 0; }));
+    Writers writers(daemon_);
+    expect_going_on(writers);
+    const auto compact = [&] {
+        auto compaction = Compaction::begin({.socket = daemon_.socket()}, soon());
+        while (compaction.ok()) {
+            const auto step = compaction->step(kCompactPagesMax, soon());
+            if (!step.ok()) return step.error();
+            if (step->state == CompactState::kDone) return Error::kOk;
+        }
+        return compaction.error();
+    };
+    fail("cut");
+    EXPECT_EQ(compact(), Error::kDisconnected);
+    EXPECT_EQ(daemon_.wait(kPatience), kFenced);
+    expect_said("data", "cutting", EIO);
+    EXPECT_TRUE(met());
+    fail("punch");
+    ASSERT_TRUE(daemon_.start());
+    EXPECT_EQ(compact(), Error::kOk);
+    EXPECT_TRUE(met());
+    EXPECT_LT(file_bytes(), full_bytes / 2);
+    heal();
     expect_going_on(writers);
     writers.end();
     expect_every_write_once(writers);
@@ -252,6 +389,9 @@ TEST_F(FailingDaemon, DoesNotStartFromADeviceThatFailsAndDoesFromOneThatIsWell) 
         daemon_.kill();
         for (const Step& step : {Step{"page-read", "data", "reading"},
                                  {"log-read", "log", "reading"},
+                                 {"log-sync", "log", "syncing"},
+                                 {"journal-sync", "journal", "syncing"},
+                                 {"data-sync", "data", "syncing"},
                                  {"superblock", "data", "writing"}}) {
             SCOPED_TRACE(step.name);
             fail(step.name);

@@ -102,7 +102,9 @@ int FailpointDisk::error_of(DiskStep step) const {
     std::string name;
     int number = 0;
     if (!(fail >> name >> number)) return 0;
-    return index_of(kDiskStepNames, name) == static_cast<std::size_t>(step) ? number : 0;
+    if (index_of(kDiskStepNames, name) != static_cast<std::size_t>(step)) return 0;
+    std::ofstream(directory_ + "/failed");
+    return number;
 }
 
 void FailpointDisk::submit(DiskRequest& request) {
