@@ -15,6 +15,7 @@
 
 #include "clientlib/compact.h"
 #include "daemon/service.h"
+#include "tests/looks.h"
 #include "tests/real_store.h"
 
 namespace bidstore {
@@ -97,6 +98,10 @@ class FailingDaemon : public testing::Test {
     }
     void fail(const std::string& step, int number = EIO) const {
         std::ofstream(daemon_.directory() + "/fail") << step << ' ' << number << '\n';
+    }
+    // That one alone.
+    void fail_nth(const std::string& step, std::uint64_t nth) const {
+        std::ofstream(daemon_.directory() + "/fail") << step << ' ' << EIO << ' ' << nth << '\n';
     }
     // Whether something failed since it was asked last.
     bool met() const { return std::filesystem::remove(daemon_.directory() + "/failed"); }
@@ -378,6 +383,60 @@ TEST_F(FailingDaemon, ThatCannotReadAPageSaysSoAndGoesOn) {
     heal();
     EXPECT_TRUE(eventually([&] { return events.get(reader, soon(), 199u, 199u).ok(); }));
     EXPECT_EQ(all_rows(store, events).size(), 200u);
+    expect_sound_files();
+}
+
+// Each kind of read of a table larger than the pool, with its n-th page out of reach: an error and
+// no row, in time, and the same read is right when the page can be read again.
+TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwards) {
+    constexpr Rounds kRounds{40 * kWindow, 80};
+    constexpr std::uint64_t kLastFailed = 4;
+    constexpr std::uint64_t kAll = 0;
+    daemon_.set("pool_bytes=8MiB");
+    daemon_.set("max_snapshot_age=1h");
+    begin_with_failpoints();
+    Store store = attach(daemon_);
+    const auto events = make_table<Event>(store);
+    kRounds.write(store, events, 1);
+    Reader reader = need(store.reader());
+    const auto look = [&](const Looks::Kind& kind, std::uint64_t from) {
+        const Snapshot snapshot = need(reader.snapshot(soon()));
+        Looks looks(events, snapshot, 1, kRounds, from);
+        const Error error = (looks.*kind.read)();
+        EXPECT_FALSE(looks.wrong());
+        return error;
+    };
+    // The number of looks that met the failure and said so, of those of one turn.
+    const auto turn = [&](const Looks::Kind& kind) {
+        // The first windows, that are read next, and the last rows are evicted by all others.
+        need(events.count(reader, soon(), events.prefix((kLastFailed + 1) * kWindow),
+                          events.prefix(kRounds.rows - kWindow)));
+        std::uint64_t said = 0;
+        for (std::uint64_t nth = kAll; nth <= kLastFailed; ++nth) {
+            SCOPED_TRACE("page " + std::to_string(nth));
+            met();
+            nth == kAll ? fail("page-read") : fail_nth("page-read", nth);
+            const Error error = look(kind, nth * kWindow);
+            heal();
+            // A page that was read ahead of need may fail without a word. And what a read in place
+            // keeps may be more than such a pool can do without.
+            EXPECT_TRUE(error == Error::kOk || error == Error::kSnapshotExpired ||
+                        (error == Error::kIoError && met()))
+                << error_name(error);
+            said += error == Error::kIoError;
+            EXPECT_TRUE(eventually([&] { return look(kind, nth * kWindow) == Error::kOk; }));
+        }
+        return said;
+    };
+    for (const Looks::Kind& kind : Looks::kinds()) {
+        SCOPED_TRACE(kind.name);
+        if (std::string_view(kind.name) == "prefetch") {  // asks, and does not wait for an answer
+            EXPECT_EQ(turn(kind), 0u);
+        } else {  // on a busy host the windows may not have been evicted yet
+            EXPECT_TRUE(eventually([&] { return turn(kind) > 0 || HasFailure(); }));
+        }
+    }
+    EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
     expect_sound_files();
 }
 

@@ -97,12 +97,19 @@ bool FailpointDisk::is_held(DiskStep step) {
 }
 
 // The errno that this operation fails with; 0: it does not.
-int FailpointDisk::error_of(DiskStep step) const {
-    std::ifstream fail(directory_ + "/fail");
+int FailpointDisk::error_of(DiskStep step) {
+    std::ifstream file(directory_ + "/fail");
+    std::string line;
+    std::getline(file, line);
+    if (line != fail_) fail_counted_ = 0;
+    fail_ = line;
+    std::istringstream words(line);
     std::string name;
     int number = 0;
-    if (!(fail >> name >> number)) return 0;
+    if (!(words >> name >> number)) return 0;
     if (index_of(kDiskStepNames, name) != static_cast<std::size_t>(step)) return 0;
+    std::uint64_t nth = 0;
+    if (words >> nth && ++fail_counted_ != nth) return 0;
     std::ofstream(directory_ + "/failed");
     return number;
 }

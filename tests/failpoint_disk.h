@@ -6,8 +6,9 @@
 //   failpoint   read at the start: "log-write 7 half" ends the process, by SIGKILL, half through
 //               its seventh write to the log. Recovery's operations count as well.
 //   fail        as long as it is there, operations of the kind that it names fail, with nothing of
-//               them done: "log-write 5" is errno 5. The first that fails makes the file "failed".
-//               Not changes of a file's size (kResize).
+//               them done: "log-write 5" is errno 5. "page-read 5 3": only the third from now on.
+//               The first that fails makes the file "failed". Not changes of a file's size
+//               (kResize).
 //   hold        as long as it is there, operations of the kind that it names are not begun; the
 //               first that waits makes the file "held".
 //
@@ -92,7 +93,7 @@ class FailpointDisk final : public Disk {
   private:
     bool hit(DiskStep step);
     bool is_held(DiskStep step);
-    int error_of(DiskStep step) const;
+    int error_of(DiskStep step);
     int run_failed();
     void submit_last(DiskRequest& request);
     void on_last(DiskRequest& request);
@@ -101,6 +102,8 @@ class FailpointDisk final : public Disk {
     std::string directory_;
     Failpoint failpoint_;
     std::array<std::uint64_t, kDiskStepNames.size()> counted_{};
+    std::string fail_;                  // the line of that file
+    std::uint64_t fail_counted_ = 0;    // operations of its kind since it was there
     std::vector<DiskRequest*> held_;
     std::vector<DiskRequest*> failed_;  // for the next poll() to tell
 

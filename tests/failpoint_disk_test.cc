@@ -142,6 +142,26 @@ TEST_F(FailpointDiskTest, WhatIsToFailDoesNothingUntilTheDeviceIsWell) {
     EXPECT_EQ(pages_written(), 4);
 }
 
+TEST_F(FailpointDiskTest, OnlyTheOneThatIsToFailDoes) {
+    const std::unique_ptr<Disk> disk = open();
+    ASSERT_TRUE(disk->resize(StoreFile::kLog, kBytes).ok());
+    HostClock clock;
+    BlockingIo io(*disk, clock);
+    AlignedBuffer ones(kBytes);
+    std::memset(ones.data(), 1, kBytes);
+    for (const std::uint32_t nth : {2u, 3u}) {
+        write_line("fail", "log-write 5 " + std::to_string(nth));
+        EXPECT_FALSE(std::filesystem::exists(directory_.file("failed")));
+        for (std::uint32_t i = 1; i <= 4; ++i) {
+            EXPECT_TRUE(io.sync(StoreFile::kLog).ok());
+            const Status written = io.write(StoreFile::kLog, 0, ones.data(), kBytes, true);
+            EXPECT_EQ(written.ok(), i != nth) << i;
+            EXPECT_EQ(std::filesystem::exists(directory_.file("failed")), i >= nth) << i;
+        }
+        std::filesystem::remove(directory_.file("failed"));
+    }
+}
+
 TEST_F(FailpointDiskTest, WhatIsHeldIsDoneWhenItIsLetGo) {
     write_line("hold", "log-write");
     Process process = Process::fork([this] { return write_on(1); });
