@@ -22,6 +22,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kRetryInterval = std::chrono::milliseconds(5);
+// Of a page that it could not read the daemon says so again without a read, for as long.
+constexpr auto kReadAgainInterval = std::chrono::milliseconds(100);
 constexpr auto kWaitSlice = std::chrono::milliseconds(20);
 constexpr int kDescriptorCount = 3;
 
@@ -247,7 +249,7 @@ Failure forked_failure() {
 bool passes(Error refusal) {
     return refusal == Error::kDisconnected || refusal == Error::kStopping ||
            refusal == Error::kFenced || refusal == Error::kBusy ||
-           refusal == Error::kTooManyClients;
+           refusal == Error::kTooManyClients || refusal == Error::kIoError;
 }
 
 std::uint64_t to_ns(Deadline deadline) {
@@ -265,7 +267,8 @@ Result<std::shared_ptr<Connection>> connect_to_daemon(const AttachOptions& optio
         const bool wanted = retry && passes(made.error()) &&
                             !(anew && made.error() == Error::kTooManyClients);
         if (made.ok() || !(wanted || made.error() == Error::kBusy)) return made;
-        std::this_thread::sleep_until(std::min<Deadline>(deadline, Clock::now() + kRetryInterval));
+        const auto pause = made.error() == Error::kIoError ? kReadAgainInterval : kRetryInterval;
+        std::this_thread::sleep_until(std::min<Deadline>(deadline, Clock::now() + pause));
         if (Clock::now() >= deadline) return made;
     }
 }

@@ -39,7 +39,8 @@ extern unsigned fork_count;  // written in a child alone, while it has one threa
 inline unsigned fork_generation() { return fork_count; }
 Failure forked_failure();
 
-// Whether a refusal to connect may be over soon: the daemon is not there, goes, or is full.
+// Whether a refusal to connect may be over soon: the daemon is not there, goes, is full, or could
+// not read what it has of the session.
 bool passes(Error refusal);
 
 // Between two looks where nothing wakes who waits for room: in the ring, call slots or the pool.

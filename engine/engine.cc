@@ -353,17 +353,20 @@ bool Engine::Core::try_attach(const ClientCommand& command) {
     }
     const auto key = std::as_bytes(std::span(command.session.bytes));
     const Lookup row = storage_.catalog->sessions().tree.get(key.data());
+    Error error = row.ok() ? Error::kOk : Error::kCorruption;
     if (row.missing) {
-        const bool failed = failed_pages_.contains(row.missing.value);
-        if (!failed && bring_in(row.missing) == Error::kOk) return false;
+        // Of a read that failed the client is told so, and asks again: it is no damage.
+        const auto failed = failed_pages_.find(row.missing.value);
+        error = failed != failed_pages_.end() ? failed->second : bring_in(row.missing);
+        if (error == Error::kOk) return false;
     }
     if (row.ok() && row.found &&
         column_integer(sessions_schema(), kSessionsUid, key.data(), row.value) != command.uid) {
         clients_.attached(command.client_id, Error::kDenied, 0);
         return true;
     }
-    if (!row.ok()) {
-        clients_.attached(command.client_id, Error::kCorruption, 0);
+    if (error != Error::kOk) {
+        clients_.attached(command.client_id, error, 0);
         return true;
     }
     auto session = std::make_unique<Session>(command.session, command.uid);

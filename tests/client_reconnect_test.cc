@@ -137,11 +137,11 @@ TEST_F(ClientReconnect, PollingSendsWhatTheNewConnectionHadNoRoomFor) {
     EXPECT_EQ(spent(), up_to(16));
 }
 
-// It goes, or all its places are taken by those that were quicker: that passes, and the write is
-// under way until then.
+// It goes, all its places are taken by those that were quicker, or a read of what it has of the
+// session failed: that passes, and the write is under way until then.
 TEST_F(ClientReconnect, AWriteUnderWayOutlivesARefusalThatPasses) {
     for (const Error refusal : {Error::kBusy, Error::kStopping, Error::kFenced,
-                                Error::kTooManyClients}) {
+                                Error::kTooManyClients, Error::kIoError}) {
         SCOPED_TRACE(error_name(refusal));
         {
             const std::lock_guard hold(disk_.lock);

@@ -1,6 +1,7 @@
 // Bytes that are not the bytes written: nonsense in every field of every kind of block, pages that
 // went elsewhere or never came, files that are cut, lost or somebody else's. Each is said, by a
 // clear error that names the place; what is not touched goes on; never a wrong row.
+#include "engine/failed_reads.h"
 #include "engine/superblock.h"
 #include "tests/corruption_fixture.h"
 
@@ -257,6 +258,38 @@ TEST_F(CorruptionTest, DamagedSessionsAreSaidToWhoeverConnects) {
     SimClient& client = store->connect(Rights::kAdmin, session());
     ASSERT_TRUE(store->clients.attach_answers.contains(client.id())) << "never answered";
     EXPECT_EQ(store->clients.attach_answers.at(client.id()).first, Error::kCorruption);
+}
+
+// A read error was called damage, and a client with writes under way did not come back for it.
+TEST_F(CorruptionTest, AReadErrorOnTheWayToASessionIsToldAsOne) {
+    ASSERT_TRUE(open(made->clone(2)).ok());
+    ASSERT_TRUE(store->leave_sessions(200, left, key_of(kRows)));
+    const Tree& sessions = store->engine->core().storage().catalog->sessions().tree;
+    const SessionId id = session();
+    const PageId leaf = sessions.get(std::as_bytes(std::span(id.bytes)).data()).leaf;
+    ASSERT_NE(leaf, sessions.root());
+    ASSERT_TRUE(store->stop());
+    const std::unique_ptr<SimDisk> disk = store->disk->clone(3);
+    const std::uint64_t at = leaf.value * kPageBytes;
+    const auto attach = [&] {
+        SimClient& client = store->connect(Rights::kAdmin, session());
+        return store->clients.attach_answers.at(client.id()).first;
+    };
+
+    auto unreadable = disk->clone(4);
+    unreadable->bad_range(StoreFile::kData, at, kPageBytes, EIO);
+    ASSERT_TRUE(open(std::move(unreadable)).ok());
+    EXPECT_EQ(attach(), Error::kIoError);
+    EXPECT_EQ(attach(), Error::kIoError) << "from what the daemon remembers";
+    store->disk->clear_bad_ranges();
+    store->clock.advance_ns(FailedReads::kRememberedNs);
+    EXPECT_EQ(attach(), Error::kOk);
+
+    auto damaged = disk->clone(5);
+    spoil(*damaged, StoreFile::kData, at, kPageFields[4]);
+    ASSERT_TRUE(open(std::move(damaged)).ok());
+    EXPECT_EQ(attach(), Error::kCorruption);
+    EXPECT_EQ(attach(), Error::kCorruption) << "from what the daemon remembers";
 }
 
 TEST_F(CorruptionTest, DamagedSystemPagesAreSaidAtTheStart) {
