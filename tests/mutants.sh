@@ -8,14 +8,15 @@
 # to a copy of the sources under build/mutants, built there, and run over seeds from 1 until one
 # fails (SEEDS=N, default 2000 at most; a line "first seed: N" in the patch begins elsewhere). What
 # no seed can see has a line "test: PROGRAM FILTER": these tests are run in place of the simulation,
-# without the mutant and with it, and have to fail with it alone. The tree itself is never touched,
-# whatever happens. One that no longer applies, does not compile, or is not found is a failure: the
-# last line is "N passed, N failed".
+# without the mutant and with it, and have to fail with it alone; so has a seed. Tests that do not
+# end say nothing. The tree itself is never touched, whatever happens. One that no longer applies,
+# does not compile, or is not found is a failure: the last line is "N passed, N failed".
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 seeds="${SEEDS:-2000}"
 jobs="${JOBS:-$(nproc)}"
+patience="${PATIENCE:-300}"  # seconds, for the tests of one
 scratch="$root/build/mutants"
 source="$scratch/source"
 folders=(shm engine clientlib daemon tests systemd)
@@ -43,16 +44,24 @@ build() {  # TARGET
     cmake --build "$scratch/build" --target "$1" -j "$jobs" >"$scratch/log" 2>&1
 }
 
-# At least one of these tests is there, and all of them pass.
+# At least one of these tests is there, and all of them pass. 124: they did not end.
 tests_pass() {  # PROGRAM FILTER
-    timeout 300 "$scratch/build/tests/$1" --gtest_filter="$2" </dev/null >"$scratch/log" 2>&1 &&
-        grep -q '^\[  PASSED  \] [1-9]' "$scratch/log"
+    local status=0
+    timeout "$patience" "$scratch/build/tests/$1" --gtest_filter="$2" </dev/null \
+        >"$scratch/log" 2>&1 || status=$?
+    [[ $status -eq 0 ]] || return "$status"
+    grep -q '^\[  PASSED  \] [1-9]' "$scratch/log"
 }
 
 # What the tests of a mutant that is built say of it.
 test_verdict() {  # NAME PROGRAM FILTER
-    if tests_pass "$2" "$3"; then
+    local status=0
+    tests_pass "$2" "$3" || status=$?
+    if [[ $status -eq 0 ]]; then
         echo "SURVIVED: $1: $(head -n 1 "$root/tests/mutants/$1.patch") ($2 $3)"
+        failed=$((failed + 1))
+    elif [[ $status -eq 124 ]]; then
+        echo "DOES NOT END: $1: $2 $3 took more than $patience s, which says nothing"
         failed=$((failed + 1))
     else
         echo "caught: $1: by $2: $({ grep -m 1 -E 'FAILED|CHECK' "$scratch/log" || true; })"
@@ -71,7 +80,11 @@ verdict() {  # NAME FIRST_SEED
     seed="$(sed -n 's/^seed \([0-9]*\) fails: .*/\1/p' "$scratch/log")"
     words="$({ grep -E 'CHECK|fails' "$scratch/log" || true; } | tail -n 2 | tr '\n' ' ' |
         sed 's/seed [0-9]* fails: //' | cut -c1-160)"
-    if [[ $status -eq 1 && -n $seed ]]; then
+    if [[ $status -eq 1 && -n $seed ]] &&
+        ! "$scratch/sound_sim_run" --seed "$seed" --seeds 1 --no-shrink >"$scratch/log" 2>&1; then
+        echo "FAILS WITHOUT IT: $1: seed $seed has to pass without the mutant"
+        failed=$((failed + 1))
+    elif [[ $status -eq 1 && -n $seed ]]; then
         echo "caught: $1: by seed $seed in $found: $words"
         passed=$((passed + 1))
     else
@@ -118,6 +131,7 @@ if ! build sim_run || ! "$scratch/build/tests/sim_run" --seeds 50 >"$scratch/log
     echo "0 passed, 1 failed"
     exit 1
 fi
+cp "$scratch/build/tests/sim_run" "$scratch/sound_sim_run"
 if [[ $# -eq 0 ]]; then
     for patch in "$root"/tests/mutants/*.patch; do try "$(basename "$patch" .patch)"; done
 else
