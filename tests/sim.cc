@@ -327,6 +327,11 @@ SimClient* SimStore::attach(Rights rights, const SessionId& session) {
     return &client;
 }
 
+Error SimStore::attach_error() const {
+    const auto answer = clients.attach_answers.find(sim_clients_.back()->id());
+    return answer == clients.attach_answers.end() ? Error::kOk : answer->second.first;
+}
+
 void SimStore::hang_up(const SimClient& client) {
     ClientCommand command;
     command.kind = ClientCommand::Kind::kDetach;

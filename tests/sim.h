@@ -167,6 +167,8 @@ class SimStore {
     // As connect(), but the engine may refuse: nullptr. It is not welcomed yet. A former connection
     // of the session, which the engine cuts off then, is hung up.
     SimClient* attach(Rights rights, const SessionId& session);
+    // Of the last client that came, whether it was refused or not answered: then kOk.
+    Error attach_error() const;
     void disconnect(SimClient& client);
     void disconnect_all();
     // Its process is gone. Does not wait.

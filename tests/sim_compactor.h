@@ -39,6 +39,7 @@ class SimCompaction {
     std::optional<CompactClient> client_;
     bool claims_ = false;
     std::uint64_t begun_ = 0;
+    std::uint32_t began_ = 0;          // Excuses::times_over
     std::uint64_t others_before_ = 0;  // begun by the other, when this one began
     bool contested_ = false;
 };

@@ -74,6 +74,7 @@ enum class SimCount : std::uint8_t {
     kWritesFailed,
     kTakenForClean,  // of these
     kReadsFailed,
+    kReadsForgotten,
     kFullDisks,
     kReadOnly,
     kBitsFlipped,
@@ -161,6 +162,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "writes and syncs failed",
     "of these, with content that a page cache then took for clean",
     "reads failed",
+    "times that reads were well again, and none of their errors was an answer any more",
     "full disks",
     "times a full store became read-only",
     "bits flipped",

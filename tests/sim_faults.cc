@@ -5,12 +5,15 @@
 #include <cerrno>
 #include <iterator>
 
+#include "engine/failed_reads.h"
+
 namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kNoLimit = std::uint64_t{1} << 40;
 // Of the log, between two that are lies: so one of the newest is at most (engine/FORMAT.md).
 constexpr std::uint32_t kLogWritesTrue = 8;
+constexpr std::uint32_t kStepsToTell = 4;
 
 std::uint64_t used_bytes(SimDisk& disk) {
     std::uint64_t bytes = 0;
@@ -37,6 +40,7 @@ const char* fault_name(FaultKind kind) {
 
 void SimFaults::watch(SimDisk& disk) {
     crash_at_ = 0;
+    writes_failed_ = 0;
     const bool slow = pick(3) == 0;
     disk.set_slowness(slow ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
     counts_[SimCount::kSlowDisks] += slow;
@@ -48,9 +52,10 @@ void SimFaults::watch(SimDisk& disk) {
         const bool writes = kind == SimStep::kSubmitWrite || kind == SimStep::kSubmitSync;
         const bool breaks = kind_ == FaultKind::kWriteErrors || kind_ == FaultKind::kAll;
         if (writes && breaks && pick((kind_ == FaultKind::kAll ? 1'200 : 300) * rarer_) == 0) {
-            excuses_.damage = true;  // a load that it was of fails
+            excuses_.unreadable = true;  // a load that it was of fails
             disk.fail_at(step, EIO);
             ++counts_[SimCount::kWritesFailed];
+            ++writes_failed_;
         }
         if (kind == SimStep::kSubmitRead && reads_fail_ != 0 && pick(reads_fail_) == 0) {
             disk.fail_at(step, EIO);
@@ -95,22 +100,43 @@ void SimFaults::crash_soon(SimDisk& disk, std::uint64_t steps) {
     disk.crash_at(crash_at_);
 }
 
-void SimFaults::plan(SimDisk& disk, bool delicate) {
+void SimFaults::plan(SimLife& life, bool delicate) {
     if (!armed_) return;
+    SimDisk& disk = *life.store.disk;
     const std::uint64_t one_in = delicate ? 8 : (kind_ == FaultKind::kAll ? 90 : 60) * rarer_;
     if (crashes() && crash_at_ <= disk.steps() && pick(one_in) == 0) crash_soon(disk, 80);
-    if (kind_ == FaultKind::kReadErrors || kind_ == FaultKind::kAll) plan_reads(disk);
+    if (kind_ == FaultKind::kReadErrors || kind_ == FaultKind::kAll) plan_reads(life);
     if (kind_ == FaultKind::kFullDisk || kind_ == FaultKind::kAll) plan_room(disk);
     if (kind_ == FaultKind::kRot) plan_rot(disk);
 }
 
-void SimFaults::plan_reads(SimDisk&) {
+void SimFaults::plan_reads(SimLife& life) {
     if (reads_fail_ == 0 && pick(60) == 0) {
         reads_fail_ = 1 + pick(10);
-        excuses_.damage = true;
+        excuses_.unreadable = true;
     } else if (reads_fail_ != 0 && pick(20) == 0) {
         reads_fail_ = 0;
     }
+    forget_reads(life);
+}
+
+// The daemon remembers no more that a read failed, and whoever heard of it had some steps to say
+// so. An answer waits for the batch before it, however long. After a write that failed there is
+// nothing to wait for but the end.
+void SimFaults::forget_reads(SimLife& life) {
+    if (!excuses_.unreadable || reads_fail_ != 0 || writes_failed_ != 0) {
+        well_since_ns_ = 0;
+        well_steps_ = 0;
+        return;
+    }
+    const std::uint64_t now_ns = life.store.clock.monotonic_ns();
+    const bool quiet =
+        life.store.disk->in_flight() == 0 && life.store.engine->core().commit().quiet();
+    if (well_since_ns_ == 0 && quiet) well_since_ns_ = now_ns;
+    if (well_since_ns_ == 0 || ++well_steps_ < kStepsToTell || !quiet) return;
+    if (now_ns - well_since_ns_ <= 2 * FailedReads::kRememberedNs) return;
+    excuses_.end_unreadable();
+    ++counts_[SimCount::kReadsForgotten];
 }
 
 void SimFaults::plan_room(SimDisk& disk) {

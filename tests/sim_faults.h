@@ -7,6 +7,7 @@
 #include "tests/sim_counts.h"
 #include "tests/sim_disk.h"
 #include "tests/sim_findings.h"
+#include "tests/sim_life.h"
 
 namespace bidstore {
 
@@ -37,7 +38,7 @@ class SimFaults {
     void watch(SimDisk& disk);
     // Called before each step of the run: sets what is to happen, or ends it. A crash comes more
     // often in a delicate moment.
-    void plan(SimDisk& disk, bool delicate);
+    void plan(SimLife& life, bool delicate);
     // From here on the disk is not to be trusted; what follows can be detected, not undone.
     void begin_lies();
     // Of the log, by the longest write that went elsewhere since then.
@@ -60,7 +61,8 @@ class SimFaults {
     void crash_soon(SimDisk& disk, std::uint64_t steps);
 
   private:
-    void plan_reads(SimDisk& disk);
+    void plan_reads(SimLife& life);
+    void forget_reads(SimLife& life);
     void plan_room(SimDisk& disk);
     void plan_rot(SimDisk& disk);
     void flip(SimDisk& disk);
@@ -72,7 +74,10 @@ class SimFaults {
     FaultKind kind_;
     std::uint64_t rarer_;
     bool armed_ = true;
-    std::uint64_t reads_fail_ = 0;  // one in so many; 0: none
+    std::uint64_t reads_fail_ = 0;     // one in so many; 0: none
+    std::uint64_t well_since_ns_ = 0;  // no read fails, and none that did is under way
+    std::uint32_t well_steps_ = 0;     // since then
+    std::uint32_t writes_failed_ = 0;
     bool start_failed_ = false;
     bool full_ = false;
     bool lies_ = false;

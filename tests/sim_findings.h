@@ -1,6 +1,7 @@
 // What a run of the simulation found wrong, and what the faults of the run excuse.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "shm/error.h"
@@ -22,19 +23,40 @@ class Findings {
 
 // An error is an answer as well, where there is a reason for it. A wrong row never is.
 struct Excuses {
-    bool damage = false;         // pages may be unreadable, or read back wrong
-    bool damage_before = false;  // the same, under a daemon that is gone
-    bool full = false;           // there may be no room in the file
+    bool unreadable = false;         // reads or writes fail: what is read is right
+    bool damage = false;             // pages may read back wrong
+    bool unreadable_before = false;  // it was so, and is over
+    bool damage_before = false;      // the same, under a daemon that is gone
+    bool full = false;               // there may be no room in the file
+    std::uint32_t times_over = 0;    // that `unreadable` was
 
-    // `sent_before`: an earlier daemon may have refused it, and a refusal is for good.
+    // `sent_before`: it may have been refused before, and a refusal is for good.
     bool cover(Error error, bool sent_before = false) const {
-        if (error == Error::kCorruption || error == Error::kIoError) {
-            return damage || (sent_before && damage_before);
+        switch (error) {
+            case Error::kIoError:
+                return unreadable || (sent_before && unreadable_before);
+            case Error::kCorruption:
+                return damage || (sent_before && damage_before);
+            case Error::kNoSpace:
+            case Error::kReadOnly:
+                return full;
+            default:
+                return false;
         }
-        return full && (error == Error::kNoSpace || error == Error::kReadOnly);
+    }
+    // Of what takes many steps, and began when times_over was so many.
+    bool cover_since(std::uint32_t began, Error error) const {
+        return cover(error, error == Error::kIoError && began != times_over);
+    }
+    // Reads do not fail any more, and nobody remembers that they did.
+    void end_unreadable() {
+        times_over += unreadable;
+        unreadable_before |= unreadable;
+        unreadable = false;
     }
     // The device is well again, and a new daemon has never seen it otherwise.
     void end_damage() {
+        end_unreadable();
         damage_before |= damage;
         damage = false;
     }

@@ -276,6 +276,7 @@ void SimKeeper::begin_load(const std::string& name) {
     ++counts_[SimCount::kLoads];
     counts_[SimCount::kLargeLoads] += large;
     load_.emplace(session_.client(), guest.schema, rows);
+    load_began_ = excuses_.times_over;
     loading_ = guest;
 }
 
@@ -353,7 +354,8 @@ void SimKeeper::pump_load() {
     if (load_->loaded()) {
         become(next_);
         ++counts_[SimCount::kLoadsShown];
-    } else if (!excuses_.cover(load_->error()) && load_->error() != Error::kTooLarge) {
+    } else if (!excuses_.cover_since(load_began_, load_->error()) &&
+               load_->error() != Error::kTooLarge) {
         findings_.report("a load failed with " + std::string(error_name(load_->error())) +
                          ", and there is no reason for it");
     }

@@ -113,6 +113,7 @@ class SimKeeper {
     bool decided_ = false;  // it is done, as a recovery showed; the answer is still to come
     std::optional<LoadClient> load_;
     std::optional<Guest> loading_;
+    std::uint32_t load_began_ = 0;  // Excuses::times_over
     std::optional<Guest> load_too_large_;
     SimCompaction compaction_;
     TableId shared_;      // one of the shared tables

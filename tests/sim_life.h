@@ -42,8 +42,11 @@ class SimLife {
     // is no reason for it.
     void turned_away(const std::string& who, const Excuses& excuses, Findings& findings) {
         if (down()) return;
-        turned_away_ = excuses.damage;
-        if (!turned_away_) findings.report(who + " that comes back is not welcome");
+        const Error error = store.attach_error();
+        turned_away_ = excuses.cover(error);
+        if (turned_away_) return;
+        findings.report(who + " that comes back is not welcome: " +
+                        (error == Error::kOk ? "no answer" : std::string(error_name(error))));
     }
 
     // Rounds until `done`, or the end of patience; time passes faster after a while.

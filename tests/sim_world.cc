@@ -142,7 +142,7 @@ void SimWorld::sleep() {
 }
 
 void SimWorld::step() {
-    faults_.plan(*life_->store.disk, keeper_.load_ends());
+    faults_.plan(*life_, keeper_.load_ends());
     const std::uint64_t choice = pick(100);
     if (choice < 43) {
         writers_.submit();
@@ -435,7 +435,7 @@ void SimWorld::look_for_hostile() {
 // Chance is not asked, so that each seed is what it would be without.
 void SimWorld::look_beside() {
     if (counts_[SimCount::kSteps] % kStepsPerLook != 0) return;
-    if (life_->down() || faults_.rotten() || excuses_.damage) return;
+    if (life_->down() || faults_.rotten() || excuses_.damage || excuses_.unreadable) return;
     const std::optional<std::string> broken = verify_beside(*life_->store.disk);
     if (!broken) return;
     ++counts_[SimCount::kLooksBeside];

@@ -61,8 +61,9 @@ class SimSnapshot {
     std::uint64_t renewals() const { return renewals_; }
     std::uint64_t rests() const { return rests_; }
     const std::string& trouble() const { return trouble_; }
-    // It was a page that the daemon gave out for sound: no damage to files excuses that.
-    bool believed_nonsense() const { return believed_nonsense_; }
+    // The daemon's answer to a request for a page that is the trouble. kOk: it is another one,
+    // which no damage to files excuses.
+    Error refusal() const { return refusal_; }
 
     // The row with its large values. Nothing when the lease ended, or with trouble() said.
     std::optional<std::vector<std::byte>> whole(const Schema& schema,
@@ -70,7 +71,6 @@ class SimSnapshot {
         auto row = whole_row(schema, stored, [this](PageId page) { return extent_page(page); });
         if (!row && valid() && trouble_.empty()) {
             trouble_ = "a row refers to nothing sensible";
-            believed_nonsense_ = true;
         }
         if (!row || !valid()) return std::nullopt;
         return row;
@@ -201,7 +201,6 @@ class SimSnapshot {
         if (landing.state == Landed::kLeaf) return true;
         if (!valid()) return false;
         trouble_ = "page " + std::to_string(landing.page.value) + " looks corrupt";
-        believed_nonsense_ = true;
         return false;
     }
 
@@ -237,6 +236,7 @@ class SimSnapshot {
         if (!answer) {
             trouble_ = "no answer to a request for page " + std::to_string(page.value);
         } else if (answer->error != Error::kOk && valid()) {
+            refusal_ = answer->error;
             trouble_ = "page " + std::to_string(page.value) + ": " +
                        std::string(error_name(answer->error));
         }
@@ -253,8 +253,8 @@ class SimSnapshot {
     std::uint64_t rests_ = 0;
     bool modest_ = false;
     bool died_ = false;
-    bool believed_nonsense_ = false;
     std::string trouble_;
+    Error refusal_ = Error::kOk;
 };
 
 }  // namespace bidstore
