@@ -40,7 +40,6 @@ const char* fault_name(FaultKind kind) {
 
 void SimFaults::watch(SimDisk& disk) {
     crash_at_ = 0;
-    writes_failed_ = 0;
     const bool slow = pick(3) == 0;
     disk.set_slowness(slow ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
     counts_[SimCount::kSlowDisks] += slow;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <random>
+#include <utility>
 
 #include "tests/sim_counts.h"
 #include "tests/sim_disk.h"
@@ -39,6 +40,8 @@ class SimFaults {
     // Called before each step of the run: sets what is to happen, or ends it. A crash comes more
     // often in a delicate moment.
     void plan(SimLife& life, bool delicate);
+    // Writes and syncs of the life so far; from here on, of the next one.
+    std::uint32_t take_writes_failed() { return std::exchange(writes_failed_, 0); }
     // From here on the disk is not to be trusted; what follows can be detected, not undone.
     void begin_lies();
     // Of the log, by the longest write that went elsewhere since then.

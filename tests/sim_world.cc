@@ -286,6 +286,14 @@ std::unique_ptr<SimDisk> SimWorld::after(End end) {
     return nullptr;
 }
 
+// A daemon goes down for a write or a sync that failed: not for a read, nor for want of room.
+void SimWorld::look_at_fence() {
+    const std::string reason = life_->store.engine->fence_reason();
+    const bool failed = faults_.take_writes_failed() > 0 || life_->store.disk->crashed();
+    if (reason.empty() || failed || excuses_.damage) return;
+    findings_.report("the daemon fenced itself without a reason: " + reason);
+}
+
 std::unique_ptr<SimDisk> SimWorld::after_power_loss(const SimDisk& disk) {
     const std::uint64_t seed = random_();
     if (pick(3) == 0) damaged_.damaged = disk.misdirected_power_loss(seed);
@@ -300,6 +308,7 @@ void SimWorld::restart(End end) {
     if (end == End::kStop) readers_.end_all();
     std::unique_ptr<SimDisk> disk = after(end);
     if (!disk) return;
+    look_at_fence();
     // What was answered before the end counts.
     writers_.collect();
     keeper_.collect(*life_);

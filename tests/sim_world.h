@@ -67,6 +67,7 @@ class SimWorld {
     void send_too_large_again();
     void restart(End end);
     std::unique_ptr<SimDisk> after(End end);
+    void look_at_fence();
     std::unique_ptr<SimDisk> after_power_loss(const SimDisk& disk);
     std::unique_ptr<SimLife> recover(std::unique_ptr<SimDisk> disk);
     enum class Start { kWell, kCutOff, kDeviceFails };
