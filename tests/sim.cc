@@ -380,6 +380,28 @@ bool SimStore::leave_sessions(std::uint32_t count, TableId table,
     return true;
 }
 
+std::optional<std::uint32_t> SimStore::silent_sessions(std::uint64_t before_us) {
+    std::set<std::vector<std::byte>> there;
+    for (const auto& client : sim_clients_) {
+        const auto& gone = clients.detached_clients;
+        if (std::find(gone.begin(), gone.end(), client->id()) != gone.end()) continue;
+        const auto id = std::as_bytes(std::span(client->session().bytes));
+        there.insert({id.begin(), id.end()});
+    }
+    Storage& storage = engine->core().storage();
+    const TableEntry& table = storage.catalog->sessions();
+    std::uint32_t count = 0;
+    const TreeAccess seen = table.tree.visit_range(
+        nullptr, nullptr, [&](const std::byte* key, std::span<const std::byte> value) {
+            const std::uint64_t last = column_integer(table.schema, kSessionsSeen, key, value);
+            count += last < before_us && !there.contains({key, key + sizeof(SessionId)});
+            return true;
+        });
+    if (seen.missing) storage.loader.want(seen.missing);
+    if (!seen.ok()) return std::nullopt;
+    return count;
+}
+
 std::uint64_t SimStore::ring_laps() const {
     std::uint64_t laps = 0;
     for (const auto& client : sim_clients_) laps += client->ring_laps();

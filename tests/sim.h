@@ -91,6 +91,7 @@ class SimClient {
 
     ClientCommand attach_command();
     std::uint64_t id() const { return id_; }
+    const SessionId& session() const { return session_; }
     ClientSegment& segment() { return segment_; }
     // The engine welcomed it: the session's numbers go on behind last_number.
     void welcomed(std::uint64_t last_number);
@@ -182,6 +183,9 @@ class SimStore {
     // So many sessions of one write each, which changes no row of the table; their clients are
     // gone.
     bool leave_sessions(std::uint32_t count, TableId table, std::span<const std::byte> absent_key);
+    // Sessions that were last heard of before that, by their rows, and of which no client is there.
+    // Nothing: a page of theirs is asked for, and comes with the next rounds.
+    std::optional<std::uint32_t> silent_sessions(std::uint64_t before_us);
     // Of all clients.
     std::uint64_t ring_laps() const;
     bool stop();  // clean stop

@@ -57,6 +57,7 @@ enum class SimCount : std::uint8_t {
     kClockBack,
     kClockAWeekAhead,  // or more, of these
     kSessionsForgotten,
+    kSessionsOutlasted,
     // ---- lives ----
     kLives,
     kStops,
@@ -147,6 +148,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "times the clock was set back",
     "times it was set ahead by more than a session lives",
     "sessions forgotten",
+    "times that all were gone that were too old",
     "lives of the daemon",
     "clean stops",
     "power losses",

@@ -20,6 +20,8 @@ constexpr int kRecoveryCrashesMax = 3;
 constexpr std::uint64_t kStepsPerLook = 50;
 constexpr std::uint64_t kBurialsMax = 19;    // each takes the slots of another client
 constexpr std::uint32_t kOldSessions = 200;  // so many that their tree has an inner node
+constexpr int kWalksMax = 3;
+constexpr std::uint64_t kWalkPauseNs = 601'000'000'000;  // between two walks over all sessions
 
 FaultKind kind_of(std::uint64_t seed) {
     // Crashes twice as often as the others.
@@ -215,11 +217,32 @@ void SimWorld::set_clock() {
 // Until the daemon has looked for sessions that are too old. Those of clients that are there stay.
 void SimWorld::outlast_sessions() {
     sessions_grow_old_ = true;
+    const std::uint64_t old_us = life_->store.clock.wall_us() - options_.engine.session_age_us;
     for (int i = 0; i < 140 && !life_->down(); ++i) {
         if (i < 125) life_->store.clock.advance_ns(5'000'000'000);
         life_->store.round();
         writers_.collect();
     }
+    look_for_old_sessions(old_us);
+}
+
+// They are gone, where nothing is in the way; a walk over them that was under way before they were
+// old is followed by another one.
+void SimWorld::look_for_old_sessions(std::uint64_t old_us) {
+    const auto disturbed = [&] {
+        return life_->down() || excuses_.unreadable || excuses_.damage || excuses_.full;
+    };
+    std::optional<std::uint32_t> left;
+    for (int walks = 0; walks < kWalksMax && !disturbed(); ++walks) {
+        if (life_->run([&] { return (left = life_->store.silent_sessions(old_us)) == 0; })) {
+            ++counts_[SimCount::kSessionsOutlasted];
+            return;
+        }
+        life_->store.clock.advance_ns(kWalkPauseNs);
+    }
+    if (disturbed()) return;
+    findings_.report(left ? std::to_string(*left) + " sessions that are too old are not forgotten"
+                          : "the table of sessions is not to be read");
 }
 
 // Before their time none is forgotten.

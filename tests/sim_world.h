@@ -56,6 +56,7 @@ class SimWorld {
     void bury_one();
     void set_clock();
     void outlast_sessions();
+    void look_for_old_sessions(std::uint64_t old_us);
     void count_sessions();
     bool settle_keepers();
     void finish();
