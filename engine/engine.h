@@ -36,6 +36,7 @@ struct EngineOptions {
     std::uint64_t max_pin_all_ns = 20'000'000;             // how long a slot may stay in PIN_ALL
     std::uint64_t max_held_bytes = 256u << 20;             // old versions that one client may hold
     std::uint64_t session_age_us = 7ull * 86'400'000'000;  // a session unused so long is forgotten
+    std::uint32_t session_rows_max = 65'536;  // of a user; those unused for longest are forgotten
     std::uint64_t pin_recent_us = 60'000'000;              // leaves with younger rows stay
     double pin_recent_share = 0.5;                         // of the pool, as long as they are less
     // Freed pages that wait until they may be used again, before drops of tables and of expired

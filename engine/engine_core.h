@@ -21,6 +21,7 @@
 #include "engine/extent_move.h"
 #include "engine/gated_disk.h"
 #include "engine/page_waits.h"
+#include "engine/session_bound.h"
 #include "engine/sessions.h"
 #include "engine/storage.h"
 #include "shm/doorbell.h"
@@ -340,6 +341,8 @@ class Engine::Core {
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
+    bool expiry_walked_ = false;            // once at least
+    SessionBound session_bound_{options_.session_rows_max};
     bool stuck_drop_told_ = false;
     std::uint64_t next_small_drop_ns_ = 0;  // while others come first
     std::uint64_t dropped_ns_ = 0;          // the last time that a drop went on

@@ -202,6 +202,7 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
 
 Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& session,
                                        std::uint64_t taken_ns, PageId& page) {
+    bool first_row = false;
     if (!commit_->has_row(session)) {
         const Tree& sessions = storage_.catalog->sessions().tree;
         const std::byte* const key = std::as_bytes(std::span(session.id().bytes)).data();
@@ -209,6 +210,7 @@ Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& se
         page = row.missing;
         if (row.missing) return Wait::kPage;
         transaction_->room().put(sessions, key, session.row_bytes(), row);
+        first_row = !row.found;
     }
     const Room room = transaction_->room().total();
     Refused refused;
@@ -227,6 +229,7 @@ Engine::Core::Wait Engine::Core::apply(const ClientRequest& request, Session& se
     stats_.add(Counter::kRowsPut, counts.rows_put);
     stats_.add(Counter::kRowsDeleted, counts.rows_deleted);
     commit_->applied(session, request.write_number, request.from, *transaction_, taken_ns);
+    if (first_row) session_bound_.made();
     DCHECK(storage_.pool.open_versions() - versions <= frames_of(room));
     DCHECK(available - storage_.space.available() <= room.fresh);
     return Wait::kNone;

@@ -119,7 +119,7 @@ inline constexpr auto kCounterNames = [] {
                     kServer},
         CounterName{"revoked_snapshots", kTotal, "snapshots revoked"},
         CounterName{"hostile_events", kTotal, "nonsense seen in client segments"},
-        CounterName{"sessions", kLevel, "sessions whose write numbers are kept"},
+        CounterName{"sessions", kLevel, "sessions of clients that are connected"},
         CounterName{"chunks", kLevel, "chunks of the data file"},
         CounterName{"free_pages", kLevel, "pages of the data file without content"},
         CounterName{"data_file_bytes", kLevel, "size of the data file"},
