@@ -48,6 +48,12 @@ class FuzzInput {
         rest_ = rest_.subspan(taken.size());
         return taken;
     }
+    // The next bytes, as an input of their own.
+    FuzzInput part(std::size_t most) {
+        FuzzInput taken(nullptr, 0);
+        taken.rest_ = take_bytes(most);
+        return taken;
+    }
     std::span<const std::byte> rest() const { return rest_; }
     std::string_view text() const {
         const void* bytes = rest_.data();

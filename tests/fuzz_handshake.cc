@@ -1,10 +1,12 @@
-// The handshake, both directions: any bytes as a hello at the daemon's server, any bytes as the
-// welcome at the client library, with any descriptors, and any bytes in the heads of the segments
-// that come with it. The library ends with segments that belong together or an error that says
-// whose fault it is, and keeps no descriptor that it does not use.
+// The handshake, both directions: any bytes as a hello at the daemon's server, alone or as one of
+// several messages, with descriptors, from users of any rights, with an engine that refuses; any
+// bytes as the welcome at the client library, with any descriptors, and any bytes in the heads of
+// the segments that come with it. Only who may is let in, and the server keeps nothing of anybody;
+// the library ends with segments that belong together or an error that says whose fault it is, and
+// keeps no descriptor that it does not use.
 //
 // Input: a byte that chooses; then the message, or the head, or a plan of what comes with a welcome
-// and what is wrong with it.
+// and what is wrong with it, or of what is said to the server.
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -65,11 +67,47 @@ bool closed_to(int count) {
     return open_descriptors() <= count;
 }
 
-// The daemon's server with an engine that takes every client.
+// As one message of a connection to the daemon.
+struct Message {
+    std::vector<std::byte> bytes;
+    std::size_t descriptors = 0;
+};
+constexpr std::size_t kPassedMax = 3;
+
+Descriptor any_descriptor() { return Descriptor(::open("/dev/null", O_RDWR | O_CLOEXEC)); }
+
+// Without waiting, and perhaps in vain: who listens may have hung up.
+void send_to(int socket, std::span<const std::byte> bytes, std::span<const Descriptor> passed) {
+    std::vector<std::byte> copy(bytes.begin(), bytes.end());
+    iovec part{copy.data(), copy.size()};
+    alignas(cmsghdr) char control[CMSG_SPACE(kPassedMax * sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    if (!passed.empty()) {
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(passed.size() * sizeof(int));
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(passed.size() * sizeof(int));
+        for (std::size_t i = 0; i < passed.size(); ++i) {
+            const int number = passed[i].number();
+            std::memcpy(CMSG_DATA(header) + i * sizeof number, &number, sizeof number);
+        }
+    }
+    (void)::sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
+// The daemon's server, with an engine that takes or refuses clients. `lists`: which of the lists
+// of readers (1), writers (2) and admins (4) name this user.
 class Daemon {
   public:
-    Daemon() {
-        options_.socket = directory() + "/bidstore.sock";
+    static constexpr std::uint8_t kAdmins = 4;
+
+    explicit Daemon(std::uint8_t lists)
+        : granted_(lists & kAdmins ? 3 : lists & 2 ? 2 : lists & 1 ? 1 : 0) {
+        options_.socket = directory() + "/bidstore" + std::to_string(lists) + ".sock";
         options_.socket_mode = 0600;
         options_.max_clients = 4;
         options_.slots_per_client = 2;
@@ -84,27 +122,36 @@ class Daemon {
         pool_.emplace(must(PoolSegment::create(shape, HugePages::kOff, false)));
         pool_->announce();
         clients_ = must(HostClients::create());
+        const std::vector<std::string> us{std::to_string(::geteuid())};
         Config config;
-        config.admins = {std::to_string(::geteuid())};
+        config.readers = lists & 1 ? us : std::vector<std::string>{};
+        config.writers = lists & 2 ? us : std::vector<std::string>{};
+        config.admins = lists & kAdmins ? us : std::vector<std::string>{};
         server_ =
             must(Server::open(options_, must(AccessRules::resolve(config)), *pool_, *clients_));
     }
     void greet(std::span<const std::byte> hello) {
+        talk({{{hello.begin(), hello.end()}}}, Error::kOk, false);
+    }
+    // `engine`: what it says to a client. `turns`: the server looks between two messages.
+    void talk(const std::vector<Message>& messages, Error engine, bool turns) {
         const int before = open_descriptors();
         Descriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
         const sockaddr_un address = address_of(options_.socket);
         CHECK(::connect(socket.number(), general(address), sizeof address) == 0);
-        ::send(socket.number(), hello.data(), hello.size(), MSG_NOSIGNAL);
+        engine_ = engine;
+        for (const Message& message : messages) {
+            std::vector<Descriptor> passed(message.descriptors);
+            for (Descriptor& one : passed) one = any_descriptor();
+            send_to(socket.number(), message.bytes, passed);
+            if (turns) turn();
+        }
         turn();
         const std::uint32_t welcomed = server_->client_count();
-        Hello whole{};
-        const auto known = hello.first(std::min(hello.size(), sizeof whole));
-        std::ranges::copy(known, std::as_writable_bytes(std::span(&whole, 1)).begin());
-        const bool right = hello.size() == sizeof whole && whole.magic == kHelloMagic &&
-                           whole.abi_version == kAbiVersion &&
-                           whole.fingerprint == kLayoutFingerprint && whole.rights >= 1 &&
-                           whole.rights <= 3;
-        CHECK_OP(welcomed, ==, right ? 1u : 0u);
+        // What comes behind a hello cuts the client off again.
+        const bool right = !messages.empty() && may_enter(messages.front());
+        CHECK_OP(welcomed, <=, right ? 1u : 0u);
+        if (messages.size() == 1) CHECK_OP(welcomed, ==, right ? 1u : 0u);
         socket = Descriptor();
         for (int i = 0; i < 20 && server_->connection_count() > 0; ++i) turn();
         CHECK_OP(server_->connection_count(), ==, 0u);
@@ -113,13 +160,22 @@ class Daemon {
     Descriptor pool() { return must(pool_->open_read_only()); }
 
   private:
+    bool may_enter(const Message& message) const {
+        Hello hello{};
+        if (message.bytes.size() != sizeof hello || message.descriptors > 0) return false;
+        std::memcpy(&hello, message.bytes.data(), sizeof hello);
+        return engine_ == Error::kOk && hello.magic == kHelloMagic &&
+               hello.abi_version == kAbiVersion && hello.fingerprint == kLayoutFingerprint &&
+               hello.rights >= 1 && hello.rights <= granted_;
+    }
     void turn() {
         for (int i = 0; i < 3; ++i) {
             server_->run_once(0);
             ClientCommand command;
             while (clients_->take(command)) {
                 if (command.kind == ClientCommand::Kind::kAttach) {
-                    clients_->attached(command.client_id, Error::kOk, 41);
+                    CHECK(static_cast<std::uint32_t>(command.rights) <= granted_);
+                    clients_->attached(command.client_id, engine_, 41);
                 } else {
                     clients_->detached(command.client_id);
                 }
@@ -128,11 +184,72 @@ class Daemon {
         server_->run_once(0);
     }
 
+    const std::uint32_t granted_;
+    Error engine_ = Error::kOk;
     ServerOptions options_;
     std::optional<PoolSegment> pool_;
     std::unique_ptr<HostClients> clients_;
     std::unique_ptr<Server> server_;
 };
+
+Daemon& daemon_with(std::uint8_t lists) {
+    static std::array<Daemon*, 8> daemons{};
+    Daemon*& daemon = daemons[lists % daemons.size()];
+    if (daemon == nullptr) daemon = new Daemon(lists % daemons.size());
+    return *daemon;
+}
+
+Hello right_hello(std::uint32_t rights) {
+    return {kHelloMagic, kAbiVersion, rights, kLayoutFingerprint, {}};
+}
+
+// Right but for some bytes.
+Hello changed_hello(FuzzInput& input) {
+    Hello hello = right_hello(2);
+    void* at = &hello;
+    const auto place = input.take<std::uint8_t>() % sizeof hello;
+    const auto changed = input.take_bytes(sizeof hello - place);
+    std::copy(changed.begin(), changed.end(), static_cast<std::byte*>(at) + place);
+    return hello;
+}
+
+Message message_of(FuzzInput& input) {
+    const auto kind = input.take<std::uint8_t>();
+    Message message;
+    message.descriptors = kind / 32 % (kPassedMax + 1);
+    const auto say = [&](std::span<const std::byte> bytes) {
+        message.bytes.assign(bytes.begin(), bytes.end());
+    };
+    const auto say_hello = [&](Hello hello) { say(std::as_bytes(std::span(&hello, 1))); };
+    switch (kind % 4) {
+        case 0:
+            say_hello(right_hello(1 + kind / 4 % 3));
+            break;
+        case 1: {
+            const auto length = input.take<std::uint8_t>();
+            FuzzInput bytes = input.part(length);
+            say_hello(changed_hello(bytes));
+            break;
+        }
+        case 2:
+            say(input.take_bytes(input.take<std::uint8_t>()));
+            break;
+        default:
+            break;  // an empty one
+    }
+    return message;
+}
+
+// Several messages, to a daemon of any lists.
+void talk(FuzzInput& input) {
+    constexpr std::array kEngineSays{Error::kOk, Error::kOk, Error::kDenied, Error::kStopping};
+    constexpr std::size_t kMessagesMax = 5;
+    Daemon& daemon = daemon_with(input.take<std::uint8_t>());
+    const auto how = input.take<std::uint8_t>();
+    std::vector<Message> messages(how / 8 % (kMessagesMax + 1));
+    for (Message& message : messages) message = message_of(input);
+    daemon.talk(messages, kEngineSays[how % kEngineSays.size()], (how & 4) != 0);
+}
 
 // A segment whose first bytes are the input's, of a size that is in the input, too.
 Descriptor segment_of(std::span<const std::byte> head, std::uint32_t size_bytes, bool sealed) {
@@ -398,8 +515,8 @@ void attach(Peer& peer, const Descriptor& pool, FuzzInput& input) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size_bytes) {
     using namespace bidstore;
-    static Daemon* const daemon = new Daemon;
-    static const Descriptor right_pool = daemon->pool();
+    Daemon& daemon = daemon_with(Daemon::kAdmins);
+    static const Descriptor right_pool = daemon.pool();
     FuzzInput input(data, size_bytes);
     const auto choice = input.take<std::uint8_t>();
     if (choice & 128) {
@@ -410,15 +527,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto size = choice & 64 ? size_of(right_pool) : 4096 + input.take<std::uint16_t>() * 16u;
     switch (choice % 4) {
         case 0:
-            daemon->greet(input.rest());
+            if (choice & 4) {
+                talk(input);
+            } else {
+                daemon.greet(input.rest());
+            }
             break;
-        case 1: {  // a hello that is right but for some bytes
-            Hello hello{kHelloMagic, kAbiVersion, 2, kLayoutFingerprint, {}};
-            void* at = &hello;
-            const auto place = input.take<std::uint8_t>() % sizeof hello;
-            const auto changed = input.take_bytes(sizeof hello - place);
-            std::copy(changed.begin(), changed.end(), static_cast<std::byte*>(at) + place);
-            daemon->greet(std::as_bytes(std::span(&hello, 1)));
+        case 1: {
+            const Hello hello = changed_hello(input);
+            daemon.greet(std::as_bytes(std::span(&hello, 1)));
             break;
         }
         case 2:
