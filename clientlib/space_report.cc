@@ -120,6 +120,8 @@ class Walk {
             const InnerView node(bytes, shape_.inner);
             if (node.count() == 0) return {Landed::kCorrupt, page, nullptr};
             if (found == 1) {
+                // Keys that go back are no tree's, and would be walked for ever.
+                if (begun_ && more && next <= from_) return {Landed::kCorrupt, page, nullptr};
                 count_upper(first, depth);
                 count_node(node, source);
                 from_ = next;
