@@ -66,8 +66,12 @@ void describe(CLI::App& app, Arguments& arguments) {
     app.add_flag("--dry-run", arguments.choice.dry_run,
                  "with --rebuild: say what would be done, and change nothing")
         ->needs(rebuild);
-    app.add_flag("--accept-loss", arguments.choice.accept_loss,
-                 "with --rebuild: go on where rows are lost, or where erased ones may be back")
+    app.add_flag(
+           "--accept-loss", arguments.choice.accept_loss,
+           "with --rebuild: go on where rows are lost, or where erased ones may be back; and "
+           "where a page of the catalog is lost: the pages of the tables that it named become "
+           "free, for their rows cannot be read without the catalog; keep a copy of the "
+           "files")
         ->needs(rebuild);
     auto* online =
         app.add_flag("--online", arguments.online,

@@ -249,8 +249,8 @@ ExitCode run_rebuild(const Config& config, RebuildChoice choice, std::uint64_t p
         std::printf("%" PRIu64 " pages would be written; nothing was changed\n", report->images);
         if (!loses) return ExitCode::kSpaceLost;
         std::puts(
-            "what is lost is lost already: make a copy of the directory, then go on with "
-            "--accept-loss, or restore a backup");
+            "what is lost is lost already, or cannot be read: make a copy of the directory, then "
+            "go on with --accept-loss, or restore a backup");
         return ExitCode::kFenced;
     }
     report = rebuild_in_pool(config, pool_bytes, **disk, progress, clock, false, agreed);

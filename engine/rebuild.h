@@ -18,10 +18,14 @@
 // that change. Cut off at any point it can be done again, and finds no less: steps 1, 5 and 6 are
 // those of every recovery.
 //
+// A row of the catalog is what a table is: without it nobody can read the table's rows, though they
+// are there. Its pages become free, its id stays out of use. That is a loss like any other.
+//
 // Who:    one thread; nobody else uses the disk or the pool. Over a DryDisk nothing is changed.
-// Errors: kCorruption where nothing can be done: both superblocks, or rows of the catalog, are
-//         lost. kTooLarge: the log needs a larger pool. kIoError: the device does not give the log,
-//         or not what it gave before. Else as verify_files().
+// Errors: kCorruption where nothing can be done: both superblocks are lost, or all leaves of the
+//         catalog, or some while nobody knows which rows they had. kTooLarge: the log needs a
+//         larger pool. kIoError: the device does not give the log, or not what it gave before. Else
+//         as verify_files().
 #pragma once
 
 #include <cstdint>

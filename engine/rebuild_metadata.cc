@@ -147,12 +147,15 @@ bool RebuildPlan::free_runs(std::uint32_t chunk, ChunkMeta& meta, std::uint32_t*
             changed = true;
             continue;
         }
-        if (expiring(map.owner(i), newest[i])) continue;
+        const bool told = lost_tables_.contains(map.owner(i).value);  // with its table
+        if (!told && expiring(map.owner(i), newest[i])) continue;
         changed = true;
         const std::uint32_t pages = map.run_pages(i);
-        tell(RebuildNote::Kind::kFreed,
-             "page " + std::to_string(first) + " begins a large value, but no row has it",
-             "free again");
+        if (!told) {
+            tell(RebuildNote::Kind::kFreed,
+                 "page " + std::to_string(first) + " begins a large value, but no row has it",
+                 "free again");
+        }
         ExtentMapEdit(meta).give_back(i);
         for (std::uint32_t page = i; page < i + pages; ++page) {
             set_used(meta, page, false);

@@ -61,7 +61,9 @@ Status RebuildPlan::make() {
                                         ": a leaf below it may be lost, or an old one, and with "
                                         "it what tables there are; restore a backup"};
     }
+    find_lost_tables();
     for (const auto& [id, table] : tables_) tell_losses(table, nobodys);
+    tell_lost_tables();
     tell_free_pages();
     for (auto& [id, table] : tables_) {
         if (!table.damaged) continue;
@@ -78,6 +80,7 @@ Status RebuildPlan::make() {
         }
         root_owner = id;
     }
+    if (Status replaced = replace_catalog_rows(); !replaced) return replaced;
     for (auto& [id, table] : tables_) {
         if (Status built = build(table); !built) return built;
     }
@@ -96,63 +99,6 @@ RebuildPlan::Salvaged& RebuildPlan::salvage(const Schema& schema, TableId table,
     found.tree->run();
     found.damaged = !found.tree->lost().empty();
     return found;
-}
-
-const char* RebuildPlan::fault_of(const CatalogRowView& row, const Schema& schema) const {
-    if (!is_table_id(row.id())) return "an impossible id";
-    if (row.root().value >= survey_.page_count() || Space::fixed(row.root())) {
-        return "its root can be no page of a tree";
-    }
-    return catalog_row_fault(row, schema);
-}
-
-// A lost row of the catalog is a table of which nobody knows where and what it is.
-Status RebuildPlan::find_tables() {
-    Salvaged& catalog = salvage(catalog_schema(), kCatalogTable, PageId{superblock_.catalog_root});
-    // A lost root may have been an inner node, whose leaves are there.
-    const bool lost =
-        std::any_of(catalog.tree->lost().begin(), catalog.tree->lost().end(),
-                    [](const LostPage& page) { return page.level == 0 && !page.root; });
-    if (lost || catalog.tree->leaves().empty()) {
-        return {Error::kCorruption,
-                "catalog, " +
-                    page_text(catalog.tree->lost().empty() ? catalog.tree->root()
-                                                           : catalog.tree->lost()[0].page) +
-                    ": rows are lost, and with them what tables there are; "
-                    "restore a backup"};
-    }
-    struct Row {
-        TableId id;
-        PageId root;
-        bool dropped;
-        std::uint64_t retain_us;
-        Schema schema;
-    };
-    std::vector<Row> rows;
-    for (const FoundLeaf& leaf : catalog.tree->leaves()) {
-        const std::byte* const bytes = survey_.page(leaf.page);
-        if (bytes == nullptr) return {Error::kIoError, "catalog, " + page_text(leaf.page)};
-        const LeafView view(bytes, catalog.tree->shape().leaf);
-        for (std::uint32_t i = 0; i < view.count(); ++i) {
-            const CatalogRowView row(view.key(i), view.value(i));
-            if (!row.has_tree()) continue;
-            Result<Schema> schema = row.schema();
-            if (!schema) return schema.failure();
-            if (const char* fault = fault_of(row, *schema)) {
-                return {Error::kCorruption, "catalog: table " + std::to_string(row.id().value) +
-                                                ": " + fault + "; restore a backup"};
-            }
-            rows.push_back(
-                {row.id(), row.root(), row.dropped(), row.retain_us(), std::move(*schema)});
-        }
-    }
-    for (const Row& row : rows) {
-        Salvaged& table = salvage(row.schema, row.id, row.root);
-        table.retain_us = row.retain_us;
-        table.dropped = row.dropped;
-        restore_floor(table);
-    }
-    return {};
 }
 
 // A lost root had the floor, too. No floor is above this one but of a retention that was shorter
@@ -384,8 +330,11 @@ void RebuildPlan::tell_losses(const Salvaged& table, const std::vector<PageId>& 
         if (gap) {
             tell_gap(table, page, what, nobodys);
         } else {
-            tell(Kind::kLost, what, "its rows are lost: " + span_text(page.keys), tree.table(),
-                 page.keys);
+            const bool of_tables = tree.table() == kCatalogTable;
+            tell(Kind::kLost, what,
+                 "its rows are lost: " + span_text(page.keys) +
+                     (of_tables ? ": what the tables with these ids were" : ""),
+                 tree.table(), page.keys);
         }
     }
     const bool timed = tree.schema().time_column() != kNoTimeColumn;
@@ -440,7 +389,8 @@ void RebuildPlan::tell_free_pages() {
         if (!fact.in_use || fact.extent || owner_[page.value] != 0 || Space::fixed(page)) continue;
         const auto table = tables_.find(fact.table);
         if (table != tables_.end() && table->second.damaged) continue;
-        if (fact.proof == Proof::kNothing) continue;  // told as what is lost
+        if (fact.proof == Proof::kNothing) continue;      // told as what is lost
+        if (lost_tables_.contains(fact.table)) continue;  // told with its table
         tell(Kind::kFreed, page_text(page) + " is allocated, but nothing refers to it",
              "free again");
     }

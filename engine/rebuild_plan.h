@@ -25,8 +25,9 @@ class RebuildPlan {
   public:
     RebuildPlan(Disk& disk, Clock& clock, const Superblock& superblock, RebuildSink sink);
 
-    // kCorruption: the catalog has lost rows. kNoSpace: no page for new inner nodes. kIoError:
-    // pages that were there cannot be read again; what was told does not hold.
+    // kCorruption: nobody can say which rows the catalog has lost, or it has none left. kNoSpace:
+    // no page for what is made anew. kIoError: pages that were there cannot be read again; what was
+    // told does not hold.
     Status run(const VerifyProgress& progress);
     const PageImages& images() const { return images_; }
     std::uint32_t directory_crc() const { return directory_crc_; }
@@ -38,6 +39,13 @@ class RebuildPlan {
         bool dropped = false;
         bool damaged = false;  // its tree is to be made anew
     };
+    struct CatalogRow {  // of a table with a tree
+        TableId id;
+        PageId root;
+        bool dropped;
+        std::uint64_t retain_us;
+        Schema schema;
+    };
     struct NewRun {  // of an extent, in a chunk whose metadata are lost
         TableId table;
         std::uint32_t first = 0;
@@ -47,8 +55,6 @@ class RebuildPlan {
 
     // ---- tables ----
     Status make();
-    Status find_tables();
-    const char* fault_of(const CatalogRowView& row, const Schema& schema) const;
     Salvaged& salvage(const Schema& schema, TableId table, PageId root);
     void restore_floor(Salvaged& table) const;
     void check_values(Salvaged& table, bool proven);
@@ -62,6 +68,16 @@ class RebuildPlan {
     PageId take_page(TableId table);
     std::byte* image(PageId page);
     const std::byte* current(PageId page);
+
+    // ---- the catalog (engine/rebuild_catalog.cc) ----
+    Status find_tables();
+    Status read_catalog(const TableSalvage& catalog, std::vector<CatalogRow>& rows);
+    const char* fault_of(const CatalogRowView& row, const Schema& schema) const;
+    const LostPage* lost_row(TableId table) const;
+    void find_lost_tables();
+    void tell_lost_tables();
+    Status replace_catalog_rows();
+    Status add_catalog_row(TableId id, PageId root, std::uint32_t flags, const Schema* schema);
 
     // ---- what is said ----
     void tell(RebuildNote::Kind kind, std::string what, std::string outcome, TableId table = {},
@@ -86,8 +102,11 @@ class RebuildPlan {
     const RebuildSink sink_;
     Survey survey_;
     std::map<std::uint32_t, Salvaged> tables_;  // by id
-    std::vector<std::uint32_t> owner_;          // per page: table that has it; 0: nobody
-    std::vector<PageId> spare_;                 // inner nodes of trees that are made anew
+    std::set<std::uint32_t> named_;             // ids that rows of the catalog have
+    // Pages of tables whose rows of the catalog are lost, by id: free again.
+    std::map<std::uint32_t, std::uint32_t> lost_tables_;
+    std::vector<std::uint32_t> owner_;  // per page: table that has it; 0: nobody
+    std::vector<PageId> spare_;         // inner nodes of trees that are made anew
     std::uint32_t next_free_ = 0;
     PageImages images_;
     std::map<std::uint32_t, std::vector<NewRun>> new_runs_;        // by chunk

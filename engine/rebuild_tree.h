@@ -88,6 +88,8 @@ class TableSalvage {
         std::function<const std::byte*(PageId page)> leaf;  // as it is to be
     };
     void build(const Pages& pages, Csn csn) const;
+    // The header of one, but for its type; `bytes` are zeros, or a page of the table.
+    void start_page(std::byte* bytes, PageId page, Csn csn) const;
 
   private:
     struct Orphan {
@@ -109,7 +111,6 @@ class TableSalvage {
         return compare_keys(left.data(), right.data(), shape_.leaf.key_bytes);
     }
     KeyBytes key_of(const std::byte* key) const { return {key, key + shape_.leaf.key_bytes}; }
-    void start_page(std::byte* bytes, PageId page, Csn csn) const;
     void fill_root_leaf(const Pages& pages, Csn csn) const;
 
     Survey& survey_;

@@ -67,6 +67,41 @@ TEST_F(RebuildCrash, EveryWriteMayBeTheLast) {
     }
 }
 
+// The last leaf of a catalog of several is lost, and the log has records of its tables.
+TEST_F(RebuildCrash, LostTablesStayLostAndNoMore) {
+    const ManyTables& many = many_tables();
+    const auto disk = damaged({many.leaves.back()}, many.logged.get());
+    const auto all_rows_in = [](const SimDisk& files) {
+        SimStore store(rebuild_store(), files.clone(4), 4);
+        store.clock.set_wall_us(made().wall_us);
+        const Status opened = store.open();
+        EXPECT_TRUE(opened.ok()) << opened.failure().what;
+        if (!opened) return RebuildRows{};
+        EXPECT_GT(store.create_table(store.connect(), timed_schema("next")).value,
+                  kWideTable.value + 1);
+        EXPECT_EQ(store.verify(), "");
+        return rows_of_all(store);
+    };
+    const auto whole = disk->clone(7);
+    ASSERT_TRUE(rebuild(*whole).status.ok());
+    const RebuildRows expected = all_rows_in(*whole);
+    ASSERT_LT(expected.size(), many.logged_rows.size());
+    ASSERT_GT(expected.size(), made().rows.size());
+    const std::vector<std::uint64_t> writes = writes_of(*disk);
+    ASSERT_GT(writes.size(), 10u);
+    for (const std::uint64_t step : writes) {
+        SCOPED_TRACE("crash at step " + std::to_string(step));
+        const auto cut_off = disk->clone(7);
+        cut_off->crash_at(step);
+        EXPECT_FALSE(rebuild(*cut_off).status.ok());
+        const auto next = step % 3 == 0 ? cut_off->process_crash(step) : cut_off->power_loss(step);
+        const Rebuilt again = rebuild(*next);
+        ASSERT_TRUE(again.status.ok()) << again.status.failure().what;
+        EXPECT_TRUE(all_rows_in(*next) == expected) << again.all();
+        if (HasFailure()) break;
+    }
+}
+
 // The log is made as long again at the last: before, whoever comes next is told again.
 TEST_F(RebuildCrash, ShortLogStaysShortToTheLast) {
     const auto disk = damaged({leaf_of(1'200)}, made().logged.get());

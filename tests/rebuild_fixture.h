@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/catalog_row.h"
 #include "engine/rebuild.h"
 #include "engine/verify_files.h"
 #include "tests/compaction_fixture.h"
@@ -116,6 +117,33 @@ class RebuildFixture : public ::testing::Test {
         Changed changed{store.disk->clone(5), made().rows};
         for (const auto& [key, value] : written) changed.rows[{kRowTable.value, key}] = value;
         return changed;
+    }
+
+    // The store with so many more tables that the catalog has several leaves: each with a row, the
+    // last one with a large value.
+    struct ManyTables {
+        std::unique_ptr<SimDisk> disk;    // stopped
+        std::unique_ptr<SimDisk> logged;  // the same, cut off with one more row of each in the log
+        std::vector<PageId> leaves;       // of the catalog
+        std::vector<std::vector<std::uint32_t>> ids;  // by leaf: of its tables, but the sessions
+        RebuildRows rows;
+        RebuildRows logged_rows;
+        std::map<std::vector<std::byte>, std::vector<std::byte>> sessions;
+        std::map<std::vector<std::byte>, std::vector<std::byte>> logged_sessions;
+    };
+    static constexpr TableId kFirstSmall{kTimedTable.value + 1};
+    static constexpr TableId kWideTable{kFirstSmall.value + 150};
+
+    static const ManyTables& many_tables() {
+        static const ManyTables tables = make_many_tables();
+        return tables;
+    }
+    static RebuildRows rows_of_all(SimStore& store) {
+        RebuildRows rows;
+        for (TableId table = kFirstUserTable; table.value <= kWideTable.value + 1; ++table.value) {
+            for (auto& [key, value] : store.rows(table)) rows[{table.value, key}] = value;
+        }
+        return rows;
     }
 
     static PoolSegment pool() { return verifier_pool(1'500, 8 * kChunkPages); }
@@ -284,6 +312,77 @@ class RebuildFixture : public ::testing::Test {
         put.operation(OperationKind::kPut, kValueTable, row_key(id),
                       wide_row(id, round, id % 3 == 0 ? 9'000 + 100 * id : 300));
         CHECK(store.commit(client, put).error == Error::kOk);
+    }
+
+    static Schema small_schema(const std::string& name) {
+        auto schema =
+            Schema::make(name, {{"id", ColumnType::kU32, 0}, {"at", ColumnType::kU64, 0}}, 1);
+        CHECK(schema.ok());
+        return *schema;
+    }
+    static void put_small(SimStore& store, SimClient& client, TableId table, std::uint32_t id) {
+        const Schema schema = small_schema("any");
+        RowBuilder row(schema);
+        CHECK(row.set_unsigned(1, 1'000 + table.value).ok());
+        TransactionBytes put;
+        put.operation(OperationKind::kPut, table, row_key(id), *row.value());
+        CHECK(store.commit(client, put).error == Error::kOk);
+    }
+    static ManyTables make_many_tables() {
+        ManyTables many;
+        SimStore store(rebuild_store(), made().disk->clone(5), 5);
+        store.clock.set_wall_us(made().wall_us);
+        CHECK(store.open().ok());
+        SimClient& client = store.connect();
+        for (TableId table = kFirstSmall; table < kWideTable; ++table.value) {
+            const Schema schema = small_schema("table" + std::to_string(table.value));
+            CHECK(store.create_table(client, schema) == table);
+            put_small(store, client, table, 1);
+        }
+        CHECK(store.create_table(client, timed_schema("wide")) == kWideTable);
+        put_timed(store, client, 1, 9'000, kWideTable);
+        CHECK(store.leave_sessions(3, kRowTable, row_key(99'999)));
+        CHECK(store.stop());
+        many.disk = store.disk->clone(5);
+        note_catalog(many);
+        SimStore again(rebuild_store(), many.disk->clone(6), 6);
+        again.clock.set_wall_us(made().wall_us);
+        CHECK(again.open().ok());
+        many.rows = rows_of_all(again);
+        many.sessions = again.rows(kSessionsTable);
+        SimClient& writer = again.connect();
+        for (TableId table = kFirstSmall; table < kWideTable; ++table.value) {
+            put_small(again, writer, table, 2);
+        }
+        put_timed(again, writer, 2, 9'000, kWideTable);
+        const TableId late = again.create_table(writer, small_schema("late"));
+        CHECK(late.value == kWideTable.value + 1);
+        put_small(again, writer, late, 1);
+        many.logged_rows = rows_of_all(again);
+        many.logged_sessions = again.rows(kSessionsTable);
+        again.disk->crash_now();
+        many.logged = again.disk->power_loss(1);
+        return many;
+    }
+    static void note_catalog(ManyTables& many) {
+        const TreeShape shape(catalog_schema(), kCatalogTable);
+        const auto page = [&](PageId id) {
+            return many.disk->peek(StoreFile::kData, id.value * kPageBytes, kPageBytes);
+        };
+        const auto root = page(kCatalogRootPage);
+        CHECK(page_header(root.data()).level == 1);
+        const InnerView children(root.data(), shape.inner);
+        for (std::uint32_t child = 0; child < children.count(); ++child) {
+            many.leaves.push_back(children.child(child));
+            many.ids.emplace_back();
+            const auto leaf = page(children.child(child));
+            const LeafView rows(leaf.data(), shape.leaf);
+            for (std::uint32_t row = 0; row < rows.count(); ++row) {
+                const CatalogRowView table(rows.key(row), rows.value(row));
+                if (table.id() != kSessionsTable) many.ids.back().push_back(table.id().value);
+            }
+        }
+        CHECK(many.leaves.size() >= 3);
     }
 
     static Made make() {

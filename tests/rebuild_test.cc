@@ -2,6 +2,7 @@
 // is lost, all rules hold, and the daemon serves.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "engine/dry_disk.h"
@@ -126,37 +127,136 @@ TEST_F(RebuildTest, LostRootsOfOneLeaf) {
 
 // The root of a catalog of many tables says nothing that its leaves do not have.
 TEST_F(RebuildTest, LostCatalogRootAboveLeavesCostsNothing) {
-    SimStore store(rebuild_store(), made().disk->clone(5), 5);
-    store.clock.set_wall_us(made().wall_us);
-    ASSERT_TRUE(store.open().ok());
-    SimClient& client = store.connect();
-    for (int i = 0; i < 60; ++i) {
-        auto schema = Schema::make("table" + std::to_string(i),
-                                   {{"id", ColumnType::kU32, 0}, {"at", ColumnType::kU64, 0}}, 1);
-        ASSERT_TRUE(schema.ok());
-        store.create_table(client, *schema);
-    }
-    ASSERT_TRUE(store.stop());
-    const auto root =
-        store.disk->peek(StoreFile::kData, kCatalogRootPage.value * kPageBytes, kPageBytes);
-    ASSERT_EQ(page_header(root.data()).level, 1) << "or nothing is tested";
-    const auto disk = damaged({kCatalogRootPage}, store.disk.get());
+    const ManyTables& many = many_tables();
+    const auto disk = damaged({kCatalogRootPage}, many.disk.get());
     EXPECT_EQ(lost_with(*disk, made().rows), 0u) << rebuilt.all();
     EXPECT_EQ(rebuilt.count(Kind::kRestored), 1u) << rebuilt.all();
     const PageId row_leaf = level(kRowTable, 0)[7];
-    const auto leaf_too = damaged({kCatalogRootPage, row_leaf}, store.disk.get());
+    const auto leaf_too = damaged({kCatalogRootPage, row_leaf}, many.disk.get());
     EXPECT_GE(lost_with(*leaf_too, made().rows), 3u) << rebuilt.all();
-    // Rows of the catalog are gone, or may be: nobody knows what tables there were.
-    const TreeShape shape(catalog_schema(), kCatalogTable);
-    const InnerView children(root.data(), shape.inner);
-    for (std::uint32_t child = 0; child < children.count(); ++child) {
-        rebuilt = rebuild(*damaged({kCatalogRootPage, children.child(child)}, store.disk.get()));
+    // Rows of the catalog are gone, or may be, and nobody knows which.
+    for (const PageId leaf : many.leaves) {
+        rebuilt = rebuild(*damaged({kCatalogRootPage, leaf}, many.disk.get()));
         EXPECT_EQ(rebuilt.status.error(), Error::kCorruption);
     }
+    rebuilt = rebuild(*damaged(many.leaves, many.disk.get()));
+    EXPECT_EQ(rebuilt.status.error(), Error::kCorruption) << "no table is left";
     std::vector<PageId> lost = all_metadata();
     lost.push_back(kCatalogRootPage);
-    rebuilt = rebuild(*damaged(lost, store.disk.get()));
+    rebuilt = rebuild(*damaged(lost, many.disk.get()));
     EXPECT_EQ(rebuilt.status.error(), Error::kCorruption) << "its leaves may be old ones";
+}
+
+class RebuildCatalogTest : public RebuildTest {
+  protected:
+    // The tables of the lost leaf are gone, and said; all else is as before, and the ids that were
+    // in use are not given out again.
+    void check_without(const SimDisk& disk, std::size_t leaf, bool logged = false) {
+        ASSERT_TRUE(rebuilt.status.ok()) << rebuilt.status.failure().what;
+        EXPECT_EQ(verify(*disk.clone(3)), "") << rebuilt.all();
+        SimStore store(rebuild_store(), disk.clone(4), 4);
+        store.clock.set_wall_us(made().wall_us);
+        const Status opened = store.open();
+        ASSERT_TRUE(opened.ok()) << opened.failure().what;
+        const bool same = leaf > 0 && gone(leaf, kWideTable.value) && !logged;
+        EXPECT_TRUE(!same || extent_pages(store) == made().extents.size());
+        RebuildRows rows = logged ? many.logged_rows : many.rows;
+        std::erase_if(rows, [&](const auto& row) { return gone(leaf, row.first.first); });
+        EXPECT_TRUE(rows_of_all(store) == rows) << rebuilt.all();
+        EXPECT_TRUE(store.rows(kSessionsTable) == (logged ? many.logged_sessions : many.sessions));
+        SimClient& client = store.connect();
+        const TableId next = store.create_table(client, compaction_schema("next"));
+        EXPECT_GT(next.value, kWideTable.value);
+        CompactionRows written;
+        put_rows(store, client, next, 0, 300, written);
+        EXPECT_EQ(store.rows(next).size(), 300u);
+        EXPECT_EQ(store.verify(), "");
+        EXPECT_TRUE(store.stop());
+        EXPECT_EQ(verify(*store.disk->clone(3)), "");
+    }
+    static std::size_t extent_pages(const SimStore& store) {
+        const Space& space = store.engine->core().storage().space;
+        std::size_t found = 0;
+        for (PageId page{0}; page.value < space.chunk_count() * kChunkPages; ++page.value) {
+            found += space.is_extent(page);
+        }
+        return found;
+    }
+    bool gone(std::size_t leaf, std::uint32_t id) const {
+        const std::vector<std::uint32_t>& ids = many.ids[leaf];
+        return std::find(ids.begin(), ids.end(), id) != ids.end();
+    }
+    std::string lost_text(std::size_t leaf, std::uint32_t id, const std::string& pages) const {
+        return "table id " + std::to_string(id) + ", " + pages +
+               ": its name and columns are lost with page " +
+               std::to_string(many.leaves[leaf].value) + " of the catalog";
+    }
+
+    const ManyTables& many = many_tables();
+};
+
+TEST_F(RebuildCatalogTest, LostLeafCostsItsTablesAlone) {
+    for (std::size_t leaf = 0; leaf < many.leaves.size(); ++leaf) {
+        SCOPED_TRACE("leaf " + std::to_string(leaf));
+        const auto disk = damaged({many.leaves[leaf]}, many.disk.get());
+        const auto bytes = *disk->size_bytes(StoreFile::kData);
+        const auto before = disk->peek(StoreFile::kData, 0, bytes);
+        DryDisk over(*disk);
+        const std::string dry = rebuild(over).all();
+        EXPECT_TRUE(disk->peek(StoreFile::kData, 0, bytes) == before);
+        rebuilt = rebuild(*disk);
+        EXPECT_EQ(dry, rebuilt.all());
+        EXPECT_EQ(rebuilt.count(Kind::kLost), many.ids[leaf].size() + 1) << rebuilt.all();
+        EXPECT_EQ(rebuilt.count(Kind::kRestored), leaf == 0 ? 1u : 0u) << "the sessions' row";
+        EXPECT_EQ(rebuilt.count(Kind::kFreed), 0u) << rebuilt.all();
+        for (const std::uint32_t id : many.ids[leaf]) {
+            EXPECT_TRUE(rebuilt.covers(Kind::kLost, id, row_key(1))) << id;
+            if (id < kFirstSmall.value) continue;  // of hundreds of pages
+            const bool wide = id == kWideTable.value;
+            EXPECT_TRUE(rebuilt.says(lost_text(leaf, id, wide ? "4 pages" : "1 page")))
+                << rebuilt.all();
+        }
+        check_without(*disk, leaf);
+    }
+}
+
+// A page that is in use is nobody's own while metadata tell; without them those of freed pages.
+TEST_F(RebuildCatalogTest, LostLeafAndMetadata) {
+    for (std::size_t leaf = 0; leaf < many.leaves.size(); ++leaf) {
+        SCOPED_TRACE("leaf " + std::to_string(leaf));
+        std::vector<PageId> lost = all_metadata();
+        lost.push_back(many.leaves[leaf]);
+        const auto disk = damaged(lost, many.disk.get());
+        rebuilt = rebuild(*disk);
+        EXPECT_TRUE(rebuilt.says("some may have been free before")) << rebuilt.all();
+        check_without(*disk, leaf);
+    }
+}
+
+TEST_F(RebuildCatalogTest, LostLeafAndTheRootOfTheSessions) {
+    const auto disk = damaged({many.leaves[0], kSessionsRootPage}, many.disk.get());
+    rebuilt = rebuild(*disk);
+    ASSERT_TRUE(rebuilt.status.ok()) << rebuilt.status.failure().what;
+    EXPECT_EQ(verify(*disk->clone(3)), "") << rebuilt.all();
+    SimStore store(rebuild_store(), disk->clone(4), 4);
+    store.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(store.open().ok());
+    EXPECT_TRUE(store.rows(kSessionsTable).empty()) << "or they had more than a leaf";
+    EXPECT_EQ(store.verify(), "");
+    EXPECT_TRUE(store.stop());
+}
+
+TEST_F(RebuildCatalogTest, RecordsOfLostTablesHaveNoEffect) {
+    for (std::size_t leaf = 1; leaf < many.leaves.size(); ++leaf) {
+        SCOPED_TRACE("leaf " + std::to_string(leaf));
+        const auto disk = damaged({many.leaves[leaf]}, many.logged.get());
+        rebuilt = rebuild(*disk);
+        for (const std::uint32_t id : many.ids[leaf]) {
+            EXPECT_TRUE(rebuilt.says("record of table " + std::to_string(id) + " with csn"))
+                << rebuilt.all();
+        }
+        check_without(*disk, leaf, true);
+    }
 }
 
 TEST_F(RebuildTest, LostSuperblockCopyIsMadeAnew) {
