@@ -404,6 +404,7 @@ inline void RingConsumer::consume(std::uint32_t length_bytes) {
         word_at(position_ + i).store(0, std::memory_order_relaxed);
     }
     position_ += units;
+    ahead_ = ahead();  // never so far behind that it would seem to be in front
 }
 
 }  // namespace bidstore
