@@ -300,8 +300,8 @@ void Server::keep_few_silent(uid_t user) {
     // This thread may not have come to what it says.
     pollfd look{.fd = oldest->socket.number(), .events = POLLIN, .revents = 0};
     if (poll(&look, 1, 0) == 1) return on_readable(*oldest);
-    refuse(*oldest, {Error::kTimedOut, "no hello came, and others of user " + std::to_string(user) +
-                                           " wait for its place"});
+    refuse(*oldest, {Error::kBusy, "no hello came, and others of user " + std::to_string(user) +
+                                       " wait for its place"});
 }
 
 // Ends the oldest connection that is silent, or waits for the user database, of the user that has
