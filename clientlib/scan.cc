@@ -270,6 +270,7 @@ void RawCursor::State::enter_leaf() {
     if (!first && values_ahead > 0) {
         --values_ahead;
         rows_ahead -= std::min<std::uint64_t>(rows_ahead, leaf->count());
+        if (values_ahead == 0) rows_ahead = 0;  // a leaf may have changed since
     }
     if (!first && leaves_ahead > 0) --leaves_ahead;
     prefetch_next();
