@@ -104,25 +104,30 @@ void ClientPort::pause(std::uint64_t client_id, bool paused) {
     if (Client* client = find(client_id)) client->paused = paused;
 }
 
-void ClientPort::took(const ClientRequest& request, std::uint64_t began_ns,
-                      std::uint64_t ended_ns) {
-    Client* client = find(request.from.client_id);
+void ClientPort::evaluated(std::uint64_t client_id, std::uint64_t began_ns,
+                           std::uint64_t ended_ns) {
+    Client* client = find(client_id);
     if (client == nullptr) return;
-    if (request.kind == RecordKind::kPageRequest) return heavy_.asked(client->heavy, ended_ns);
-    if (request.kind != RecordKind::kTransaction) return;
     if (heavy_.took(client->heavy, began_ns, ended_ns)) stats_.add(Counter::kHeavyTransactions);
+}
+
+void ClientPort::looked_at(std::uint64_t client_id, std::uint64_t now_ns) {
+    const Client* client = find(client_id);
+    if (client != nullptr) heavy_.asked(client->heavy, now_ns);
 }
 
 std::uint64_t ClientPort::rest_ns() const {
     return heavy_.any() ? heavy_.rest_ns(clock_.monotonic_ns()) : 0;
 }
 
-bool ClientPort::rests(std::uint64_t client_id) const {
+bool ClientPort::rests(std::uint64_t client_id) {
     if (!heavy_.any()) return false;
     const std::uint64_t now_ns = clock_.monotonic_ns();
     const Client* client = find(client_id);
-    return client != nullptr && heavy_.rest_ns(now_ns) != 0 &&
-           HeavyClients::heavy(client->heavy, now_ns);
+    const bool rests = client != nullptr && heavy_.rest_ns(now_ns) != 0 &&
+                       HeavyClients::heavy(client->heavy, now_ns);
+    heavy_waits_ |= rests;
+    return rests;
 }
 
 bool ClientPort::any_news() const {
@@ -145,7 +150,8 @@ bool ClientPort::take(ClientRequest& request) {
 }
 
 bool ClientPort::take_of(Which which, std::uint64_t now_ns, ClientRequest& request) {
-    const bool rest = which == Which::kHeavy && heavy_.rest_ns(now_ns) != 0;
+    const bool rest =
+        which == Which::kHeavy && (heavy_waits_ || heavy_.rest_ns(now_ns) != 0);
     std::size_t& next = next_client_[which == Which::kHeavy ? 1 : 0];
     for (std::size_t looked = 0; looked < clients_.size(); ++looked) {
         Client& client = *clients_[next];

@@ -75,10 +75,14 @@ class ClientPort {
     void pause(std::uint64_t client_id, bool paused);
     // Requests are about to be taken, or tried again.
     void begin_taking(std::uint64_t now_ns) { heavy_.begin(now_ns); }
-    // A request was looked at from `began_ns` to `ended_ns`.
-    void took(const ClientRequest& request, std::uint64_t began_ns, std::uint64_t ended_ns);
-    // Whether one of the client that waits is not to be tried now.
-    bool rests(std::uint64_t client_id) const;
+    // A transaction was evaluated from `began_ns` to `ended_ns`.
+    void evaluated(std::uint64_t client_id, std::uint64_t began_ns, std::uint64_t ended_ns);
+    // Any other request was looked at.
+    void looked_at(std::uint64_t client_id, std::uint64_t now_ns);
+    // Whether one of the client that waits is not to be tried now. If so, it is tried before any of
+    // heavy clients is taken: begin_trying() comes first.
+    bool rests(std::uint64_t client_id);
+    void begin_trying() { heavy_waits_ = false; }
     // So long those have to rest that have to; 0: nobody has.
     std::uint64_t rest_ns() const;
     // Whether there is something to take; asked between announcing a sleep and sleeping.
@@ -193,6 +197,7 @@ class ClientPort {
     std::array<std::size_t, 2> next_client_{};  // of all or the others; of the heavy ones
     std::size_t next_marked_client_ = 0;
     HeavyClients heavy_;
+    bool heavy_waits_ = false;  // one of theirs waited for the rest to end
     std::vector<std::byte> buffer_;
     HeldSnapshots held_;
     std::uint64_t held_visible_ = 0;       // visible when the scan under way began

@@ -149,6 +149,7 @@ class Engine::Core {
 
     // ---- requests ----
     void handle(const ClientRequest& request, std::uint64_t taken_ns);
+    void count_time(std::uint64_t client_id, std::uint64_t began_ns, std::uint64_t ended_ns);
     Wait attempt(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
     Wait handle_transaction(const ClientRequest& request, std::uint64_t taken_ns, PageId& page);
     Wait apply(const ClientRequest& request, Session& session, std::uint64_t taken_ns,
@@ -340,6 +341,8 @@ class Engine::Core {
     std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
     std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
+    std::uint64_t last_expiry_ns_ = 0;      // the last step of it
+    bool evaluated_ = false;                // the request that is handled
     std::vector<std::byte> expiry_cursor_;  // where the walk over the sessions goes on
     bool expiry_walked_ = false;            // once at least
     SessionBound session_bound_{options_.session_rows_max};

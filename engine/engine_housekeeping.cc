@@ -9,6 +9,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kSessionsPerRound = 64;
+constexpr std::uint64_t kExpiryHeldNs = 100'000'000;      // a step, by those who wait
 constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // before each walk over all sessions
 
 }  // namespace
@@ -22,7 +23,9 @@ bool Engine::Core::expire_sessions() {
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (next_expiry_ns_ == 0) next_expiry_ns_ = now_ns + kExpiryPauseNs;
     if (expiry_walked_ && session_bound_.walk_is_due()) next_expiry_ns_ = now_ns;
-    if (stopping_ || anyone_waits() || now_ns < next_expiry_ns_) return false;
+    if (stopping_ || now_ns < next_expiry_ns_) return false;
+    if (anyone_waits() && now_ns - last_expiry_ns_ < kExpiryHeldNs) return false;
+    last_expiry_ns_ = now_ns;
     TableEntry& table = storage_.catalog->sessions();
     const PagesInUse looked_at(storage_.pool);
     const std::uint64_t now_us = clock_.wall_us();

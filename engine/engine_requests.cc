@@ -28,7 +28,7 @@ bool Engine::Core::take_requests() {
     for (std::uint32_t taken = 1;; ++taken) {
         handle(request, taken_ns);
         const std::uint64_t ended_ns = clock_.monotonic_ns();
-        port_.took(request, taken_ns, ended_ns);
+        count_time(request.from.client_id, taken_ns, ended_ns);
         taken_ns = ended_ns;
         if (taken == kRequestsPerRound || taken_ns > until_ns) return true;
         // A round of many requests is long: pages that were read meanwhile are waited for, too.
@@ -39,6 +39,14 @@ bool Engine::Core::take_requests() {
         }
         if (!port_.take(request)) return true;
     }
+}
+
+// Of the request that was just handled. One that was not evaluated, since it has its answer or
+// another one's turn had come, says nothing of how long its client's take.
+void Engine::Core::count_time(std::uint64_t client_id, std::uint64_t began_ns,
+                              std::uint64_t ended_ns) {
+    if (std::exchange(evaluated_, false)) return port_.evaluated(client_id, began_ns, ended_ns);
+    port_.looked_at(client_id, ended_ns);
 }
 
 void Engine::Core::handle(const ClientRequest& request, std::uint64_t taken_ns) {
@@ -99,6 +107,7 @@ bool Engine::Core::retry_parked() {
     auto failed_pages = std::exchange(failed_pages_, {});
     bool worked = false;
     std::vector<std::uint64_t> ready;
+    port_.begin_trying();
     for (const auto& [client_id, parked] : parked_) {
         const bool waits = parked.wait == Wait::kPage && !storage_.pool.resident(parked.page) &&
                            !failed_pages.contains(parked.page.value);
@@ -118,8 +127,7 @@ bool Engine::Core::retry_parked() {
         PageId page;
         const auto failed = failed_pages.find(parked.page.value);
         Wait wait = Wait::kNone;
-        if (parked.wait == Wait::kPage && failed != failed_pages.end() &&
-            !transaction) {
+        if (parked.wait == Wait::kPage && failed != failed_pages.end() && !transaction) {
             const bool of_a_page = parked.request.kind == RecordKind::kCompact;
             port_.answer(parked.request.from, failed->second, Csn{},
                          of_a_page ? parked.page.value : kNoOperation);
@@ -132,7 +140,7 @@ bool Engine::Core::retry_parked() {
             chances_ = &parked.chances;
             wait = attempt(parked.request, parked.taken_ns, page);
             chances_ = nullptr;
-            port_.took(parked.request, began_ns, clock_.monotonic_ns());
+            if (transaction) count_time(client_id, began_ns, clock_.monotonic_ns());
         }
         if (wait != Wait::kNone) {
             park(parked.request, wait, page, parked.taken_ns);
@@ -182,6 +190,7 @@ Engine::Core::Wait Engine::Core::handle_transaction(const ClientRequest& request
     }
     if (!let_in()) return Wait::kTurn;
     const PagesInUse looked_at(storage_.pool);  // making room must not evict what was looked at
+    evaluated_ = true;
     switch (transaction_->evaluate(request.payload, request.rights)) {
         case Executor::State::kMissing:
             // What it reads has to be in the pool at one time: else it would never be.

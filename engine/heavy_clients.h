@@ -3,7 +3,7 @@
 // the other would have all of the engine's time, a turn for a turn.
 //
 // A client whose transactions mostly take long is heavy. Long is eight times what those of the
-// client take whose are shortest, 0.2 ms at least and 2 ms at most: so a slow host, or a build
+// client take whose are shortest, 0.5 ms at least and 2 ms at most: so a slow host, or a build
 // that looks at everything, makes nobody heavy; nor does a single one that had to make room for
 // others. After a transaction of a heavy client comes a rest, twice as long as that took, in
 // which none of any heavy client is taken: together they have a third of the time, however many
@@ -26,7 +26,7 @@ namespace bidstore {
 
 class HeavyClients {
   public:
-    static constexpr std::uint64_t kHeavyNs = 200'000;
+    static constexpr std::uint64_t kHeavyNs = 500'000;
     static constexpr std::uint64_t kHeavyNsMost = 2'000'000;
     static constexpr std::uint64_t kHeavyTimes = 8;  // what is usual
     static constexpr std::uint64_t kRests = 2;  // times as long as it took
@@ -63,9 +63,10 @@ class HeavyClients {
     void begin(std::uint64_t now_ns);
     // A transaction of the client was looked at from `began_ns` to `ended_ns`. True: it took long.
     bool took(Mark& mark, std::uint64_t began_ns, std::uint64_t ended_ns);
-    // A page request of the client was looked at.
+    // Something else of the client was looked at: a page request, or what needed no look at rows.
     void asked(const Mark& mark, std::uint64_t now_ns) {
-        if (!heavy(mark, now_ns)) others_ns_ = now_ns;
+        their_turn_ = !heavy(mark, now_ns);
+        if (their_turn_) others_ns_ = now_ns;
     }
 
   private:

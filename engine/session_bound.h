@@ -3,9 +3,9 @@
 //
 // A walk over all rows (engine/engine_housekeeping.cc) counts those of each user, by age; the next
 // one lets the oldest go of a user who has an eighth more than the bound. A walk begins as soon as
-// so many are new. So a user never has many more than that, and where the rows of honest clients
-// are among them, those that were used of late stay. Nothing of it is stored: the first walk of a
-// life counts anew.
+// so many are new. So a user never has many more than that for long, and where the rows of honest
+// clients are among them, those that were used of late stay. Nothing of it is stored: the first
+// walk of a life counts anew, and comes when clients of the life before had time to come back.
 //
 // Who:    the engine thread alone.
 // Ages:   by quarters of powers of two: of two rows of about one age either may go first.

@@ -61,7 +61,7 @@ TEST_F(HeavyClientsTest, LongIsWhatTakesMuchLongerThanTheShortestClients) {
     }
     EXPECT_TRUE(is_heavy(one));
     EXPECT_FALSE(is_heavy(other));
-    EXPECT_FALSE(takes(other, 9 * HeavyClients::kHeavyNs));
+    EXPECT_FALSE(takes(other, 3 * HeavyClients::kHeavyNs));
     EXPECT_TRUE(takes(other, HeavyClients::kHeavyNsMost + 1));
     EXPECT_FALSE(is_heavy(other)) << "by a single one";
     for (int i = 0; i < 10; ++i) takes(other, 2 * HeavyClients::kHeavyNsMost);
@@ -135,6 +135,17 @@ TEST_F(HeavyClientsTest, TurnsGoToAndFro) {
     EXPECT_FALSE(heavy.their_turn());
 }
 
+// One with very many page requests had all turns, or gave none, until nobody was heavy any more.
+TEST_F(HeavyClientsTest, TurnsGoToAndFroByPageRequestsToo) {
+    takes(one, 3 * kMs);
+    heavy.asked(other, clock.monotonic_ns());
+    EXPECT_TRUE(heavy.their_turn());
+    heavy.asked(one, clock.monotonic_ns());
+    EXPECT_FALSE(heavy.their_turn());
+    heavy.asked(other, clock.monotonic_ns());
+    EXPECT_TRUE(heavy.their_turn());
+}
+
 // ---- by the port --------------------------------------------------------------------------------
 
 class HeavyTurnsTest : public ::testing::Test {
@@ -160,11 +171,14 @@ class HeavyTurnsTest : public ::testing::Test {
         if (!port().take(request)) return false;
         const std::uint64_t began_ns = store->clock.monotonic_ns();
         port().begin_taking(began_ns);
-        const bool transaction = request.kind == RecordKind::kTransaction;
-        const bool heavy = transaction && request.from.client_id == clients[0]->id();
-        store->clock.advance_ns(heavy ? heavy_ns : kShortNs);
-        port().took(request, began_ns, store->clock.monotonic_ns());
-        taken[request.from.client_id] += transaction;
+        const std::uint64_t client = request.from.client_id;
+        if (request.kind != RecordKind::kTransaction) {
+            port().looked_at(client, began_ns);
+            return true;
+        }
+        store->clock.advance_ns(client == clients[0]->id() ? heavy_ns : kShortNs);
+        port().evaluated(client, began_ns, store->clock.monotonic_ns());
+        ++taken[client];
         return true;
     }
 
@@ -191,6 +205,12 @@ TEST_F(HeavyTurnsTest, OthersAreTakenWhileOneRests) {
     EXPECT_GT(pages, 0u);
     EXPECT_EQ(request.kind, RecordKind::kPageRequest);
     EXPECT_FALSE(port().any_news());
+    // One of theirs that was waiting already, for a page perhaps, comes before those in rings.
+    EXPECT_TRUE(port().rests(clients[0]->id()));
+    store->clock.advance_ns(port().rest_ns());
+    EXPECT_FALSE(take(2 * kMs));
+    port().begin_trying();
+    EXPECT_FALSE(port().rests(clients[0]->id()));
     store->clock.advance_ns(port().rest_ns());
     EXPECT_TRUE(port().any_news());
     for (std::uint32_t i = taken[clients[0]->id()]; i < kEach; ++i) {

@@ -338,8 +338,7 @@ TEST_F(StoppedReader, CostsTheOthersNoMoreThanItsBudget) {
     EXPECT_GT(most, kBudgetPages / 2) << "it held nothing";
     EXPECT_LT(most, kBudgetPages + kBudgetPages / 4);
     expect_revoked(reader, 1);
-    // Without a pause it is what this host can write between some of its looks: 2 to 4 were seen,
-    // and 11 with others at work, when they are few pages each.
+    // Without a pause it is what this host can write between some of its looks.
     Process another = stopped_with_a_snapshot();
     overwrite(3, kMore, 0ms);
     std::printf("at most %llu pages were held, and up to %llu were written in a tick\n",
