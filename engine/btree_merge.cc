@@ -4,6 +4,7 @@
 #include "engine/btree.h"
 #include "engine/inner_edit.h"
 #include "engine/leaf_edit.h"
+#include "engine/page/catalog_schema.h"
 
 namespace bidstore {
 
@@ -67,11 +68,13 @@ bool Tree::lie_in_order(PageId parent, std::uint32_t left_index) const {
     return left_below && (count(right) < 2 || !is_below(right, 1));
 }
 
-// Merges child left_index + 1 into child left_index if both are resident and fit together.
+// Merges child left_index + 1 into child left_index if both are resident and fit together. Leaves
+// of the catalog stay apart: a rebuild without one has to know how many ids it can have had.
 bool Tree::try_merge(PageId parent, std::uint32_t left_index) {
     const PageId left = inner(parent).child(left_index);
     const PageId right = inner(parent).child(left_index + 1);
     const int expected = static_cast<int>(level(parent)) - 1;
+    if (expected == 0 && shape_.table == kCatalogTable) return false;
     for (PageId page : {left, right}) {
         const std::byte* bytes = newest(page);
         if (bytes == nullptr || tree_level(bytes, shape_.table) != expected) return false;

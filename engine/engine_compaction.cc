@@ -89,7 +89,7 @@ Engine::Core::Wait Engine::Core::handle_compact(const ClientRequest& request, Pa
 void Engine::Core::begin_compaction(std::uint64_t client_id) {
     compaction_.client_id = client_id;
     for (const TableEntry* table : storage_.catalog->all()) {
-        compaction_.sparse.push_back(table->id);
+        if (table->id != kCatalogTable) compaction_.sparse.push_back(table->id);
     }
 }
 

@@ -16,8 +16,9 @@ namespace {
 
 using Kind = RebuildNote::Kind;
 
-// More than a leaf of the catalog has rows, so more ids than went with one: there is a row for each
-// id that ever was.
+// More than a leaf of the catalog has rows, so more ids than went with one: those of a leaf follow
+// each other. Rows of dropped tables stay, leaves are not merged (engine/btree_merge.cc), and what
+// a rebuild puts behind ids that it lost begins a leaf of its own.
 constexpr std::uint32_t kIdsOfALeaf = kPageBytes / 32;
 
 bool is_lost_leaf(const LostPage& page) { return page.level == 0 && !page.root; }

@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/page/catalog_schema.h"
 #include "engine/tree_check.h"
 
 namespace bidstore {
@@ -130,15 +131,17 @@ Schema make_schema(std::uint32_t key_bytes, std::uint32_t value_bytes, bool vari
 }
 
 struct Fixture {
-    explicit Fixture(const Schema& table_schema)
-        : schema(table_schema), root(pages.allocate(PageType::kLeaf, kTable, PageId{})) {
+    explicit Fixture(const Schema& table_schema, TableId table_id = kTable)
+        : schema(table_schema),
+          table(table_id),
+          root(pages.allocate(PageType::kLeaf, table, PageId{})) {
         Tree::init_root(pages.writable(root), schema);
     }
-    Tree tree() { return Tree(pages, schema, kTable, root); }
+    Tree tree() { return Tree(pages, schema, table, root); }
     TreeReport check() {
         std::set<std::uint32_t> seen;
         TreeReport report = check_tree(
-            schema, kTable, root, [&](PageId page) { return pages.newest(page); },
+            schema, table, root, [&](PageId page) { return pages.newest(page); },
             [&](PageId page) { seen.insert(page.value); });
         if (report.ok() && seen != pages.live()) report.broken = "a page is allocated in vain";
         return report;
@@ -155,6 +158,7 @@ struct Fixture {
     }
 
     Schema schema;
+    TableId table;
     FakePages pages;
     PageId root;
 };
@@ -520,6 +524,31 @@ TEST(Tree, ThinnedOutLeavesMerge) {
     }
     EXPECT_GE(fixture.fill_percent(), 40.0);
     EXPECT_LT(fixture.pages.live().size(), before / 2);
+}
+
+// A page that compaction moves joins its left neighbour where it fits; one of the catalog does not.
+TEST(Tree, MovedLeavesOfTheCatalogStayApart) {
+    for (const TableId table : {kTable, kCatalogTable}) {
+        Fixture fixture(make_schema(8, 256), table);
+        const auto key = [](std::uint64_t i) { return big_endian(i * 0x9e3779b97f4a7c15); };
+        for (std::uint64_t i = 0; i < 1'000; ++i) fixture.put(key(i), std::string(256, 'v'));
+        for (std::uint64_t i = 0; i < 300; ++i) {
+            ASSERT_TRUE(fixture.tree().erase(at(key(i))).ok());
+        }
+        const std::set<std::uint32_t> before = fixture.pages.live();
+        for (const std::uint32_t page : before) {
+            if (page == fixture.root.value) continue;
+            fixture.pages.begin_batch();
+            const Tree::Place place = fixture.tree().place_of(PageId{page});
+            ASSERT_TRUE(place.ok());
+            fixture.tree().move_page(place);
+            EXPECT_FALSE(fixture.pages.live().contains(page));
+        }
+        const bool fewer = fixture.pages.live().size() < before.size();
+        EXPECT_EQ(fewer, table != kCatalogTable);
+        EXPECT_EQ(fixture.check().broken, "");
+        EXPECT_EQ(fixture.check().rows, 700u);
+    }
 }
 
 TEST(Tree, RootKeepsItsPageIdForLife) {

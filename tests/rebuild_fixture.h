@@ -119,13 +119,15 @@ class RebuildFixture : public ::testing::Test {
         return changed;
     }
 
+    struct CatalogLeaves {
+        std::vector<PageId> leaves;
+        std::vector<std::vector<std::uint32_t>> ids;  // by leaf: of its tables, but the sessions
+    };
     // The store with so many more tables that the catalog has several leaves: each with a row, the
-    // last one with a large value.
-    struct ManyTables {
+    // last one with a large value. Two behind it are dropped: nothing but their ids is left.
+    struct ManyTables : CatalogLeaves {
         std::unique_ptr<SimDisk> disk;    // stopped
         std::unique_ptr<SimDisk> logged;  // the same, cut off with one more row of each in the log
-        std::vector<PageId> leaves;       // of the catalog
-        std::vector<std::vector<std::uint32_t>> ids;  // by leaf: of its tables, but the sessions
         RebuildRows rows;
         RebuildRows logged_rows;
         std::map<std::vector<std::byte>, std::vector<std::byte>> sessions;
@@ -133,6 +135,8 @@ class RebuildFixture : public ::testing::Test {
     };
     static constexpr TableId kFirstSmall{kTimedTable.value + 1};
     static constexpr TableId kWideTable{kFirstSmall.value + 150};
+    static constexpr TableId kLastDropped{kWideTable.value + 2};
+    static constexpr TableId kLateTable{kLastDropped.value + 1};  // which the log alone has
 
     static const ManyTables& many_tables() {
         static const ManyTables tables = make_many_tables();
@@ -140,7 +144,7 @@ class RebuildFixture : public ::testing::Test {
     }
     static RebuildRows rows_of_all(SimStore& store) {
         RebuildRows rows;
-        for (TableId table = kFirstUserTable; table.value <= kWideTable.value + 1; ++table.value) {
+        for (TableId table = kFirstUserTable; table.value <= kLateTable.value; ++table.value) {
             for (auto& [key, value] : store.rows(table)) rows[{table.value, key}] = value;
         }
         return rows;
@@ -304,6 +308,46 @@ class RebuildFixture : public ::testing::Test {
             put_timed(store, client, id, id % 7 == 0 ? 9'000 : 300);
         }
     }
+    // Tables that come and go; the id of the last one.
+    static TableId drop_new_tables(SimStore& store, SimClient& client, int count) {
+        TableId last;
+        for (int i = 0; i < count; ++i) {
+            last = store.create_table(client, small_schema("gone"));
+            TransactionBytes drop;
+            drop.operation(OperationKind::kDropTable, last, {}, {});
+            CHECK(store.commit(client, drop).error == Error::kOk);
+            const auto& counters = store.pool->stats().counter;
+            const auto& dropping = counters[static_cast<std::uint32_t>(Counter::kTablesDropping)];
+            Catalog& catalog = *store.engine->core().storage().catalog;
+            const auto gone = [&] { return catalog.dropping().empty() && dropping.load() == 0; };
+            CHECK(store.run_until(gone));
+        }
+        return last;
+    }
+
+    static CatalogLeaves catalog_of(const SimDisk& disk) {
+        CatalogLeaves found;
+        const TreeShape shape(catalog_schema(), kCatalogTable);
+        const auto page = [&](PageId id) {
+            return disk.peek(StoreFile::kData, id.value * kPageBytes, kPageBytes);
+        };
+        const auto root = page(kCatalogRootPage);
+        CHECK(page_header(root.data()).level == 1);
+        const InnerView children(root.data(), shape.inner);
+        for (std::uint32_t child = 0; child < children.count(); ++child) {
+            found.leaves.push_back(children.child(child));
+            found.ids.emplace_back();
+            const auto leaf = page(children.child(child));
+            const LeafView rows(leaf.data(), shape.leaf);
+            for (std::uint32_t row = 0; row < rows.count(); ++row) {
+                const CatalogRowView table(rows.key(row), rows.value(row));
+                if (table.id() == kSessionsTable || !table.has_tree()) continue;
+                found.ids.back().push_back(table.id().value);
+            }
+        }
+        CHECK(found.leaves.size() >= 3);
+        return found;
+    }
 
   private:
     static void put_value(SimStore& store, SimClient& client, std::uint32_t id,
@@ -341,10 +385,11 @@ class RebuildFixture : public ::testing::Test {
         }
         CHECK(store.create_table(client, timed_schema("wide")) == kWideTable);
         put_timed(store, client, 1, 9'000, kWideTable);
+        CHECK(drop_new_tables(store, client, 2) == kLastDropped);
         CHECK(store.leave_sessions(3, kRowTable, row_key(99'999)));
         CHECK(store.stop());
         many.disk = store.disk->clone(5);
-        note_catalog(many);
+        static_cast<CatalogLeaves&>(many) = catalog_of(*many.disk);
         SimStore again(rebuild_store(), many.disk->clone(6), 6);
         again.clock.set_wall_us(made().wall_us);
         CHECK(again.open().ok());
@@ -356,33 +401,13 @@ class RebuildFixture : public ::testing::Test {
         }
         put_timed(again, writer, 2, 9'000, kWideTable);
         const TableId late = again.create_table(writer, small_schema("late"));
-        CHECK(late.value == kWideTable.value + 1);
+        CHECK(late == kLateTable);
         put_small(again, writer, late, 1);
         many.logged_rows = rows_of_all(again);
         many.logged_sessions = again.rows(kSessionsTable);
         again.disk->crash_now();
         many.logged = again.disk->power_loss(1);
         return many;
-    }
-    static void note_catalog(ManyTables& many) {
-        const TreeShape shape(catalog_schema(), kCatalogTable);
-        const auto page = [&](PageId id) {
-            return many.disk->peek(StoreFile::kData, id.value * kPageBytes, kPageBytes);
-        };
-        const auto root = page(kCatalogRootPage);
-        CHECK(page_header(root.data()).level == 1);
-        const InnerView children(root.data(), shape.inner);
-        for (std::uint32_t child = 0; child < children.count(); ++child) {
-            many.leaves.push_back(children.child(child));
-            many.ids.emplace_back();
-            const auto leaf = page(children.child(child));
-            const LeafView rows(leaf.data(), shape.leaf);
-            for (std::uint32_t row = 0; row < rows.count(); ++row) {
-                const CatalogRowView table(rows.key(row), rows.value(row));
-                if (table.id() != kSessionsTable) many.ids.back().push_back(table.id().value);
-            }
-        }
-        CHECK(many.leaves.size() >= 3);
     }
 
     static Made make() {

@@ -166,7 +166,7 @@ class RebuildCatalogTest : public RebuildTest {
         EXPECT_TRUE(store.rows(kSessionsTable) == (logged ? many.logged_sessions : many.sessions));
         SimClient& client = store.connect();
         const TableId next = store.create_table(client, compaction_schema("next"));
-        EXPECT_GT(next.value, kWideTable.value);
+        EXPECT_GT(next.value, (logged ? kLateTable : kLastDropped).value);
         CompactionRows written;
         put_rows(store, client, next, 0, 300, written);
         EXPECT_EQ(store.rows(next).size(), 300u);
@@ -257,6 +257,43 @@ TEST_F(RebuildCatalogTest, RecordsOfLostTablesHaveNoEffect) {
         }
         check_without(*disk, leaf, true);
     }
+}
+
+// Each of these tables has a leaf of the catalog for itself, half of which is free. The row that
+// keeps ids from use has its leaf behind one of them, and ids far from it: one leaf of both would
+// have more ids than the next loss of the last leaf allows for.
+TEST_F(RebuildCatalogTest, SecondLossGivesNoIdOutAgainEither) {
+    std::vector<Column> columns = {{"id", ColumnType::kU32, 0}};
+    for (int i = 0; i < 70; ++i) {
+        columns.push_back({"named_at_length_" + std::to_string(10'000'000'000 + i),
+                           ColumnType::kU64, 0});
+    }
+    SimStore first(rebuild_store(), many.disk->clone(4), 4);
+    first.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(first.open().ok());
+    for (int i = 0; i < 12; ++i) {
+        const auto broad = Schema::make("broad" + std::to_string(i), columns, 1);
+        ASSERT_TRUE(broad.ok());
+        first.create_table(first.connect(), *broad);
+    }
+    ASSERT_TRUE(first.stop());
+    const auto disk = damaged({catalog_of(*first.disk).leaves.back()}, first.disk.get());
+    ASSERT_TRUE(rebuild(*disk).status.ok());
+    SimStore second(rebuild_store(), disk->clone(5), 5);
+    second.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(second.open().ok());
+    const TableId last = drop_new_tables(second, second.connect(), 2);
+    CompactClient compaction(second.connect());
+    ASSERT_TRUE(compact(second, compaction, 20'000));
+    EXPECT_EQ(second.verify(), "");
+    ASSERT_TRUE(second.stop());
+    const auto again = damaged({catalog_of(*second.disk).leaves.back()}, second.disk.get());
+    rebuilt = rebuild(*again);
+    ASSERT_TRUE(rebuilt.status.ok()) << rebuilt.status.failure().what;
+    SimStore third(rebuild_store(), again->clone(6), 6);
+    third.clock.set_wall_us(made().wall_us);
+    ASSERT_TRUE(third.open().ok());
+    EXPECT_GT(third.create_table(third.connect(), compaction_schema("next")).value, last.value);
 }
 
 TEST_F(RebuildTest, LostSuperblockCopyIsMadeAnew) {
