@@ -112,8 +112,8 @@ UserLookup::~UserLookup() {
 }
 
 std::optional<Result<UserLookup::Groups>> UserLookup::groups_of(uid_t user) {
-    const std::uint64_t now = HostClock().monotonic_ns();
     const std::lock_guard lock(state_->mutex);
+    const std::uint64_t now = HostClock().monotonic_ns();  // not before an answer that is there
     auto& users = state_->users;
     auto found = users.find(user);
     if (found != users.end() && found->second.answer) {
