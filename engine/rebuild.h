@@ -15,8 +15,8 @@
 //   7 verify
 //
 // What is lost is lost before: nothing is written over but lost pages, free ones, and the pages
-// that change. Cut off at any point it can be done again, and finds no less: steps 1, 5 and 6 are
-// those of every recovery.
+// that change; where metadata are lost, too, perhaps pages of tables that are given up. Cut off at
+// any point it can be done again, and finds no less: steps 1, 5 and 6 are those of every recovery.
 //
 // A row of the catalog is what a table is: without it nobody can read the table's rows, though they
 // are there. Its pages become free, its id stays out of use. That is a loss like any other.
