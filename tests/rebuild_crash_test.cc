@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <random>
 
 #include "tests/rebuild_fixture.h"
@@ -35,6 +36,24 @@ class RebuildCrash : public RebuildFixture {
         EXPECT_TRUE(opened.ok()) << opened.failure().what;
         return opened ? rows_of(store) : RebuildRows{};
     }
+    // A rebuild is cut off at each of these, and done again.
+    static void expect_rows_behind_each(const std::vector<std::uint64_t>& writes,
+                                        const SimDisk& disk,
+                                        const std::function<RebuildRows(const SimDisk&)>& rows,
+                                        const RebuildRows& expected) {
+        for (const std::uint64_t step : writes) {
+            SCOPED_TRACE("crash at step " + std::to_string(step));
+            const auto cut_off = disk.clone(7);
+            cut_off->crash_at(step);
+            EXPECT_FALSE(rebuild(*cut_off).status.ok());
+            const auto next =
+                step % 3 == 0 ? cut_off->process_crash(step) : cut_off->power_loss(step);
+            const Rebuilt again = rebuild(*next);
+            ASSERT_TRUE(again.status.ok()) << again.status.failure().what;
+            EXPECT_TRUE(rows(*next) == expected) << again.all();
+            if (HasFailure()) break;
+        }
+    }
 };
 
 // Metadata, directory, an inner node, a leaf, a large value, a superblock copy; and a log of which
@@ -54,17 +73,7 @@ TEST_F(RebuildCrash, EveryWriteMayBeTheLast) {
     ASSERT_GT(writes.size(), 20u);
     RecordProperty("writes", static_cast<int>(writes.size()));
     const RebuildRows expected = rows_in(*whole);
-    for (const std::uint64_t step : writes) {
-        SCOPED_TRACE("crash at step " + std::to_string(step));
-        const auto cut_off = disk->clone(7);
-        cut_off->crash_at(step);
-        EXPECT_FALSE(rebuild(*cut_off).status.ok());
-        const auto next = step % 3 == 0 ? cut_off->process_crash(step) : cut_off->power_loss(step);
-        const Rebuilt again = rebuild(*next);
-        ASSERT_TRUE(again.status.ok()) << again.status.failure().what;
-        EXPECT_TRUE(rows_in(*next) == expected) << again.all();
-        if (HasFailure()) break;
-    }
+    expect_rows_behind_each(writes, *disk, rows_in, expected);
 }
 
 // The last leaf of a catalog of several is lost, and the log has records of its tables.
@@ -89,17 +98,7 @@ TEST_F(RebuildCrash, LostTablesStayLostAndNoMore) {
     ASSERT_GT(expected.size(), made().rows.size());
     const std::vector<std::uint64_t> writes = writes_of(*disk);
     ASSERT_GT(writes.size(), 10u);
-    for (const std::uint64_t step : writes) {
-        SCOPED_TRACE("crash at step " + std::to_string(step));
-        const auto cut_off = disk->clone(7);
-        cut_off->crash_at(step);
-        EXPECT_FALSE(rebuild(*cut_off).status.ok());
-        const auto next = step % 3 == 0 ? cut_off->process_crash(step) : cut_off->power_loss(step);
-        const Rebuilt again = rebuild(*next);
-        ASSERT_TRUE(again.status.ok()) << again.status.failure().what;
-        EXPECT_TRUE(all_rows_in(*next) == expected) << again.all();
-        if (HasFailure()) break;
-    }
+    expect_rows_behind_each(writes, *disk, all_rows_in, expected);
 }
 
 // The log is made as long again at the last: before, whoever comes next is told again.
