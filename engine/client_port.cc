@@ -21,12 +21,7 @@ void hold(HeldSnapshots& held, const SlotSighting& seen, std::uint64_t from) {
 
 ClientPort::ClientPort(Clients& clients, PoolSegment& pool, Clock& clock, StatsWriter& stats,
                        const LeaseLimits& limits)
-    : seam_(clients),
-      pool_(pool),
-      clock_(clock),
-      stats_(stats),
-      limits_(limits),
-      heavy_(clock) {}
+    : seam_(clients), pool_(pool), clock_(clock), stats_(stats), limits_(limits), heavy_(clock) {}
 
 ClientPort::~ClientPort() = default;
 
@@ -150,8 +145,7 @@ bool ClientPort::take(ClientRequest& request) {
 }
 
 bool ClientPort::take_of(Which which, std::uint64_t now_ns, ClientRequest& request) {
-    const bool rest =
-        which == Which::kHeavy && (heavy_waits_ || heavy_.rest_ns(now_ns) != 0);
+    const bool rest = which == Which::kHeavy && (heavy_waits_ || heavy_.rest_ns(now_ns) != 0);
     std::size_t& next = next_client_[which == Which::kHeavy ? 1 : 0];
     for (std::size_t looked = 0; looked < clients_.size(); ++looked) {
         Client& client = *clients_[next];

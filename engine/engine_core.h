@@ -338,8 +338,8 @@ class Engine::Core {
     std::uint64_t expiry_pages_ = 0;        // of all that no finished checkpoint has
     std::uint64_t covered_expiry_ = 0;      // of these, what the running one has
     TableId expired_last_;                  // of the newest step
-    std::uint64_t expiries_ = 1;         // floors that moved and tables that went, and the start
-    std::uint64_t extents_lowered_ = 0;  // Space::lowered() at the last checkpoint
+    std::uint64_t expiries_ = 1;            // floors that moved and tables that went, and the start
+    std::uint64_t extents_lowered_ = 0;     // Space::lowered() at the last checkpoint
     std::uint64_t next_expiry_ns_ = 0;
     std::uint64_t last_expiry_ns_ = 0;      // the last step of it
     bool evaluated_ = false;                // the request that is handled

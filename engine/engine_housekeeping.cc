@@ -9,7 +9,7 @@ namespace bidstore {
 namespace {
 
 constexpr std::uint32_t kSessionsPerRound = 64;
-constexpr std::uint64_t kExpiryHeldNs = 100'000'000;      // a step, by those who wait
+constexpr std::uint64_t kExpiryHeldNs = 100'000'000;       // a step, by those who wait
 constexpr std::uint64_t kExpiryPauseNs = 600'000'000'000;  // before each walk over all sessions
 
 }  // namespace

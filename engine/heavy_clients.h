@@ -29,7 +29,7 @@ class HeavyClients {
     static constexpr std::uint64_t kHeavyNs = 500'000;
     static constexpr std::uint64_t kHeavyNsMost = 2'000'000;
     static constexpr std::uint64_t kHeavyTimes = 8;  // what is usual
-    static constexpr std::uint64_t kRests = 2;  // times as long as it took
+    static constexpr std::uint64_t kRests = 2;       // times as long as it took
     static constexpr std::uint64_t kRememberedNs = 1'000'000'000;
     // Others are at work while not more than that, and so many times what the heavy one took, has
     // gone by since something of theirs was taken. Who writes one row after the other and reads in
@@ -85,7 +85,7 @@ class HeavyClients {
     bool their_turn_ = true;
     std::uint64_t usual_ns_ = 0;     // of the client whose are shortest,
     std::uint64_t usual_at_ns_ = 0;  // as of then
-    std::uint64_t reading_ns_ = 0;  // by the clock
+    std::uint64_t reading_ns_ = 0;   // by the clock
     std::uint64_t reading_ran_ns_ = 0;
 };
 

@@ -49,9 +49,9 @@ class SessionBound {
     std::uint32_t slack() const { return rows_max_ / 8; }
 
     const std::uint32_t rows_max_;
-    std::uint64_t made_ = 0;      // since the last walk began
-    std::uint64_t now_us_ = 0;    // when it began
-    std::uint64_t plans_us_ = 0;  // when the one before it began
+    std::uint64_t made_ = 0;                        // since the last walk began
+    std::uint64_t now_us_ = 0;                      // when it began
+    std::uint64_t plans_us_ = 0;                    // when the one before it began
     std::unordered_map<std::uint32_t, Ages> rows_;  // by user
     std::unordered_map<std::uint32_t, Plan> plans_;
 };
