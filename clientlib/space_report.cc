@@ -219,14 +219,16 @@ double TableSpace::in_order_share() const {
     return static_cast<double>(in_order) / static_cast<double>(leaves - 1);
 }
 
-Result<FileSpace> file_space(Reader& reader, std::uint64_t chunks, Deadline deadline) {
+Result<FileSpace> file_space(Reader& reader, Deadline deadline) {
     return read_once(reader, deadline, [&](const Snapshot& snapshot) -> Result<FileSpace> {
         Result<ReaderState*> state = ReaderState::live(snapshot);
         if (!state.ok()) return state.failure();
         FileSpace file;
-        for (std::uint32_t chunk = 0; chunk < chunks; ++chunk) {
+        // Metadata never leave the pool: the first that is missing is of a chunk which the snapshot
+        // does not see yet. The counter of chunks would be as old as the daemon's last tick.
+        for (std::uint32_t chunk = 0;; ++chunk) {
             const PageVersion meta = (*state)->version(meta_page(chunk));
-            if (meta.page == nullptr) break;  // of a chunk that the snapshot does not see yet
+            if (meta.page == nullptr) break;
             count_chunk(meta.page, file);
         }
         if (!(*state)->valid()) return expired_failure();

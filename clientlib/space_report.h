@@ -65,8 +65,7 @@ struct TableSpace {
     double in_order_share() const;  // 0 to 1
 };
 
-// `chunks`: as the daemon counts them (Counter::kChunks).
-Result<FileSpace> file_space(Reader& reader, std::uint64_t chunks, Deadline deadline);
+Result<FileSpace> file_space(Reader& reader, Deadline deadline);
 Result<TableSpace> table_space(Reader& reader, const RawTable& table, Deadline deadline);
 // All tables, the catalog and the store's other own ones first.
 Result<std::vector<TableSpace>> all_table_space(Store& store, Reader& reader, Deadline deadline);

@@ -166,8 +166,7 @@ Result<LoadRun::FreePages> LoadRun::free_pages() const {
     if (!stats) return stats.failure();
     auto reader = store->reader();
     if (!reader) return reader.failure();
-    const std::uint64_t chunks = stats->counter[static_cast<std::uint32_t>(Counter::kChunks)];
-    auto file = file_space(*reader, chunks, options_.deadline());
+    auto file = file_space(*reader, options_.deadline());
     if (!file) return file.failure();
     const auto dropping = static_cast<std::uint32_t>(Counter::kTablesDropping);
     return FreePages{load_.file_pages_max() - std::min(load_.file_pages_max(), file->used_pages),

@@ -135,7 +135,7 @@ int show_space(const ToolOptions& options) {
     const auto counter = [&](Counter which) {
         return stats->counter[static_cast<std::uint32_t>(which)];
     };
-    auto file = file_space(*reader, counter(Counter::kChunks), options.deadline());
+    auto file = file_space(*reader, options.deadline());
     if (!file) return options.fail(file.failure());
     auto tables = all_table_space(*store, *reader, options.deadline());
     if (!tables) return options.fail(tables.failure());

@@ -92,8 +92,7 @@ class LoadProcesses : public testing::Test {
         Reader reader = need(store.reader());
         std::string found;
         const auto accounted = [&] {
-            const std::uint64_t chunks = counter(store, Counter::kChunks);
-            const FileSpace file = need(file_space(reader, chunks, soon()));
+            const FileSpace file = need(file_space(reader, soon()));
             std::uint64_t pages = 2 + file.chunks + (file.chunks + 127) / 128;
             auto tables = need(all_table_space(store, reader, soon()));
             pages += add_extents(file, tables).pages;

@@ -30,7 +30,7 @@ TEST(SpaceReport, TablesAndMetadataAreThePagesInUse) {
     Reader reader = need(store.reader());
     const auto table = make_table<Event>(store);
     const auto look = [&] {
-        const FileSpace file = need(file_space(reader, counter(store, Counter::kChunks), soon()));
+        const FileSpace file = need(file_space(reader, soon()));
         const std::uint64_t groups = (file.chunks + kDirectoryGroup - 1) / kDirectoryGroup;
         std::uint64_t pages = 2 + file.chunks + groups;
         for (const TableSpace& each : need(all_table_space(store, reader, soon()))) {
@@ -84,7 +84,7 @@ TEST(SpaceReport, LargeValuesAreCountedForTheirTables) {
         need(store.commit(row, soon()));
     }
     const auto look = [&](std::uint64_t values) {
-        const FileSpace file = need(file_space(reader, counter(store, Counter::kChunks), soon()));
+        const FileSpace file = need(file_space(reader, soon()));
         auto tables = need(all_table_space(store, reader, soon()));
         EXPECT_EQ(add_extents(file, tables).pages, 0u);
         std::uint64_t pages =
