@@ -34,6 +34,9 @@ constexpr int kDescriptorCount = 3;
 struct ForkWatch {
     std::mutex lock;
     std::vector<Connection*> connections;
+    // Of a child: not inherited. Where they were mapped is free in it, or the place of what another
+    // library's fork handler mapped, such as a thread's stack; so nothing ever unmaps them.
+    std::vector<ClientSegment> lost;
 };
 
 ForkWatch& fork_watch() {
@@ -45,7 +48,7 @@ ForkWatch& fork_watch() {
                            ForkWatch& child = fork_watch();
                            ++fork_count;
                            for (Connection* connection : child.connections) {
-                               connection->close_in_child();
+                               child.lost.push_back(connection->close_in_child());
                            }
                            child.lock.unlock();
                        });
@@ -376,12 +379,10 @@ bool Connection::post(RecordKind kind, std::span<const std::byte> payload, const
     return true;
 }
 
-void Connection::close_in_child() {
-    // Its pages were not inherited (MADV_DONTFORK), so the range is free in the child: unmapped
-    // now, before something else is mapped there that a destructor would hit.
-    const ClientSegment unmapped = std::move(segment_);
+ClientSegment Connection::close_in_child() {
     if (const int socket = socket_.release(); socket >= 0) ::close(socket);
     if (const int doorbell = doorbell_.release(); doorbell >= 0) ::close(doorbell);
+    return std::move(segment_);
 }
 
 }  // namespace bidstore

@@ -108,8 +108,9 @@ class Connection {
     bool post(RecordKind kind, std::span<const std::byte> payload, const Call& call,
               std::uint64_t write_number, std::uint64_t decided_below);
 
-    // In a forked child, while it has one thread: lets the parent's end be the only one.
-    void close_in_child();
+    // In a forked child, while it has one thread: lets the parent's end be the only one. What it
+    // returns must never be destroyed.
+    ClientSegment close_in_child();
 
   private:
     void collect_forgotten();  // lock_ held

@@ -146,13 +146,14 @@ struct ClientShape {
 class ClientSegment {
   public:
     static Result<ClientSegment> create(const ClientShape& shape);
-    // The client's side: checks magic, version, fingerprint, size; MADV_DONTFORK.
+    // The client's side: checks magic, version, fingerprint, size; MADV_DONTFORK, so a forked child
+    // must not destroy its copy: what it would unmap may be something else's there.
     static Result<ClientSegment> map(Descriptor descriptor);
     ClientSegment(ClientSegment&&) noexcept;
     ClientSegment& operator=(ClientSegment&&) noexcept;
     ~ClientSegment();
 
-    int descriptor() const { return memfd_.number(); }
+    int descriptor() const { return memfd_.number(); }  // the daemon's; a client keeps none
     std::byte* base() { return base_; }
     ClientHeader& header() { return *reinterpret_cast<ClientHeader*>(base_); }
     // The shape as made (daemon) or as read once and checked (client).

@@ -2,10 +2,16 @@
 // go while writes are under way. The daemon is the test's (tests/fake_daemon.h).
 
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
+#include <cstdlib>
+#include <fstream>
 #include <future>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "clientlib/load.h"
 #include "tests/processes.h"
@@ -611,6 +617,59 @@ TEST_F(ClientSession, WithoutADaemonCallsEndAtTheirDeadline) {
     EXPECT_TRUE(sent->wait(in(5s)).ok());
     EXPECT_TRUE(reader->snapshot(in(5s)).ok());
     EXPECT_EQ(spent(), up_to(2));
+}
+
+// What a fork handler of others maps in a child before the library's runs: this one is registered
+// ahead of main().
+struct MappedByOthers {
+    struct Range {
+        void* begin;
+        std::size_t bytes;
+    };
+    static inline std::vector<Range> wanted;
+    static inline std::vector<Range> mapped;
+    static inline const int registered = pthread_atfork(nullptr, nullptr, [] {
+        for (const Range& range : wanted) {
+            const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+            void* at = ::mmap(range.begin, range.bytes, PROT_READ, flags, -1, 0);
+            if (at != MAP_FAILED) mapped.push_back({at, range.bytes});
+        }
+    });
+};
+
+// All mappings of client segments: the library's, and those of the daemon in this process.
+std::vector<MappedByOthers::Range> client_segments() {
+    std::vector<MappedByOthers::Range> found;
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+        if (line.find("memfd:bidstore-client") == std::string::npos) continue;
+        char* end = nullptr;
+        const auto from = std::strtoull(line.c_str(), &end, 16);
+        const auto to = std::strtoull(end + 1, nullptr, 16);
+        // An address that the kernel named.
+        found.push_back({reinterpret_cast<void*>(from), to - from});
+    }
+    return found;
+}
+
+// A thread sanitizer's thread had its stack there, and lost it.
+TEST_F(ClientSession, AChildUnmapsNothingOfOthers) {
+    MappedByOthers::wanted = client_segments();
+    const pid_t child = ::fork();
+    if (child == 0) {
+        store_.reset();
+        int wrong = MappedByOthers::mapped.empty() ? 1 : 0;
+        for (const MappedByOthers::Range& range : MappedByOthers::mapped) {
+            if (::msync(range.begin, range.bytes, MS_ASYNC) != 0) wrong |= 2;
+        }
+        ::_exit(wrong);
+    }
+    MappedByOthers::wanted.clear();
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+    EXPECT_TRUE(store_->commit(spend(5), in(5s)).ok());
 }
 
 TEST_F(ClientSession, AChildAttachesAnewAndTheParentGoesOn) {
