@@ -29,11 +29,13 @@ constexpr int kDescriptorCount = 3;
 
 // ---- fork ---------------------------------------------------------------------------------------
 
-// Connections of this process, so that a child can close its copies. The one global state of the
-// library: pthread_atfork passes no argument.
+// Connections of this process, so that a child can close its copies: the daemon knows the end of a
+// client by its socket, which a copy would keep open. The one global state of the library:
+// pthread_atfork passes no argument.
 struct ForkWatch {
     std::mutex lock;
     std::vector<Connection*> connections;
+    std::vector<int> sockets;  // of attempts, which are no connection's yet
     // Of a child: not inherited. Where they were mapped is free in it, or the place of what another
     // library's fork handler mapped, such as a thread's stack; so nothing ever unmaps them.
     std::vector<ClientSegment> lost;
@@ -50,6 +52,8 @@ ForkWatch& fork_watch() {
                            for (Connection* connection : child.connections) {
                                child.lost.push_back(connection->close_in_child());
                            }
+                           for (const int socket : child.sockets) ::close(socket);
+                           child.sockets.clear();
                            child.lock.unlock();
                        });
         return made;
@@ -105,7 +109,33 @@ bool poll_until(int socket, short events, Deadline deadline) {
     }
 }
 
-Result<Descriptor> connect_socket(const AttachOptions& options) {
+// The socket of an attempt, which is the connection's if it comes to one: at no moment does a
+// forked child keep it.
+class AttemptSocket {
+  public:
+    AttemptSocket() {
+        const std::lock_guard hold(watch_.lock);
+        constexpr int kType = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
+        descriptor = Descriptor{::socket(AF_UNIX, kType, 0)};
+        number_ = descriptor.number();
+        if (descriptor) watch_.sockets.push_back(number_);
+    }
+    ~AttemptSocket() {
+        const std::lock_guard hold(watch_.lock);
+        std::erase(watch_.sockets, number_);
+        descriptor = Descriptor();
+    }
+    AttemptSocket(const AttemptSocket&) = delete;
+    AttemptSocket& operator=(const AttemptSocket&) = delete;
+
+    Descriptor descriptor;
+
+  private:
+    ForkWatch& watch_ = fork_watch();
+    int number_ = -1;
+};
+
+Status connect_socket(const AttachOptions& options, int socket) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (options.socket.empty() || options.socket.size() >= sizeof(address.sun_path)) {
@@ -114,13 +144,11 @@ Result<Descriptor> connect_socket(const AttachOptions& options) {
                                      " bytes are possible"};
     }
     std::memcpy(address.sun_path, options.socket.data(), options.socket.size());
-    Descriptor socket{::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
-    if (!socket) return system_failure(options, "socket", errno);
-    if (::connect(socket.number(), static_cast<const sockaddr*>(static_cast<void*>(&address)),
+    if (::connect(socket, static_cast<const sockaddr*>(static_cast<void*>(&address)),
                   sizeof address) != 0) {
         return connect_failure(options, errno);
     }
-    return socket;
+    return {};
 }
 
 Status send_hello(const AttachOptions& options, const SessionBytes& session, int socket) {
@@ -229,15 +257,17 @@ Result<std::shared_ptr<Connection>> map_segments(const AttachOptions& options, R
 
 Result<std::shared_ptr<Connection>> connect_once(const AttachOptions& options,
                                                  const SessionBytes& session, Deadline deadline) {
-    Result<Descriptor> socket = connect_socket(options);
-    if (!socket.ok()) return socket.failure();
-    if (Status sent = send_hello(options, session, socket->number()); !sent.ok()) {
-        return sent.failure();
+    AttemptSocket socket;
+    if (!socket.descriptor) return system_failure(options, "socket", errno);
+    const int number = socket.descriptor.number();
+    if (Status connected = connect_socket(options, number); !connected.ok()) {
+        return connected.failure();
     }
-    Result<Received> received = receive_welcome(options, socket->number(), deadline);
+    if (Status sent = send_hello(options, session, number); !sent.ok()) return sent.failure();
+    Result<Received> received = receive_welcome(options, number, deadline);
     if (!received.ok()) return received.failure();
     if (Status fits = check_welcome(options, *received); !fits.ok()) return fits.failure();
-    return map_segments(options, *received, std::move(*socket));
+    return map_segments(options, *received, std::move(socket.descriptor));
 }
 
 }  // namespace
@@ -297,6 +327,7 @@ Connection::~Connection() {
     ForkWatch& watch = fork_watch();
     const std::lock_guard hold(watch.lock);
     std::erase(watch.connections, this);
+    socket_ = Descriptor();
 }
 
 bool Connection::hung_up() const { return wait_for_hangup(Clock::now()); }

@@ -95,6 +95,25 @@ TEST_F(ClientAttach, AnEmptyWelcomeLeavesNoDescriptorOpen) {
     EXPECT_EQ(::read(reads.number(), &byte, 1), 0) << "somebody has the other end";
 }
 
+// The daemon tells a client's end by its socket, which a child had as well.
+TEST_F(ClientAttach, AChildThatIsForkedMeanwhileKeepsNoSocket) {
+    const Descriptor listener = listen_at(socket_);
+    std::thread attaching([&] {
+        EXPECT_EQ(Store::attach({.socket = socket_}, in(5s)).error(), Error::kNotBidstore);
+    });
+    const Descriptor client(::accept4(listener.number(), nullptr, nullptr, SOCK_CLOEXEC));
+    Hello hello{};
+    EXPECT_EQ(::recv(client.number(), &hello, sizeof hello, 0), ssize_t{sizeof hello});
+    const Process child = Process::fork([] {
+        ::pause();
+        return 0;
+    });
+    EXPECT_EQ(::send(client.number(), "?", 1, MSG_NOSIGNAL), 1);
+    attaching.join();
+    char byte = 0;
+    EXPECT_TRUE(eventually([&] { return ::recv(client.number(), &byte, 1, MSG_DONTWAIT) == 0; }));
+}
+
 // "For ever" was the past: the sum overflowed.
 TEST_F(ClientAttach, ForEverIsNotThePast) {
     constexpr auto kForEver = std::chrono::nanoseconds::max();
