@@ -112,8 +112,9 @@ run_tests() {
     local folder="$1" title="$2"
     shift 2
     echo "=== $title"
+    local ended=0
     "${launcher[@]}" ctest --test-dir "$folder" -j "$jobs" --output-on-failure \
-        --no-tests=error "$@" </dev/null 2>&1 | tee "$scratch/log" || true
+        --no-tests=error "$@" </dev/null 2>&1 | tee "$scratch/log" || ended="${PIPESTATUS[0]}"
     local passed failed
     passed="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.* Passed ' "$scratch/log" || true)"
     failed="$(grep -cE '^ *[0-9]+/[0-9]+ Test +#.*\*\*\*' "$scratch/log" || true)"
@@ -124,6 +125,11 @@ run_tests() {
     if [[ $((passed + failed + skipped)) -eq 0 ]]; then failed=1; fi
     skipped_with_reasons "$folder/Testing/Temporary/LastTest.log" || true
     failed_with_output "$scratch/log" "$title" >>"$scratch/failures"
+    # 8: some tests failed. With anything else, it did not come to the last one.
+    if [[ $ended -ne 0 && $ended -ne 8 ]]; then
+        failed=$((failed + 1))
+        echo "FAILED: ctest itself ($title) ended with $ended" >>"$scratch/failures"
+    fi
     echo "=== $title: $passed passed, $failed failed, $skipped skipped"
     passed_total=$((passed_total + passed))
     failed_total=$((failed_total + failed))
