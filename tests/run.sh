@@ -144,20 +144,21 @@ stage_all() {  # TYPE FOLDER
     run_tests "$2" "all tests, $1" "${select[@]}"
 }
 
+# Libraries come in units of many sources here, in half of the time, since all is compiled in one
+# go. The other builds are of one source each; the fuzz and release builds, which have nothing
+# precompiled, show that each source includes what it uses.
+units=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=17)
+sanitized=(-DBIDSTORE_BENCH=OFF "${units[@]}")
+
 # What the address sanitizer is not run over, or does not show.
 stage_plain() {
-    configure build/debug Debug none
-    build build/debug --target tests_plain
-    run_tests build/debug "slow and plain tests, Debug" -L 'slow|plain' -LE address \
+    configure build/plain Debug none "${units[@]}"
+    build build/plain --target tests_plain
+    run_tests build/plain "slow and plain tests, Debug" -L 'slow|plain' -LE address \
         "${select[@]}"
 }
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
-
-# Libraries that are compiled once more for a sanitizer come in units of many sources, in half of
-# the time. The other builds are of one source each; the fuzz and release builds, which have nothing
-# precompiled, show that each source includes what it uses.
-sanitized=(-DBIDSTORE_BENCH=OFF -DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=17)
 
 stage_address() {
     configure build/address Debug address,undefined "${sanitized[@]}"
