@@ -18,7 +18,8 @@ namespace bidstore {
 enum class ExitCode : int {
     kClean = 0,        // stopped as asked, final checkpoint on disk
     kConfig = 1,       // a setting is wrong: starting again does not help
-    kEnvironment = 2,  // locked, missing rights, no disk, no memory: look at the host
+    kEnvironment = 2,  // locked, missing rights, no disk, no memory: look at the host;
+                       // --verify: reads failed
     kFenced = 3,       // the log failed, or the files are damaged: the message says which
     kSpaceLost = 4,    // --verify: damage that no row is concerned by
 };

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -110,11 +111,13 @@ Result<Report> in_pool(const Config& config, std::uint64_t& pool_bytes, Progress
 }
 
 void print_rule(const BrokenRule& rule) {
-    std::printf("%s: %s\n", rule.damage == Damage::kData ? "damaged" : "space", rule.what.c_str());
+    constexpr const char* kWords[] = {"damaged", "space", "unread"};
+    std::printf("%s: %s\n", kWords[static_cast<unsigned>(rule.damage)], rule.what.c_str());
 }
 
 const char* verdict(const VerifyTotals& totals) {
     if (totals.broken_data > 0) return "DAMAGED";
+    if (totals.unread > 0) return "READS FAILED";
     return totals.broken_space > 0 ? "sound, but for space" : "sound";
 }
 
@@ -133,37 +136,44 @@ void print_summary(const FilesReport& report) {
 
 ExitCode exit_code_of(const VerifyTotals& totals) {
     if (totals.broken_data > 0) return ExitCode::kFenced;
+    // Whether a row is concerned is not known.
+    if (totals.unread > 0) return ExitCode::kEnvironment;
     return totals.broken_space > 0 ? ExitCode::kSpaceLost : ExitCode::kClean;
 }
 
 // Locked, so that no daemon has them, but for who only looks.
-Result<std::unique_ptr<Disk>> open_files(const Config& config, bool look_only = false) {
+Result<std::unique_ptr<Disk>> open_files(const Config& config, bool look_only = false,
+                                         const DiskOver& over = {}) {
     if (Status there = files_are_there(config.directory); !there) return there.failure();
     auto files =
         FileSet::open(config.directory, {.direct = true, .log = log_line, .look_only = look_only});
     if (!files) return files.failure();
     auto disk = ThreadDisk::open(std::move(*files));
     if (!disk) return disk.failure();
-    return std::unique_ptr<Disk>(std::move(*disk));
+    std::unique_ptr<Disk> files_disk = std::move(*disk);
+    return over ? over(std::move(files_disk)) : std::move(files_disk);
 }
 
 Result<FilesReport> verify_in_pool(const Config& config, std::uint64_t pool_bytes, Disk& disk,
                                    Progress& progress, Clock& clock) {
     EngineOptions options = options_of(config);
     options.random = [] { return std::uint64_t{1}; };  // nothing of it is kept
-    std::uint64_t told = 0;  // of what is broken; another try begins with the same
-    return in_pool<FilesReport>(config, pool_bytes, progress, [&](PoolSegment& pool) {
-        std::uint64_t found = 0;
+    // Another try tells the same again; what failed in any of them was told.
+    std::set<std::string> told;
+    std::uint64_t unread = 0;
+    auto report = in_pool<FilesReport>(config, pool_bytes, progress, [&](PoolSegment& pool) {
         return verify_files(
             disk, clock, pool, options,
             [&](const BrokenRule& rule) {
-                if (++found <= told) return;
-                told = found;
+                if (!told.insert(rule.what).second) return;
+                unread += rule.unread();
                 progress.clear();
                 print_rule(rule);
             },
             [&](std::uint64_t pages) { progress.show(pages); });
     });
+    if (report) report->totals.unread = unread;
+    return report;
 }
 
 // ---- rebuild ----
@@ -216,8 +226,8 @@ Result<RebuildReport> rebuild_in_pool(const Config& config, std::uint64_t& pool_
 
 }  // namespace
 
-ExitCode run_verify(const Config& config, std::uint64_t pool_bytes) {
-    auto disk = open_files(config);
+ExitCode run_verify(const Config& config, std::uint64_t pool_bytes, const DiskOver& over) {
+    auto disk = open_files(config, false, over);
     if (!disk) return refuse(disk.failure());
     HostClock clock;
     Progress progress(clock);
@@ -274,9 +284,9 @@ void step_aside() {
 
 }  // namespace
 
-ExitCode run_verify_online(const Config& config, OnlineChoice choice) {
+ExitCode run_verify_online(const Config& config, OnlineChoice choice, const DiskOver& over) {
     step_aside();
-    auto disk = open_files(config, true);
+    auto disk = open_files(config, true, over);
     if (!disk) return refuse(disk.failure());
     HostClock clock;
     Progress progress(clock);
@@ -298,11 +308,10 @@ ExitCode run_verify_online(const Config& config, OnlineChoice choice) {
         },
         [&](std::uint64_t pages) { progress.show(pages); });
     progress.clear();
-    if (!report && report.error() == Error::kTimedOut) {
-        log_line(kLogError, report.failure().what);
-        return damaged ? ExitCode::kFenced : ExitCode::kEnvironment;
+    if (!report) {
+        const ExitCode code = refuse(report.failure());
+        return damaged ? ExitCode::kFenced : code;
     }
-    if (!report) return refuse(report.failure());
     const VerifyTotals& totals = report->totals;
     std::printf("%" PRIu64 " tables, %" PRIu64 " pages, %" PRIu64
                 " rows of the checkpoint with csn %" PRIu64 "; %" PRIu64

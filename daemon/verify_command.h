@@ -12,10 +12,12 @@
 namespace bidstore {
 
 // Prints each broken rule to standard output, and a summary. kClean: nothing is broken.
-// kSpaceLost: no row is concerned. kFenced: rows are. Else as at a start of the daemon.
+// kSpaceLost: no row is concerned. kFenced: rows are. kEnvironment: reads failed, which are printed
+// too, and none of these is known: look at the device. Else as at a start of the daemon.
 // Begins with a pool of `pool_bytes`, which nearly always will do, since what is not in it is read
 // again, and goes up to the daemon's own where replay of the log needs more.
-ExitCode run_verify(const Config& config, std::uint64_t pool_bytes = 1ull << 30);
+ExitCode run_verify(const Config& config, std::uint64_t pool_bytes = 1ull << 30,
+                    const DiskOver& over = {});
 
 struct RebuildChoice {
     bool dry_run = false;      // says what would be done
@@ -35,7 +37,7 @@ struct OnlineChoice {
 };
 
 // engine/verify_online.h, beside a daemon that has the files, at the lowest priority. Exit codes as
-// run_verify(); kEnvironment when the deadline came first.
-ExitCode run_verify_online(const Config& config, OnlineChoice choice);
+// run_verify(); kEnvironment also when the deadline came first.
+ExitCode run_verify_online(const Config& config, OnlineChoice choice, const DiskOver& over = {});
 
 }  // namespace bidstore

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/blocking_io.h"
 #include "shm/base.h"
 
 namespace bidstore {
@@ -119,6 +120,7 @@ void DryDisk::end_read(Read& read) {
     }
     std::erase_if(reads_, [&](const auto& each) { return each.get() == &read; });
     complete(request, result);
+    if (result < 0) unread_.add(io_failure(*this, request).what);
 }
 
 void DryDisk::complete(DiskRequest& request, std::int64_t result) {

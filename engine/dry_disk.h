@@ -5,7 +5,7 @@
 // makes in between.
 //
 // Who:    as Disk; the disk beneath is used by nobody else meanwhile, and outlives it.
-// Errors: reads fail as those beneath; nothing else does.
+// Errors: reads fail as those beneath, and are remembered; nothing else does.
 #pragma once
 
 #include <array>
@@ -18,6 +18,7 @@
 
 #include "engine/disk.h"
 #include "engine/page/page.h"
+#include "engine/unread_places.h"
 
 namespace bidstore {
 
@@ -37,6 +38,10 @@ class DryDisk final : public Disk {
     // What would be written takes no room.
     Result<bool> backed(StoreFile, std::uint64_t, std::uint64_t) override { return true; }
     std::string path(StoreFile file) const override { return below_.path(file); }
+
+    // What could not be read beneath, whatever became of it. None is a read behind the end that the
+    // file had when it was asked for first.
+    UnreadPlaces& unread() { return unread_; }
 
   private:
     using Page = std::array<std::byte, kPageBytes>;
@@ -62,6 +67,7 @@ class DryDisk final : public Disk {
     std::array<File, kStoreFileCount> files_;
     std::vector<std::unique_ptr<Read>> reads_;
     std::vector<DiskRequest*> done_;  // their completions have not run
+    UnreadPlaces unread_;
 };
 
 }  // namespace bidstore

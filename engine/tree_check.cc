@@ -16,6 +16,8 @@ namespace {
 
 using Key = std::array<std::byte, kKeyBytesMax>;
 
+constexpr const char* kMissing = "the page is not there";
+
 const char* times_fault(const LeafView& rows, const Schema& schema) {
     const bool none = schema.time_column() == kNoTimeColumn || rows.empty();
     if (none && (rows.time_min() != 0 || rows.time_max() != 0)) {
@@ -54,8 +56,15 @@ class Checker {
 
     TreeReport run(PageId root) {
         const std::byte* bytes = source_(root);
-        const int level = bytes == nullptr ? 0 : tree_level(bytes, shape_.table);
-        if (bytes != nullptr) floor_ = page_header(bytes).floor;
+        if (bytes == nullptr) {
+            // Asked for again it may come, and have another level than was thought.
+            if (visit_) visit_(root);
+            broken(root, kMissing, true);
+            report_.depth = 1;
+            return std::move(report_);
+        }
+        const int level = tree_level(bytes, shape_.table);
+        floor_ = page_header(bytes).floor;
         report_.depth = level < 0 ? 0 : static_cast<std::uint32_t>(level) + 1;
         check_page(root, level < 0 ? 0 : level, nullptr, nullptr, true);
         return std::move(report_);
@@ -108,7 +117,7 @@ bool Checker::check_page(PageId page, int level, const std::byte* lo, const std:
     if (!seen_.insert(page.value).second) return broken(page, "the page is in the tree twice");
     if (visit_) visit_(page);
     const std::byte* bytes = source_(page);
-    if (bytes == nullptr) return broken(page, "the page is not there", true);
+    if (bytes == nullptr) return broken(page, kMissing, true);
     if (page_header(bytes).page_id != page.value) return broken(page, "it carries another page id");
     if (tree_level(bytes, shape_.table) != level) {
         return broken(page, "type, table or level is not what its parent says");

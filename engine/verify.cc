@@ -9,6 +9,7 @@
 #include "engine/blocking_io.h"
 #include "engine/extent_map.h"
 #include "engine/tree_check.h"
+#include "engine/unread_places.h"
 
 namespace bidstore {
 namespace {
@@ -32,57 +33,79 @@ class Verifier {
   private:
     void report(const std::string& rule) {
         const Damage damage = rule.ends_with(kLeaked) ? Damage::kSpace : Damage::kData;
-        ++(damage == Damage::kData ? totals_.broken_data : totals_.broken_space);
+        totals_.count(damage);
         sink_({damage, rule});
+    }
+    void report_unread(const std::string& what) {
+        if (!unread_.add(what)) return;
+        totals_.count(Damage::kUnread);
+        sink_({Damage::kUnread, what});
     }
 
     // The newest version; of a page that is not in the pool, a checked copy from the file.
-    const std::byte* page(PageId id) {
+    const std::byte* page(PageId id, BrokenRule& why) {
         if (id.value >= owner_.size()) return nullptr;
-        std::string fault;
-        const std::byte* bytes = page(id, fault);
-        if (bytes == nullptr && why_.size() < TreeReport::kBrokenMost) why_[id.value] = fault;
-        return bytes;
-    }
-    const std::byte* page(PageId id, std::string& why) {
         if (const std::byte* resident = storage_.pool.newest(id)) return resident;
         std::byte* bytes = copy_.data();  // until the next page is asked for
         const Status read = io_.read(StoreFile::kData, page_offset_bytes(id), bytes, kPageBytes);
-        const char* fault = !read ? read.failure().what.c_str()
-                                  : page_fault(bytes, id, storage_.pool.file_uuid(),
-                                               storage_.checkpointer->covered());
+        if (!read) {
+            why = {Damage::kUnread, read.failure().what};
+            return nullptr;
+        }
+        const char* fault =
+            page_fault(bytes, id, storage_.pool.file_uuid(), storage_.checkpointer->covered());
         if (fault == nullptr && page_header(bytes).crc != storage_.space.known_crc(id)) {
             fault = "its checksum is not the one its chunk remembers";
         }
         if (fault == nullptr) return bytes;
-        why = fault;
+        why = {Damage::kData, fault};
+        return nullptr;
+    }
+
+    // Of the table's tree; nullptr: why_ says why not, or it was told as unread.
+    const std::byte* tree_page(const TableEntry& table, PageId id) {
+        BrokenRule why;
+        const std::byte* bytes = page(id, why);
+        if (bytes != nullptr) check_newest(table.id, id, bytes);
+        if (bytes != nullptr) return bytes;
+        if (why.unread()) {
+            ++unread_here_;
+            report_unread(text_of(id, {table.id, true}) + ": " + why.what);
+        }
+        if (why_.size() < TreeReport::kBrokenMost && !why.what.empty()) why_[id.value] = why;
         return nullptr;
     }
 
     void check_table(const TableEntry& table) {
+        unread_here_ = 0;
         // Asked for again when its tree may have left the pool.
-        const std::byte* root = page(table.tree.root());
+        BrokenRule why;
+        const std::byte* root = page(table.tree.root(), why);
+        if (why.unread()) {
+            report_unread(text_of(table.tree.root(), {table.id, true}) + ": " + why.what);
+        }
         floors_[table.id.value] = root == nullptr ? 0 : floor_of(root);
         const TreeReport tree = check_tree(
             table.schema, table.id, table.tree.root(),
-            [&](PageId id) {
-                const std::byte* bytes = page(id);
-                if (bytes != nullptr) check_newest(table.id, id, bytes);
-                return bytes;
-            },
+            [&](PageId id) { return tree_page(table, id); },
             [&](PageId id) { claim(id, table.id); },
             [&](const std::byte* key, const ValueReference& reference, std::uint32_t newest) {
                 return value_fault(table, key, reference, newest);
             });
-        if (!tree.ok()) {
-            for (const TreeReport::Broken& each : tree.all) {
-                report(text_of(each.page, {table.id, true}) + ": " +
-                       (why_.contains(each.page.value) ? why_.at(each.page.value) : each.rule));
+        std::uint64_t unread_more = unread_here_;
+        for (const TreeReport::Broken& each : tree.all) {
+            const auto known = each.missing ? why_.find(each.page.value) : why_.end();
+            if (known != why_.end() && known->second.unread()) {
+                --unread_more;
+                continue;
             }
+            report(text_of(each.page, {table.id, true}) + ": " +
+                   (known != why_.end() ? known->second.what : each.rule));
         }
-        if (tree.more > 0) {
+        if (tree.more > unread_more) {
             report("table " + std::to_string(table.id.value) + " (" + table.schema.name() +
-                   "): and " + std::to_string(tree.more) + " more that are broken, not told here");
+                   "): and " + std::to_string(tree.more - unread_more) +
+                   " more that are broken, not told here");
         }
         why_.clear();
         ++totals_.tables;
@@ -100,14 +123,14 @@ class Verifier {
     }
 
     // A page of an extent: its bytes as they are in the pool, or a checked copy from the file.
-    const std::byte* extent_page(PageId id, AlignedBuffer& copy, std::string& fault) {
+    const std::byte* extent_page(PageId id, AlignedBuffer& copy, BrokenRule& fault) {
         if (const std::byte* resident = storage_.pool.newest(id)) return resident;
         const Status read =
             io_.read(StoreFile::kData, page_offset_bytes(id), copy.data(), kPageBytes);
         if (!read) {
-            fault = read.failure().what;
+            fault = {Damage::kUnread, read.failure().what};
         } else if (crc32c(copy.data(), kPageBytes) != storage_.space.known_crc(id)) {
-            fault = "its checksum is not the one its chunk remembers";
+            fault = {Damage::kData, "its checksum is not the one its chunk remembers"};
         }
         return copy.data();
     }
@@ -122,9 +145,11 @@ class Verifier {
         return value_run_fault(meta, table, run, storage_.space.extent_newest(first), newest);
     }
 
+    // A page of it that is unread is told, and is no fault: the others are looked at.
     std::string value_fault(const TableEntry& table, const std::byte* key,
                             const ValueReference& reference, std::uint32_t newest) {
         std::string fault;
+        bool whole = true;
         std::uint32_t crc = 0;
         std::uint32_t left = reference.length_bytes;
         AlignedBuffer copy(kPageBytes);
@@ -137,14 +162,20 @@ class Verifier {
                     fault = "page " + std::to_string(id.value) + " is no page of a large value";
                     break;
                 }
-                const std::byte* bytes = extent_page(id, copy, fault);
-                if (!fault.empty()) fault = "page " + std::to_string(id.value) + ": " + fault;
+                BrokenRule of_page;
+                const std::byte* bytes = extent_page(id, copy, of_page);
+                if (of_page.unread()) {
+                    whole = false;
+                    report_unread(text_of(id, {table.id, true}) + ": " + of_page.what);
+                } else if (!of_page.what.empty()) {
+                    fault = "page " + std::to_string(id.value) + ": " + of_page.what;
+                }
                 const std::uint32_t part = std::min(left, std::uint32_t{kPageBytes});
                 crc = crc32c(bytes, part, crc);
                 left -= part;
             }
         }
-        if (fault.empty() && crc != reference.crc) fault = "its checksum is not the row's";
+        if (whole && fault.empty() && crc != reference.crc) fault = "its checksum is not the row's";
         if (fault.empty()) return {};
         return "large value of key " + hex_of(key, table.schema.key_bytes()) + ": " + fault;
     }
@@ -164,7 +195,7 @@ class Verifier {
     // Below a page that is lost there may be many that only it refers to: what is leaked can be
     // told when all trees are whole; when not, these pages are read here, or nobody looks at them.
     void check_bitmaps() {
-        const bool whole = totals_.broken_data == 0;
+        const bool whole = totals_.broken_data == 0 && totals_.unread == 0;
         for (std::uint32_t chunk = 0; chunk < storage_.space.chunk_count(); ++chunk) {
             const std::byte* meta = storage_.pool.newest(meta_page(chunk));
             if (meta == nullptr)
@@ -204,7 +235,7 @@ class Verifier {
 
     struct Look {
         PageOwner owner;
-        std::string fault;
+        BrokenRule fault;
     };
     // At a page in use that nobody refers to. `extent`: whose large value it is of; 0: of none.
     Look look_at(PageId id, TableId extent) {
@@ -224,13 +255,15 @@ class Verifier {
     void check_unowned(PageId id, TableId extent) {
         count_page();
         const Look found = look_at(id, extent);
-        if (found.fault.empty()) return;
+        if (found.fault.what.empty()) return;
+        const std::string what = text_of(id, found.owner) + ": " + found.fault.what;
+        if (found.fault.unread()) return report_unread(what);
         if (unowned_told_ == TreeReport::kBrokenMost) {
             ++unowned_more_;
             return;
         }
         ++unowned_told_;
-        report(text_of(id, found.owner) + ": " + found.fault);
+        report(what);
     }
 
     void count_page() {
@@ -268,8 +301,10 @@ class Verifier {
     static constexpr std::uint64_t kProgressPages = 4'096;
     const RuleSink& sink_;
     const VerifyProgress& progress_;
-    std::unordered_map<std::uint32_t, std::string> why_;  // of the table's first such pages
-    std::size_t unowned_told_ = 0;                        // of pages in use below broken ones
+    std::unordered_map<std::uint32_t, BrokenRule> why_;  // of the table's first such pages
+    std::uint64_t unread_here_ = 0;                      // of the table's pages
+    UnreadPlaces unread_;
+    std::size_t unowned_told_ = 0;  // of pages in use below broken ones
     std::uint64_t unowned_more_ = 0;
     VerifyTotals totals_;
 };

@@ -1,10 +1,13 @@
-// Walks everything that the newest state consists of and reports each broken rule.
+// Walks everything that the newest state consists of and reports each broken rule, and each read
+// that failed.
 //
 // Rules: each tree is sound (engine/tree_check.h); each page of a tree is allocated, belongs to one
 //        tree, once; each allocated page belongs to a tree or is a fixed page of its chunk; pages
 //        that are not in the pool read back with the checksum that their chunk remembers. Which
 //        pages are leaked is told when all trees are whole; when not, those below a broken node are
 //        read all the same, and the first hundred that are damaged are named.
+// Unread: what the device does not give is no broken rule: nothing is known of it, nor of what is
+//        below it. It is told by itself, the first hundred of them, and all else is looked at.
 // Who:   the engine thread, with nothing in the open batch; tests after every run; and the daemon
 //        over files at rest (engine/verify_files.h).
 #pragma once
@@ -23,11 +26,15 @@ namespace bidstore {
 enum class Damage : std::uint8_t {
     kData,   // rows are lost, wrong, or will be
     kSpace,  // pages are in use for nothing, or one of two copies is; no row is concerned
+    // None: a read failed, and whether there is any is not known. Whoever hears of one of these
+    // must not call the store sound.
+    kUnread,
 };
 
 struct BrokenRule {
     Damage damage = Damage::kData;
-    std::string what;  // with page and table
+    std::string what;  // with page and table; of what is unread, with file, offset and errno
+    bool unread() const { return damage == Damage::kUnread; }
 };
 using RuleSink = std::function<void(const BrokenRule&)>;
 
@@ -40,10 +47,17 @@ struct VerifyTotals {
     std::uint64_t rows = 0;   // dead ones included
     std::uint64_t broken_data = 0;
     std::uint64_t broken_space = 0;
+    std::uint64_t unread = 0;  // that were told
     // Of extents that no row refers to and that retention frees later than it could: a crash left
     // them a time that a lost batch gave them, or a row lost time twice between two checkpoints
     // (Space::stamp_extent). No broken rule, but where neither happened a leak.
     std::uint64_t early_pages = 0;
+
+    void count(Damage damage) {
+        if (damage == Damage::kData) ++broken_data;
+        if (damage == Damage::kSpace) ++broken_space;
+        if (damage == Damage::kUnread) ++unread;
+    }
 };
 
 VerifyTotals verify_storage(Storage& storage, const RuleSink& sink,
@@ -74,7 +88,7 @@ std::string page_text(PageId page, const PageOwner& owner, const std::string& ta
 // Bytes of a key, as messages show them.
 std::string hex_of(const std::byte* bytes, std::size_t count);
 
-// An empty string when all rules hold; else the first one that does not.
+// An empty string when all rules hold; else the first one that does not, or was not looked at.
 std::string verify_storage(Storage& storage);
 
 }  // namespace bidstore

@@ -21,6 +21,7 @@
 #include "engine/page/search.h"
 #include "engine/space.h"
 #include "engine/tree_check.h"
+#include "engine/unread_places.h"
 #include "engine/verify_superblock.h"
 
 namespace bidstore {
@@ -58,7 +59,7 @@ struct Metadata {
 
 struct PageFault {
     PageOwner owner;
-    std::string what;
+    BrokenRule rule;  // but for the page's name
 };
 
 // Where the walk over a tree goes on.
@@ -75,7 +76,7 @@ class OnlineVerifier {
           clock_(clock),
           options_(options),
           io_(disk, clock),
-          superblocks_(disk, clock, options),
+          superblocks_(disk, clock, options, unread_),
           sink_(sink),
           progress_(progress) {}
 
@@ -86,14 +87,17 @@ class OnlineVerifier {
     // ---- steps ----
     Status step(const std::function<void()>& look);
     Status await_places();
-    void broken(std::string what) { found_.push_back(std::move(what)); }
+    void broken(std::string what, Damage damage = Damage::kData) {
+        found_.push_back({damage, std::move(what)});
+    }
+    void tell(const BrokenRule& rule);
     void settle();
     void forget_checkpoint() {
         metadata_.clear();
         claimed_.clear();
     }
-    bool read(PageId page, std::byte* to, std::string& fault);
-    std::string fault_of(PageId page, std::byte* to);
+    bool read(PageId page, std::byte* to, BrokenRule& fault, std::uint64_t bytes = kPageBytes);
+    BrokenRule fault_of(PageId page, std::byte* to);
 
     // ---- chunks ----
     void check_directory();
@@ -117,12 +121,14 @@ class OnlineVerifier {
                       const KeyBytes& high, Place& place);
     void check_leaf(const Table& table, PageId page, const std::byte* bytes, const KeyBytes& low,
                     const KeyBytes& high, bool root);
-    void broken(const Table& table, PageId page, const std::string& fault);
+    void broken(const Table& table, PageId page, const std::string& fault,
+                Damage damage = Damage::kData);
 
     Disk& disk_;
     Clock& clock_;
     const OnlineOptions& options_;
     BlockingIo io_;
+    UnreadPlaces unread_;
     SuperblockLook superblocks_;
     const RuleSink& sink_;
     const VerifyProgress& progress_;
@@ -132,10 +138,11 @@ class OnlineVerifier {
     std::uint64_t placing_since_ns_ = 0;
     OnlineReport report_;
     // Of the step that is under way.
-    std::vector<std::string> found_;
+    std::vector<BrokenRule> found_;
     std::map<std::uint32_t, PageFault> pages_found_;
+    UnreadPlaces unread_found_;         // counts as little: the file may have become shorter
     std::vector<std::uint32_t> named_;  // of faults_, told with their table
-    std::set<std::uint32_t> chunks_found_;
+    std::set<std::pair<std::uint32_t, Damage>> chunks_found_;
     std::uint64_t floor_ = 0;  // of the tree that is walked
     std::uint64_t bytes_read_ = 0;
     std::uint64_t pages_ = 0;
@@ -152,7 +159,7 @@ class OnlineVerifier {
     // Of the same checkpoint, by page: whether it begins a run of a large value that a row has. A
     // walk comes to each row once, so who finds it set is another one.
     std::vector<bool> claimed_;
-    std::set<std::uint32_t> chunks_told_;  // whose metadata are damaged
+    std::set<std::pair<std::uint32_t, Damage>> chunks_told_;  // whose metadata are lost or unread
     AlignedBuffer page_{kPageBytes};
     AlignedBuffer meta_page_{kPageBytes};
     AlignedBuffer chunk_{kChunkBytes};
@@ -200,6 +207,7 @@ Status OnlineVerifier::step(const std::function<void()>& look) {
         pages_found_.clear();
         named_.clear();
         bytes_read_ = pages_ = rows_ = 0;
+        unread_found_ = {};
         look();
         Superblock after{};
         if (Status there = superblocks_.newest(after); !there) return there;
@@ -224,41 +232,48 @@ void OnlineVerifier::settle() {
     for (const std::uint32_t page : named_) faults_.erase(page);
     faults_.merge(pages_found_);
     chunks_told_.merge(chunks_found_);
-    for (const std::string& what : found_) {
-        ++report_.totals.broken_data;
-        sink_({Damage::kData, what});
-    }
+    unread_found_.each_unsaid([this](const std::string& what) { unread_.add(what); });
+    for (const BrokenRule& rule : found_) tell(rule);
     if (progress_) progress_(report_.totals.pages);
 }
 
-bool OnlineVerifier::read(PageId page, std::byte* to, std::string& fault) {
-    const Status there = io_.read(StoreFile::kData, page_offset_bytes(page), to, kPageBytes);
-    bytes_read_ += kPageBytes;
-    if (!there) fault = there.failure().what;
-    return there.ok();
+void OnlineVerifier::tell(const BrokenRule& rule) {
+    report_.totals.count(rule.damage);
+    if (rule.unread()) unread_.said(rule.what);
+    sink_(rule);
 }
 
-// Empty: it was read, and is a sound page of the checkpoint.
-std::string OnlineVerifier::fault_of(PageId page, std::byte* to) {
-    std::string fault;
+// From this page on.
+bool OnlineVerifier::read(PageId page, std::byte* to, BrokenRule& fault, std::uint64_t bytes) {
+    const Status there = io_.read(StoreFile::kData, page_offset_bytes(page), to, bytes);
+    bytes_read_ += bytes;
+    if (there) return true;
+    fault = {Damage::kUnread, there.failure().what};
+    unread_found_.add(fault.what);
+    return false;
+}
+
+// Without words: it was read, and is a sound page of the checkpoint.
+BrokenRule OnlineVerifier::fault_of(PageId page, std::byte* to) {
+    BrokenRule fault;
     if (!read(page, to, fault)) return fault;
     const char* const wrong = page_fault(to, page, uuid_, Csn{superblock_.checkpoint_csn});
-    return wrong != nullptr ? wrong : "";
+    if (wrong != nullptr) fault.what = wrong;
+    return fault;
 }
 
 // What was found is told, also when it does not come to the end.
 Result<OnlineReport> OnlineVerifier::run() {
-    const Status looked = look_at_all();
+    Status looked = look_at_all();
     for (const auto& [page, fault] : faults_) {
-        ++report_.totals.broken_data;
-        sink_({Damage::kData, text_of(PageId{page}, fault.owner) + ": " + fault.what});
+        tell({fault.rule.damage, text_of(PageId{page}, fault.owner) + ": " + fault.rule.what});
     }
+    if (looked) {
+        looked = superblocks_.check_copies([this](const BrokenRule& rule) { tell(rule); });
+    }
+    if (!looked) unread_.said(looked.failure().what);
+    unread_.each_unsaid([this](const std::string& what) { tell({Damage::kUnread, what}); });
     if (!looked) return looked.failure();
-    const Status copies = superblocks_.check_copies([this](const BrokenRule& rule) {
-        ++report_.totals.broken_space;
-        sink_(rule);
-    });
-    if (!copies) return copies.failure();
     return report_;
 }
 
@@ -297,9 +312,10 @@ void OnlineVerifier::check_directory() {
     bool whole = true;
     for (std::uint32_t group = 0; group < groups; ++group) {
         const PageId id = directory_page(group);
-        const std::string fault = fault_of(id, page_.data());
-        if (!fault.empty()) {
-            broken("chunk directory, page " + std::to_string(id.value) + ": " + fault);
+        const BrokenRule fault = fault_of(id, page_.data());
+        if (!fault.what.empty()) {
+            broken("chunk directory, page " + std::to_string(id.value) + ": " + fault.what,
+                   fault.damage);
             whole = false;
         }
         const std::uint32_t crc = page_header(std::as_const(page_).data()).crc;
@@ -314,23 +330,27 @@ void OnlineVerifier::check_directory() {
 bool OnlineVerifier::read_metadata(std::uint32_t chunk, ChunkMeta& meta) {
     DirectoryEntry entry{};
     std::byte* const bytes = meta_page_.data();
-    const bool known = fault_of(directory_page(chunk / kDirectoryChunks), bytes).empty();
+    const bool known = fault_of(directory_page(chunk / kDirectoryChunks), bytes).what.empty();
     std::memcpy(&entry, bytes + kPageHeaderBytes + sizeof entry * (chunk % kDirectoryChunks),
                 sizeof entry);
     const PageId id = meta_page(chunk);
-    std::string fault = fault_of(id, bytes);
+    BrokenRule fault = fault_of(id, bytes);
     const bool same = page_header(std::as_const(meta_page_).data()).crc == entry.meta_crc;
-    if (fault.empty() && known && !same) fault = "it is not the one of the last checkpoint";
+    if (fault.what.empty() && known && !same) {
+        fault.what = "it is not the one of the last checkpoint";
+    }
     std::memcpy(&meta, bytes + kPageHeaderBytes, sizeof meta);
-    if (fault.empty()) return true;
-    if (chunks_told_.contains(chunk) || !chunks_found_.insert(chunk).second) return false;
+    if (fault.what.empty()) return true;
+    const std::pair told{chunk, fault.damage};
+    if (chunks_told_.contains(told) || !chunks_found_.insert(told).second) return false;
     broken("metadata of chunk " + std::to_string(chunk) + ", page " + std::to_string(id.value) +
-           ": " + fault);
+               ": " + fault.what,
+           fault.damage);
     return false;
 }
 
 // Of the chunk of the page, which is one of the checkpoint's, until the next call; nullptr: they
-// are damaged.
+// are damaged or unread.
 const Metadata* OnlineVerifier::metadata_of(PageId page) {
     const std::uint32_t chunk = chunk_of(page);
     auto kept = metadata_.find(chunk);
@@ -365,9 +385,8 @@ void OnlineVerifier::check_chunk(std::uint32_t chunk) {
     const ExtentMap extents(meta);
     TableId extent;  // whose run of an extent the page belongs to; 0: to none
     const PageId first{chunk * kChunkPages};
-    const bool all =
-        io_.read(StoreFile::kData, page_offset_bytes(first), chunk_.data(), kChunkBytes).ok();
-    bytes_read_ += kChunkBytes;
+    BrokenRule of_chunk;
+    const bool all = read(first, chunk_.data(), of_chunk, kChunkBytes);
     for (std::uint32_t i = 0; i < kChunkPages; ++i) {
         const PageId page{first.value + i};
         const bool used = is_used(meta, i);
@@ -379,9 +398,9 @@ void OnlineVerifier::check_chunk(std::uint32_t chunk) {
         if (!used || Space::fixed(page)) continue;
         ++pages_;
         std::byte* const bytes = chunk_.data() + std::size_t{i} * kPageBytes;
-        std::string fault;
-        if (all || read(page, bytes, fault)) fault = page_fault_of(page, meta, bytes);
-        if (fault.empty()) continue;
+        BrokenRule fault;
+        if (all || read(page, bytes, fault)) fault.what = page_fault_of(page, meta, bytes);
+        if (fault.what.empty()) continue;
         pages_found_[page.value] = {extent ? PageOwner{extent, true} : owner_of(page, bytes),
                                     fault};
     }
@@ -399,11 +418,14 @@ std::string OnlineVerifier::text_of(PageId page, const PageOwner& owner) const {
 
 // ---- trees ----
 
-void OnlineVerifier::broken(const Table& table, PageId page, const std::string& fault) {
+void OnlineVerifier::broken(const Table& table, PageId page, const std::string& fault,
+                            Damage damage) {
     const auto known = faults_.find(page.value);
     if (known != faults_.end()) named_.push_back(page.value);
+    const bool before = known != faults_.end() && !known->second.rule.unread();
     broken(page_text(page, {table.id, true}, table.schema.name()) + ": " +
-           (known == faults_.end() ? fault : known->second.what));
+               (before ? known->second.rule.what : fault),
+           before ? Damage::kData : damage);
 }
 
 // By the metadata of the same checkpoint: what these do not have in use is given out one day, and
@@ -431,13 +453,17 @@ std::string OnlineVerifier::node_fault(const Table& table, PageId page, const st
 
 // A page of the tree of that level (-1: of any), until the next call; nullptr when it is broken.
 const std::byte* OnlineVerifier::node(const Table& table, PageId page, int level) {
-    std::string fault;
+    BrokenRule fault;
     const bool there = page.value < superblock_.chunk_count * kChunkPages && !Space::fixed(page);
-    if (!there) fault = "no page of a tree can be there";
+    if (!there) fault.what = "no page of a tree can be there";
     const std::byte* const bytes = page_.data();
-    if (there && read(page, page_.data(), fault)) fault = node_fault(table, page, bytes, level);
-    if (fault.empty() && !faults_.contains(page.value)) return bytes;
-    broken(table, page, fault);
+    if (there && read(page, page_.data(), fault)) {
+        fault.what = node_fault(table, page, bytes, level);
+    }
+    const auto known = faults_.find(page.value);
+    const bool damaged = known != faults_.end() && !known->second.rule.unread();
+    if (fault.what.empty() && !damaged) return bytes;
+    broken(table, page, fault.what, fault.damage);
     return nullptr;
 }
 
@@ -566,7 +592,7 @@ PageId OnlineVerifier::root_of(const Table& table) {
     const Landing landing =
         descend(shape, PageId{superblock_.catalog_root}, key.data(), [&](PageId page) {
             const bool sound = page.value < superblock_.chunk_count * kChunkPages &&
-                               fault_of(page, copy.data()).empty();
+                               fault_of(page, copy.data()).what.empty();
             return sound ? std::as_const(copy).data() : nullptr;
         });
     if (landing.state != Landed::kLeaf) return {};  // told with the catalog
@@ -588,7 +614,7 @@ std::vector<Table> OnlineVerifier::tables() {
     for (std::size_t i = 0; i < pages.size() && i < superblock_.chunk_count * kChunkPages; ++i) {
         const std::byte* const bytes = copy.data();
         if (pages[i].value >= superblock_.chunk_count * kChunkPages) continue;
-        if (!fault_of(pages[i], copy.data()).empty()) continue;
+        if (!fault_of(pages[i], copy.data()).what.empty()) continue;
         const int level = tree_level(bytes, kCatalogTable);
         const InnerView children(bytes, shape.inner);
         for (std::uint32_t child = 0; level > 0 && child < children.count(); ++child) {

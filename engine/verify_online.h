@@ -23,6 +23,11 @@
 //   - trees of tables that are being dropped; what is below a broken inner node, but for the CRC of
 //     each page.
 //
+// Unread: each read that failed in a step that counts, or of a superblock copy, is told, also one
+//         that a second one made good: then nobody may say that the checkpoint is sound. Below a
+//         node that cannot be read it looks at the checksums alone, and of a chunk whose metadata
+//         cannot be read, at pages of trees alone.
+//
 // Memory: metadata of 4,096 chunks at most, 24 MiB; a bit per page of the file; what is damaged.
 // Who:    one thread of any process that may read the files; it writes nothing.
 // Errors: kTimedOut at the deadline, or when one checkpoint takes longer to be put in its places

@@ -34,6 +34,7 @@ Status SuperblockLook::read_copies(Superblock& superblock) {
         const Status there =
             io_.read(StoreFile::kData, copy * kBlockBytes, block_.data(), kBlockBytes);
         if (!there) {
+            unread_.add(there.failure().what);
             unread = there;
             continue;
         }
@@ -60,7 +61,7 @@ Status SuperblockLook::read_copies(Superblock& superblock) {
                                     ": both superblock copies are damaged; restore a backup"};
 }
 
-// One that is being written may look damaged for a moment.
+// One that is being written may look damaged for a moment. One that is unread is not waited for.
 Status SuperblockLook::check_copies(const RuleSink& sink) {
     for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
         const std::uint64_t begin_ns = clock_.monotonic_ns();
@@ -68,8 +69,12 @@ Status SuperblockLook::check_copies(const RuleSink& sink) {
             Superblock found{};
             const Status there =
                 io_.read(StoreFile::kData, copy * kBlockBytes, block_.data(), kBlockBytes);
+            if (!there) {
+                unread_.add(there.failure().what);
+                break;
+            }
             std::memcpy(&found, block_.data(), sizeof found);
-            if (there && superblock_valid(found)) break;
+            if (superblock_valid(found)) break;
             if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
             if (clock_.monotonic_ns() - begin_ns > kCopyNs) {
                 sink({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +

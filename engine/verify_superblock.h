@@ -10,6 +10,7 @@
 #include "engine/clock.h"
 #include "engine/disk.h"
 #include "engine/format.h"
+#include "engine/unread_places.h"
 #include "engine/verify.h"
 #include "engine/verify_online.h"
 #include "shm/error.h"
@@ -18,12 +19,13 @@ namespace bidstore {
 
 class SuperblockLook {
   public:
-    SuperblockLook(Disk& disk, Clock& clock, const OnlineOptions& options)
-        : disk_(disk), clock_(clock), options_(options), io_(disk, clock) {}
+    // `unread` hears of each copy that cannot be read, also where the other one does.
+    SuperblockLook(Disk& disk, Clock& clock, const OnlineOptions& options, UnreadPlaces& unread)
+        : disk_(disk), clock_(clock), options_(options), unread_(unread), io_(disk, clock) {}
 
     // The newest copy of those that are whole.
     Status newest(Superblock& superblock);
-    // Tells of each copy that stays damaged.
+    // Tells of each copy that stays damaged, not of one that cannot be read.
     Status check_copies(const RuleSink& sink);
     Status past_deadline() const {
         return {Error::kTimedOut, "the deadline came before all was verified"};
@@ -35,6 +37,7 @@ class SuperblockLook {
     Disk& disk_;
     Clock& clock_;
     const OnlineOptions& options_;
+    UnreadPlaces& unread_;
     BlockingIo io_;
     AlignedBuffer block_{kBlockBytes};
 };

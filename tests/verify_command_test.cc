@@ -129,6 +129,57 @@ TEST(VerifyCommand, SaysSoundOrWhatIsDamagedAndExitsByIt) {
     EXPECT_TRUE(says(leaf, "DAMAGED")) << leaf.output;
 }
 
+// It was told as damage, with the exit code of lost rows, or, of a superblock copy, of lost space.
+TEST(VerifyCommand, ReadThatFailsIsNoDamageAndLeavesNothingSound) {
+    RealDaemon daemon({"pool_bytes=64MiB"});
+    ASSERT_TRUE(daemon.start());
+    {
+        Store store = attach(daemon);
+        fill(store);
+    }
+    ASSERT_EQ(daemon.stop(), 0);
+    const auto verify_failing = [&](const std::string& fail, bool online = false) {
+        std::ofstream(daemon.directory() + "/fail") << fail << '\n';
+        std::vector<std::string> command = daemon.command();
+        command[0] = BIDSTORE_BUILD_DIR "/tests/failpoint_daemon";
+        command.emplace_back("--verify");
+        if (online) command.emplace_back("--online");
+        return run_to_end(command);
+    };
+    const auto expect_unread = [&](const Finished& ran, const std::string& words) {
+        EXPECT_EQ(ran.status, 2) << ran.output;
+        EXPECT_TRUE(says(ran, "unread: ") && says(ran, words + " at offset ")) << ran.output;
+        EXPECT_TRUE(says(ran, "(errno 5)") && says(ran, "; READS FAILED")) << ran.output;
+        EXPECT_FALSE(says(ran, "sound") || says(ran, "damaged") || says(ran, "space: "))
+            << ran.output;
+    };
+    const std::string data = "reading " + daemon.data_directory() + "/data";
+    expect_unread(verify_failing("page-read 5 1"), "unread: superblock copy 0: " + data);
+    for (const char* nth : {"3", "7", "60"}) {
+        expect_unread(verify_failing(std::string("page-read 5 ") + nth), data);
+    }
+    expect_unread(verify_failing("page-read 5"), data);
+    expect_unread(verify_failing("log-read 5"), "reading " + daemon.data_directory() + "/log");
+    EXPECT_EQ(verify_failing("page-read 5 1000000").status, 0) << "none of them failed";
+
+    flip(daemon, 30 * 4096 + 1'000);  // a leaf
+    const Finished both = verify_failing("page-read 5 1");
+    EXPECT_EQ(both.status, 3) << both.output;
+    EXPECT_TRUE(says(both, "unread: superblock copy 0: ")) << both.output;
+    EXPECT_TRUE(says(both, "page 30: ") && says(both, "DAMAGED")) << both.output;
+    flip(daemon, 30 * 4096 + 1'000);
+
+    std::filesystem::remove(daemon.directory() + "/fail");
+    ASSERT_TRUE(daemon.start());
+    for (const char* nth : {"1", "6", "30"}) {
+        expect_unread(verify_failing(std::string("page-read 5 ") + nth, true), data);
+    }
+    const Finished none = verify_failing("page-read 5", true);
+    EXPECT_EQ(none.status, 2) << none.output;
+    EXPECT_TRUE(says(none, data) && says(none, "(errno 5)")) << none.output;
+    EXPECT_EQ(daemon.stop(), 0);
+}
+
 // Beside a daemon that serves, whose last checkpoint it looks at.
 TEST(VerifyCommand, LooksBesideTheDaemon) {
     RealDaemon daemon({"pool_bytes=64MiB"});

@@ -47,7 +47,8 @@ class VerifyTest : public ::testing::Test {
         failure_ = report ? Failure{} : report.failure();
         if (report) {
             report_ = *report;
-            EXPECT_EQ(report_.totals.broken_data + report_.totals.broken_space, rules.size());
+            const VerifyTotals& totals = report_.totals;
+            EXPECT_EQ(totals.broken_data + totals.broken_space + totals.unread, rules.size());
         }
         EXPECT_TRUE(disk.peek(StoreFile::kData, 0, bytes) == before);
         EXPECT_TRUE(disk.peek(StoreFile::kLog, 0, 3u << 20) == log);
@@ -203,7 +204,7 @@ TEST_F(VerifyTest, UnreadablePageIsNamedWithTheDevicesWord) {
     const PageId page = leaf();
     SimDisk& disk = at_rest();
     disk.bad_range(StoreFile::kData, page.value * kPageBytes, kPageBytes, EIO);
-    expect_one(disk, Damage::kData, {"page " + std::to_string(page.value), "Input/output"});
+    expect_one(disk, Damage::kUnread, {named(page) + ": reading ", "Input/output"});
 }
 
 TEST_F(VerifyTest, LeakedPageIsSpaceAlone) {
@@ -361,6 +362,29 @@ TEST_F(VerifyTest, DamageBehindTheFirstHundredIsCounted) {
     EXPECT_EQ(rules[100].what, "table " + std::to_string(table.value) +
                                    " (rows): and 30 more that are broken, not told here");
     EXPECT_EQ(report_.totals.rows, kRows + 3 - lost) << "and what is behind them is looked at";
+}
+
+TEST_F(VerifyTest, UnreadPagesHideNoDamageBehindTheFirstHundred) {
+    std::vector<PageId> leaves;
+    ASSERT_TRUE(tree().visit_pages([&](PageId page) { leaves.push_back(page); }).ok());
+    std::erase_if(
+        leaves, [&](PageId page) { return page_header(storage().pool.newest_of(page)).level > 0; });
+    ASSERT_GT(leaves.size(), 140u);
+    SimDisk& disk = at_rest();
+    for (std::size_t i = 0; i < 130; ++i) {
+        disk.bad_range(StoreFile::kData, leaves[i].value * kPageBytes, kPageBytes, EIO);
+    }
+    auto rules = verify(disk);
+    ASSERT_EQ(rules.size(), 101u);
+    EXPECT_EQ(report_.totals.unread, 101u);
+    EXPECT_EQ(rules[100].what, "and 30 more reads failed");
+    disk.flip(StoreFile::kData, leaves[140].value * kPageBytes + 99);
+    rules = verify(disk);
+    ASSERT_EQ(rules.size(), 102u);
+    EXPECT_EQ(report_.totals.broken_data, 1u);
+    EXPECT_EQ(rules[100].damage, Damage::kData);
+    EXPECT_EQ(rules[100].what, "table " + std::to_string(table.value) +
+                                   " (rows): and 1 more that are broken, not told here");
 }
 
 TEST_F(VerifyTest, RowsInTheWrongOrderAreFound) {
