@@ -142,11 +142,16 @@ Result<bool> Recovery::is_new() {
     if (!size) return size.failure();
     if (*size > 0 && *size < kBlockBytes) return false;  // somebody's: ours has whole blocks
     const std::uint64_t blocks = std::min<std::uint64_t>(*size / kBlockBytes, kSuperblockCopies);
-    AlignedBuffer copies(kSuperblockCopies * kBlockBytes);
-    if (Status read = io_.read(StoreFile::kData, 0, copies.data(), blocks * kBlockBytes); !read) {
-        return read.failure();
+    AlignedBuffer copy(kBlockBytes);
+    Status unread;
+    for (std::uint64_t i = 0; i < blocks; ++i) {
+        Status read = io_.read(StoreFile::kData, i * kBlockBytes, copy.data(), kBlockBytes);
+        if (read && !blank(copy.data(), kBlockBytes)) return false;
+        if (read) continue;
+        say(4, "superblock copy " + std::to_string(i) + ": " + read.failure().what);
+        unread = std::move(read);
     }
-    if (!blank(copies.data(), copies.size_bytes())) return false;
+    if (!unread) return unread.failure();  // it may be a superblock
     // A store that ever committed has a batch at the log's start: then these are lost superblocks,
     // not an unfinished making.
     const auto log_size = storage_.disk.size_bytes(StoreFile::kLog);
