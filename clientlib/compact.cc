@@ -13,7 +13,9 @@ namespace {
 Failure step_failure(const Answer& answer) {
     switch (answer.error) {
         case Error::kBusy:
-            return {Error::kBusy, "another client compacts this store: one at a time"};
+            return {Error::kBusy, "another client compacts this store: one at a time; try again "
+                                  "later (one that asks for no step for ten minutes is given up "
+                                  "then)"};
         case Error::kDenied:
             return {Error::kDenied, "compaction needs the rights of an admin"};
         case Error::kCorruption:
@@ -27,6 +29,10 @@ Failure step_failure(const Answer& answer) {
                                       " could not be read, or not be written elsewhere: compaction "
                                       "stopped there and nothing is lost; the daemon's log names "
                                       "the place; look at the device, then run it again"};
+        case Error::kTimedOut:
+            return {answer.error, "no step was asked for in ten minutes, while others waited for "
+                                  "what a compaction keeps, so the daemon gave this one up; what "
+                                  "was moved stays moved: run it again"};
         default:
             break;
     }

@@ -4,7 +4,8 @@
 //
 // Who:    one thread per compaction; rights kAdmin.
 // Errors: kBusy (another client compacts), kDenied, kCorruption with the page that stood in the
-//         way, kTimedOut, kDisconnected. After one of them nothing but destroying it makes sense.
+//         way, kTimedOut (also: no step was asked for in ten minutes, and it was given up for
+//         others), kDisconnected. After one of them nothing but destroying it makes sense.
 #pragma once
 
 #include <cstdint>

@@ -205,7 +205,8 @@ Failure TableLoad::failure(Error error, std::uint64_t row) const {
                                  "into another one"};
         case Error::kBusy:
             return {error, who + "it is being loaded already, or as many loads are under way as "
-                                 "there may be: try again later"};
+                                 "there may be: try again later (one that no rows came for in ten "
+                                 "minutes is given up then)"};
         case Error::kDenied:
             return {error, who + "loading needs the rights of an admin, and a table of users"};
         case Error::kNoSpace:
@@ -216,9 +217,9 @@ Failure TableLoad::failure(Error error, std::uint64_t row) const {
                     who + at + " is not above the one before, or is not of this table; rows that "
                                "are not in order are loaded without --sorted"};
         case Error::kTimedOut:
-            return {error, who + "no rows came for ten minutes, while writers or a compaction "
-                                 "waited for the room that the load keeps: nothing was loaded; "
-                                 "load from a file, or when rows come without a pause"};
+            return {error, who + "no rows came for ten minutes, while writers, a compaction or "
+                                 "another load waited for what this one keeps: nothing was "
+                                 "loaded; load from a file, or when rows come without a pause"};
         case Error::kTooLarge:
             return {error, who + "its rows touch more chunks than pool_bytes and journal_bytes "
                                  "have room for: raise them"};

@@ -191,6 +191,13 @@ void BulkLoad::fail(Error error) {
     if (quiet()) give_back();
 }
 
+void BulkLoad::release_buffers() {
+    CHECK(over());
+    full_.clear();
+    filling_ = extents_ = nullptr;
+    writer_.release();
+}
+
 void BulkLoad::abandon() {
     abandoned_ = true;
     fail(Error::kDisconnected);

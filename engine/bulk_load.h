@@ -8,7 +8,8 @@
 //   kAttach   one batch: the pages come under the hidden root and into the bitmap
 //   kCover    a checkpoint at or above that batch
 //   kShow     the logged record: the table is everybody's
-//   kFailed   writes under way end, then the reserved pages go back; whoever owns it forgets it
+//   kFailed   writes under way end, then the reserved pages go back, and the buffers; whoever owns
+//             it forgets it when its client knows
 //             crash, or the client's end, before kShow is durable: a hidden table, which is dropped
 //
 // Who:     the engine thread; writes complete in Disk::poll().
@@ -56,13 +57,15 @@ class BulkLoad {
     const std::string& name() const { return name_; }
     const LoadBuilder& builder() const { return builder_; }
 
-    // When its client sent something the last time.
+    // When its client sent something the last time, or could not.
     void heard(std::uint64_t now_ns) { heard_ns_ = now_ns; }
     std::uint64_t heard_ns() const { return heard_ns_; }
 
     // ---- kRows ----
     // Whether take() may be called: there are buffers for one record more.
     bool ready() const;
+    // Nothing but the client holds it up.
+    bool waits_for_rows() const { return ready() && !needs_pages_; }
     // kBusy: extents of a row have to wait for pages or buffers. The same record comes again then,
     // and goes on where it stopped.
     Error take(std::span<const std::byte> packed, std::uint64_t rows, std::uint32_t& bad_row);
@@ -114,6 +117,10 @@ class BulkLoad {
     bool abandoned() const { return abandoned_; }
     // No write is under way, and of a failed load what was reserved went back.
     bool quiet() const { return in_flight() == 0; }
+    // It failed, and keeps nothing but its error for a client that has not heard of it.
+    bool over() const { return state_ == State::kFailed && quiet(); }
+    // Of one that is over; not out of a write's completion, whose request lies in them.
+    void release_buffers();
 
   private:
     using Buffer = LoadWriter::Buffer;

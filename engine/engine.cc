@@ -403,6 +403,7 @@ void Engine::Core::detach(std::uint64_t client_id) {
         orphans_ = true;
     }
     if (compaction_.client_id == client_id) end_compaction();
+    std::erase(compactions_given_up_, client_id);
     if (Session* session = session_of(client_id)) --session->clients;
     session_of_client_.erase(client_id);
     page_waits_.forget(client_id);

@@ -16,9 +16,10 @@
 //           they stand; one of them is filled again when the file can then end sooner
 //
 // Each step is a request of the client, which sets the pace; only what has to happen between two
-// checkpoints happens at the end of one, for a step that met one. When the client goes away, the
-// chunks that were being emptied are in use again as before. A crash finds the trees before or
-// after a batch of moves, and a file that is as long as the last checkpoint needs, or longer.
+// checkpoints happens at the end of one, for a step that met one. When the client goes away, or is
+// given up (engine/engine_silence.cc), the chunks that were being emptied are in use again as
+// before. A crash finds the trees before or after a batch of moves, and a file that is as long as
+// the last checkpoint needs, or longer.
 //
 // Roots keep their page for life, so a chunk with one of them stays, as room for others. To move
 // them would take a change of the catalog that every client's cached root has to follow, and a mark
@@ -50,13 +51,18 @@ Engine::Core::Wait Engine::Core::handle_compact(const ClientRequest& request, Pa
     const std::uint64_t client = request.from.client_id;
     Error refused = Error::kOk;
     if (wanted.pages == 0 || wanted.pages > kCompactPagesMax) refused = Error::kInvalid;
-    if (compaction_.client_id != 0 && compaction_.client_id != client) refused = Error::kBusy;
+    if (std::erase(compactions_given_up_, client) > 0) refused = Error::kTimedOut;
     if (request.rights < Rights::kAdmin) refused = Error::kDenied;
+    const bool others = compaction_.client_id != 0 && compaction_.client_id != client;
+    if (refused == Error::kOk && others && !give_up_compaction("another one begins")) {
+        refused = Error::kBusy;
+    }
     if (refused != Error::kOk) {
         port_.answer(request.from, refused);
         return Wait::kNone;
     }
     if (compaction_.client_id == 0) begin_compaction(client);
+    compaction_.heard_ns = clock_.monotonic_ns();
     compaction_.moved = compaction_.looked = 0;
     Wait wait = Wait::kNone;
     const CompactState state = compact(wanted.pages, wait, page);
@@ -101,6 +107,7 @@ void Engine::Core::end_compaction() {
 CompactState Engine::Core::compact(std::uint32_t pages, Wait& wait, PageId& page) {
     Space& space = storage_.space;
     // A load takes whole chunks where it finds them: one thing after the other.
+    while (BulkLoad* load = silent_load(false)) give_up(*load, "a compaction waits for its end");
     if (!space.growth().idle() || loading()) return CompactState::kWaiting;
     note_growth();
     if (!compaction_.sparse.empty()) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -84,6 +85,7 @@ class Engine::Core {
 
     struct Compaction {                     // the one that is under way
         std::uint64_t client_id = 0;        // whose; 0: nobody's
+        std::uint64_t heard_ns = 0;         // when it asked for a step the last time
         Csn begun;                          // what was freed up to here comes back first
         std::vector<TableId> sparse;        // tables whose leaves were not all looked at
         std::vector<std::byte> merged;      // of the last one, up to here
@@ -196,7 +198,7 @@ class Engine::Core {
     Replaced replaced_by(const Schema& schema);
     PageId add_catalog_row(TableId id, std::uint32_t row_bytes);
     bool pump_loads();
-    bool is_in_the_way(const BulkLoad& load) const;
+    bool waits_for_load(std::string_view name, BulkLoad*& before);
     bool loading() const;
     bool advance(BulkLoad& load);
     enum class Found : std::uint8_t { kSome, kLater, kNone };
@@ -245,6 +247,14 @@ class Engine::Core {
     void wait_for_checkpoint();
     void wait_for_freed();
     void end_compaction();
+
+    // ---- clients that say nothing any more ----
+    bool silent(std::uint64_t client_id, std::uint64_t heard_ns) const;
+    bool silent(const BulkLoad& load) const;
+    BulkLoad* silent_load(bool with_pages);
+    void give_up(BulkLoad& load, std::string_view why);
+    bool give_up_compaction(std::string_view why);
+    bool give_up_for_room();
 
     // ---- retention ----
     static constexpr Room kFloorRoom{1, 0, 0};
@@ -325,6 +335,7 @@ class Engine::Core {
     std::unordered_map<std::uint32_t, Error> failed_pages_;  // not told to the parked yet
 
     Compaction compaction_;
+    std::vector<std::uint64_t> compactions_given_up_;  // whose clients were not told yet
     ExtentMove extent_move_;  // of the compaction, or, when that has ended, on its way back
     std::unordered_map<std::uint32_t, RetentionWalk> retention_walks_;  // by table id
     ExtentSweep extent_sweep_;

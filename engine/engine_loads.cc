@@ -12,10 +12,9 @@ namespace {
 constexpr std::uint32_t kRecordsPerRound = 2;  // of one load: commits wait for no more
 constexpr std::uint32_t kExtendChunksMax = 64;
 constexpr std::uint32_t kChunksOfLargeLoad = 16;  // which asks for chunks ahead
-constexpr std::uint64_t kChunksBeside = 64;           // versions that attaching needs besides,
-constexpr std::uint64_t kChunksBesideShare = 8;       // or a share of what there may be
-constexpr std::uint32_t kCopiesPerRound = 128;        // of bitmaps, ahead of attaching
-constexpr std::uint64_t kSilentNs = 600'000'000'000;  // of a load that others wait for
+constexpr std::uint64_t kChunksBeside = 64;      // versions that attaching needs besides,
+constexpr std::uint64_t kChunksBesideShare = 8;  // or a share of what there may be
+constexpr std::uint32_t kCopiesPerRound = 128;   // of bitmaps, ahead of attaching
 constexpr std::uint64_t kNothingFreedNs = 60'000'000'000;  // while a load waits for freed pages
 
 bool is_empty(const std::byte* root) {
@@ -85,10 +84,8 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
     }
     const Result<Schema> schema = Schema::decode(body);
     if (!schema) return refuse_load(request, Error::kInvalid);
-    const bool under_way = std::any_of(loads_.begin(), loads_.end(), [&](const auto& load) {
-        return load->name() == schema->name() && load->state() != BulkLoad::State::kFailed;
-    });
-    if (under_way || loads_.size() >= kLoadsMax) return refuse_load(request, Error::kBusy);
+    BulkLoad* before = nullptr;
+    if (waits_for_load(schema->name(), before)) return refuse_load(request, Error::kBusy);
     if (catalog_row_bytes(*schema) > kRowBytesMax) return refuse_load(request, Error::kTooLarge);
     const PagesInUse looked_at(storage_.pool);
     const Replaced old = replaced_by(*schema);
@@ -109,6 +106,10 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
                              refused, kReservePages);
     if (refused.error != Error::kOk) return refuse_load(request, refused.error);
     if (wait != Wait::kNone) return wait;
+    if (before != nullptr) {
+        const bool same = before->name() == schema->name();
+        give_up(*before, same ? "another load of it begins" : "another load has no place");
+    }
     commit_->wal().append(RecordType::kBeginLoad, id, key, body);
     storage_.catalog->create(id, *schema, kHiddenTableFlag, attributes.retain_us);
     const LoadIdentity identity{id, storage_.pool.file_uuid(), storage_.checkpointer->covered()};
@@ -117,6 +118,21 @@ Engine::Core::Wait Engine::Core::begin_load(const ClientRequest& request,
     loads_.back()->heard(clock_.monotonic_ns());
     commit_->answer_later(request.from, Error::kOk, kNoOperation);
     return Wait::kNone;
+}
+
+// As one of that name is under way, or as many as there may be. False with `before`: that one is
+// silent, and is to be given up first.
+bool Engine::Core::waits_for_load(std::string_view name, BulkLoad*& before) {
+    std::size_t under_way = 0;
+    for (const auto& load : loads_) {
+        if (load->over()) continue;
+        ++under_way;
+        if (load->state() != BulkLoad::State::kFailed && load->name() == name) before = load.get();
+    }
+    if (before != nullptr) return !silent(*before);
+    if (under_way < kLoadsMax) return false;
+    before = silent_load(false);
+    return before == nullptr;
 }
 
 // The table whose name the loaded one gets: none, or an empty one of the same schema.
@@ -203,13 +219,14 @@ void Engine::Core::fail_load(BulkLoad& load, Error error) {
 bool Engine::Core::pump_loads() {
     bool worked = false;
     load_records_ = 0;
+    if (mode_ == EngineMode::kReadOnly) worked = give_up_for_room();
     for (const auto& load : loads_) {
         if (stopping_ && load->state() != BulkLoad::State::kFailed) {
             fail_load(*load, Error::kStopping);
         }
-        if (is_in_the_way(*load)) fail_load(*load, Error::kTimedOut);
         const bool went_on = load->pump();
         worked |= went_on;
+        if (!load->waits_for_rows()) load->heard(clock_.monotonic_ns());  // it waits for us
         if (went_on || !load->needs_pages()) load->set_waits_since(0);
         if (const std::string trouble = load->take_trouble(); !trouble.empty()) say(3, trouble);
         if (touches_too_many(*load)) {
@@ -225,6 +242,7 @@ bool Engine::Core::pump_loads() {
             orphans_ = true;
             // A write that failed: the answer waits for this place.
             if (load->finishing()) fail_load(*load, load->error());
+            if (load->over()) load->release_buffers();
         }
         if (!parked_.contains(load->client_id())) {
             const bool waits = load->state() == BulkLoad::State::kRows && !load->ready();
@@ -238,19 +256,10 @@ bool Engine::Core::pump_loads() {
     return worked | drop_orphans();
 }
 
-// A loader that is stopped, or waits for its own input, keeps what it reserved: from writers that
-// find no room, and from a compaction, which waits for the end of all loads.
-bool Engine::Core::is_in_the_way(const BulkLoad& load) const {
-    const bool waited_for = mode_ == EngineMode::kReadOnly || compaction_.client_id != 0;
-    return waited_for && load.state() == BulkLoad::State::kRows && load.ready() &&
-           clock_.monotonic_ns() - load.heard_ns() > kSilentNs;
-}
-
 // Some load keeps pages. One that failed gave them back; its client has not heard of it yet.
 bool Engine::Core::loading() const {
-    return std::any_of(loads_.begin(), loads_.end(), [](const auto& load) {
-        return load->state() != BulkLoad::State::kFailed || !load->quiet();
-    });
+    return std::any_of(loads_.begin(), loads_.end(),
+                       [](const auto& load) { return !load->over(); });
 }
 
 bool Engine::Core::advance(BulkLoad& load) {
@@ -303,6 +312,7 @@ bool Engine::Core::find_pages(BulkLoad& load) {
         return true;
     }
     if (waits_for_freed_pages(load)) return false;
+    if (give_up_for_room()) return true;
     say(4, "load of " + load.name() + " finds no room: " + why_no_pages(load));
     fail_load(load, Error::kNoSpace);
     return true;

@@ -143,6 +143,7 @@ Engine::Core::Wait Engine::Core::secure_space(std::uint64_t pages,
     if (space.available() + space.quarantined() > all_pages && freed_pages_may_do()) {
         return Wait::kRoom;
     }
+    if (give_up_for_room()) return Wait::kRoom;
     if (scattered || space.in_reach() >= kReservePages + kSmallWritePages) {  // others find room
         wanted_pages_ = wanted_before;
     } else if (mode_ == EngineMode::kServing) {

@@ -56,6 +56,12 @@ void LoadWriter::write(Buffer& buffer, std::uint32_t count, PageId page) {
     disk_.submit(request);
 }
 
+void LoadWriter::release() {
+    CHECK(in_flight_ == 0);
+    idle_.clear();
+    buffers_.clear();
+}
+
 void LoadWriter::written(Buffer& buffer, const DiskRequest& request) {
     --in_flight_;
     --buffer.in_flight;

@@ -54,6 +54,8 @@ class LoadWriter {
     // The next `count` pages that are not placed go to `page` and its neighbours. With its last
     // page placed the buffer belongs to the writer again.
     void write(Buffer& buffer, std::uint32_t count, PageId page);
+    // Their memory, for good. No write is under way.
+    void release();
 
   private:
     void written(Buffer& buffer, const DiskRequest& request);

@@ -133,7 +133,8 @@ constexpr std::uint32_t load_bytes_max(const LoadRequest& request) {
 // Asks for one step of a compaction, which moves at most `pages` pages out of the last chunks of
 // the file, or finds out what it has to wait for. The client asks again until kDone, at a pace of
 // its choice; what was done stays done when it stops asking. Another client may begin when its
-// connection ends.
+// connection ends, or when it has asked for nothing for ten minutes: then its next step is told
+// kTimedOut, and begins nothing.
 struct CompactRequest {
     std::uint32_t pages;  // 1 to kCompactPagesMax
     std::uint32_t reserved;

@@ -5,6 +5,7 @@ namespace {
 
 constexpr std::uint32_t kStepsMax = 60;
 constexpr std::uint64_t kPause = 200;  // steps of the run, about, between two compactions
+constexpr std::uint64_t kStop = 100;   // and behind a stop
 
 SessionId compactor_session(Random& random) {
     SessionId id;
@@ -20,6 +21,7 @@ void SimCompaction::begin(SimClient& client, const SimCompaction& other) {
     claims_ = true;
     began_ = excuses_.times_over;
     contested_ = other.claims_;
+    silent_ = false;
     others_before_ = other.begun_;
     ++begun_;
 }
@@ -32,6 +34,8 @@ bool SimCompaction::pump(const SimCompaction& other) {
     const Error error = client_->steps() > 0 ? client_->error() : Error::kOk;
     if (error == Error::kBusy && contested_) {
         ++counts_[SimCount::kCompactionsTurnedAway];
+    } else if (error == Error::kTimedOut && silent_ && (contested_ || excuses_.full)) {
+        ++counts_[SimCount::kCompactionsGivenUp];
     } else if (error != Error::kOk && !excuses_.cover_since(began_, error)) {
         findings_.report("a compaction failed with " + std::string(error_name(error)));
     }
@@ -53,11 +57,14 @@ bool SimCompactor::connect(SimLife& life) {
 
 void SimCompactor::lose() {
     client_ = nullptr;
+    stopped_ = false;
     compaction_.lose();
 }
 
 void SimCompactor::act(SimLife& life, const SimCompaction& keeper, bool busy) {
     if (client_ == nullptr || life.store.disk->crashed()) return;
+    if (stopped_ && random_() % kStop != 0) return;
+    stopped_ = false;
     if (!compaction_.running()) {
         if (random_() % kPause != 0) return;
         compaction_.begin(*client_, keeper);
@@ -66,6 +73,16 @@ void SimCompactor::act(SimLife& life, const SimCompaction& keeper, bool busy) {
     if (!compaction_.pump(keeper)) return;
     // Who asks no more lets nobody else compact: it hangs up, as the tool does.
     if (compaction_.claims()) bury(life);
+}
+
+void SimCompactor::stop(SimLife& life, const SimCompaction& keeper) {
+    if (client_ == nullptr || life.store.disk->crashed()) return;
+    if (!compaction_.running()) {
+        compaction_.begin(*client_, keeper);
+        compaction_.pump(keeper);
+    }
+    compaction_.outlast();
+    stopped_ = true;
 }
 
 void SimCompactor::bury(SimLife& life) {
@@ -80,6 +97,7 @@ void SimCompactor::bury(SimLife& life) {
 
 bool SimCompactor::settle(SimLife& life, const SimCompaction& keeper) {
     if (client_ == nullptr || !compaction_.running()) return !life.down();
+    stopped_ = false;
     life.run([&] { return compaction_.pump(keeper) || findings_.any(); });
     if (life.down() || findings_.any()) return false;
     if (compaction_.running()) {

@@ -27,6 +27,8 @@ class SimCompaction {
     bool claims() const { return claims_; }
     // The connection is gone.
     void lose();
+    // Its client asked for nothing for so long that others may have it given up.
+    void outlast() { silent_ = true; }
 
   private:
     bool contested(const SimCompaction& other) const {
@@ -42,6 +44,7 @@ class SimCompaction {
     std::uint32_t began_ = 0;          // Excuses::times_over
     std::uint64_t others_before_ = 0;  // begun by the other, when this one began
     bool contested_ = false;
+    bool silent_ = false;
 };
 
 class SimCompactor {
@@ -57,6 +60,8 @@ class SimCompactor {
     void lose();
     // busy: the keeper has something under way that is not a compaction.
     void act(SimLife& life, const SimCompaction& keeper, bool busy);
+    // Its process is stopped in the middle of a compaction, for longer than others wait for it.
+    void stop(SimLife& life, const SimCompaction& keeper);
     // Its process dies, and another one comes.
     void bury(SimLife& life);
     bool settle(SimLife& life, const SimCompaction& keeper);
@@ -68,6 +73,7 @@ class SimCompactor {
     const Excuses& excuses_;
     SimCounts& counts_;
     SimClient* client_ = nullptr;
+    bool stopped_ = false;
     SimCompaction compaction_;
 };
 

@@ -40,6 +40,7 @@ enum class SimCount : std::uint8_t {
     kCompactions,
     kCompactionsBeside,
     kCompactionsTurnedAway,
+    kCompactionsGivenUp,
     // ---- clients ----
     kDeaths,
     kTakeOvers,
@@ -133,6 +134,7 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "compactions",
     "steps of the run in which one went on beside loads and changes of tables",
     "compactions turned away, as another one was under way",
+    "compactions given up, of a client that was silent",
     "clients died",
     "sessions taken over by a new connection",
     "processes of readers died",

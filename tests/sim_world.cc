@@ -217,6 +217,7 @@ void SimWorld::set_clock() {
 // Until the daemon has looked for sessions that are too old. Those of clients that are there stay.
 void SimWorld::outlast_sessions() {
     sessions_grow_old_ = true;
+    compactor_.stop(*life_, keeper_.compaction());
     const std::uint64_t old_us = life_->store.clock.wall_us() - options_.engine.session_age_us;
     for (int i = 0; i < 140 && !life_->down(); ++i) {
         if (i < 125) life_->store.clock.advance_ns(5'000'000'000);
