@@ -237,8 +237,9 @@ Status check_welcome(const AttachOptions& options, const Received& received) {
                                   "(ulimit -n) too low?"};
 }
 
+// Takes the socket only where all goes well: else it is the attempt's to close.
 Result<std::shared_ptr<Connection>> map_segments(const AttachOptions& options, Received& received,
-                                                 Descriptor socket) {
+                                                 Descriptor& socket) {
     Result<PoolView> pool = PoolView::map(std::move(received.descriptors[0]));
     if (!pool.ok()) return pool.failure();
     Result<ClientSegment> segment = ClientSegment::map(std::move(received.descriptors[1]));
@@ -267,7 +268,7 @@ Result<std::shared_ptr<Connection>> connect_once(const AttachOptions& options,
     Result<Received> received = receive_welcome(options, number, deadline);
     if (!received.ok()) return received.failure();
     if (Status fits = check_welcome(options, *received); !fits.ok()) return fits.failure();
-    return map_segments(options, *received, std::move(socket.descriptor));
+    return map_segments(options, *received, socket.descriptor);
 }
 
 }  // namespace
