@@ -30,6 +30,12 @@ class UnreadPlaces {
         ++more_;
         return false;
     }
+    void add(const UnreadPlaces& others) {
+        const std::uint64_t times = times_ + others.times_;
+        for (const Place& place : others.places_) add(place.what);
+        times_ = times;
+        more_ += others.more_;
+    }
     // How often a read failed, also at the same place.
     std::uint64_t times() const { return times_; }
 

@@ -232,7 +232,7 @@ void OnlineVerifier::settle() {
     for (const std::uint32_t page : named_) faults_.erase(page);
     faults_.merge(pages_found_);
     chunks_told_.merge(chunks_found_);
-    unread_found_.each_unsaid([this](const std::string& what) { unread_.add(what); });
+    unread_.add(unread_found_);
     for (const BrokenRule& rule : found_) tell(rule);
     if (progress_) progress_(report_.totals.pages);
 }

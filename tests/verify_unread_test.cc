@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "engine/unread_places.h"
 #include "engine/verify_online.h"
 #include "tests/rebuild_fixture.h"
 
@@ -291,6 +292,20 @@ TEST_F(VerifyUnread, PlacesAreNamed) {
             EXPECT_TRUE(verify(*disk, online).sound()) << "the device is well again";
         }
     }
+}
+
+TEST(UnreadPlaces, OfStepsTogetherSayHowManyTheyDoNotName) {
+    UnreadPlaces all;
+    for (int step = 0; step < 3; ++step) {
+        UnreadPlaces found;
+        for (int i = 0; i < 150; ++i) found.add("page " + std::to_string(200 * step + i));
+        all.add(found);
+    }
+    std::vector<std::string> words;
+    all.each_unsaid([&](const std::string& what) { words.push_back(what); });
+    ASSERT_EQ(words.size(), UnreadPlaces::kMost + 1);
+    EXPECT_EQ(words.back(), "and 350 more reads failed");
+    EXPECT_EQ(all.times(), 450u);
 }
 
 }  // namespace
