@@ -88,6 +88,12 @@ skipped_with_reasons() {
         }' "$1"
 }
 
+# How many seeds of the simulation fitted their time (CMakeLists.txt).
+simulated_seeds() {
+    awk '/^[0-9]+ seeds$/ { seeds += $1; parts += 1 }
+        END { if (parts) print "simulation: " seeds " seeds in " parts " parts" }' "$1"
+}
+
 # From what ctest printed: each test that failed, and the end of what it said. It is printed again
 # below all stages, since who sees the end of a long log alone wants to know them, too.
 failed_with_output() {  # LOG TITLE
@@ -124,6 +130,7 @@ run_tests() {
     # Nothing ran at all: that is a failure, too.
     if [[ $((passed + failed + skipped)) -eq 0 ]]; then failed=1; fi
     skipped_with_reasons "$folder/Testing/Temporary/LastTest.log" || true
+    simulated_seeds "$folder/Testing/Temporary/LastTest.log" || true
     failed_with_output "$scratch/log" "$title" >>"$scratch/failures"
     # 8: some tests failed. With anything else, it did not come to the last one.
     if [[ $ended -ne 0 && $ended -ne 8 ]]; then
