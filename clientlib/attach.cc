@@ -414,6 +414,7 @@ bool Connection::post(RecordKind kind, std::span<const std::byte> payload, const
 ClientSegment Connection::close_in_child() {
     if (const int socket = socket_.release(); socket >= 0) ::close(socket);
     if (const int doorbell = doorbell_.release(); doorbell >= 0) ::close(doorbell);
+    if (const int memory = segment_.descriptor(); memory >= 0) ::close(memory);
     return std::move(segment_);
 }
 

@@ -564,6 +564,7 @@ Result<ClientSegment> ClientSegment::map(Descriptor descriptor) {
     segment.call_slot_count_ = header.call_slot_count;
     segment.ring_bytes_ = header.ring_bytes;
     segment.first_slot_ = header.first_slot;
+    segment.memfd_ = std::move(descriptor);
     segment.region_ = std::move(*region);
     return segment;
 }

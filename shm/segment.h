@@ -153,7 +153,7 @@ class ClientSegment {
     ClientSegment& operator=(ClientSegment&&) noexcept;
     ~ClientSegment();
 
-    int descriptor() const { return memfd_.number(); }  // the daemon's; a client keeps none
+    int descriptor() const { return memfd_.number(); }
     std::byte* base() { return base_; }
     ClientHeader& header() { return *reinterpret_cast<ClientHeader*>(base_); }
     // The shape as made (daemon) or as read once and checked (client).
