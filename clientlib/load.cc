@@ -106,6 +106,15 @@ Status TableLoad::add_packed(std::span<const std::byte> rows, Deadline deadline)
     return {};
 }
 
+// While answers are due it is the daemon that holds the load up, and nobody calls that silence.
+Status TableLoad::keep_alive(Deadline deadline) {
+    if (Status collected = collect(); !collected) return collected;
+    if (sent_.empty()) return send(step_bytes(LoadStep::kRows, 0), 0, deadline);
+    if (!connection_->hung_up()) return {};
+    if (Status collected = collect(); !collected) return collected;
+    return gone(false);
+}
+
 std::uint64_t TableLoad::file_pages_max() const {
     const PoolHeader& pool = connection_->pool().header();
     // The chunks' metadata, a frame each, may fill half of the pool.

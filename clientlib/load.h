@@ -15,6 +15,9 @@
 // Room:   what the daemon cannot place any more fails the load at that row's record, not at
 //         finish(): kNoSpace when no page is left, kTooLarge when the rows that came touch more
 //         chunks than may be attached at once. How many rows come it is not told.
+// Pauses: whoever sends nothing for ten minutes is given up as soon as others need what the load
+//         keeps: its name, one of four places, pages (kTimedOut). Rows that add() only packs are
+//         not sent. Who sorts first, or waits for long, calls keep_alive() meanwhile.
 // Errors: kTableExists, kSchemaMismatch, kBusy, kDenied, kNoSpace, kPrecondition (keys that do not
 //         rise, with the row's number), kTooLarge, kTimedOut, kDisconnected; of finish() also
 //         kUnknownOutcome. After one of them nothing but destroying it makes sense, and nothing is
@@ -50,6 +53,9 @@ class TableLoad {
                Deadline deadline);
     // Rows of a schema without variable-length columns: key, value, one after another.
     Status add_packed(std::span<const std::byte> rows, Deadline deadline);
+    // Rows are still to come: called at least each few minutes by whoever pauses for longer than
+    // ten of them. It does not wait for the answer; the next call does that. Errors as add().
+    Status keep_alive(Deadline deadline);
     // Waits until the table is there. kUnknownOutcome, kTimedOut: it may be there, or come.
     Status finish(Deadline deadline);
 

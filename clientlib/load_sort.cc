@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::size_t kWriteBytes = 1u << 20;
 constexpr std::size_t kReadBytes = 256u << 10;
+constexpr std::uint64_t kLeftOut = 4096;  // rows, between two calls of meanwhile_
 constexpr std::size_t kValueLengthBytes = sizeof(std::uint32_t);  // see value_length()
 
 std::uint32_t value_length(const std::byte* row) {
@@ -131,11 +132,12 @@ class RowSorter::Run {
 };
 
 RowSorter::RowSorter(std::uint32_t key_bytes, std::uint64_t memory_bytes, std::string directory,
-                     bool last_wins)
+                     bool last_wins, Meanwhile meanwhile)
     : key_bytes_(key_bytes),
       memory_bytes_(std::max<std::uint64_t>(memory_bytes, 1u << 20)),
       directory_(std::move(directory)),
-      last_wins_(last_wins) {}
+      last_wins_(last_wins),
+      meanwhile_(std::move(meanwhile)) {}
 RowSorter::~RowSorter() = default;
 
 Status RowSorter::add(std::span<const std::byte> key, std::span<const std::byte> value) {
@@ -171,11 +173,13 @@ bool RowSorter::less(const Row& left, const Row& right) const {
     return left.offset < right.offset;
 }
 
-void RowSorter::sort() {
+Status RowSorter::sort() {
+    if (Status go_on = meanwhile_(); !go_on) return go_on;
     const auto in_order = [this](const Row& left, const Row& right) { return less(left, right); };
     if (!std::is_sorted(index_.begin(), index_.end(), in_order)) {
         std::sort(index_.begin(), index_.end(), in_order);
     }
+    return meanwhile_();
 }
 
 Status RowSorter::spill() {
@@ -183,7 +187,7 @@ Status RowSorter::spill() {
     if (descriptor < 0) return file_failure(directory_, "making");
     runs_.push_back(std::make_unique<Run>(descriptor));
     Run& run = *runs_.back();
-    sort();
+    if (Status sorted = sort(); !sorted) return sorted;
     std::vector<std::byte> out;
     out.reserve(kWriteBytes + kReadBytes);
     for (const Row& row : index_) {
@@ -192,6 +196,7 @@ Status RowSorter::spill() {
         if (out.size() < kWriteBytes) continue;
         if (!run.write(out)) return file_failure(directory_, "writing");
         out.clear();
+        if (Status go_on = meanwhile_(); !go_on) return go_on;
     }
     if (!run.write(out) || !run.rewind()) return file_failure(directory_, "writing");
     rows_.clear();
@@ -221,7 +226,7 @@ Status RowSorter::drain(const Take& take) {
 }
 
 Status RowSorter::drain_memory(const Take& take) {
-    sort();
+    if (Status sorted = sort(); !sorted) return sorted;
     for (std::size_t i = 0; i < index_.size(); ++i) {
         const std::byte* row = rows_.data() + index_[i].offset;
         const std::byte* key = row + kValueLengthBytes;
@@ -263,6 +268,7 @@ Status RowSorter::merge(const Take& take) {
         if (Status pushed = push(run); !pushed) return pushed;
     }
     std::uint64_t rows_out = 0;
+    std::uint64_t left_out = 0;
     std::vector<std::byte> waiting;  // the row before, until the next one has another key
     const auto give = [&]() -> Status {
         if (waiting.empty()) return {};
@@ -279,6 +285,8 @@ Status RowSorter::merge(const Take& take) {
         if (same && !last_wins_) return twice(key);
         if (!same) {
             if (Status given = give(); !given) return given;
+        } else if (++left_out % kLeftOut == 0) {
+            if (Status go_on = meanwhile_(); !go_on) return go_on;
         }
         waiting.assign(row, row + kValueLengthBytes + key_bytes_ + value_length(row));
         if (Status pushed = push(run); !pushed) return pushed;

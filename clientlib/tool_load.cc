@@ -38,7 +38,7 @@ class LoadRun final : public PackedSink {
           terminal_(::isatty(STDERR_FILENO) == 1) {
         if (!command.sorted) {
             sorter_.emplace(schema.key_bytes(), command.memory_mib << 20, temp_dir(),
-                            command.last_wins);
+                            command.last_wins, [this] { return say_alive(); });
         }
     }
 
@@ -66,6 +66,7 @@ class LoadRun final : public PackedSink {
     }
     // Packed rows; taken_ counts those in front of one that could not be.
     Status take(std::span<const std::byte> rows) {
+        if (Status alive = say_alive(); !alive) return alive;
         if (!sorter_ && !schema_.has_variable()) {
             const std::uint64_t before = load_.rows();
             Status sent = load_.add_packed(rows, options_.deadline());
@@ -83,6 +84,17 @@ class LoadRun final : public PackedSink {
             if (!taken) return taken;
         }
         return {};
+    }
+    // Called wherever the run goes on without sending rows: while it reads, maps and sorts, and
+    // while it waits for room. Reading that blocks is none of these: a load that waits for its own
+    // input is silent, and makes way for others when that takes ten minutes.
+    Status say_alive() {
+        const auto now = SteadyClock::now();
+        if (alive_ && now >= next_sign_) {
+            next_sign_ = now + command_.sign_of_life;
+            alive_ = load_.keep_alive(options_.deadline());
+        }
+        return alive_;
     }
     // kNoSpace when all rows that are known of have so many bytes that they cannot fit, told before
     // they are sorted, sent and placed. A row takes its length at least, unless a later one may
@@ -118,6 +130,8 @@ class LoadRun final : public PackedSink {
     static constexpr std::uint64_t kRowsPerDeadline = 64;
     static constexpr std::chrono::milliseconds kFreePagesPause{50};
     Deadline deadline_{};
+    SteadyClock::time_point next_sign_ = SteadyClock::now() + command_.sign_of_life;
+    Status alive_;  // of the last sign
     bool shown_ = false;
     double next_shown_ = 0.2;
     std::uint64_t taken_ = 0;
@@ -147,6 +161,7 @@ Status LoadRun::look_for_room(std::uint64_t bytes) {
             std::fprintf(stderr, "bidstore: %s: waiting for the pages of dropped tables\n",
                          command_.table.c_str());
         }
+        if (Status alive = say_alive(); !alive) return alive;
         std::this_thread::sleep_for(kFreePagesPause);
     }
     return {Error::kNoSpace,
@@ -199,6 +214,7 @@ Status LoadRun::read(const std::string& path, const Mapping& mapping, const std:
     const LineLoad lines{
         **source, mapping, schema_, *this, *refusals, totals, [&](const ImportTotals& now) {
             show(now, path);
+            static_cast<void>(say_alive());  // take() or end() says why it failed
         }};
     Status status = load_lines(lines, threads());
     read_ += totals.rows;
@@ -229,8 +245,8 @@ Status LoadRun::read_rows(const std::string& path) {
 }
 
 Status LoadRun::end() {
-    Status sorted;
-    if (sorter_) {
+    Status sorted = say_alive();
+    if (sorter_ && sorted) {
         runs_ = sorter_->runs();
         ImportTotals totals;
         totals.bytes_total = read_;

@@ -1,6 +1,7 @@
 // `bidstore load`: a new table with all rows of its inputs, past the log, all or nothing.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ struct LoadCommand {
     bool progress = false;
     unsigned threads = 0;            // of JSON lines and CSV; 0: as many as there are cores
     std::uint64_t memory_mib = 256;  // for sorting
+    std::chrono::seconds sign_of_life{30};  // to the daemon, while no rows are sent
     std::string temp_dir;            // for sorting; empty: $TMPDIR or /var/tmp
 };
 

@@ -176,6 +176,10 @@ Engine::Core::Wait Engine::Core::load_rows(const ClientRequest& request,
         return Wait::kNone;
     }
     load->heard(clock_.monotonic_ns());
+    if (rows == 0 && body.empty()) {  // a sign of life, and no more
+        port_.answer(request.from, Error::kOk);
+        return Wait::kNone;
+    }
     if (!load->ready()) return Wait::kTurn;
     std::uint32_t bad_row = 0;
     Error error = load->take(body, rows, bad_row);

@@ -1,6 +1,8 @@
-// Loads and compactions whose client says nothing any more: it is stopped, or waits for its own
-// input. Who pauses in nobody's way may pause for as long as it likes. Beyond kSilentNs it is given
-// up as soon as somebody meets what it keeps:
+// Loads that no rows come for any more, and compactions that no step is asked for: their client is
+// stopped, or waits for its own input. What else its connection carries does not count; a load says
+// with an empty kRows that rows are still to come (one that sorts them first). Who pauses in
+// nobody's way may pause for as long as it likes. Beyond kSilentNs it is given up as soon as
+// somebody meets what it keeps:
 //
 //   a load         another one of its name begins; or any other, when there are as many as there
 //                  may be; a step of a compaction, which waits for the end of all loads; writers,

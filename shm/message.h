@@ -104,12 +104,14 @@ static_assert(sizeof(AddBody) == 32);
 
 // A load is kBegin, any number of kRows, kFinish. The table appears, with all rows, when kFinish is
 // answered with kOk, and otherwise not at all: a load ends with its connection. Every step has an
-// answer of its own; after a step that failed, those behind it fail with the same error.
+// answer of its own; after a step that failed, those behind it fail with the same error. One that
+// no kRows came for in ten minutes is given up as soon as others need what it keeps: kTimedOut.
 enum class LoadStep : std::uint32_t {
     kBegin = 1,   // behind the LoadRequest: encoded schema. No table of that name may be there but
                   // an empty one of the same schema, which the new one replaces
     kRows = 2,    // behind it: `rows` rows in rising order of their keys, which also rise from one
-                  // kRows to the next; failed_operation = index of the row
+                  // kRows to the next; failed_operation = index of the row. None and nothing behind
+                  // it is a sign of life: rows are still to come, after a pause
     kFinish = 3,  // `rows`: of all kRows together
 };
 

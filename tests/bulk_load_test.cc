@@ -204,7 +204,20 @@ TEST_F(BulkLoadTest, HostileRowsAreRefused) {
         std::function<LoadBytes()> make;
     };
     const std::vector<Case> cases{
-        {"no rows", false, Error::kProtocol, [&] { return LoadBytes(LoadStep::kRows); }},
+        {"a row that is not counted", false, Error::kProtocol,
+         [&] {
+             LoadBytes b(LoadStep::kRows);
+             b.append(std::string(272, 'x').data(), 272);
+             return b;
+         }},
+        {"a row of any length that is not counted", true, Error::kProtocol,
+         [&] {
+             LoadBytes b(LoadStep::kRows);
+             b.append(std::string(272, 'x').data(), 272);
+             return b;
+         }},
+        {"rows without bytes", false, Error::kProtocol,
+         [&] { return LoadBytes(LoadStep::kRows, 1); }},
         {"a row cut short", false, Error::kProtocol,
          [&] {
              auto b = good(false, 3);

@@ -181,6 +181,11 @@ class FakeDaemon {
     void answer_load(LoadStep step, Error error) {
         load_answers_[static_cast<std::uint32_t>(step)] = error;
     }
+    // The steps of loads that came so far, without what is behind them.
+    std::vector<LoadRequest> load_steps() {
+        const std::lock_guard hold(load_steps_lock_);
+        return load_steps_;
+    }
     // Applied writes get no answer any more.
     void swallow_answers(bool swallow) { swallow_ = swallow; }
 
@@ -407,6 +412,10 @@ class FakeDaemon {
     void on_load(Client& client, const TakenRecord& record) {
         LoadRequest request{};
         std::memcpy(&request, record.payload.data(), sizeof request);
+        {
+            const std::lock_guard hold(load_steps_lock_);
+            load_steps_.push_back(request);
+        }
         const Error error = load_answers_[static_cast<std::uint32_t>(request.step)];
         if (error == Error::kTimedOut) return;
         client.answers.give(client.segment->calls(), record.call_slot, record.call_generation,
@@ -457,6 +466,8 @@ class FakeDaemon {
     std::atomic<std::uint64_t> rounds_ = 0;
     std::atomic<bool> swallow_ = false;
     std::array<std::atomic<Error>, 8> load_answers_{};  // by step
+    std::mutex load_steps_lock_;
+    std::vector<LoadRequest> load_steps_;
     std::atomic<bool> revoke_wanted_ = false;
     std::atomic<bool> cut_off_wanted_ = false;
     std::atomic<std::uint32_t> page_requests_ = 0;

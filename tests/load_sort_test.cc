@@ -33,6 +33,52 @@ Status add_all(RowSorter& sorter, std::uint32_t key_bytes, int values, std::uint
     return {};
 }
 
+// A load whose rows are sorted says meanwhile that more come: nowhere may that take long in one go.
+TEST(RowSorter, SaysThatItIsAtWorkWhileItGivesNoRows) {
+    int calls = 0;
+    RowSorter sorter(8, 4u << 20, "/var/tmp", true, [&] {
+        ++calls;
+        return Status{};
+    });
+    const std::vector<std::byte> value(400);
+    const auto add = [&](std::uint32_t count) {
+        for (std::uint32_t i = 0; i < count; ++i) {
+            const std::vector<std::byte> key(8);  // one for all: the last row alone is given
+            ASSERT_TRUE(sorter.add(key, value).ok());
+        }
+    };
+    add(5'000);
+    EXPECT_EQ(calls, 0);
+    while (sorter.runs() == 0) add(1);
+    EXPECT_GE(calls, 2 + 2) << "around sorting, and while some MiB are written";
+    add(50'000);
+    const int before = calls;
+    int rows = 0;
+    const Status drained = sorter.drain([&](auto, auto) {
+        ++rows;
+        return Status{};
+    });
+    EXPECT_TRUE(drained.ok());
+    EXPECT_EQ(rows, 1);
+    EXPECT_GE(calls - before, 2 + 50'000 / 10'000) << "while rows are left out";
+}
+
+// In memory alone, too; and who says no ends it.
+TEST(RowSorter, EndsWithWhatItIsToldMeanwhile) {
+    for (const std::uint64_t memory : {64u << 20, 1u << 20}) {
+        SCOPED_TRACE(memory);
+        bool refuse = false;
+        RowSorter sorter(8, memory, "/var/tmp", true, [&]() -> Status {
+            return refuse ? Status(Error::kTimedOut, "given up") : Status{};
+        });
+        Rows rows;
+        ASSERT_TRUE(add_all(sorter, 8, 256, 20'000, rows).ok());
+        refuse = true;
+        const Status drained = sorter.drain([](auto, auto) { return Status{}; });
+        EXPECT_EQ(drained.error(), Error::kTimedOut);
+    }
+}
+
 TEST(RowSorter, GivesTheLastRowOfEachKeyInOrder) {
     for (const std::uint32_t key_bytes : {3u, 11u}) {
         for (const std::uint64_t memory : {64u << 20, 1u << 20}) {

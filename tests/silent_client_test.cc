@@ -2,6 +2,8 @@
 // the others nothing; those that pause and are in nobody's way go on.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "engine/engine_core.h"
 #include "tests/compaction_fixture.h"
 #include "tests/load_fixture.h"
@@ -176,6 +178,39 @@ TEST_F(SilentClient, AStoppedLoadMakesWayForAnotherOneOfItsName) {
     EXPECT_EQ(said("load of t is given up"), 1u);
     EXPECT_TRUE(store_.rows(table_named(store_, "t")->id) == rows);
     expect_sound();
+}
+
+// As one does that sorts its rows before it sends the first of them.
+TEST_F(SilentClient, ALoadThatGivesSignsOfLifeStays) {
+    for (const bool variable : {false, true}) {
+        SCOPED_TRACE(variable ? "values of any length" : "fixed rows");
+        const Schema schema = load_schema(variable ? "v" : "f", variable);
+        SimClient& sorts = store_.connect();
+        ASSERT_EQ(step(sorts, LoadBytes::begin(schema)).error, Error::kOk);
+        for (int i = 0; i < 10; ++i) {
+            wait_minutes(3);
+            EXPECT_EQ(step(sorts, LoadBytes(LoadStep::kRows)).error, Error::kOk);
+            EXPECT_EQ(begin(*client_, schema.name()), Error::kBusy);
+        }
+        LoadBytes packed(LoadStep::kRows);
+        const LoadRows rows = make_load_rows(schema, 50, 1);
+        for (const auto& [key, value] : rows) packed.row(variable, key, value);
+        EXPECT_EQ(step(sorts, packed).error, Error::kOk);
+        EXPECT_EQ(step(sorts, LoadBytes(LoadStep::kRows)).error, Error::kOk);
+        EXPECT_EQ(step(sorts, LoadBytes(LoadStep::kFinish, rows.size())).error, Error::kOk);
+        EXPECT_TRUE(store_.rows(table_named(store_, schema.name())->id) == rows);
+    }
+    EXPECT_EQ(said("is given up"), 0u);
+}
+
+// It is told what became of the load, and outside of one it means nothing.
+TEST_F(SilentClient, ASignOfLifeBeginsNothingAndSavesNothing) {
+    SimClient& loader = store_.connect();
+    EXPECT_EQ(step(loader, LoadBytes(LoadStep::kRows)).error, Error::kInvalid);
+    ASSERT_EQ(begin(loader, "t"), Error::kOk);
+    wait_minutes(11);
+    ASSERT_EQ(begin(*client_, "t"), Error::kOk);
+    EXPECT_EQ(step(loader, LoadBytes(LoadStep::kRows)).error, Error::kTimedOut);
 }
 
 // One that would be refused for its own sake is in want of nothing.
