@@ -149,6 +149,7 @@ EngineRound Engine::Core::run_once(std::uint64_t max_sleep_ns) {
     if (mode_ == EngineMode::kFenced) return EngineRound::kFenced;
     bool worked = poll_disk(0);
     pace_writers();
+    excuse_standstill();
     for (const auto step : kSteps) {
         if (failed()) return EngineRound::kFenced;
         worked |= (this->*step)();

@@ -249,6 +249,7 @@ class Engine::Core {
     void end_compaction();
 
     // ---- clients that say nothing any more ----
+    void excuse_standstill();
     bool silent(std::uint64_t client_id, std::uint64_t heard_ns) const;
     bool silent(const BulkLoad& load) const;
     BulkLoad* silent_load(bool with_pages);
@@ -370,6 +371,7 @@ class Engine::Core {
     std::uint64_t last_checkpoint_ns_ = 0;
     std::uint64_t no_counting_before_ns_ = 0;  // of versions that clients hold
     std::uint64_t last_tick_ns_ = 0;
+    std::uint64_t last_round_ns_ = 0;          // of those with a load or a compaction; else 0
     std::uint64_t device_quiet_since_ns_ = 0;  // 0: it owes no answer, or gave one
     bool device_answered_ = false;             // since the last tick
     bool device_named_ = false;                // in the log, as one that does not answer

@@ -12,17 +12,37 @@
 // It ends as when the connection does, but for the answer: its client's next step is told
 // kTimedOut. What the engine itself has yet to do for it (a request that is parked, writes under
 // way, the end of a load after its last row) is no silence of the client, and is never cut short.
+// Nor is time in which the engine did not run: its clients may have been stopped with it, or lie
+// in their rings with what they sent.
 #include "engine/engine_core.h"
 
 namespace bidstore {
 namespace {
 
 constexpr std::uint64_t kSilentNs = 600'000'000'000;
+constexpr std::uint64_t kStandstillNs = 60'000'000'000;  // no round is as long, and no sleep
 
 }  // namespace
 
+// Once a round, before anybody is looked at. After a standstill all begin anew: they are heard then
+// at the latest.
+void Engine::Core::excuse_standstill() {
+    if (loads_.empty() && compaction_.client_id == 0) {
+        last_round_ns_ = 0;
+        return;
+    }
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (last_round_ns_ != 0 && now_ns - last_round_ns_ > kStandstillNs) {
+        for (const auto& load : loads_) load->heard(now_ns);
+        compaction_.heard_ns = now_ns;
+    }
+    last_round_ns_ = now_ns;
+}
+
 bool Engine::Core::silent(std::uint64_t client_id, std::uint64_t heard_ns) const {
-    return !parked_.contains(client_id) && clock_.monotonic_ns() - heard_ns > kSilentNs;
+    const std::uint64_t now_ns = clock_.monotonic_ns();
+    if (now_ns - last_round_ns_ > kStandstillNs) return false;  // one in the middle of this round
+    return !parked_.contains(client_id) && now_ns - heard_ns > kSilentNs;
 }
 
 // Quiet, so that what it keeps comes back at once.

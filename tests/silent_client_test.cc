@@ -213,6 +213,55 @@ TEST_F(SilentClient, ASignOfLifeBeginsNothingAndSavesNothing) {
     EXPECT_EQ(step(loader, LoadBytes(LoadStep::kRows)).error, Error::kTimedOut);
 }
 
+// The daemon and all of its clients were frozen, and the clock went on: whose next step comes first
+// after that says nothing about the others.
+TEST_F(SilentClient, TimeInWhichTheEngineStoodStillIsNobodysSilence) {
+    fill();
+    SimClient& loader = store_.connect();
+    ASSERT_EQ(begin(loader, "t"), Error::kOk);
+    ASSERT_EQ(send(loader, some_rows(1'000, 1)), Error::kOk);
+    wait_minutes(1);
+    store_.clock.advance_ns(660'000'000'000);
+    EXPECT_EQ(begin(*client_, "t"), Error::kBusy);
+    EXPECT_EQ(send(loader, last_row()), Error::kOk);
+    EXPECT_EQ(step(loader, LoadBytes(LoadStep::kFinish, 1'001)).error, Error::kOk);
+
+    CompactClient frozen(store_.connect(), 1);
+    compact_in_part(frozen);
+    store_.clock.advance_ns(660'000'000'000);
+    CompactClient second(*client_);
+    EXPECT_EQ(run(second), Error::kBusy);
+    // From there on time counts as ever.
+    wait_minutes(11);
+    CompactClient third(*client_);
+    EXPECT_EQ(run(third), Error::kOk);
+    EXPECT_EQ(run(frozen), Error::kTimedOut);
+    expect_sound();
+}
+
+// The round took its time before, and looks at the clock in the middle.
+TEST_F(SilentClient, NorIsItWhenARoundWasUnderWay) {
+    SimClient& frozen = store_.connect();
+    SimClient& other = store_.connect();
+    ASSERT_EQ(begin(frozen, "t"), Error::kOk);
+    ASSERT_EQ(begin(other, "u"), Error::kOk);
+    bool stands_still = false;
+    store_.disk->observe([&](std::uint64_t, SimStep kind) {
+        if (!stands_still || kind != SimStep::kSubmitWrite) return;
+        stands_still = false;
+        store_.clock.advance_ns(660'000'000'000);
+    });
+    LoadRows rows = some_rows(3'000, 1);
+    while (!rows.empty()) {
+        LoadRows next;
+        while (!rows.empty() && next.size() < 60) next.insert(rows.extract(rows.begin()));
+        ASSERT_EQ(send(other, next), Error::kOk);
+        stands_still = true;  // where it writes pages of the other load
+        EXPECT_EQ(begin(*client_, "t"), Error::kBusy);
+    }
+    EXPECT_EQ(send(frozen, last_row()), Error::kOk);
+}
+
 // One that would be refused for its own sake is in want of nothing.
 TEST_F(SilentClient, AStoppedLoadStaysForOneThatCannotBegin) {
     SimClient& stopped = store_.connect();
