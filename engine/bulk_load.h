@@ -121,6 +121,7 @@ class BulkLoad {
     bool over() const { return state_ == State::kFailed && quiet(); }
     // Of one that is over; not out of a write's completion, whose request lies in them.
     void release_buffers();
+    bool has_buffers() const { return !writer_.released(); }
 
   private:
     using Buffer = LoadWriter::Buffer;

@@ -56,6 +56,7 @@ class LoadWriter {
     void write(Buffer& buffer, std::uint32_t count, PageId page);
     // Their memory, for good. No write is under way.
     void release();
+    bool released() const { return buffers_.empty(); }
 
   private:
     void written(Buffer& buffer, const DiskRequest& request);

@@ -460,5 +460,101 @@ TEST_F(CompactionValues, FullFileSystemIsSaidBeforeAHoleIsUsed) {
     expect_sound();
 }
 
+// ---- clients that ask for no step any more (engine/engine_silence.cc) ----
+
+class StoppedCompaction : public CompactionValues {
+  protected:
+    void wait_minutes(int minutes) {
+        for (int i = 0; i < minutes * 60; ++i) {
+            store->clock.advance_ns(1'000'000'000);
+            for (int round = 0; round < 5; ++round) store->round();
+        }
+    }
+    // Up to an answer in the middle of a value: the next piece of it is under way.
+    void compact_into_a_value(CompactClient& compaction) {
+        const auto copying = [&] {
+            store->clock.advance_ns(1'000'000);
+            const std::uint32_t steps = compaction.steps();
+            if (compaction.advance()) return true;
+            return compaction.steps() > steps && store->disk->in_flight() > 0 &&
+                   !store->engine->core().extent_move_is_over();
+        };
+        ASSERT_TRUE(store->run_until(copying, 40'000));
+        ASSERT_FALSE(compaction.done());
+    }
+    Error first_answer(SimClient& admin) {
+        CompactClient compaction(admin);
+        EXPECT_TRUE(store->run_until([&] { return compaction.advance() || compaction.steps(); }));
+        return compaction.error();
+    }
+    std::ptrdiff_t said(const std::string& words) {
+        return std::count_if(
+            store->log_lines.begin(), store->log_lines.end(),
+            [&](const std::string& line) { return line.find(words) != std::string::npos; });
+    }
+};
+
+// Its client waits for the answer, and the engine for the device.
+TEST_F(StoppedCompaction, AStepThatWaitsForAPageIsNoSilence) {
+    start();
+    fill();
+    reopen();
+    SimClient& second = store->connect();
+    settle();
+    store->disk->hold_back(StoreFile::kData);
+    CompactClient compaction(*client);
+    store->run_until([&] { return compaction.advance(); }, 100);
+    ASSERT_EQ(compaction.steps(), 0u);
+    wait_minutes(11);
+    EXPECT_EQ(first_answer(second), Error::kBusy);
+    store->disk->release();
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    expect_sound();
+}
+
+TEST_F(StoppedCompaction, APieceThatIsUnderWayIsNotTakenFromIt) {
+    start();
+    fill();
+    SimClient& second = store->connect();
+    CompactClient compaction(*client);
+    ASSERT_NO_FATAL_FAILURE(compact_into_a_value(compaction));
+    store->disk->hold_back(StoreFile::kData);
+    wait_minutes(11);
+    EXPECT_EQ(first_answer(second), Error::kBusy);
+    store->disk->release();
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kOk);
+    expect_sound();
+}
+
+// The pages of the copy are the last that there are.
+TEST_F(StoppedCompaction, ItMakesWayForAWriterThatFindsNoRoomBesideItsCopy) {
+    start();
+    fill();
+    CompactClient compaction(*client);
+    ASSERT_NO_FATAL_FAILURE(compact_into_a_value(compaction));
+    wait_minutes(11);
+    store->disk->set_capacity_bytes(0);  // no file grows any more
+    SimClient& writer = store->connect(Rights::kWriter);
+    const auto put_new = [&](std::uint32_t id) {
+        TransactionBytes bytes;
+        const Bytes row = wide_row(id, 0, 60'000);
+        bytes.operation(OperationKind::kPut, values, row_key(id), row);
+        const Error error = store->commit(writer, bytes).error;
+        if (error == Error::kOk) rows[row_key(id)] = row;
+        return error;
+    };
+    std::uint32_t id = kValues;
+    while (said("compaction is given up") == 0 && put_new(id) == Error::kOk) {
+        ASSERT_LT(++id, 10 * kValues);
+    }
+    EXPECT_EQ(said("others find no room beside the value that it copies"), 1);
+    EXPECT_EQ(put_new(id), Error::kOk);
+    ASSERT_TRUE(compact(compaction));
+    EXPECT_EQ(compaction.error(), Error::kTimedOut);
+    expect_sound();
+}
+
 }  // namespace
 }  // namespace bidstore

@@ -58,6 +58,14 @@ class SilentClient : public BulkLoadTest {
         EXPECT_TRUE(until(compaction, [] { return false; }));
         return compaction.error();
     }
+    const BulkLoad& load_of(const SimClient& client) {
+        const auto& loads = store_.engine->core().loads();
+        const auto found = std::find_if(loads.begin(), loads.end(), [&](const auto& load) {
+            return load->client_id() == client.id();
+        });
+        CHECK(found != loads.end());
+        return **found;
+    }
     Error begin(SimClient& client, const std::string& name) {
         return step(client, LoadBytes::begin(load_schema(name, false))).error;
     }
@@ -213,6 +221,50 @@ TEST_F(SilentClient, ASignOfLifeBeginsNothingAndSavesNothing) {
     EXPECT_EQ(step(loader, LoadBytes(LoadStep::kRows)).error, Error::kTimedOut);
 }
 
+// What was written for it is on its way still, and comes back to nobody before that.
+TEST_F(SilentClient, ALoadWithWritesUnderWayStays) {
+    fill();  // pages that are free without growth
+    SimClient& loader = store_.connect();
+    ASSERT_EQ(begin(loader, "t"), Error::kOk);
+    store_.disk->hold_back(StoreFile::kData);
+    ASSERT_EQ(send(loader, some_rows(3'000, 1)), Error::kOk);
+    wait_minutes(11);
+    ASSERT_TRUE(load_of(loader).waits_for_rows());
+    ASSERT_FALSE(load_of(loader).quiet());
+    EXPECT_EQ(begin(*client_, "t"), Error::kBusy);
+    store_.disk->release();
+    EXPECT_EQ(send(loader, last_row()), Error::kOk);
+    EXPECT_EQ(step(loader, LoadBytes(LoadStep::kFinish, 3'001)).error, Error::kOk);
+    expect_sound();
+}
+
+// Its client has sent what there was room for, and was not let go on for eleven minutes.
+TEST_F(SilentClient, ALoadThatTheDeviceHeldUpIsNotSilent) {
+    SimClient& loader = store_.connect();
+    ASSERT_EQ(begin(loader, "t"), Error::kOk);
+    store_.disk->hold_back(StoreFile::kData);
+    const LoadRows rows = some_rows(20'000, 1);
+    auto next = rows.begin();
+    std::uint32_t sent = 0;
+    while (load_of(loader).ready()) {
+        LoadBytes packed(LoadStep::kRows);
+        for (; next != rows.end() && packed.size() < 20'000; ++next, ++sent) {
+            packed.row(false, next->first, next->second);
+        }
+        ASSERT_NE(next, rows.end());
+        ASSERT_EQ(step(loader, packed).error, Error::kOk);
+        for (int round = 0; round < 5; ++round) store_.round();
+    }
+    wait_minutes(11);
+    store_.disk->release();
+    ASSERT_TRUE(store_.run_until([&] { return load_of(loader).quiet(); }));
+    ASSERT_TRUE(load_of(loader).waits_for_rows());
+    EXPECT_EQ(begin(*client_, "t"), Error::kBusy);
+    EXPECT_EQ(send(loader, last_row()), Error::kOk);
+    EXPECT_EQ(step(loader, LoadBytes(LoadStep::kFinish, sent + 1)).error, Error::kOk);
+    expect_sound();
+}
+
 // The daemon and all of its clients were frozen, and the clock went on: whose next step comes first
 // after that says nothing about the others.
 TEST_F(SilentClient, TimeInWhichTheEngineStoodStillIsNobodysSilence) {
@@ -260,6 +312,20 @@ TEST_F(SilentClient, NorIsItWhenARoundWasUnderWay) {
         EXPECT_EQ(begin(*client_, "t"), Error::kBusy);
     }
     EXPECT_EQ(send(frozen, last_row()), Error::kOk);
+}
+
+// Its client may be stopped for days.
+TEST_F(SilentClient, ALoadThatWasGivenUpKeepsNoBuffers) {
+    SimClient& stopped = store_.connect();
+    ASSERT_EQ(begin(stopped, "t"), Error::kOk);
+    ASSERT_EQ(send(stopped, some_rows(3'000, 1)), Error::kOk);
+    wait_minutes(11);
+    EXPECT_TRUE(load_of(stopped).has_buffers());
+    ASSERT_EQ(begin(*client_, "t"), Error::kOk);
+    wait_minutes(1);
+    EXPECT_FALSE(load_of(stopped).has_buffers());
+    EXPECT_TRUE(load_of(*client_).has_buffers());
+    EXPECT_EQ(send(stopped, last_row()), Error::kTimedOut);
 }
 
 // One that would be refused for its own sake is in want of nothing.
@@ -353,6 +419,29 @@ TEST_F(SilentInAFullFile, AStoppedLoadMakesWayForAWriterThatFindsNoRoom) {
     wait_minutes(11);
     EXPECT_EQ(put(100, 450'000), Error::kOk);
     EXPECT_EQ(step(stopped, LoadBytes(LoadStep::kFinish, 14'001)).error, Error::kTimedOut);
+    expect_sound();
+}
+
+// Nobody tries any more, once the store says that it takes no writes.
+TEST_F(SilentInAFullFile, AStoppedLoadMakesWayForAStoreThatIsReadOnly) {
+    const TableId table = store_.create_table(*client_, value_schema());
+    SimClient& stopped = load_and_stop(14'000);  // 1,000 pages
+    SimClient& writer = store_.connect(Rights::kWriter);
+    const auto put = [&](std::uint32_t id) {
+        TransactionBytes bytes;
+        bytes.operation(OperationKind::kPut, table, row_key(id), wide_row(id, 1, 40'000));
+        return store_.commit(writer, bytes).error;
+    };
+    std::uint32_t id = 0;
+    while (put(id) == Error::kOk) ASSERT_LT(++id, 100u);
+    ASSERT_EQ(mode(), EngineMode::kReadOnly);
+    wait_minutes(9);
+    EXPECT_EQ(mode(), EngineMode::kReadOnly);
+    wait_minutes(2);
+    EXPECT_EQ(mode(), EngineMode::kServing);
+    EXPECT_EQ(said("load of stopped is given up"), 1u);
+    EXPECT_EQ(put(id), Error::kOk);
+    EXPECT_EQ(send(stopped, last_row()), Error::kTimedOut);
     expect_sound();
 }
 
