@@ -389,7 +389,8 @@ TEST_F(FailingDaemon, ThatCannotReadAPageSaysSoAndGoesOn) {
 // Each kind of read of a table larger than the pool, with its n-th page out of reach: an error and
 // no row, in time, and the same read is right when the page can be read again.
 TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwards) {
-    constexpr Rounds kRounds{40 * kWindow, 80};
+    constexpr std::uint64_t kAllWindows = 40;
+    constexpr Rounds kRounds{kAllWindows * kWindow, 80};
     constexpr std::uint64_t kLastFailed = 4;
     constexpr std::uint64_t kAll = 0;
     daemon_.set("pool_bytes=8MiB");
@@ -407,16 +408,22 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
         return error;
     };
     // The number of looks that met the failure and said so, of those of one turn.
+    std::uint64_t turns = 0;
     const auto turn = [&](const Looks::Kind& kind) {
-        // The first windows, that are read next, and the last rows are evicted by all others.
-        need(events.count(reader, soon(), events.prefix((kLastFailed + 1) * kWindow),
+        // The windows that are read next, and the last rows, are evicted by all others. Other ones
+        // in each turn: what is read again and again stays in the pool.
+        constexpr std::uint64_t kWindows = kLastFailed + 1;
+        const std::uint64_t begin = turns++ % ((kAllWindows - 1) / kWindows) * kWindows * kWindow;
+        const std::uint64_t end = begin + kWindows * kWindow;
+        need(events.count(reader, soon(), events.prefix(end),
                           events.prefix(kRounds.rows - kWindow)));
+        need(events.count(reader, soon(), events.prefix(std::uint64_t{0}), events.prefix(begin)));
         std::uint64_t said = 0;
         for (std::uint64_t nth = kAll; nth <= kLastFailed; ++nth) {
             SCOPED_TRACE("page " + std::to_string(nth));
             met();
             nth == kAll ? fail("page-read") : fail_nth("page-read", nth);
-            const Error error = look(kind, nth * kWindow);
+            const Error error = look(kind, begin + nth * kWindow);
             heal();
             // A page that was read ahead of need may fail without a word. And what a read in place
             // keeps may be more than such a pool can do without.
@@ -424,7 +431,8 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
                         (error == Error::kIoError && met()))
                 << error_name(error);
             said += error == Error::kIoError;
-            EXPECT_TRUE(eventually([&] { return look(kind, nth * kWindow) == Error::kOk; }));
+            EXPECT_TRUE(
+                eventually([&] { return look(kind, begin + nth * kWindow) == Error::kOk; }));
         }
         return said;
     };
