@@ -487,6 +487,15 @@ class StoppedCompaction : public CompactionValues {
         EXPECT_TRUE(store->run_until([&] { return compaction.advance() || compaction.steps(); }));
         return compaction.error();
     }
+    // What the device holds up for longer than a client may be silent goes on afterwards.
+    void expect_it_is_waited_for(CompactClient& compaction, SimClient& rival) {
+        wait_minutes(11);
+        EXPECT_EQ(first_answer(rival), Error::kBusy);
+        store->disk->release();
+        ASSERT_TRUE(compact(compaction));
+        EXPECT_EQ(compaction.error(), Error::kOk);
+        expect_sound();
+    }
     std::ptrdiff_t said(const std::string& words) {
         return std::count_if(
             store->log_lines.begin(), store->log_lines.end(),
@@ -505,12 +514,7 @@ TEST_F(StoppedCompaction, AStepThatWaitsForAPageIsNoSilence) {
     CompactClient compaction(*client);
     store->run_until([&] { return compaction.advance(); }, 100);
     ASSERT_EQ(compaction.steps(), 0u);
-    wait_minutes(11);
-    EXPECT_EQ(first_answer(second), Error::kBusy);
-    store->disk->release();
-    ASSERT_TRUE(compact(compaction));
-    EXPECT_EQ(compaction.error(), Error::kOk);
-    expect_sound();
+    expect_it_is_waited_for(compaction, second);
 }
 
 TEST_F(StoppedCompaction, APieceThatIsUnderWayIsNotTakenFromIt) {
@@ -520,12 +524,7 @@ TEST_F(StoppedCompaction, APieceThatIsUnderWayIsNotTakenFromIt) {
     CompactClient compaction(*client);
     ASSERT_NO_FATAL_FAILURE(compact_into_a_value(compaction));
     store->disk->hold_back(StoreFile::kData);
-    wait_minutes(11);
-    EXPECT_EQ(first_answer(second), Error::kBusy);
-    store->disk->release();
-    ASSERT_TRUE(compact(compaction));
-    EXPECT_EQ(compaction.error(), Error::kOk);
-    expect_sound();
+    expect_it_is_waited_for(compaction, second);
 }
 
 // The pages of the copy are the last that there are.

@@ -79,6 +79,14 @@ class VerifyTest : public ::testing::Test {
     }
     Storage& storage() { return store->engine->core().storage(); }
     Tree& tree() { return storage().catalog->find(table)->tree; }
+    std::vector<PageId> leaves() {
+        std::vector<PageId> pages;
+        EXPECT_TRUE(tree().visit_pages([&](PageId page) { pages.push_back(page); }).ok());
+        std::erase_if(pages, [&](PageId page) {
+            return page_header(storage().pool.newest_of(page)).level > 0;
+        });
+        return pages;
+    }
     // A leaf in the middle and the inner node above it.
     Tree::Way way() { return tree().way_to(row_key(kRows / 2).data()); }
     PageId leaf() {
@@ -344,10 +352,7 @@ TEST_F(VerifyTest, DamageBelowABrokenNodeIsCountedBehindTheFirstHundred) {
 
 // It ended at the hundredth, as if that were the last.
 TEST_F(VerifyTest, DamageBehindTheFirstHundredIsCounted) {
-    std::vector<PageId> leaves;
-    ASSERT_TRUE(tree().visit_pages([&](PageId page) { leaves.push_back(page); }).ok());
-    std::erase_if(
-        leaves, [&](PageId page) { return page_header(storage().pool.newest_of(page)).level > 0; });
+    const std::vector<PageId> leaves = this->leaves();
     ASSERT_GT(leaves.size(), 140u);
     SimDisk& disk = at_rest();
     std::uint64_t lost = 0;
@@ -365,10 +370,7 @@ TEST_F(VerifyTest, DamageBehindTheFirstHundredIsCounted) {
 }
 
 TEST_F(VerifyTest, UnreadPagesHideNoDamageBehindTheFirstHundred) {
-    std::vector<PageId> leaves;
-    ASSERT_TRUE(tree().visit_pages([&](PageId page) { leaves.push_back(page); }).ok());
-    std::erase_if(
-        leaves, [&](PageId page) { return page_header(storage().pool.newest_of(page)).level > 0; });
+    const std::vector<PageId> leaves = this->leaves();
     ASSERT_GT(leaves.size(), 140u);
     SimDisk& disk = at_rest();
     for (std::size_t i = 0; i < 130; ++i) {
