@@ -284,6 +284,7 @@ class Engine::Core {
     bool reclaim(std::uint32_t kept_looks);
     bool sweep();
     std::uint64_t versions_of_readers() const;
+    bool readers_hold_most() const;
     // ---- checkpoints ----
     std::uint64_t log_behind_bytes() const;
     PaceFill pace_fill() const;

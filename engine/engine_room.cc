@@ -362,14 +362,27 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
     }
     const std::uint64_t now_ns = clock_.monotonic_ns();
     if (starved_since_ns == 0) starved_since_ns = now_ns;
-    if (now_ns - starved_since_ns > kStarvedNs && pool.retired() > 0 &&
-        versions_of_readers() > pool.retired() / 2) {
+    if (now_ns - starved_since_ns > kStarvedNs && readers_hold_most()) {
         starved_since_ns = now_ns;
         if (port_.revoke_greediest(pool, 0)) {
             say(4, "a snapshot was revoked: the pool has no frames left but those readers hold");
         }
     }
     return false;
+}
+
+// Of the frames that may come back; what waits for a publication comes back with it. A checkpoint
+// that gives back more is waited for: on a slow device that takes longer than anybody starves, and
+// a snapshot that holds next to nothing would be gone for next to nothing. Of the pages that the
+// checkpoint took, those with a version that is held stay.
+bool Engine::Core::readers_hold_most() const {
+    const Pool& pool = storage_.pool;
+    std::uint64_t held = pool.kept();
+    if (storage_.checkpointer->running()) {
+        held -= std::min(held, storage_.space.known_changed());
+        if (pool.taken_count() > 2 * held) return false;
+    }
+    return held > pool.retired() / 2;
 }
 
 // Keeps some frames free ahead of need, and starts the reads that waited for one.
