@@ -253,7 +253,7 @@ TEST(Search, ManyDescentsTogetherLandWhereEachLandsAlone) {
         const auto page = pages.find(id.value);
         return page == pages.end() ? nullptr : page->second->bytes;
     };
-    const Prefetching source{find_page};
+    const Prefetching<decltype(find_page)> source{find_page};
     std::mt19937 random(8);
     std::map<Landed, int> seen;
     for (std::size_t count = 0; count < 100; ++count) {
@@ -318,7 +318,7 @@ TEST(Search, DescentsThroughGarbageEnd) {
         }
         return page->bytes;
     };
-    const Prefetching source{garbage};
+    const Prefetching<decltype(garbage)> source{garbage};
     std::map<Landed, int> seen;
     for (int round = 0; round < 3000; ++round) {
         if (round % 10 == 0) pages.clear();

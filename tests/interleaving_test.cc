@@ -611,8 +611,7 @@ enum class CallPlant {
 // Threads that post and sleep until their answer, and the engine, which sleeps when there is none.
 class CallWorld {
   public:
-    CallWorld(Schedule& schedule, CallPlant plant)
-        : schedule_(schedule), plant_(plant), sleep_(engine_) {
+    CallWorld(Schedule& schedule, CallPlant plant) : plant_(plant), sleep_(engine_) {
         if (plant == CallPlant::kNoBellFence) schedule.forget_fences();
         bells_rung = 0;
         for (std::uint32_t thread = 0; thread < kThreads; ++thread) {
@@ -690,7 +689,6 @@ class CallWorld {
         }
     }
 
-    Schedule& schedule_;
     const CallPlant plant_;
     EngineState engine_{};
     EngineSleep sleep_;

@@ -445,7 +445,7 @@ TEST(NonsenseTest, OfADroppedTableIsSaid) {
          {std::pair{made().value.runs[0].first, "no page of a tree in use; stop"},
           std::pair{made().catalog_page.value, "that is another table's; stop"},
           std::pair{made().root.value, "is allocated, but nothing refers to it"}}) {
-        const auto change = [&](std::byte* page) { set(page, child_place(1), child); };
+        const auto change = [to = child](std::byte* page) { set(page, child_place(1), to); };
         const std::string all = Use(with(made().root, change, *dropped)).all(false);
         EXPECT_NE(all.find(said), std::string::npos) << all;
     }

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <iostream>
 #include <random>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -332,13 +333,8 @@ LitmusEnd run_litmus(const LitmusLimits& limits) {
 constexpr std::uint64_t kNeverEnough = ~std::uint64_t{0};
 
 // Sanitizers make a round many times slower.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::uint64_t kRoundsFewer = 20;
-constexpr bool kSanitized = true;
-#else
-constexpr std::uint64_t kRoundsFewer = 1;
-constexpr bool kSanitized = false;
-#endif
+constexpr bool kSanitized = std::string_view(BIDSTORE_SANITIZE) != "none";
+constexpr std::uint64_t kRoundsFewer = kSanitized ? 20 : 1;
 
 TEST(ReaderSlotLitmus, ExchangeNeverMissesAReader) {
     SKIP_WITHOUT_TWO_CORES();

@@ -496,7 +496,7 @@ TEST(Ring, WriteNumbersOfManyThreadsAreInRingOrder) {
     TestRing ring{last, 0u - 1000};                              // and so does the position
     std::vector<std::thread> threads;
     for (std::uint32_t thread = 0; thread < kProducers; ++thread) {
-        threads.emplace_back([&ring, thread, last] { produce(ring.producer, thread, last); });
+        threads.emplace_back([&ring, thread] { produce(ring.producer, thread, last); });
     }
     std::uint64_t expected = last;
     std::uint32_t requests = 0;

@@ -10,9 +10,9 @@ InnerLayout InnerLayout::of(std::uint32_t key_bytes) {
     InnerLayout layout;
     layout.key_bytes = key_bytes;
     layout.tail_bytes = key_bytes > 8 ? key_bytes - 8 : 0;
-    auto children_offset = [&](std::uint32_t capacity) {
+    auto children_offset = [&](std::uint32_t children) {
         return static_cast<std::uint32_t>(
-            align_up(kHeadsOffset + std::uint64_t{capacity} * (8 + layout.tail_bytes), 4));
+            align_up(kHeadsOffset + std::uint64_t{children} * (8 + layout.tail_bytes), 4));
     };
     std::uint32_t capacity = kFanOutMax;
     while (children_offset(capacity) + 4 * capacity > kPageBytes) --capacity;
