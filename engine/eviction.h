@@ -197,6 +197,8 @@ template <class Pages>
 void Eviction::choose(std::uint32_t count, std::uint64_t looks_max, Pages& pages,
                       std::vector<std::uint32_t>& chosen) {
     const std::size_t enough = chosen.size() + count;
+    // However often a hand went round in vain, the others come before it for one round alone.
+    for (Queue& queue : main_) queue.spared = std::min<std::uint64_t>(queue.spared, queue.size);
     std::uint64_t looks = pass_recent(looks_max / 2, pages);
     for (; looks < looks_max && chosen.size() < enough; ++looks) {
         const std::uint32_t frame = next_frame();

@@ -215,6 +215,30 @@ TEST(Eviction, PagesThatCannotGoArePassedOverAndFoundLater) {
     pages.check();
 }
 
+// Where none could go for a while, all hands had gone round often. When a page of a small group
+// went, or came to it, the group's count fell behind, and a page of it that could not go was all
+// that was looked at until it had caught up: a pool of 182 frames gave none of 112 pages that could
+// go for so long that a write had no answer.
+TEST(Eviction, APageThatCannotGoHidesNoOthers) {
+    constexpr std::uint32_t kPages = 30;
+    // Each two of a small group are some of the pairs.
+    for (std::uint32_t first = 1; first <= kPages; ++first) {
+        for (std::uint32_t stuck = 1; stuck <= kPages; ++stuck) {
+            if (stuck == first) continue;
+            Pages pages(kPages);
+            for (std::uint32_t page = 1; page <= kPages; ++page) pages.use(page);
+            for (std::uint32_t page = 1; page <= kPages; ++page) pages.held.insert(page);
+            for (int turn = 0; turn < 100; ++turn) pages.evict(10, 2 * kPages);
+            pages.held.erase(first);
+            for (int turn = 0; turn < 4; ++turn) pages.evict(10, 2 * kPages);
+            pages.held = {stuck};
+            std::size_t gone = 0;
+            for (int turn = 0; turn < 4; ++turn) gone += pages.evict(10, 2 * kPages).size();
+            ASSERT_GE(gone, kPages / 2) << first << " went, and " << stuck << " cannot go";
+        }
+    }
+}
+
 TEST(Eviction, NewVersionOfAPageTakesItsPlace) {
     Pages pages(10);
     pages.use(1);
