@@ -275,7 +275,8 @@ void Engine::Core::tick() {
     if (commit_) gather_touches();
     const std::uint64_t held_max = options_.max_held_bytes / kPageBytes;
     const bool all_looked_at = sweep_left_ == 0;
-    if (versions_of_readers() > held_max && all_looked_at && now_ns >= no_counting_before_ns_) {
+    const std::uint64_t held = of_readers(storage_.pool.retired());
+    if (held > held_max && all_looked_at && now_ns >= no_counting_before_ns_) {
         const std::uint64_t began_ns = clock_.thread_ns();
         if (port_.revoke_greediest(storage_.pool, held_max)) {
             sweep_left_ = storage_.pool.kept();

@@ -283,7 +283,7 @@ class Engine::Core {
     void gather_touches();
     bool reclaim(std::uint32_t kept_looks);
     bool sweep();
-    std::uint64_t versions_of_readers() const;
+    std::uint64_t of_readers(std::uint64_t versions) const;
     bool readers_hold_most() const;
     // ---- checkpoints ----
     std::uint64_t log_behind_bytes() const;

@@ -246,12 +246,11 @@ bool Engine::Core::reclaim(std::uint32_t kept_looks) {
     return left < kept_looks;
 }
 
-// Replaced versions that are kept for readers, at least: a running checkpoint keeps at most one for
-// each page that changed since it began.
-std::uint64_t Engine::Core::versions_of_readers() const {
-    const std::uint64_t retired = storage_.pool.retired();
-    if (!storage_.checkpointer->running()) return retired;
-    return retired - std::min(retired, storage_.space.known_changed());
+// How many of these replaced versions are kept for readers, at least: a running checkpoint keeps at
+// most one for each page that changed since it began.
+std::uint64_t Engine::Core::of_readers(std::uint64_t versions) const {
+    if (!storage_.checkpointer->running()) return versions;
+    return versions - std::min(versions, storage_.space.known_changed());
 }
 
 // What a finished checkpoint sets free: versions that it alone held, pages in quarantine. A part in
@@ -377,11 +376,8 @@ bool Engine::Core::make_frames(std::uint64_t frames, std::uint64_t& starved_sinc
 // checkpoint took, those with a version that is held stay.
 bool Engine::Core::readers_hold_most() const {
     const Pool& pool = storage_.pool;
-    std::uint64_t held = pool.kept();
-    if (storage_.checkpointer->running()) {
-        held -= std::min(held, storage_.space.known_changed());
-        if (pool.taken_count() > 2 * held) return false;
-    }
+    const std::uint64_t held = of_readers(pool.kept());
+    if (storage_.checkpointer->running() && pool.taken_count() > 2 * held) return false;
     return held > pool.retired() / 2;
 }
 

@@ -120,7 +120,7 @@ class Eviction {
         std::uint32_t back = 0;
         std::uint32_t size = 0;
         std::uint32_t hand = 0;   // where it goes on; 0: at the front
-        std::uint64_t spared = 0;  // by the hand since a page last went
+        std::uint64_t spared = 0;  // by the hand since a page last went, see choose()
     };
     // How pages of main are treated, by a hash of their numbers.
     enum class Group : std::uint8_t { kMoving, kStaying, kFollowing };
