@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -543,6 +544,7 @@ std::string HostileClient::die_in_the_middle() {
     Descriptor writes(pipe[1]);
     const pid_t child = ::fork();
     if (child == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // it has no other end
         if (!connect(Rights::kWriter)) ::_exit(0);
         writes = Descriptor();
         for (std::uint32_t call = 0;; ++call) {
