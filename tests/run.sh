@@ -44,6 +44,7 @@ scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 passed_total=0
 failed_total=0
+took=""
 # A build that fails counts as a failure, and the last line is there all the same.
 set -E
 stopped() {
@@ -54,6 +55,14 @@ stopped() {
 trap 'stopped $LINENO' ERR
 
 usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed -e '$d' -e 's/^# \{0,1\}//'; }
+
+# timed NAME COMMAND...: what it took is said at the end.
+timed() {
+    local name="$1" begin="$SECONDS"
+    shift
+    "$@"
+    took+="${took:+, }$name $((SECONDS - begin)) s"
+}
 
 fail_usage() {
     echo "run.sh: $1 (--help says what there is)" >&2
@@ -113,8 +122,10 @@ failed_with_output() {  # LOG TITLE
         END { flush() }' "$1"
 }
 
-# run_tests FOLDER TITLE [CTEST OPTION...]: adds to the totals.
-run_tests() {
+# FOLDER TITLE [CTEST OPTION...]: adds to the totals.
+run_tests() { timed "its tests" count_tests "$@"; }
+
+count_tests() {
     local folder="$1" title="$2"
     shift 2
     echo "=== $title"
@@ -143,7 +154,9 @@ run_tests() {
 }
 
 # Under the launcher, too: a build runs each test binary once, to ask for the names of its tests.
-build() { "${launcher[@]}" cmake --build "$@" -j "$jobs" </dev/null; }
+build() {  # FOLDER [OPTION...]
+    timed "$1" "${launcher[@]}" cmake --build "$@" -j "$jobs" </dev/null
+}
 
 stage_all() {  # TYPE FOLDER
     configure "$2" "$1" none
@@ -401,9 +414,10 @@ case "$mode" in
         stage_address
         stage_plain
         stage_thread
-        if [[ ${#select[@]} -eq 0 ]]; then run_fuzz 15; fi ;;
+        if [[ ${#select[@]} -eq 0 ]]; then timed "all of fuzzing" run_fuzz 15; fi ;;
 esac
 
 if [[ -s $scratch/failures ]]; then head -n 400 "$scratch/failures"; fi
+echo "took $SECONDS s: $took"
 echo "$passed_total passed, $failed_total failed"
 if [[ $failed_total -ne 0 ]]; then exit 1; fi
