@@ -194,7 +194,7 @@ class Cursor {
     // In place: believe it after status() or snapshot.valid().
     Row<T> row() const { return Row<T>(raw_.row()); }
     // A copy that was checked.
-    Result<Copy<T>> copy() const {
+    Result<Copy<T>> copy() {
         if (Description<T>::refers(raw_.row().value)) [[unlikely]] {
             auto whole = raw_.copy();
             if (!whole.ok()) return whole.failure();

@@ -1,6 +1,7 @@
 #include "clientlib/large_value.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "clientlib/snapshot.h"
 #include "engine/page/row.h"
@@ -42,9 +43,33 @@ class LargeReader {
         value.size_bytes_ = reference->length_bytes;
         value.crc_ = reference->crc;
         state_.rows_out = true;  // what is found stays, also while others are waited for
-        if (Status found = find_pages(*reference); !found.ok()) return found.failure();
+        ids_ = pages_of(*reference);
+        if (Status found = find_pages(); !found.ok()) return found.failure();
         join_pages(value);
         return value;
+    }
+
+    // The column's bytes, whole: those of the row; or the value in its pages, where it lies there
+    // without a gap, until somebody waits; or in `buffer`.
+    Result<ColumnContent> content(std::vector<std::byte>& buffer,
+                                  const std::function<void()>& before_wait) {
+        const Schema& schema = table_.schema;
+        const ColumnContent content =
+            RowView(schema, row_.value).content(schema.variable_index(column_));
+        if (!content.is_reference) return content;
+        const auto reference = ValueReference::load(content.bytes);
+        if (!reference) return damaged("its reference is malformed");
+        ids_ = pages_of(*reference);
+        std::span<const std::byte> bytes = in_place(reference->length_bytes);
+        if (bytes.empty()) {
+            buffer.resize(reference->length_bytes);
+            if (Status came = copy_pages(buffer, before_wait); !came.ok()) return came.failure();
+            bytes = buffer;
+        }
+        if (crc32c(bytes.data(), bytes.size()) != reference->crc) {
+            return damaged("its checksum is not the row's");
+        }
+        return ColumnContent{bytes, false};
     }
 
     // The bytes do not have their checksum, under a snapshot that is still valid.
@@ -59,37 +84,82 @@ class LargeReader {
                table_.schema.columns()[column_].name + " of key " + hex(row_.key) + ": ";
     }
 
+    static std::vector<PageId> pages_of(const ValueReference& reference) {
+        std::vector<PageId> ids;
+        for (const ExtentRun& run : reference.all_runs()) {
+            for (std::uint32_t i = 0; i < run.pages; ++i) ids.push_back(PageId{run.first + i});
+        }
+        return ids;
+    }
+
     // A page found stays where it is until the snapshot ends, also when it is evicted meanwhile: so
     // each has to be found only once.
-    Status find_pages(const ValueReference& reference) {
-        for (const ExtentRun& run : reference.all_runs()) {
-            for (std::uint32_t i = 0; i < run.pages; ++i) ids_.push_back(PageId{run.first + i});
-        }
+    Status find_pages() {
         pages_.resize(ids_.size());
         std::vector<PageId> missing;
         for (;;) {
             missing.clear();
             look(missing);
             if (missing.empty()) return {};
-            if (!state_.valid()) return expired_failure();
-            const Status came = request_pages(state_, table_, missing, row_.key.data());
-            if (came.error() == Error::kNoSuchPage) return damaged("a page of it is not allocated");
-            if (!came.ok()) return {came.error(), where() + came.failure().what};
+            if (Status came = request(missing); !came.ok()) return came;
         }
     }
 
     void look(std::vector<PageId>& missing) {
-        const PoolView& pool = state_.connection->pool();
         for (std::size_t i = 0; i < ids_.size(); ++i) {
-            if (pages_[i] != nullptr) continue;
-            const PageVersion found = extent_page(pool, ids_[i]);
-            pages_[i] = found.page;
-            if (found.page != nullptr) {
-                state_.touches->note(ids_[i], found.entry);
-            } else {
-                missing.push_back(ids_[i]);
-            }
+            if (pages_[i] == nullptr) pages_[i] = find(ids_[i]);
+            if (pages_[i] == nullptr) missing.push_back(ids_[i]);
         }
+    }
+
+    // Empty where a page is missing or lies elsewhere.
+    std::span<const std::byte> in_place(std::size_t bytes) const {
+        const std::byte* const begin = find(ids_.front());
+        if (begin == nullptr) return {};
+        for (std::size_t i = 1; i < ids_.size(); ++i) {
+            if (find(ids_[i]) != begin + i * kPageBytes) return {};
+        }
+        return {begin, bytes};
+    }
+
+    // A page that was copied is needed no more, so each has to be there only once. They are asked
+    // for as many at a time as a pool of any size has room for.
+    Status copy_pages(std::span<std::byte> to, const std::function<void()>& before_wait) {
+        const std::size_t together = std::max(kPagesPerRequest, state_.pages_ahead_max());
+        std::vector<std::size_t> left(ids_.size());
+        std::iota(left.begin(), left.end(), std::size_t{0});
+        std::vector<PageId> missing;
+        for (;;) {
+            missing.clear();
+            std::erase_if(left, [&](std::size_t i) {
+                if (missing.size() == together) return false;
+                const std::byte* page = find(ids_[i]);
+                if (page == nullptr) {
+                    missing.push_back(ids_[i]);
+                    return false;
+                }
+                const auto part = to.subspan(i * kPageBytes);
+                racy_copy(part.data(), page, std::min(part.size(), kPageBytes));
+                return true;
+            });
+            if (left.empty()) return {};
+            before_wait();
+            if (Status came = request(missing); !came.ok()) return came;
+        }
+    }
+
+    const std::byte* find(PageId id) const {
+        const PageVersion found = extent_page(state_.connection->pool(), id);
+        if (found.page != nullptr) state_.touches->note(id, found.entry);
+        return found.page;
+    }
+
+    Status request(std::span<const PageId> missing) const {
+        if (!state_.valid()) return expired_failure();
+        const Status came = request_pages(state_, table_, missing, row_.key.data());
+        if (came.error() == Error::kNoSuchPage) return damaged("a page of it is not allocated");
+        if (!came.ok()) return {came.error(), where() + came.failure().what};
+        return {};
     }
 
     void join_pages(LargeValue& value) const {
@@ -140,12 +210,21 @@ bool LargeValue::intact() const {
     return crc == *crc_;
 }
 
-Result<LargeValue> large_value(const RawRow& row, std::uint32_t column) {
+namespace {
+
+Status usable(const RawRow& row) {
     if (row.reader == nullptr || !row.reader->holding()) {
         return {Error::kInvalid, "this row's snapshot has ended: take a new one"};
     }
     // The pages that it uses are marked in a segment that a child does not have.
     if (row.reader->generation != fork_generation()) return forked_failure();
+    return {};
+}
+
+}  // namespace
+
+Result<LargeValue> large_value(const RawRow& row, std::uint32_t column) {
+    if (Status good = usable(row); !good.ok()) return good.failure();
     const Schema& schema = row.table->schema;
     if (column >= schema.columns().size() || !is_variable(schema.columns()[column].type)) {
         return {Error::kInvalid, "column " + std::to_string(column) + " of table " + schema.name() +
@@ -154,54 +233,43 @@ Result<LargeValue> large_value(const RawRow& row, std::uint32_t column) {
     return LargeReader(row, column).read();
 }
 
-namespace {
-
-// Frames looked up while it lives stay the reader's; afterwards those that were copied need not.
-class Keep {
-  public:
-    explicit Keep(ReaderState& state) : state_(state), before_(state.rows_out) {
-        state_.rows_out = true;
-    }
-    ~Keep() { state_.rows_out = before_; }
-    Keep(const Keep&) = delete;
-    Keep& operator=(const Keep&) = delete;
-
-  private:
-    ReaderState& state_;
-    const bool before_;
-};
-
-}  // namespace
-
-Result<RawCopy> whole_row(const RawRow& row) {
-    RawCopy copy{std::vector<std::byte>(row.key.size()), {}};
+RawCopy stored_row(const RawRow& row) {
+    RawCopy copy{std::vector<std::byte>(row.key.size()), std::vector<std::byte>(row.value.size())};
     racy_copy(copy.key.data(), row.key.data(), row.key.size());
-    // What is read from here on holds still.
-    std::vector<std::byte> stored(row.value.size());
-    if (!stored.empty()) racy_copy(stored.data(), row.value.data(), stored.size());
+    if (!row.value.empty()) racy_copy(copy.value.data(), row.value.data(), row.value.size());
+    return copy;
+}
+
+Result<RawCopy> whole_row(const RawRow& row, const std::function<void()>& before_wait) {
+    RawCopy copy = stored_row(row);  // what is read from here on holds still
     const Schema& schema = row.table->schema;
-    const RowView view(schema, stored);
-    if (!view.has_references()) {
-        copy.value = std::move(stored);
-        return copy;
-    }
-    const Keep keep(*row.reader);
+    const RowView view(schema, copy.value);
+    if (!view.has_references()) return copy;
+    if (Status good = usable(row); !good.ok()) return good.failure();
+    const RawRow held{copy.key, copy.value, row.reader, row.table};
     std::vector<std::vector<std::byte>> buffers(view.count());
     std::vector<ColumnContent> contents(view.count());
-    const RawRow held{copy.key, stored, row.reader, row.table};
+    const std::function<void()> let_go = [&] {
+        for (std::size_t i = 0; i < contents.size(); ++i) {
+            std::span<const std::byte>& bytes = contents[i].bytes;
+            if (!view.content(static_cast<std::uint32_t>(i)).is_reference) continue;
+            if (bytes.empty() || bytes.data() == buffers[i].data()) continue;
+            buffers[i].resize(bytes.size());
+            racy_copy(buffers[i].data(), bytes.data(), bytes.size());
+            bytes = buffers[i];
+        }
+        if (before_wait) before_wait();
+    };
     for (std::uint32_t column = 0; column < schema.columns().size(); ++column) {
         if (!is_variable(schema.columns()[column].type)) continue;
-        auto value = large_value(held, column);
-        if (!value.ok()) return value.failure();
         const std::uint32_t index = schema.variable_index(column);
-        contents[index] = {value->span_or_copy(buffers[index]), false};
-        if (!value->intact()) {
-            return LargeReader(held, column).damaged("its checksum is not the row's");
-        }
+        auto content = LargeReader(held, column).content(buffers[index], let_go);
+        if (!content.ok()) return content.failure();
+        contents[index] = *content;
     }
-    copy.value.resize(row_value_bytes(schema, contents));
-    write_row_value(copy.value.data(), schema, std::span(stored).first(schema.fixed_bytes()),
-                    contents);
+    std::vector<std::byte> whole(row_value_bytes(schema, contents));
+    write_row_value(whole.data(), schema, held.value.first(schema.fixed_bytes()), contents);
+    copy.value = std::move(whole);
     return copy;
 }
 

@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -49,7 +50,12 @@ class LargeValue {
 // Brings all pages of a variable-length column in. Not an error: a short column; it gives one span.
 Result<LargeValue> large_value(const RawRow& row, std::uint32_t column);
 // The row with all its values, whole, checked against their checksums; believe it after valid().
-Result<RawCopy> whole_row(const RawRow& row);
+// Where pages are missing, values are copied as these come, some at a time, so that nothing of them
+// is in use during a wait. `before_wait`: what the caller does then, to let go of more; the row's
+// own page is in use no more.
+Result<RawCopy> whole_row(const RawRow& row, const std::function<void()>& before_wait = {});
+// A copy of the row as its leaf has it: references, not values.
+RawCopy stored_row(const RawRow& row);
 // Appends those pages of the row's large values that are not in the pool, for who asks for them
 // together with others: nothing to believe, whole_row() looks again.
 void note_absent_pages(const RawRow& row, std::vector<PageId>& pages);

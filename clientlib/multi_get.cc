@@ -98,8 +98,12 @@ class ManyRows {
             if (!left.empty()) by_tree(left);
             if (copies_.empty()) continue;
             for (std::size_t i = 0; i < some; ++i) indexes[i] = index_of(from + i);
-            Status copied = copy_rows(std::span(indexes).first(some));
+            copy_stored_rows(std::span(indexes).first(some));
             state_.rows_out = rows_out;  // the frames are in use no more, however many are to come
+            if (!state_.valid()) return expired_failure();
+            state_.renew();
+            if (!table_.schema.has_variable()) continue;
+            Status copied = copy_values(std::span(indexes).first(some));
             if (!copied.ok()) return copied;
             if (!state_.valid()) return expired_failure();
             state_.renew();
@@ -140,13 +144,27 @@ class ManyRows {
         for (std::size_t i = 0; i < some.size(); ++i) settle(some[i].landing, indexes[i]);
     }
 
+    // What is left in rows_ then lacks its large values.
+    void copy_stored_rows(std::span<const std::size_t> indexes) {
+        const ColdPath cold;  // the copies are the caller's
+        for (const std::size_t i : indexes) {
+            if (!rows_[i]) continue;
+            const RawCopy& copy = copies_[i].emplace(stored_row(*rows_[i]));
+            if (RowView(table_.schema, copy.value).has_references()) {
+                rows_[i]->key = copy.key;
+                rows_[i]->value = copy.value;
+            } else {
+                rows_[i].reset();
+            }
+        }
+    }
+
     // The pages of large values are asked for rows ahead of the one that waits for its own, while
     // so many may be under way.
-    Status copy_rows(std::span<const std::size_t> indexes) {
-        const ColdPath cold;     // the copies are the caller's
-        state_.rows_out = true;  // what was found stays, also while others are waited for
+    Status copy_values(std::span<const std::size_t> indexes) {
+        const ColdPath cold;
         PageRequests values(state_, table_);
-        std::size_t asked = table_.schema.has_variable() ? 0 : indexes.size();
+        std::size_t asked = 0;
         for (std::size_t at = 0; at < indexes.size(); ++at) {
             while (asked < indexes.size() && (asked <= at || values.under_way() < pages_most_)) {
                 if (Status ask = ask_for_values(values, indexes[asked++]); !ask.ok()) return ask;
@@ -156,7 +174,7 @@ class ManyRows {
                     return came;
             }
             // What an answer said of a page is found out again for the row whose it is.
-            if (Status copied = copy_row(indexes[at]); !copied.ok()) return copied;
+            if (Status copied = copy_value(indexes[at]); !copied.ok()) return copied;
         }
         return {};
     }
@@ -173,7 +191,7 @@ class ManyRows {
         return values.ask(value_pages_, key(i));
     }
 
-    Status copy_row(std::size_t i) {
+    Status copy_value(std::size_t i) {
         if (!rows_[i]) return {};
         auto copy = whole_row(*rows_[i]);
         if (!copy.ok()) return copy.failure();

@@ -415,9 +415,7 @@ Result<std::optional<RawCopy>> RawTable::get(const Snapshot& snapshot,
         (*state)->renew();
         return std::optional<RawCopy>{};
     }
-    const bool rows_out = (*state)->rows_out;
     auto copy = whole_row(row);
-    (*state)->rows_out = rows_out;  // the pages of its values are in use no more
     if (!copy.ok()) return copy.failure();
     if (!(*state)->valid()) return expired_failure();
     (*state)->renew();

@@ -68,11 +68,12 @@ struct RawCopy {
 struct ScanOptions {
     std::uint64_t limit = ~std::uint64_t{0};  // rows
     bool reverse = false;                     // from the upper bound down
-    // A row is the caller's until the next next() only, not until the snapshot ends. The scan then
-    // lets go of the pages it came through, and may read more of them than the pool holds. Without,
-    // those that are evicted meanwhile are kept for it, and more than max_held_bytes of them cost
-    // the client its oldest snapshot; so do they when other rows of the snapshot are held in place
-    // (peek, cursors that are not streaming).
+    // A row is the caller's until the next next() or copy() only, not until the snapshot ends;
+    // behind a copy(), row() has it as before. The scan then lets go of the pages it came through,
+    // and may read more of them than the pool holds. Without, those that are evicted meanwhile are
+    // kept for it, and more than max_held_bytes of them cost the client its oldest snapshot; so do
+    // they when other rows of the snapshot are held in place (peek, cursors that are not streaming,
+    // large values that are not copied).
     bool streaming = false;
 };
 
@@ -100,8 +101,8 @@ class RawCursor {
         return true;
     }
     const RawRow& row() const { return row_; }
-    // The row with its large values, checked.
-    Result<RawCopy> copy() const;
+    // The row with its large values, checked. A streaming scan that waits for them holds nothing.
+    Result<RawCopy> copy();
     // Ok while the scan got to where it is (or to its end) and the snapshot was valid all along.
     Status status() const;
 

@@ -42,6 +42,14 @@ struct Bound {
         set(prefix.first(length));
         if (given) key[length - 1] = std::byte(std::to_integer<unsigned>(key[length - 1]) + 1);
     }
+    // To the next key of so many bytes; false: it is the last one.
+    bool step_up(std::size_t key_bytes) {
+        std::size_t at = key_bytes;
+        while (at > 0 && key[at - 1] == std::byte{0xff}) key[--at] = std::byte{0};
+        if (at == 0) return false;
+        key[at - 1] = std::byte(std::to_integer<unsigned>(key[at - 1]) + 1);
+        return true;
+    }
 };
 
 }  // namespace
@@ -78,6 +86,7 @@ struct RawCursor::State {
     std::uint32_t asked_ahead = 0;   // of the leaves in front, how many were looked after
     std::uint64_t table_floor = 0;   // the same in the whole snapshot
     std::uint64_t floor = 0;  // rows of this leaf whose time is below it are dead; 0: none is
+    RawCopy kept;             // the row, when its leaf was let go of
     Status status;
 
     // An empty scan of everything; the caller sets bounds.
@@ -101,6 +110,7 @@ struct RawCursor::State {
     void stand();
     void step_off();
     bool let_go();
+    void let_go_behind(RawRow& row);
     std::size_t widen(std::span<PageId> pages, std::uint32_t skip);
     std::size_t only_absent(std::span<PageId> pages, PageId but) const;
     void read_ahead();
@@ -146,6 +156,29 @@ bool RawCursor::State::let_go() {
     step_off();
     reader->renew();
     return true;
+}
+
+// The same in the middle of a leaf, for a wait of the row that was taken last: it is the cursor's
+// own until the next one, and the scan goes on behind it.
+void RawCursor::State::let_go_behind(RawRow& row) {
+    if (!streaming || !standing || reader->rows_out || reader->standing_cursors != 1) return;
+    kept = stored_row(row);
+    row.key = kept.key;
+    row.value = kept.value;
+    Bound& from = reverse ? upper : lower;
+    from.set(row.key);
+    begin = end = 0;
+    if (reverse || from.step_up(row.key.size())) {
+        on_leaf = false;
+        since_let_go = 0;
+        leaves_ahead = values_ahead = 0;
+        rows_ahead = 0;
+        if (window > 0) ++asked_ahead;  // it comes to this leaf once more
+    } else {
+        more = false;
+    }
+    step_off();
+    reader->renew();
 }
 
 Landing RawCursor::State::seek() {
@@ -422,9 +455,9 @@ Status RawCursor::status() const {
     return {};
 }
 
-Result<RawCopy> RawCursor::copy() const {
+Result<RawCopy> RawCursor::copy() {
     if (Status good = status(); !good.ok()) return good.failure();
-    auto copy = whole_row(row_);
+    auto copy = whole_row(row_, [this] { state_->let_go_behind(row_); });
     if (!copy.ok()) return copy;
     if (Status good = status(); !good.ok()) return good.failure();
     return copy;

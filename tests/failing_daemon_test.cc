@@ -99,9 +99,10 @@ class FailingDaemon : public testing::Test {
     void fail(const std::string& step, int number = EIO) const {
         std::ofstream(daemon_.directory() + "/fail") << step << ' ' << number << '\n';
     }
-    // That one alone.
-    void fail_nth(const std::string& step, std::uint64_t nth) const {
-        std::ofstream(daemon_.directory() + "/fail") << step << ' ' << EIO << ' ' << nth << '\n';
+    // That one alone, or with all later ones.
+    void fail_nth(const std::string& step, std::uint64_t nth, bool and_later = false) const {
+        std::ofstream(daemon_.directory() + "/fail")
+            << step << ' ' << EIO << ' ' << nth << (and_later ? " on\n" : "\n");
     }
     // Whether something failed since it was asked last.
     bool met() const { return std::filesystem::remove(daemon_.directory() + "/failed"); }
@@ -444,6 +445,62 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
             EXPECT_TRUE(eventually([&] { return turn(kind) > 0 || HasFailure(); }));
         }
     }
+    EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
+    expect_sound_files();
+}
+
+// As a backup reads: all rows under one snapshot, of a table larger than the pool, with its large
+// values. The n-th page read fails, alone or with all later ones, with n on to where there is none.
+TEST_F(FailingDaemon, AScanOfAWholeTableIsRightOrSaysThatItIsNot) {
+    constexpr std::uint64_t kAllWindows = 40;
+    constexpr Rounds kRounds{kAllWindows * kWindow, 80};
+    daemon_.set("pool_bytes=8MiB");
+    daemon_.set("max_snapshot_age=1h");
+    begin_with_failpoints();
+    Store store = attach(daemon_);
+    const auto events = make_table<Event>(store);
+    kRounds.write(store, events, 1);
+    Reader reader = need(store.reader());
+    const auto scan_all = [&](Looks::Read scan) {
+        const Snapshot snapshot = need(reader.snapshot(soon()));
+        for (std::uint64_t window = 0; window < kAllWindows; ++window) {
+            Looks looks(events, snapshot, 1, kRounds, window * kWindow);
+            const Error error = (looks.*scan)();
+            EXPECT_FALSE(looks.wrong()) << "window " << window;
+            if (error != Error::kOk) return error;
+        }
+        return Error::kOk;
+    };
+    const auto fail_each = [&](Looks::Read scan, bool and_later) {
+        ASSERT_EQ(scan_all(scan), Error::kOk);  // also with nothing in its way
+        std::uint64_t said = 0;
+        std::uint64_t nth = 1;
+        for (bool failed = true; failed && !HasFailure(); nth += nth / 2 + 1) {
+            SCOPED_TRACE("page read " + std::to_string(nth) + (and_later ? " and later" : ""));
+            met();
+            fail_nth("page-read", nth, and_later);
+            const Error error = scan_all(scan);
+            failed = met();
+            heal();
+            // A page that was read ahead of need may fail alone without a word.
+            const bool may_be_silent = !failed || !and_later;
+            EXPECT_TRUE((error == Error::kIoError && failed) ||
+                        (error == Error::kOk && may_be_silent))
+                << error_name(error);
+            said += error == Error::kIoError;
+            EXPECT_TRUE(eventually([&] { return scan_all(scan) == Error::kOk; }));
+        }
+        EXPECT_GT(nth, 2 * kAllWindows);  // beyond the first pages of each window
+        EXPECT_GT(said, 0u);
+    };
+    for (const Looks::Kind& kind : Looks::kinds()) {
+        if (!std::string_view(kind.name).starts_with("streaming scan of copies")) continue;
+        for (const bool and_later : {false, true}) {
+            SCOPED_TRACE(kind.name);
+            fail_each(kind.read, and_later);
+        }
+    }
+    expect_said("data", "reading", EIO);
     EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
     expect_sound_files();
 }

@@ -109,7 +109,11 @@ int FailpointDisk::error_of(DiskStep step) {
     if (!(words >> name >> number)) return 0;
     if (index_of(kDiskStepNames, name) != static_cast<std::size_t>(step)) return 0;
     std::uint64_t nth = 0;
-    if (words >> nth && ++fail_counted_ != nth) return 0;
+    if (words >> nth) {
+        std::string on;
+        const bool and_later = words >> on && on == "on";
+        if (++fail_counted_ < nth || (fail_counted_ > nth && !and_later)) return 0;
+    }
     std::ofstream(directory_ + "/failed");
     return number;
 }

@@ -6,9 +6,9 @@
 //   failpoint   read at the start: "log-write 7 half" ends the process, by SIGKILL, half through
 //               its seventh write to the log. Recovery's operations count as well.
 //   fail        as long as it is there, operations of the kind that it names fail, with nothing of
-//               them done: "log-write 5" is errno 5. "page-read 5 3": only the third from now on.
-//               The first that fails makes the file "failed". Not changes of a file's size
-//               (kResize).
+//               them done: "log-write 5" is errno 5. "page-read 5 3": only the third from now on;
+//               "page-read 5 3 on": that one and all later ones. The first that fails makes the
+//               file "failed". Not changes of a file's size (kResize).
 //   hold        as long as it is there, operations of the kind that it names are not begun; the
 //               first that waits makes the file "held".
 //
