@@ -227,6 +227,7 @@ class FakeDaemon {
         std::unique_ptr<RingConsumer> ring;
         Descriptor doorbell;
         Answers answers;
+        std::vector<std::byte> buffer;  // for a record of the ring
     };
 
     static PoolSegment make_pool(const Options& options) {
@@ -286,7 +287,7 @@ class FakeDaemon {
             ::close(socket);
             return;
         }
-        Client client{socket, nullptr, nullptr, {}, {}};
+        Client client{socket, nullptr, nullptr, {}, {}, {}};
         ClientShape shape;
         shape.slot_count = options_.reader_slots;
         shape.call_slot_count = options_.call_slots;
@@ -362,10 +363,10 @@ class FakeDaemon {
     }
 
     bool serve(Client& client) {
-        std::vector<std::byte> buffer(client.ring->record_bytes_max());
+        client.buffer.resize(client.ring->record_bytes_max());
         TakenRecord record;
         bool any = false;
-        while (client.ring->take(buffer, record) == TakeResult::kRecord) {
+        while (client.ring->take(client.buffer, record) == TakeResult::kRecord) {
             any = true;
             if (record.kind == RecordKind::kPageRequest) {
                 on_page_request(client, record);
