@@ -280,7 +280,7 @@ class RingConsumer {
     void copy_payload(std::uint32_t position, std::uint32_t length_bytes,
                       std::span<std::byte> buffer, TakenRecord& record) const;
     const char* fault(std::uint32_t position, std::uint32_t length_bytes, RecordKind kind) const;
-    void consume(std::uint32_t length_bytes);
+    void consume(std::uint32_t length_bytes, bool says_nothing);
 
     RingControl* control_;
     std::byte* ring_;
@@ -363,7 +363,7 @@ inline TakeResult RingConsumer::take(std::span<std::byte> buffer, TakenRecord& r
         if (result != TakeResult::kRecord) return result;
         const bool skipped = says_nothing(record.kind);
         if (!skipped) copy_payload(position_, length_bytes, buffer, record);
-        consume(length_bytes);
+        consume(length_bytes, skipped);
         if (!skipped) return TakeResult::kRecord;
     }
     return TakeResult::kEmpty;
@@ -386,7 +386,7 @@ inline TakeResult RingConsumer::take_page_request(std::span<std::byte> buffer,
         const bool wanted = record.kind == RecordKind::kPageRequest;
         if (wanted) copy_payload(at, length_bytes, buffer, record);
         if (at == position_ && (wanted || says_nothing(record.kind))) {
-            consume(length_bytes);  // nothing waits before it: its place is free again
+            consume(length_bytes, !wanted);  // nothing waits before it: its place is free again
         } else if (wanted) {
             const auto taken = RecordKind::kAborted;
             std::memcpy(unit_at(at) + offsetof(RecordHeader, kind), &taken, sizeof taken);
@@ -396,12 +396,16 @@ inline TakeResult RingConsumer::take_page_request(std::span<std::byte> buffer,
     return TakeResult::kEmpty;
 }
 
-inline void RingConsumer::consume(std::uint32_t length_bytes) {
+inline void RingConsumer::consume(std::uint32_t length_bytes, bool says_nothing) {
     // On the next lap a record may start at any of these units, and must read as not committed.
     // Relaxed: publish_head() releases them.
     const std::uint32_t units = ring_units(length_bytes);
     for (std::uint32_t i = 0; i < units; ++i) {
-        word_at(position_ + i).store(0, std::memory_order_relaxed);
+        Atom<std::uint32_t>& word = word_at(position_ + i);
+        // What says nothing may be half a ring that nobody has written to: a line that is only read
+        // costs a fraction of one that is written.
+        if (says_nothing && word.load(std::memory_order_relaxed) == 0) continue;
+        word.store(0, std::memory_order_relaxed);
     }
     position_ += units;
     ahead_ = ahead();  // never so far behind that it would seem to be in front
