@@ -116,6 +116,28 @@ class ClientPortTest : public ::testing::Test {
     std::int64_t sum_ = 0;
 };
 
+// Planted without a claim, and none of them answered yet.
+TEST_F(ClientPortTest, MoreCallsThanThereAreSlotsAreNotTaken) {
+    SimClient& flooding = store->connect();
+    const std::uint32_t slots = flooding.segment().call_slot_count();
+    PlantedRecord record;
+    record.kind = RecordKind::kPageRequest;
+    record.payload = bytes_of(std::array<std::uint32_t, 2>{1, 0});
+    for (std::uint32_t i = 0; i <= slots; ++i) {
+        record.call_slot = i % slots;
+        record.call_generation = 1 + i / slots;
+        plant(flooding, record);
+    }
+    ClientPort& port = store->engine->core().port();
+    ClientRequest request;
+    for (std::uint32_t i = 0; i < slots; ++i) ASSERT_TRUE(port.take(request)) << i;
+    EXPECT_FALSE(cut_off(flooding));
+    EXPECT_FALSE(port.take(request));
+    EXPECT_EQ(store->clients.cut_off_clients[flooding.id()], "more calls than it has call slots");
+    expect_work_goes_on();
+    store->disconnect(flooding);
+}
+
 // One that connects and hangs up without end gave each turn to the first client of all.
 TEST_F(ClientPortTest, TurnsGoOnWhenAClientGoes) {
     std::vector<SimClient*> idle;
