@@ -139,7 +139,7 @@ inline PageVersion version_at(const Pool& pool, SlotOwner& slot, PageId page,
 
 // A page of an extent that the snapshot's row refers to: kFound or kAbsent. Such pages have no csn
 // and no versions: they are written once per allocation, and a frame that was found stays the
-// reader's until its snapshot ends.
+// reader's until its snapshot ends, or until it lets go of all that it found.
 template <class Pool>
 inline PageVersion extent_page(const Pool& pool, PageId page) {
     if (page.value >= pool.page_count()) [[unlikely]]

@@ -46,7 +46,7 @@ class HostileClient {
         // nothing, since no rule is broken for which one is dropped.
         const char* reason;
         // Of the stats page, which rises sooner or later; the log speaks then, too, if there is a
-        // reason. None: who does so harms nobody, and need not be noticed.
+        // reason. None: it need not be noticed, since it may harm nobody.
         std::optional<Counter> counter;
     };
     static const std::vector<Harm>& harms();

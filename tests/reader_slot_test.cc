@@ -372,7 +372,7 @@ struct Belief {
     std::uint64_t wrong = 0;
 };
 
-// Ends with the rounds, after 20 s, or with the first wrong belief where that is looked for.
+// Ends with the rounds, after kPatience, or with the first wrong belief where that is looked for.
 Belief run_revocations(std::uint64_t rounds, bool overwrites_first) {
     const std::vector<std::size_t> cores = two_cores();
     TestSlot test;

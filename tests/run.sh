@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs the tests. Needs no terminal and no input; ends with
-# ctest's summary, the skipped tests with their reasons, and a line "N passed, N failed".
+# ctest's summary, the skipped tests with their reasons, what each part took, and a line
+# "N passed, N failed".
 #
-#   bash tests/run.sh                       each test once: the fast ones and the hostile clients
-#                                           under the address and undefined sanitizers, the others
-#                                           in a debug build; those with threads once more under
-#                                           the thread sanitizer; each fuzz target for some seconds
+#   bash tests/run.sh                       each test once: the fast ones, the hostile clients and
+#                                           the headers under the address and undefined
+#                                           sanitizers, the others in a debug build; those with
+#                                           threads once more under the thread sanitizer; each
+#                                           fuzz target for some seconds
 #   bash tests/run.sh --debug               all tests, debug build, nothing else
 #   bash tests/run.sh --release             all tests, release build, nothing else
 #   bash tests/run.sh --sanitize KIND       one sanitizer alone: address,undefined or thread
@@ -61,7 +63,9 @@ timed() {
     local name="$1" begin="$SECONDS"
     shift
     "$@"
+    local status=$?  # where the caller asks for it, and nothing ends at a failure
     took+="${took:+, }$name $((SECONDS - begin)) s"
+    return "$status"
 }
 
 fail_usage() {
