@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <thread>
 
 #include "clientlib/compact.h"
@@ -96,6 +97,16 @@ class FailingDaemon : public testing::Test {
         daemon_.run_as("failpoint_daemon");
         begin();
     }
+    // With failpoints, and a table larger than its pool.
+    Table<Event> begin_with_windows() {
+        daemon_.set("pool_bytes=8MiB");
+        daemon_.set("max_snapshot_age=1h");
+        begin_with_failpoints();
+        store_.emplace(attach(daemon_));
+        const auto events = make_table<Event>(*store_);
+        kAllRows.write(*store_, events, 1);
+        return events;
+    }
     void fail(const std::string& step, int number = EIO) const {
         std::ofstream(daemon_.directory() + "/fail") << step << ' ' << number << '\n';
     }
@@ -145,7 +156,11 @@ class FailingDaemon : public testing::Test {
         EXPECT_EQ(verified.status, 0) << verified.output;
     }
 
+    static constexpr std::uint64_t kAllWindows = 40;
+    static constexpr Rounds kAllRows{kAllWindows * kWindow, 80};
+
     RealDaemon daemon_;
+    std::optional<Store> store_;
 };
 
 constexpr int kFenced = static_cast<int>(ExitCode::kFenced);
@@ -390,20 +405,13 @@ TEST_F(FailingDaemon, ThatCannotReadAPageSaysSoAndGoesOn) {
 // Each kind of read of a table larger than the pool, with its n-th page out of reach: an error and
 // no row, in time, and the same read is right when the page can be read again.
 TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwards) {
-    constexpr std::uint64_t kAllWindows = 40;
-    constexpr Rounds kRounds{kAllWindows * kWindow, 80};
     constexpr std::uint64_t kLastFailed = 4;
     constexpr std::uint64_t kAll = 0;
-    daemon_.set("pool_bytes=8MiB");
-    daemon_.set("max_snapshot_age=1h");
-    begin_with_failpoints();
-    Store store = attach(daemon_);
-    const auto events = make_table<Event>(store);
-    kRounds.write(store, events, 1);
-    Reader reader = need(store.reader());
+    const auto events = begin_with_windows();
+    Reader reader = need(store_->reader());
     const auto look = [&](const Looks::Kind& kind, std::uint64_t from) {
         const Snapshot snapshot = need(reader.snapshot(soon()));
-        Looks looks(events, snapshot, 1, kRounds, from);
+        Looks looks(events, snapshot, 1, kAllRows, from);
         const Error error = (looks.*kind.read)();
         EXPECT_FALSE(looks.wrong());
         return error;
@@ -417,7 +425,7 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
         const std::uint64_t begin = turns++ % ((kAllWindows - 1) / kWindows) * kWindows * kWindow;
         const std::uint64_t end = begin + kWindows * kWindow;
         need(events.count(reader, soon(), events.prefix(end),
-                          events.prefix(kRounds.rows - kWindow)));
+                          events.prefix(kAllRows.rows - kWindow)));
         need(events.count(reader, soon(), events.prefix(std::uint64_t{0}), events.prefix(begin)));
         std::uint64_t said = 0;
         for (std::uint64_t nth = kAll; nth <= kLastFailed; ++nth) {
@@ -445,7 +453,7 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
             EXPECT_TRUE(eventually([&] { return turn(kind) > 0 || HasFailure(); }));
         }
     }
-    EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
+    EXPECT_EQ(need(store_->stats(soon())).mode, EngineMode::kServing);
     expect_sound_files();
 }
 
@@ -453,19 +461,12 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
 // values. The n-th page read fails, alone (forwards) or with all later ones (backwards), with n on
 // to where there is none.
 TEST_F(FailingDaemon, AScanOfAWholeTableIsRightOrSaysThatItIsNot) {
-    constexpr std::uint64_t kAllWindows = 40;
-    constexpr Rounds kRounds{kAllWindows * kWindow, 80};
-    daemon_.set("pool_bytes=8MiB");
-    daemon_.set("max_snapshot_age=1h");
-    begin_with_failpoints();
-    Store store = attach(daemon_);
-    const auto events = make_table<Event>(store);
-    kRounds.write(store, events, 1);
-    Reader reader = need(store.reader());
+    const auto events = begin_with_windows();
+    Reader reader = need(store_->reader());
     const auto scan_all = [&](Looks::Read scan) {
         const Snapshot snapshot = need(reader.snapshot(soon()));
         for (std::uint64_t window = 0; window < kAllWindows; ++window) {
-            Looks looks(events, snapshot, 1, kRounds, window * kWindow);
+            Looks looks(events, snapshot, 1, kAllRows, window * kWindow);
             const Error error = (looks.*scan)();
             EXPECT_FALSE(looks.wrong()) << "window " << window;
             if (error != Error::kOk) return error;
@@ -503,7 +504,7 @@ TEST_F(FailingDaemon, AScanOfAWholeTableIsRightOrSaysThatItIsNot) {
         fail_each(kind.read, name.ends_with("backwards"));
     }
     expect_said("data", "reading", EIO);
-    EXPECT_EQ(need(store.stats(soon())).mode, EngineMode::kServing);
+    EXPECT_EQ(need(store_->stats(soon())).mode, EngineMode::kServing);
     expect_sound_files();
 }
 
