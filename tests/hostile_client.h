@@ -48,6 +48,8 @@ class HostileClient {
         // Of the stats page, which rises sooner or later; the log speaks then, too, if there is a
         // reason. None: it need not be noticed, since it may harm nobody.
         std::optional<Counter> counter;
+        // Of its rounds, what an honest client keeps beside it at least (tests/README.md).
+        double share = 0.25;
     };
     static const std::vector<Harm>& harms();
 
