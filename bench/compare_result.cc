@@ -1,6 +1,7 @@
 #include <fstream>
 #include <iomanip>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/compare_run.h"

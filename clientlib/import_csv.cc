@@ -1,5 +1,6 @@
 #include "clientlib/import_csv.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "clientlib/import_json.h"

@@ -1,5 +1,6 @@
 #include "engine/btree.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/inner_edit.h"

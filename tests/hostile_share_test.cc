@@ -16,6 +16,7 @@
 #include <cstring>
 #include <random>
 #include <regex>
+#include <sstream>
 #include <thread>
 
 #include "tests/honest_client.h"

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "shm/ring.h"
 #include "shm/stats.h"

@@ -9,6 +9,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace {
@@ -218,6 +219,104 @@ TEST(Tidy, SourcesIncludeTheirOwnHeaderFirst) {
         EXPECT_EQ(match[1], header) << file->path << ": include its own header before all others";
     }
     EXPECT_GT(looked_at, 50u);
+}
+
+// Of each name of the standard library, without `std::`, the header that the builds have
+// precompiled (standard_headers in CMakeLists.txt).
+const std::map<std::string, std::string>& precompiled_headers() {
+    static const std::map<std::string, std::string> of_name = [] {
+        const std::map<std::string, std::string> names = {
+            {"algorithm",
+             "all_of any_of binary_search clamp copy copy_if copy_n count count_if equal "
+             "equal_range fill fill_n find find_if find_if_not lower_bound max max_element min "
+             "min_element minmax mismatch none_of partition partition_point ranges remove_if "
+             "replace reverse rotate search shuffle sort stable_sort swap_ranges transform unique "
+             "upper_bound"},
+            {"array", "array to_array"},
+            {"atomic",
+             "atomic atomic_ref atomic_thread_fence memory_order memory_order_acq_rel "
+             "memory_order_acquire memory_order_relaxed memory_order_release memory_order_seq_cst"},
+            {"charconv", "from_chars to_chars"},
+            {"cstdint",
+             "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t"},
+            {"cstring", "memchr memcmp memcpy memmove memset strcmp strerror strlen strncmp"},
+            {"functional", "function greater hash less plus ref"},
+            {"map", "map multimap"},
+            {"memory", "align construct_at make_shared make_unique shared_ptr unique_ptr weak_ptr"},
+            {"optional", "make_optional nullopt optional"},
+            {"span", "as_bytes as_writable_bytes span"},
+            {"sstream", "istringstream ostringstream stringstream"},
+            {"string", "getline stoi stoul stoull string to_string"},
+            {"string_view", "string_view"},
+            {"unordered_map", "unordered_map"},
+            {"utility",
+             "as_const exchange forward index_sequence make_index_sequence move pair swap"},
+            {"variant", "get_if holds_alternative monostate variant visit"},
+            {"vector", "vector"}};
+        std::map<std::string, std::string> headers;
+        for (const auto& [header, words] : names) {
+            std::istringstream stream(words);
+            for (std::string name; stream >> name;) headers[name] = header;
+        }
+        return headers;
+    }();
+    return of_name;
+}
+
+// All that a file includes, itself or by what it includes of the tree.
+void add_includes(const File& file, std::set<std::string>& found) {
+    for (const std::string& line : file.lines) {
+        if (!line.starts_with("#include ")) continue;
+        const std::string name = line.substr(10, line.find_first_of(">\"", 10) - 10);
+        if (!found.insert(name).second) continue;
+        if (const File* included = find_file(name)) add_includes(*included, found);
+    }
+}
+
+std::set<std::string> precompiled_by_the_build() {
+    std::set<std::string> headers;
+    bool in_list = false;
+    for (const std::string& line : find_file("CMakeLists.txt")->lines) {
+        in_list = in_list || line.find("set(standard_headers ") != std::string::npos;
+        for (std::size_t at = 0; in_list && (at = line.find('<', at)) != std::string::npos; ++at) {
+            headers.insert(line.substr(at + 1, line.find('>', at) - at - 1));
+        }
+        in_list = in_list && !line.ends_with(")");
+    }
+    return headers;
+}
+
+// The name behind a `std::` that ends at `at`.
+std::string name_at(const std::string& line, std::size_t at) {
+    std::size_t end = at;
+    while (end < line.size() && is_letter(line[end])) ++end;
+    return line.substr(at, end - at);
+}
+
+// No build of a whole run of the tests shows it: they have these headers precompiled, or take many
+// sources as one.
+TEST(Tidy, SourcesIncludeThePrecompiledHeadersThatTheyUse) {
+    std::set<std::string> known;
+    for (const auto& [name, header] : precompiled_headers()) known.insert(header);
+    EXPECT_EQ(known, precompiled_by_the_build());
+    static const std::string kStd = "std::";
+    for (const File& file : tree()) {
+        if (!is_source(file)) continue;
+        std::set<std::string> included;
+        add_includes(file, included);
+        for (std::size_t i = 0; i < file.code.size(); ++i) {
+            const std::string& line = file.code[i];
+            std::size_t at = 0;
+            while ((at = line.find(kStd, at)) != std::string::npos) {
+                at += kStd.size();
+                const auto header = precompiled_headers().find(name_at(line, at));
+                if (header == precompiled_headers().end()) continue;
+                EXPECT_TRUE(included.contains(header->second))
+                    << place(file, i) << "include <" << header->second
+                    << "> for std::" << header->first;
+            }
+        }
+    }
 }
 
 TEST(Tidy, ClientSegmentsAreReadByTheClientPortAlone) {

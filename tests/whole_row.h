@@ -3,6 +3,7 @@
 // Who: simulation tests. Shares the reference and the view of a row with the product, nothing else.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <optional>
