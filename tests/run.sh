@@ -23,7 +23,7 @@
 #                                           outside of it; SEED=N repeats the choices of one
 #   bash tests/run.sh --fuzz [SECONDS]      each fuzz target (tests/fuzz_*.cc) for so many seconds,
 #                                           or 15, on average, slow ones for longer; what it finds
-#                                           stays in build/fuzz/found
+#                                           stays in build/address/found
 #   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
 #                                           one at a time: the simulation has to find each of them
 #   bash tests/run.sh --coverage            all tests, or those of --filter, in a build that counts;
@@ -169,12 +169,20 @@ stage_all() {  # TYPE FOLDER
 }
 
 # Libraries come in units of many sources here, in half of the time, since all is compiled in one
-# go. The other builds are of one source each; the fuzz and release builds, which have nothing
-# precompiled, show that each source includes what it uses.
+# go. The thread sanitizer's build is of one source each, so that one that includes too little of
+# the project is seen; of the headers that are precompiled, tests/tidy_test.cc says it.
 units=(-DCMAKE_UNITY_BUILD=ON -DCMAKE_UNITY_BUILD_BATCH_SIZE=17)
-# By clang: g++ takes twice as long for what is sanitized. --fresh, as a folder of g++'s that is
-# given another compiler forgets all other settings.
-sanitized=(--fresh -DBIDSTORE_BENCH=OFF -DCMAKE_CXX_COMPILER=clang++ "${units[@]}")
+
+# By clang: g++ takes twice as long for what is sanitized.
+configure_sanitized() {  # FOLDER SANITIZE [OPTION...]
+    local cache="$1/CMakeCache.txt"
+    # A folder of g++'s that is given another compiler forgets all other settings.
+    if [[ -f "$cache" ]] && ! grep -q '^CMAKE_CXX_COMPILER:.*[/=]clang' "$cache"; then
+        rm "$cache"
+    fi
+    configure "$1" Debug "$2" -DBIDSTORE_BENCH=OFF -DCMAKE_CXX_COMPILER=clang++ "${units[@]}" \
+        "${@:3}"
+}
 
 # What the address sanitizer is not run over, or does not show.
 stage_plain() {
@@ -186,8 +194,13 @@ stage_plain() {
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 
+# Also what the fuzz targets are linked with: to compile it once more took longer than they run.
+configure_address() {
+    configure_sanitized build/address address,undefined -DBIDSTORE_FUZZ=ON
+}
+
 stage_address() {
-    configure build/address Debug address,undefined "${sanitized[@]}"
+    configure_address
     build build/address --target tests_address
     run_tests build/address "fast tests, address and undefined sanitizers" -L 'fast|address' \
         "${select[@]}"
@@ -202,7 +215,7 @@ campaign() {  # BINARY HOW_LONG=N SEED_NAME
 }
 
 run_hostile() {  # SECONDS
-    configure build/address Debug address,undefined "${sanitized[@]}"
+    configure_address
     build build/address --target hostile_test
     campaign build/address/tests/hostile_test BIDSTORE_HOSTILE="$1" BIDSTORE_HOSTILE_SEED
 }
@@ -215,7 +228,7 @@ run_kills() {  # N
 
 stage_thread() {
     launcher=("${fixed_layout[@]}")
-    configure build/thread Debug thread "${sanitized[@]}"
+    configure_sanitized build/thread thread -DCMAKE_UNITY_BUILD=OFF  # see above
     build build/thread --target tests_threads
     TSAN_OPTIONS=halt_on_error=1 \
         run_tests build/thread "tests with threads, thread sanitizer" -L threads "${select[@]}"
@@ -236,9 +249,8 @@ fuzz_share() {  # TARGET
 # What a target tries beyond its corpus is kept in the build, and goes on from there the next time.
 # Each target has a process of its own; `jobs` of them run side by side, the longest first.
 run_fuzz() {  # SECONDS
-    local folder=build/fuzz target shares=0 count=0
-    configure "$folder" Debug none -DBIDSTORE_BENCH=OFF -DBIDSTORE_FUZZ=ON \
-        -DCMAKE_CXX_COMPILER=clang++
+    local folder=build/address target shares=0 count=0
+    configure_address
     build "$folder" --target fuzz_targets
     for target in tests/fuzz_*.cc; do
         target="$(basename "$target" .cc)"
@@ -260,8 +272,8 @@ run_fuzz() {  # SECONDS
             "corpus/$4" "$2/tests/corpus/$4" </dev/null >"found/$4.log" 2>&1
         then echo "passed: fuzz $4:" \
             "$(sed -n "s/^stat::number_of_executed_units: *//p" "found/$4.log") runs in $3 s"
-        else echo "FAILED: fuzz $4: the input is in build/fuzz/found/$4/; run it again with" \
-            "build/fuzz/tests/fuzz_$4 FILE"; tail -n 40 "found/$4.log"; fi
+        else echo "FAILED: fuzz $4: the input is in build/address/found/$4/; run it again with" \
+            "build/address/tests/fuzz_$4 FILE"; tail -n 40 "found/$4.log"; fi
         ' fuzz "$root/$folder" "$root" 2>&1 | tee "$scratch/log" || true
     local targets passed
     targets="$(find tests -maxdepth 1 -name 'fuzz_*.cc' ! -name fuzz_replay.cc | wc -l)"
