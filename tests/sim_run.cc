@@ -1,5 +1,5 @@
 // The simulation as a program: a range of seeds, or one. Exit code 1 when a seed fails, with the
-// seed and the shortest run that still fails as its last lines.
+// seed and the shortest run that still fails as its last line.
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
@@ -35,7 +35,8 @@ int main(int argc, char** argv) {
     if (!result.failed) return 0;
     std::printf("seed %llu fails: %s\n", static_cast<unsigned long long>(result.seed),
                 result.finding.c_str());
-    std::printf("again: sim_run --seed %llu --steps %llu\n",
+    std::printf("again%s: sim_run --seed %llu --steps %llu\n",
+                result.shortest ? "" : " (not all shorter runs were tried)",
                 static_cast<unsigned long long>(result.seed),
                 static_cast<unsigned long long>(result.steps));
     return 1;

@@ -24,7 +24,7 @@ constexpr std::chrono::minutes kShrinkMax{5};
 // What parent and child share: the child may die at any moment.
 struct Shared {
     std::uint64_t seed;
-    std::uint64_t step;
+    std::uint64_t steps;  // begun: a run of so many fails
     std::uint64_t seeds;
     SimCounts counts;
     char finding[2048];
@@ -49,12 +49,15 @@ class HangWatch {
 };
 
 void run_seed(SharedMemory<Shared>& shared, SimMemory& memory, std::uint64_t seed,
-              std::uint64_t steps) {
+              std::uint64_t steps, const SimWorld::OnStep& on_step) {
     const HangWatch watch;
     shared->seed = seed;
-    shared->step = 0;
+    shared->steps = 0;
     SimWorld world(seed, &memory);
-    const std::string finding = world.run(steps, [&](std::uint64_t step) { shared->step = step; });
+    const std::string finding = world.run(steps, [&](std::uint64_t begun) {
+        shared->steps = begun;
+        if (on_step) on_step(begun);
+    });
     ++shared->seeds;
     shared->counts.add(world.counts());
     if (finding.empty()) return;
@@ -84,11 +87,11 @@ bool in_child(SharedMemory<Shared>& shared, bool quiet, const auto& work) {
     return true;
 }
 
-bool fails(std::uint64_t seed, std::uint64_t steps, std::string& finding) {
+bool fails(const SimPlan& plan, std::uint64_t seed, std::uint64_t steps, std::string& finding) {
     SharedMemory<Shared> shared;
     const bool failed = in_child(shared, true, [&] {
         SimMemory memory;
-        run_seed(shared, memory, seed, steps);
+        run_seed(shared, memory, seed, steps, plan.on_step);
     });
     if (failed) finding = shared->finding;
     return failed;
@@ -96,15 +99,17 @@ bool fails(std::uint64_t seed, std::uint64_t steps, std::string& finding) {
 
 // From short to long: the shortest that fails, not just a shorter one. Of a long run not all are
 // tried.
-void shrink(SimResult& result) {
+void shrink(const SimPlan& plan, SimResult& result) {
     const Clock::time_point end = Clock::now() + kShrinkMax;
-    for (std::uint64_t steps = 0; steps < result.steps && Clock::now() < end; ++steps) {
-        std::string finding;
-        if (!fails(result.seed, steps, finding)) continue;
+    std::string finding;
+    for (std::uint64_t steps = 0; steps < result.steps; ++steps) {
+        if (Clock::now() > end) return;
+        if (!fails(plan, result.seed, steps, finding)) continue;
         result.steps = steps;
         result.finding = finding;
-        return;
+        break;
     }
+    result.shortest = true;
 }
 
 void run_seeds(SharedMemory<Shared>& shared, const SimPlan& plan) {
@@ -124,7 +129,8 @@ void run_seeds(SharedMemory<Shared>& shared, const SimPlan& plan) {
                         static_cast<unsigned long long>(seed));
             std::fflush(stdout);
         }
-        run_seed(shared, memory, seed, plan.steps.value_or(SimWorld::steps_of(seed)));
+        run_seed(shared, memory, seed, plan.steps.value_or(SimWorld::steps_of(seed)),
+                 plan.on_step);
         if (shared->finding[0] != 0) return;
     }
 }
@@ -139,14 +145,14 @@ SimResult run_simulation(const SimPlan& plan) {
     result.counts = shared->counts;
     if (!result.failed) return result;
     result.seed = shared->seed;
-    result.steps = shared->step;
+    result.steps = shared->steps;
     result.finding = shared->finding;
     if (plan.shrink) {
-        std::printf("seed %llu fails at step %llu, and is looked at for fewer\n",
+        std::printf("seed %llu fails with %llu steps, and is looked at for fewer\n",
                     static_cast<unsigned long long>(result.seed),
                     static_cast<unsigned long long>(result.steps));
         std::fflush(stdout);
-        shrink(result);
+        shrink(plan, result);
     }
     return result;
 }

@@ -14,6 +14,7 @@ struct SimPlan {
     std::uint64_t first_seed = 1;
     std::uint64_t seeds = 1;  // 0: until `seconds` are over
     std::optional<std::uint64_t> steps;  // of a run, instead of what the seed says
+    SimWorld::OnStep on_step;  // of the tests of this: called in the process of the run
     std::uint64_t seconds = 0;  // 0: all seeds, however long it takes
     bool shrink = true;
     bool progress = false;  // a line every ten seconds
@@ -24,7 +25,8 @@ struct SimResult {
     SimCounts counts;
     bool failed = false;
     std::uint64_t seed = 0;   // that failed
-    std::uint64_t steps = 0;  // of the shortest run that fails
+    std::uint64_t steps = 0;  // of a run that fails
+    bool shortest = false;    // all shorter ones were tried, and hold
     std::string finding;
 };
 

@@ -94,11 +94,10 @@ std::string SimWorld::run(std::uint64_t steps, const OnStep& on_step) {
         return findings_.first();
     }
     for (std::uint64_t i = 0; i < steps && !findings_.any(); ++i) {
-        if (on_step) on_step(i);
+        if (on_step) on_step(i + 1);
         step();
         ++counts_[SimCount::kSteps];
     }
-    if (on_step) on_step(steps);
     if (!findings_.any()) finish();
     return findings_.first();
 }

@@ -36,7 +36,7 @@ class SimWorld {
     SimWorld(std::uint64_t seed, SimMemory* memory);
     ~SimWorld();
 
-    // Called before each step, with its number.
+    // Called before each step, with the number of those that have begun then: the first is 1.
     using OnStep = std::function<void(std::uint64_t)>;
     // What is wrong, or an empty string.
     std::string run(std::uint64_t steps, const OnStep& on_step = nullptr);
