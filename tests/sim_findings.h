@@ -44,6 +44,10 @@ struct Excuses {
                 return false;
         }
     }
+    // Who only reads needs no room in the file.
+    bool cover_read(Error error) const {
+        return error != Error::kNoSpace && error != Error::kReadOnly && cover(error);
+    }
     // Of what takes many steps, and began when times_over was so many.
     bool cover_since(std::uint32_t began, Error error) const {
         return cover(error, error == Error::kIoError && began != times_over);

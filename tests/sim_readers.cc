@@ -101,7 +101,7 @@ std::unique_ptr<SimSnapshot> SimReaders::take(SimLife& life) {
 bool SimReaders::lost(SimLife& life, const Open& open, const std::string& doing) {
     const std::string& trouble = open.snapshot->trouble();
     if (life.down()) return true;
-    if (!trouble.empty() && !excuses_.cover(open.snapshot->refusal())) {
+    if (!trouble.empty() && !excuses_.cover_read(open.snapshot->refusal())) {
         findings_.report("a snapshot of csn " + std::to_string(open.snapshot->csn()) + ", " +
                          doing + ": " + trouble);
     }
