@@ -17,6 +17,8 @@ enum class SimCount : std::uint8_t {
     kRelaxed,
     kLargeValues,
     kSentAgain,
+    kSentAgainInLife,     // of these, to the daemon that they had been sent to
+    kDecidedBeforeAgain,  // of these
     // ---- reads ----
     kSnapshots,
     kRowReads,
@@ -87,6 +89,8 @@ enum class SimCount : std::uint8_t {
     kLiesInCompactions,
     kMisdirectedUnsynced,
     kSlowDisks,
+    kBusyDisks,
+    kLivesWithSlowedWriters,
     kPartsTransferred,
     // ---- the engine's own ----
     kCheckpoints,
@@ -113,6 +117,8 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "relaxed writes",
     "large values written",
     "writes sent again",
+    "of these, to the same daemon by another connection",
+    "of these, decided before that",
     "snapshots",
     "reads of rows",
     "scans of shared tables",
@@ -177,6 +183,8 @@ inline constexpr std::array<const char*, kSimCounts> kSimCountNames{
     "of these, while a compaction went on",
     "unsynced writes misdirected, as power was lost",
     "slow disks",
+    "disks that serve one request after the other",
+    "lives in which writers were slowed",
     "short transfers",
     "checkpoints",
     "pages through the journal",

@@ -105,6 +105,7 @@ class SimDisk final : public Disk {
         served_by_ = &clock;
         each_ns_ = each_ns;
     }
+    void serve_at_once() { each_ns_ = 0; }
     void crash_at(std::uint64_t step) { crash_step_ = step; }
     void crash_now();
     bool crashed() const { return crashed_; }

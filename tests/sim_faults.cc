@@ -38,11 +38,16 @@ const char* fault_name(FaultKind kind) {
     return kNames[static_cast<unsigned>(kind)];
 }
 
-void SimFaults::watch(SimDisk& disk) {
+void SimFaults::watch(SimStore& store) {
+    SimDisk& disk = *store.disk;
     crash_at_ = 0;
     const bool slow = pick(3) == 0;
     disk.set_slowness(slow ? static_cast<std::uint32_t>(2 + pick(30)) : 1);
     counts_[SimCount::kSlowDisks] += slow;
+    const bool busy = pick(6) == 0;
+    constexpr std::uint64_t kEachNs[] = {50'000, 500'000, 5'000'000};
+    disk.serve_one_by_one(store.clock, busy ? kEachNs[pick(std::size(kEachNs))] : 0);
+    counts_[SimCount::kBusyDisks] += busy;
     disk.transfer_in_parts(pick(3) == 0 ? static_cast<std::uint32_t>(1 + pick(6)) : 0);
     // A file system that is full stays so when the daemon starts anew.
     if (!full_) disk.set_capacity_bytes(kNoLimit);
@@ -190,6 +195,7 @@ void SimFaults::end(SimDisk& disk) {
     disk.crash_at(0);
     disk.set_capacity_bytes(kNoLimit);
     disk.set_slowness(1);
+    disk.serve_at_once();
 }
 
 }  // namespace bidstore

@@ -36,7 +36,7 @@ class SimFaults {
     bool rotten() const { return rotten_; }
     bool crashes() const { return kind_ == FaultKind::kCrashes || kind_ == FaultKind::kAll; }
     // The disk of a new life: slow now and then.
-    void watch(SimDisk& disk);
+    void watch(SimStore& store);
     // Called before each step of the run: sets what is to happen, or ends it. A crash comes more
     // often in a delicate moment.
     void plan(SimLife& life, bool delicate);

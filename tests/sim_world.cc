@@ -127,7 +127,7 @@ bool SimWorld::begin() {
         return false;
     }
     sessions_ = many_sessions ? kOldSessions : 0;
-    faults_.watch(*life_->store.disk);
+    faults_.watch(life_->store);
     return true;
 }
 
@@ -293,6 +293,7 @@ std::unique_ptr<SimDisk> SimWorld::after(End end) {
         case End::kStop:
             if (life_->store.stop()) {
                 // As the disk of a process does at its end.
+                disk.serve_at_once();
                 while (disk.in_flight() > 0) disk.poll(0);
                 return disk.clone(random_());
             }
@@ -457,7 +458,7 @@ void SimWorld::adopt() {
     keeper_.send_again();
     if (!compactor_.connect(*life_)) findings_.report("a compactor is not welcome after recovery");
     if (!readers_.connect(*life_)) findings_.report("a reader is not welcome after recovery");
-    faults_.watch(*life_->store.disk);
+    faults_.watch(life_->store);
 }
 
 void SimWorld::look_for_hostile() {
@@ -668,6 +669,7 @@ void SimWorld::count() {
         life_->store.log_lines.begin(), life_->store.log_lines.end(),
         [](const std::string& line) { return line.find("read-only: ") != std::string::npos; });
     counts_[SimCount::kPartsTransferred] += life_->store.disk->parts();
+    counts_[SimCount::kLivesWithSlowedWriters] += counted(Counter::kWritersSlowedNs) > 0;
     counts_[SimCount::kFences] += counted(Counter::kFenced);
     const std::uint64_t log_bytes =
         life_->store.engine->core().commit().wal().shape().ring_bytes();

@@ -92,7 +92,10 @@ void SimWriters::fill(std::uint32_t id, std::uint32_t count) {
 }
 
 void SimWriters::submit() {
-    const auto writer = static_cast<std::uint32_t>(random_() % kWriters);
+    submit_by(static_cast<std::uint32_t>(random_() % kWriters));
+}
+
+void SimWriters::submit_by(std::uint32_t writer) {
     const Durability durability = random_() % 4 == 0 ? Durability::kRelaxed : Durability::kDurable;
     send(writer, maker_.transaction(), durability);
 }
@@ -156,12 +159,22 @@ bool SimWriters::stop_one(SimLife& life) {
     return settle(life);
 }
 
+// Writes of which some are applied, durable or not, some under way, and none answered to it.
+void SimWriters::leave_unanswered(SimLife& life, Writer& writer) {
+    const auto index = static_cast<std::uint32_t>(&writer - writers_.data());
+    for (std::uint64_t i = random_() % (kKeptMax + 1); i > 0; --i) {
+        submit_by(index);
+        for (std::uint64_t rounds = random_() % 3; rounds > 0; --rounds) life.store.round();
+    }
+}
+
 bool SimWriters::bury_one(SimLife& life, const Excuses& excuses) {
     Writer& writer = writers_[random_() % kWriters];
     const bool takes_over = random_() % 3 == 0;
     const bool in_claim = !takes_over && random_() % 2 == 0;
     ++counts_[takes_over ? SimCount::kTakeOvers : SimCount::kDeaths];
     counts_[SimCount::kStopsInClaim] += in_claim;
+    leave_unanswered(life, writer);
     if (in_claim) static_cast<void>(writer.session.stop_in_claim());
     if (!takes_over) writer.session.die(life.store);
     if (takes_over) writer.session.lose();
@@ -182,6 +195,10 @@ bool SimWriters::bury_one(SimLife& life, const Excuses& excuses) {
     if (!writer.session.connect(life.store)) {
         life.turned_away("a writer", excuses, findings_);
         return false;
+    }
+    for (const SimSession::Write& write : writer.session.kept()) {
+        ++counts_[SimCount::kSentAgainInLife];
+        counts_[SimCount::kDecidedBeforeAgain] += write.number <= writer.session.applied();
     }
     counts_[SimCount::kSentAgain] += writer.session.kept().size();
     writer.session.send_again();

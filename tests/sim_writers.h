@@ -61,6 +61,8 @@ class SimWriters {
         std::map<std::uint64_t, Sent> sent;  // without an answer, or kept behind one
     };
     void send(std::uint32_t writer, Operations operations, Durability durability);
+    void submit_by(std::uint32_t writer);
+    void leave_unanswered(SimLife& life, Writer& writer);
 
     Random& random_;
     Findings& findings_;
