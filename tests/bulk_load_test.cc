@@ -177,8 +177,8 @@ TEST_F(BulkLoadTest, NobodyTouchesAHiddenTable) {
     TransactionBytes drop;
     drop.operation(OperationKind::kDropTable, hidden, {}, {});
     EXPECT_EQ(store_.commit(*client_, drop).error, Error::kNoSuchTable);
-    SimClient& reader = store_.connect(Rights::kWriter);
-    EXPECT_EQ(step(reader, LoadBytes::begin(load_schema("u", false))).error, Error::kDenied);
+    SimClient& writer = store_.connect(Rights::kWriter);
+    EXPECT_EQ(step(writer, LoadBytes::begin(load_schema("u", false))).error, Error::kDenied);
 }
 
 // Whatever the bytes are: refused, and the pages that were reserved for the good ones come back.

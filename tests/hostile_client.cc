@@ -109,6 +109,10 @@ bool HostileClient::connect(Rights rights) {
     return true;
 }
 
+bool HostileClient::connect_patiently(Rights rights) {
+    return eventually([&] { return connect(rights); });
+}
+
 void HostileClient::disconnect() {
     segment_.reset();
     pool_.reset();
@@ -232,13 +236,13 @@ bool HostileClient::dropped() const {
     return ::poll(&hangup, 1, 0) > 0;
 }
 
-std::optional<Error> HostileClient::ask(Record record) {
+std::optional<Error> HostileClient::ask(Record record, std::chrono::milliseconds patience) {
     record.call_generation = ++generation_;
     if (record.kind == RecordKind::kTransaction) record.write_number = ++write_number_;
     plant(record);
     const CallSlot& slot = segment_->calls()[record.call_slot];
     const auto over = [&] { return is_answered(slot, record.call_generation) || dropped(); };
-    eventually(over, 5s);
+    eventually(over, patience);
     if (!is_answered(slot, record.call_generation)) return std::nullopt;
     return read_answer(slot).error;
 }

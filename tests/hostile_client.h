@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -53,8 +54,7 @@ class HostileClient {
     };
     static const std::vector<Harm>& harms();
 
-    // One connection, or an attempt at some. Empty, or what the daemon let it do and should not
-    // have.
+    // One connection, or an attempt at some. Empty, or what the daemon did and should not have.
     std::string live(std::uint64_t life);
     // The same, with that harm alone.
     std::string live(std::uint64_t life, const Harm& harm);
@@ -99,6 +99,8 @@ class HostileClient {
     std::string write_as_reader();
 
     bool connect(Rights rights);
+    // Again until it is let in. False: not within kPatience.
+    bool connect_patiently(Rights rights);
     void disconnect();
     static void store_word(std::byte* at, std::uint64_t value);
     void scribble_once();
@@ -108,8 +110,9 @@ class HostileClient {
     void ring() const;
     void pause(std::uint32_t most_us);
     bool dropped() const;  // by the daemon
-    // The error it was answered with; nothing when it was cut off, or after some seconds.
-    std::optional<Error> ask(Record record);
+    // The error it was answered with; nothing when it was cut off, or after so long.
+    std::optional<Error> ask(Record record,
+                             std::chrono::milliseconds patience = std::chrono::seconds(5));
     std::string must_be_denied(const char* what, Record record);
 
     std::uint64_t any(std::uint64_t below) { return random_() % below; }

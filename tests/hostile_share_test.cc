@@ -146,7 +146,7 @@ class HostileShare : public testing::Test {
             while (!shared_->over && wrong.empty()) wrong = again();
             shared_->share = (processor_time() - before) / since(begin);
             if (wrong.empty()) return 0;
-            ::dprintf(2, "the daemon allowed: %s\n", wrong.c_str());
+            ::dprintf(2, "what the daemon did: %s\n", wrong.c_str());
             return 1;
         });
     }

@@ -68,7 +68,7 @@ class Hostile : public testing::Test {
                 for (std::uint64_t life = 0; !shared_->stop; shared_->lives[i] = ++life) {
                     const std::string wrong = client.live(life);
                     if (wrong.empty()) continue;
-                    ::dprintf(2, "the daemon allowed: %s\n", wrong.c_str());
+                    ::dprintf(2, "what the daemon did: %s\n", wrong.c_str());
                     return 1;
                 }
                 return 0;
