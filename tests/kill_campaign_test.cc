@@ -21,6 +21,7 @@
 #include <fstream>
 #include <numeric>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "clientlib/compact.h"
@@ -162,6 +163,7 @@ int reader_process(const AttachOptions& options, KillNotes& notes) {
             need(store.stats(in_the_end()));
         }
         auto counters = read_once(reader, in_the_end(), [&](const Snapshot& snapshot) {
+            if (notes.stops_in_look) ::raise(SIGSTOP);
             return counters_in(snapshot, counted, kWritersMax);
         });
         if (!counters.ok()) {
@@ -274,6 +276,60 @@ class Keeper {
 enum class Role : std::uint8_t { kWriters, kReader, kKeeper };
 constexpr std::array kRoles{Role::kWriters, Role::kWriters, Role::kReader, Role::kKeeper};
 constexpr std::array kRoleNames{"writers", "readers", "keepers"};
+constexpr std::size_t kReaderPlace = 2;
+constexpr std::size_t kKeeperPlace = 3;
+
+// In the last life. The store of the test, four processes, the keeper's second connection, and one
+// that only looks at the pool; each has slots for the readers of the writers and of the audit.
+constexpr std::size_t kPlaces = 7;
+constexpr std::size_t kSlotsOfPlace = 8;
+constexpr std::uint64_t kRowsOfPlace = 64;
+
+// One of the clients that take all places of a daemon, with all slots that a client has. Their rows
+// are behind those of all writers.
+class FullPlace {
+  public:
+    explicit FullPlace(const RealDaemon& daemon)
+        : store_(attach(daemon)), events_(need(store_.open<Event>(soon()))) {
+        for (std::size_t i = 1; i < kSlotsOfPlace; ++i) {  // the store has one for its catalog
+            readers_.push_back(need(store_.reader()));
+            snapshots_.push_back(need(readers_.back().snapshot(soon())));
+        }
+        EXPECT_FALSE(store_.reader().ok()) << "it has more slots than were set";
+    }
+
+    static std::uint64_t first_time(std::size_t place) {
+        return std::uint64_t{kWritersMax} * kSlots + place * kRowsOfPlace;
+    }
+    void write(std::size_t place) {
+        const std::string text(1000, 'p');
+        Transaction rows;
+        for (std::uint64_t i = 0; i < kRowsOfPlace; ++i) {
+            rows.put(events_,
+                     {.time = first_time(place) + i, .source = 0, .kind = 0, .text = text});
+        }
+        need(store_.commit(rows, soon()));
+    }
+    // All have written, and nobody had when the snapshots were taken.
+    void expect_rows(std::size_t count) {
+        for (const Snapshot& snapshot : snapshots_) EXPECT_EQ(rows_in(snapshot), 0u);
+        snapshots_.clear();
+        for (Reader& reader : readers_) {
+            EXPECT_EQ(rows_in(need(reader.snapshot(soon()))), count);
+        }
+    }
+
+  private:
+    std::size_t rows_in(const Snapshot& snapshot) const {
+        return need(rows_between<Event>(snapshot, events_, events_.prefix(first_time(0)), {}))
+            .size();
+    }
+
+    Store store_;
+    Table<Event> events_;
+    std::vector<Reader> readers_;
+    std::vector<Snapshot> snapshots_;
+};
 
 class KillCampaign : public testing::Test {
   protected:
@@ -306,6 +362,24 @@ class KillCampaign : public testing::Test {
         std::ofstream(daemon_.directory() + "/failpoint") << failpoint.text() << '\n';
     }
 
+    // Of the life that serves, or did until a moment ago.
+    void expect_no_harm_yet() {
+        expect_no_harm([&](Counter which) { return counter_value(life_->stats(), which); });
+    }
+    // A life begins to serve, and has a recovery behind it.
+    void look_at_life() {
+        eventually([&] { return (life_ = look_at_pool(daemon_)) || !daemon_.running(); });
+        if (life_) expect_no_harm_yet();
+    }
+    // The pool of one that is over is still mapped.
+    void end_life() {
+        daemon_.kill();
+        if (life_) expect_no_harm_yet();
+        lives_looked_at_ += life_.has_value();
+        life_.reset();
+        ++kills_;
+    }
+
     void signal_writers(int number) const {
         for (std::size_t place = 0; place < processes_.size(); ++place) {
             const bool there = processes_[place].pid() > 0;
@@ -317,6 +391,7 @@ class KillCampaign : public testing::Test {
     bool begin_life() {
         signal_writers(SIGSTOP);
         const bool served = daemon_.start_or_end();
+        if (served) look_at_life();
         const Deadline end = soon();
         while (served && audit_ && !audit_->look_back(writers_, in(200ms)) && daemon_.running()) {
             if (std::chrono::steady_clock::now() < end) continue;
@@ -351,10 +426,9 @@ class KillCampaign : public testing::Test {
             in_recovery_ += !served;
         } else {
             plan_.missed(failpoint);
-            daemon_.kill();
         }
+        end_life();
         std::filesystem::remove(daemon_.directory() + "/failpoint");
-        ++kills_;
     }
     void live_to_failpoint(const Failpoint& failpoint) {
         live_to_failpoint(failpoint, plan_.patience(failpoint));
@@ -412,40 +486,48 @@ class KillCampaign : public testing::Test {
                 [this, first] { return writer_process(options(Rights::kWriter), *notes_, first); });
         }
     }
+    void await_keeper(KeeperPhase phase) {
+        const auto end = std::chrono::steady_clock::now() + 500ms;
+        while (notes_->keeper != phase && std::chrono::steady_clock::now() < end) {
+            std::this_thread::yield();
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(any(3000)));
+    }
     // A keeper is killed in each of its phases in turn, as soon as it is there.
     void kill_client(std::size_t place) {
         const Role role = kRoles[place];
         if (role == Role::kKeeper) {
-            const auto wanted = static_cast<KeeperPhase>(killed(role) % kKeeperPhases);
-            const auto end = std::chrono::steady_clock::now() + 500ms;
-            while (notes_->keeper != wanted && std::chrono::steady_clock::now() < end) {
-                std::this_thread::yield();
-            }
-            std::this_thread::sleep_for(std::chrono::microseconds(any(3000)));
+            await_keeper(static_cast<KeeperPhase>(killed(role) % kKeeperPhases));
         }
         processes_[place].kill();
         if (role == Role::kKeeper) {
             ++keepers_killed_in_[static_cast<std::size_t>(notes_->keeper.load())];
         }
-        killed_place_ = place;
+        killed_places_.insert(place);
         ++killed_[static_cast<std::size_t>(role)];
         std::this_thread::sleep_for(std::chrono::milliseconds(any(10)));
     }
-    // Others come in the place of those that were killed. What these had sent is in or never will
-    // be, since the daemon that they sent it to is gone, too, and the audit saw what is left.
-    void replace_killed() {
-        if (!killed_place_) return;
-        for (std::uint32_t i = 0;
-             kRoles[*killed_place_] == Role::kWriters && i < kWritersPerProcess; ++i) {
-            audit_->bury(first_writers_[*killed_place_] + i);
+    // What these had sent is in or never will be, and the audit saw what is left.
+    void bury_killed() {
+        for (const std::size_t place : killed_places_) {
+            for (std::uint32_t i = 0; kRoles[place] == Role::kWriters && i < kWritersPerProcess;
+                 ++i) {
+                audit_->bury(first_writers_[place] + i);
+            }
         }
-        start_client(*killed_place_);
-        killed_place_.reset();
     }
+    // Others come in the place of those that were killed, when the daemon that these sent to is
+    // gone, too.
+    void replace_killed() {
+        bury_killed();
+        for (const std::size_t place : killed_places_) start_client(place);
+        killed_places_.clear();
+    }
+    bool lives(std::size_t place) const { return !killed_places_.contains(place); }
     std::uint64_t killed(Role role) const { return killed_[static_cast<std::size_t>(role)]; }
     bool clients_live() {
         for (std::size_t place = 0; place < processes_.size(); ++place) {
-            if (place != killed_place_ && !processes_[place].running()) return false;
+            if (lives(place) && !processes_[place].running()) return false;
         }
         return true;
     }
@@ -461,12 +543,19 @@ class KillCampaign : public testing::Test {
         }
         return progress;
     }
+    // Each writer of that process has a write without an answer.
+    bool all_wait(std::size_t place) const {
+        const auto first = notes_->writers.begin() + first_writers_[place];
+        return std::all_of(first, first + kWritersPerProcess, [](const KillNotes::Writer& writer) {
+            return writer.submitted > writer.acknowledged;
+        });
+    }
     // Of the reader and each writer that lives.
     bool all_got_on(const std::vector<std::uint64_t>& since) const {
         const std::vector<std::uint64_t> now = progress();
-        bool all = now[0] > since[0];
+        bool all = now[0] > since[0] || !lives(kReaderPlace);
         for (std::size_t place = 0; place < processes_.size(); ++place) {
-            if (kRoles[place] != Role::kWriters || place == killed_place_) continue;
+            if (kRoles[place] != Role::kWriters || !lives(place)) continue;
             const std::uint32_t first = 1 + first_writers_[place];
             for (std::uint32_t i = first; i < first + kWritersPerProcess; ++i) {
                 all = all && now[i] > since[i];
@@ -476,7 +565,11 @@ class KillCampaign : public testing::Test {
     }
     void make_store();
     void begin();
+    void kill_each_kind();
     void end();
+    void expect_dead_forgotten();
+    void erase_rows_of_places();
+    void fill_all_places();
     void expect_recovery_within_bounds();
     void live_under_audit();
     void report() const;
@@ -492,13 +585,15 @@ class KillCampaign : public testing::Test {
     std::optional<KillAudit> audit_;
     std::array<Process, kRoles.size()> processes_;  // a role each
     std::array<std::uint32_t, kRoles.size()> first_writers_{};
-    std::optional<std::size_t> killed_place_;  // of processes_
+    std::set<std::size_t> killed_places_;  // of processes_
+    std::optional<PoolView> life_;         // none: nobody could look at it
     std::uint32_t writers_ = 0;
     std::uint64_t journal_bytes_ = kJournalBytes;
 
     std::uint64_t kills_ = 0;
     std::uint64_t in_recovery_ = 0;
     std::uint64_t audits_ = 0;
+    std::uint64_t lives_looked_at_ = 0;
     std::uint64_t verified_ = 0;
     std::array<std::uint64_t, kRoleNames.size()> killed_{};
     std::array<std::uint64_t, kRoleNames.size()> stopped_{};
@@ -514,6 +609,7 @@ void KillCampaign::make_store() {
                            static_cast<DiskMoment>(any(kDiskMomentNames.size()))});
     }
     if (!daemon_.start()) throw std::runtime_error("no daemon");
+    look_at_life();
     store_.emplace(attach(daemon_));
     make_table<Counted>(*store_);
     make_table<Event>(*store_);
@@ -527,19 +623,85 @@ void KillCampaign::begin() {
     for (std::size_t place = 0; place < processes_.size(); ++place) start_client(place);
     audit_.emplace(*store_, *notes_);
     ASSERT_TRUE(eventually([&] { return acknowledged() > 100; }, 4 * kPatience));
-    daemon_.kill();
-    ++kills_;
+    end_life();
 }
 
-// They end, each with nothing to complain of, and what they were told is there.
+// One of each kind is killed at work, the reader while it stands still with a snapshot; the daemon
+// goes on, with the others.
+void KillCampaign::kill_each_kind() {
+    std::vector<std::uint64_t> before = progress();
+    ASSERT_TRUE(eventually([&] { return all_got_on(before); })) << "a client stands still";
+    notes_->stops_in_look = true;
+    ASSERT_TRUE(processes_[kReaderPlace].wait_until_stopped());
+    await_keeper(static_cast<KeeperPhase>(any(kKeeperPhases)));
+    // Writes are taken, and none is answered until the dead are gone.
+    std::ofstream(daemon_.directory() + "/hold") << "log-write";
+    ASSERT_TRUE(eventually([&] { return std::filesystem::exists(daemon_.directory() + "/held"); }));
+    const std::size_t writers = any(2);
+    ASSERT_TRUE(eventually([&] { return all_wait(writers); })) << "a writer waits for nothing";
+    std::this_thread::sleep_for(std::chrono::milliseconds(any(5)));
+    for (const std::size_t place : {kKeeperPlace, writers, kReaderPlace}) {
+        processes_[place].kill();
+        killed_places_.insert(place);
+    }
+    expect_counter(*store_, Counter::kClients, 2);
+    before = progress();
+    std::filesystem::remove(daemon_.directory() + "/hold");
+    ASSERT_TRUE(eventually([&] { return all_got_on(before); })) << "the others stand still";
+    expect_counter(*store_, Counter::kSessions, 2);
+    ASSERT_TRUE(clients_live());
+}
+
+// What the dead had sent is in or never will be.
+void KillCampaign::expect_dead_forgotten() {
+    expect_counter(*store_, Counter::kClients, 1);
+    expect_counter(*store_, Counter::kSessions, 1);
+    expect_counter(*store_, Counter::kParkedTransactions, 0);
+    erase_rows_of_places();  // of nobody: a write behind theirs
+}
+void KillCampaign::erase_rows_of_places() {
+    const auto events = need(store_->open<Event>(soon()));
+    Transaction erase;
+    erase.erase_range(events, events.prefix(FullPlace::first_time(0)), {});
+    need(store_->commit(erase, soon()));
+}
+
+// Clients end, of each kind one by a kill and the others with nothing to complain of; what these
+// were told is there, and all that any of them had is free for others.
 void KillCampaign::end() {
+    daemon_.set("max_clients=" + std::to_string(kPlaces));
+    daemon_.set("slots_per_client=" + std::to_string(kSlotsOfPlace));
+    daemon_.set("max_snapshot_age=10min");  // a host may stand still for the 5 s that are usual
     ASSERT_TRUE(begin_life()) << "it does not serve";
     audit_->run(writers_, false);
     replace_killed();
+    ASSERT_NO_FATAL_FAILURE(kill_each_kind());
     notes_->stop = true;
-    for (Process& process : processes_) EXPECT_EQ(process.wait(), 0);
+    for (std::size_t place = 0; place < processes_.size(); ++place) {
+        if (lives(place)) {
+            EXPECT_EQ(processes_[place].wait(), 0);
+        }
+    }
+    expect_dead_forgotten();
+    audit_->run(writers_, false);
+    bury_killed();
     audit_->run(writers_, true);
     audit_->end_aging();
+    expect_rest(*store_, daemon_);
+    fill_all_places();
+    expect_rest(*store_, daemon_);
+    expect_no_harm_yet();
+}
+
+// With as many clients as the daemon takes, each of which has all its slots, reads and writes,
+// while all hold a snapshot in each slot.
+void KillCampaign::fill_all_places() {
+    std::deque<FullPlace> places;
+    while (places.size() + 1 < kPlaces) places.emplace_back(daemon_);
+    expect_counter(*store_, Counter::kClients, kPlaces);
+    for (std::size_t i = 0; i < places.size(); ++i) places[i].write(i);
+    for (FullPlace& place : places) place.expect_rows(places.size() * kRowsOfPlace);
+    erase_rows_of_places();
 }
 
 void KillCampaign::expect_recovery_within_bounds() {
@@ -568,15 +730,14 @@ void KillCampaign::live_under_audit() {
     if (one_in(4)) kill_client(place);
     const std::size_t other = (place + 1 + any(processes_.size() - 1)) % processes_.size();
     const std::optional<std::size_t> stopped =
-        one_in(4) ? std::optional(killed_place_ ? other : place) : std::nullopt;
+        one_in(4) ? std::optional(lives(place) ? place : other) : std::nullopt;
     if (stopped) {
         processes_[*stopped].signal(SIGSTOP);
         ++stopped_[static_cast<std::size_t>(kRoles[*stopped])];
     }
-    daemon_.kill();
-    ++kills_;
+    end_life();
     // A reader is to see the lives up to the next audit, too.
-    if (killed_place_ && kRoles[*killed_place_] == Role::kReader) replace_killed();
+    if (!lives(kReaderPlace)) replace_killed();
     if (one_in(8)) {
         verify_files();
         ++verified_;
@@ -628,7 +789,7 @@ TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
         }
     }
     ASSERT_NO_FATAL_FAILURE(end());
-    expect_rest(*store_, daemon_);
+    EXPECT_GE(lives_looked_at_, audits_);
     EXPECT_EQ(daemon_.stop(), 0);
     verify_files();
     ASSERT_TRUE(daemon_.start());

@@ -88,6 +88,7 @@ struct KillNotes {
     std::atomic<std::uint64_t> compactions{0};
     std::atomic<std::uint64_t> lives{0};  // that began to serve
     std::atomic<std::uint64_t> looks{0};
+    std::atomic<bool> stops_in_look{false};  // the reader, by itself
     std::atomic<bool> stop{false};
 };
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -82,24 +83,30 @@ inline std::uint64_t counter(Store& store, Counter which) {
     return need(store.stats(soon())).counter[static_cast<std::size_t>(which)];
 }
 
+// The pool, by one who asks for it and keeps no place; it can be read when the daemon is gone, too.
+// Nothing: not let in.
+inline std::optional<PoolView> look_at_pool(const RealDaemon& daemon) {
+    RawGreeting greeting = greet(daemon.socket(), good_hello(Rights::kReader));
+    if (greeting.descriptors.size() != 3) return std::nullopt;
+    return need(PoolView::map(std::move(greeting.descriptors[0])));
+}
+
 // Whether each frame of the pool is free or has the newest version of a page, soon at least; where
 // somebody holds versions, it is not.
 inline testing::AssertionResult every_frame_is_accounted_for(const RealDaemon& daemon) {
-    std::optional<RawGreeting> greeting;
-    const auto let_in = [&] {  // when those who left a moment ago have given up their places
-        greeting.emplace(greet(daemon.socket(), good_hello(Rights::kReader)));
-        return greeting->descriptors.size() == 3;
-    };
-    if (!eventually(let_in)) return testing::AssertionFailure() << "not let in";
-    const PoolView pool = need(PoolView::map(std::move(greeting->descriptors[0])));
-    const std::uint64_t all = counter_value(pool.stats(), Counter::kFrames);
+    std::optional<PoolView> pool;
+    // When those who left a moment ago have given up their places.
+    if (!eventually([&] { return (pool = look_at_pool(daemon)).has_value(); })) {
+        return testing::AssertionFailure() << "not let in";
+    }
+    const std::uint64_t all = counter_value(pool->stats(), Counter::kFrames);
     std::uint64_t free = 0;
     std::uint64_t resident = 0;
     const auto accounted_for = [&] {
-        free = counter_value(pool.stats(), Counter::kFreeFrames);
+        free = counter_value(pool->stats(), Counter::kFreeFrames);
         resident = 0;
-        for (std::uint32_t page = 0; page < pool.page_count(); ++page) {
-            resident += (pool.page_map()[page].load() & kFrameMask) != kNoFrame;
+        for (std::uint32_t page = 0; page < pool->page_count(); ++page) {
+            resident += (pool->page_map()[page].load() & kFrameMask) != kNoFrame;
         }
         return free + resident == all;
     };
@@ -108,21 +115,31 @@ inline testing::AssertionResult every_frame_is_accounted_for(const RealDaemon& d
            << "of " << all << " frames " << free << " are free and " << resident << " have a page";
 }
 
+// What clients that mean no harm and a device that is well never bring about, whoever is killed or
+// stopped; totals of the daemon's whole life.
+inline void expect_no_harm(const std::function<std::uint64_t(Counter)>& value) {
+    for (const Counter which : {Counter::kHostileEvents, Counter::kClientsDropped,
+                                Counter::kCorruptPages, Counter::kPageReadErrors}) {
+        EXPECT_EQ(value(which), 0u) << kCounterNames[static_cast<std::size_t>(which)].name;
+    }
+}
+
+// Until the counter is that, which may take a moment.
+inline void expect_counter(Store& store, Counter which, std::uint64_t value) {
+    EXPECT_TRUE(eventually([&] { return counter(store, which) == value; }))
+        << kCounterNames[static_cast<std::size_t>(which)].name << " is " << counter(store, which);
+}
+
 // Once nobody but this store is left, nothing of the others is left either.
 inline void expect_rest(Store& store, const RealDaemon& daemon) {
-    const auto at = [&](Counter which, std::uint64_t value) {
-        EXPECT_TRUE(eventually([&] { return counter(store, which) == value; }))
-            << kCounterNames[static_cast<std::size_t>(which)].name << " is "
-            << counter(store, which);
-    };
-    at(Counter::kClients, 1);
-    at(Counter::kHeldVersions, 0);
-    at(Counter::kParkedTransactions, 0);
-    at(Counter::kSessions, 1);
-    at(Counter::kTablesDropping, 0);
-    EXPECT_EQ(counter(store, Counter::kHostileEvents), 0u);
+    expect_counter(store, Counter::kClients, 1);
+    expect_counter(store, Counter::kHeldVersions, 0);
+    expect_counter(store, Counter::kParkedTransactions, 0);
+    expect_counter(store, Counter::kSessions, 1);
+    expect_counter(store, Counter::kTablesDropping, 0);
     EXPECT_TRUE(every_frame_is_accounted_for(daemon));
-    at(Counter::kClients, 1);
+    expect_counter(store, Counter::kClients, 1);
+    expect_no_harm([&](Counter which) { return counter(store, which); });
 }
 
 // The rows between two bounds, in order, under one snapshot; without bounds, all.
