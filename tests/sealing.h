@@ -14,13 +14,14 @@ namespace bidstore {
 Superblock superblock_of(const SimDisk& disk, std::uint32_t copy = 0);
 void seal_superblock(SimDisk& disk, std::uint32_t copy);
 // The page's checksum, and those of what remembers it: its chunk, the directory (of one page), both
-// superblocks.
+// superblocks. Of pages with an image in the journal that these name, it is the image, since a
+// recovery puts it in place of the page, and the journal's list remembers it, too.
 void seal_up(SimDisk& disk, PageId page);
 // Where records begin in the log, of the batches from where replay begins.
 std::vector<std::uint64_t> log_records(SimDisk& disk);
 // These batches and their records, one behind the other.
 void seal_log(SimDisk& disk);
-// The journal's list, and the superblocks that name it.
+// The journal's images, what remembers them, its list, and the superblocks that name it.
 void seal_journal(SimDisk& disk);
 
 // Where the value of a table's row begins in the leaf of the catalog that has it.
