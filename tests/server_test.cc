@@ -562,8 +562,12 @@ TEST_F(ServerTest, TheLibraryTriesALateEngineAgainUntilItsDeadline) {
         return outcome;
     };
     const auto begin = std::chrono::steady_clock::now();
-    EXPECT_EQ(attach_within(kShort, false), error_name(Error::kBusy));
+    const std::string outcome = attach_within(kShort, false);
+    // Between two attempts, or in the middle of one.
+    EXPECT_TRUE(outcome == error_name(Error::kBusy) || outcome == error_name(Error::kTimedOut))
+        << outcome;
     EXPECT_GE(std::chrono::steady_clock::now() - begin, kShort);
+    EXPECT_GT(refused(), 0u);
     EXPECT_EQ(attach_within(std::chrono::seconds(30), true), error_name(Error::kOk));
 }
 
