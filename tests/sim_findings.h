@@ -30,13 +30,13 @@ struct Excuses {
     bool full = false;               // there may be no room in the file
     std::uint32_t times_over = 0;    // that `unreadable` was
 
-    // `sent_before`: it may have been refused before, and a refusal is for good.
-    bool cover(Error error, bool sent_before = false) const {
+    // `decided_before`: it may have been refused then, and a refusal is for good.
+    bool cover(Error error, bool decided_before = false) const {
         switch (error) {
             case Error::kIoError:
-                return unreadable || (sent_before && unreadable_before);
+                return unreadable || (decided_before && unreadable_before);
             case Error::kCorruption:
-                return damage || (sent_before && damage_before);
+                return damage || (decided_before && damage_before);
             case Error::kNoSpace:
             case Error::kReadOnly:
                 return full;

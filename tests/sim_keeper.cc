@@ -331,7 +331,7 @@ void SimKeeper::answered(SimLife& life, const SimSession::Write& write) {
             "a change of the keeper's was there after recovery, and was then refused "
             "with " +
             std::string(error_name(error)));
-    } else if (!excuses_.cover(error, write.sent_before) &&
+    } else if (!excuses_.cover(error, write.decided_before) &&
                error != Error::kTooLarge) {  // for the smallest pools
         findings_.report("a change of the keeper's was refused with " +
                          std::string(error_name(error)) + ", and there is no reason for it");
@@ -403,7 +403,7 @@ void SimKeeper::orphan_decided(SimLife& life, const SimSession::Write& write) {
     orphan_number_ = 0;
     const Error error = write.answer.error;
     if (error != Error::kOk) {  // once more
-        if (excuses_.cover(error, write.sent_before)) return;
+        if (excuses_.cover(error, write.decided_before)) return;
         return findings_.report("a write that changes nothing was refused with " +
                                 std::string(error_name(error)));
     }

@@ -29,7 +29,7 @@ bool may_be_too_large(const Operations& operations) {
 // ---- answers ----
 
 void Oracle::answered(std::uint32_t writer, std::uint64_t number, const Operations& operations,
-                      bool durable, bool sent_before, const Answer& answer) {
+                      bool durable, bool decided_before, const Answer& answer) {
     auto& places = places_[writer];
     const auto known = places.find(number);
     if (answer.error != Error::kOk) {
@@ -38,7 +38,7 @@ void Oracle::answered(std::uint32_t writer, std::uint64_t number, const Operatio
                                     std::to_string(known->second) + " and was then refused with " +
                                     std::string(error_name(answer.error)));
         }
-        if (excuses_.cover(answer.error, sent_before)) return;
+        if (excuses_.cover(answer.error, decided_before)) return;
         refused_.push_back({writer, number, operations, answer.error, answer.failed_operation});
         return;
     }

@@ -47,9 +47,9 @@ class Oracle {
     }
 
     // ---- answers ----
-    // sent_before: as for Excuses::cover().
+    // decided_before: as for Excuses::cover().
     void answered(std::uint32_t writer, std::uint64_t number, const Operations& operations,
-                  bool durable, bool sent_before, const Answer& answer);
+                  bool durable, bool decided_before, const Answer& answer);
     // Nothing is in flight: every place is known, or finds its writer now; refusals are judged.
     void settle();
     // What is newest and certain to be durable.

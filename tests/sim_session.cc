@@ -87,7 +87,7 @@ bool SimSession::send(Write& write) {
 
 void SimSession::send_again() {
     for (Write& write : kept_) {
-        write.sent_before = true;
+        write.decided_before |= write.number <= applied_;
         CHECK(send(write));  // few are kept, and the ring is new
     }
 }

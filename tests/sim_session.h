@@ -20,7 +20,7 @@ class SimSession {
     struct Write {
         std::uint64_t number = 0;
         std::vector<std::byte> bytes;
-        bool sent_before = false;  // over an earlier connection, perhaps to an earlier daemon
+        bool decided_before = false;  // over an earlier connection, perhaps by an earlier daemon
         bool answered = false;
         Answer answer;  // without results: it had been applied over an earlier connection
         std::optional<std::uint32_t> token;

@@ -106,7 +106,7 @@ void SimWriters::collect() {
         writer.session.collect([&](const SimSession::Write& write) {
             const Sent& sent = writer.sent.at(write.number);
             ++counts_[write.answer.error == Error::kOk ? SimCount::kApplied : SimCount::kRefused];
-            oracle_.answered(i, write.number, sent.operations, sent.durable, write.sent_before,
+            oracle_.answered(i, write.number, sent.operations, sent.durable, write.decided_before,
                              write.answer);
         });
         const auto& kept = writer.session.kept();
