@@ -561,13 +561,14 @@ TEST_F(ServerTest, TheLibraryTriesALateEngineAgainUntilItsDeadline) {
         client.join();
         return outcome;
     };
-    const auto begin = std::chrono::steady_clock::now();
-    const std::string outcome = attach_within(kShort, false);
-    // Between two attempts, or in the middle of one.
-    EXPECT_TRUE(outcome == error_name(Error::kBusy) || outcome == error_name(Error::kTimedOut))
-        << outcome;
-    EXPECT_GE(std::chrono::steady_clock::now() - begin, kShort);
-    EXPECT_GT(refused(), 0u);
+    // Its deadline may come in the middle of an attempt, but does not each time.
+    std::string outcome(error_name(Error::kTimedOut));
+    for (int i = 0; i < 10 && outcome == error_name(Error::kTimedOut); ++i) {
+        const auto begin = std::chrono::steady_clock::now();
+        outcome = attach_within(kShort, false);
+        EXPECT_GE(std::chrono::steady_clock::now() - begin, kShort);
+    }
+    EXPECT_EQ(outcome, error_name(Error::kBusy));
     EXPECT_EQ(attach_within(std::chrono::seconds(30), true), error_name(Error::kOk));
 }
 
