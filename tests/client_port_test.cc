@@ -11,6 +11,7 @@
 
 #include "shm/stats.h"
 #include "tests/client_fields.h"
+#include "tests/numbered_rows.h"
 #include "tests/planted_record.h"
 #include "tests/sim.h"
 #include "tests/sim_rest.h"
@@ -19,20 +20,6 @@ namespace bidstore {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-
-Schema rows_schema() {
-    auto schema = Schema::make(
-        "rows",
-        {{"id", ColumnType::kU64, 0}, {"n", ColumnType::kI64, 0}, {"t", ColumnType::kText, 0}}, 1);
-    CHECK(schema.ok());
-    return *schema;
-}
-
-Bytes key_of(std::uint64_t id) {
-    Bytes key(8);
-    encode_key_integer(key.data(), id, 8, false);
-    return key;
-}
 
 Bytes row_of(std::int64_t n) {
     Bytes row(8 + 2);

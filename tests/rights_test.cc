@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/load_fixture.h"
+#include "tests/numbered_rows.h"
 #include "tests/planted_record.h"
 #include "tests/sim.h"
 #include "tests/sim_rest.h"
@@ -36,20 +37,6 @@ const char* name_of(Rights rights) {
             return "an admin";
     }
     return "who?";
-}
-
-Schema rows_schema() {
-    auto schema = Schema::make(
-        "rows",
-        {{"id", ColumnType::kU64, 0}, {"n", ColumnType::kI64, 0}, {"t", ColumnType::kText, 0}}, 1);
-    CHECK(schema.ok());
-    return *schema;
-}
-
-Bytes key_of(std::uint64_t id) {
-    Bytes key(8);
-    encode_key_integer(key.data(), id, 8, false);
-    return key;
 }
 
 Bytes bytes_of_schema(const std::string& name) {
