@@ -39,6 +39,8 @@ const char* superblock_fault(const Superblock& superblock) {
     constexpr std::uint64_t kJournalBytesMax = std::uint64_t{1} << 44;
     // Of what grows all the time, and never comes there.
     constexpr std::uint64_t kGrownMax = ~std::uint64_t{0} >> 1;
+    // What a column of nanoseconds can say: in the year 2262.
+    constexpr std::uint64_t kTimeMaxUs = kGrownMax / 1'000;
     const auto whole = [](std::uint64_t bytes) { return bytes % kBlockBytes == 0; };
     const std::uint64_t segment = superblock.log_segment_bytes;
     if (segment == 0 || segment > kSegmentBytesMax || !whole(segment)) {
@@ -59,10 +61,20 @@ const char* superblock_fault(const Superblock& superblock) {
     }
     if (superblock.chunk_count == 0) return "no chunk";
     const std::uint64_t pages = std::uint64_t{superblock.chunk_count} * kChunkPages;
+    if (superblock.newest_time_us > kTimeMaxUs) return "impossible newest_time_us";
     if (superblock.catalog_root >= pages || Space::fixed(PageId{superblock.catalog_root})) {
         return "impossible catalog_root";
     }
     return nullptr;
+}
+
+std::string stale_copy(const std::array<std::uint64_t, kSuperblockCopies>& sequences) {
+    static_assert(kSuperblockCopies == 2);
+    const std::uint32_t older = sequences[0] < sequences[1] ? 0 : 1;
+    const std::uint64_t behind = sequences[1 - older] - sequences[older];
+    if (behind <= 1) return "";
+    return "superblock copy " + std::to_string(older) + " is " + std::to_string(behind) +
+           " writes older than the other one: the last of them failed, or the device lost them";
 }
 
 SuperblockWriter::SuperblockWriter(Disk& disk) : disk_(disk) {

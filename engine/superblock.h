@@ -4,9 +4,11 @@
 //        superblock permits (reuse of log, journal, places) begins only after both are durable.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "engine/aligned_buffer.h"
 #include "engine/disk.h"
@@ -24,6 +26,10 @@ bool superblock_of_other_version(const Superblock& superblock);
 // What of a valid one no daemon writes, in words, or nullptr: the CRC shows rot, but not a program
 // that writes one of its own. Whether the files are as long as it says is another question.
 const char* superblock_fault(const Superblock& superblock);
+// What is wrong with the older of two valid copies, in words, or nothing: that it is further behind
+// than the one write that may be under way, or was cut off. Were the newer one damaged, a start
+// would take it.
+std::string stale_copy(const std::array<std::uint64_t, kSuperblockCopies>& sequences);
 
 // Who:  the engine thread; one write at a time.
 class SuperblockWriter {

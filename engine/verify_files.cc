@@ -1,6 +1,7 @@
 #include "engine/verify_files.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ void check_superblocks(Disk& disk, Clock& clock, const RuleSink& sink) {
     BlockingIo io(disk, clock);
     AlignedBuffer buffer(kBlockBytes);
     bool valid[kSuperblockCopies] = {};
+    std::array<std::uint64_t, kSuperblockCopies> sequences{};
     Status read[kSuperblockCopies];
     for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
         Superblock superblock{};
@@ -28,6 +30,12 @@ void check_superblocks(Disk& disk, Clock& clock, const RuleSink& sink) {
         if (!read[copy]) continue;
         std::memcpy(&superblock, buffer.data(), sizeof superblock);
         valid[copy] = superblock_valid(superblock);
+        sequences[copy] = superblock.sequence;
+    }
+    const std::string stale = valid[0] && valid[1] ? stale_copy(sequences) : "";
+    if (!stale.empty()) {
+        sink({Damage::kSpace, disk.path(StoreFile::kData) + ": " + stale +
+                                  "; the next start of the daemon mends it"});
     }
     for (std::uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
         if (valid[copy] || !valid[1 - copy]) continue;

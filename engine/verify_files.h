@@ -28,8 +28,8 @@ struct FilesReport {
     std::uint64_t batches = 0;  // of the log, behind the checkpoint
 };
 
-// Tells of a superblock copy that is damaged or unread while the other is valid: recovery mends it
-// without a word.
+// Tells of a superblock copy that is damaged, unread or stale while the other is valid: recovery
+// mends it without a word.
 void check_superblocks(Disk& disk, Clock& clock, const RuleSink& sink);
 
 // `options`: random and log are used, and the sizes of a journal and log, should a file be blank.

@@ -61,31 +61,50 @@ Status SuperblockLook::read_copies(Superblock& superblock) {
                                     ": both superblock copies are damaged; restore a backup"};
 }
 
-// One that is being written may look damaged for a moment. One that is unread is not waited for.
+// Copy 0 is written first: where it is read first, too, copy 1 was as new as it but for one write.
+// An older copy 0 is read again: both may have been written many times before copy 1 was read.
 Status SuperblockLook::check_copies(const RuleSink& sink) {
-    for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-        const std::uint64_t begin_ns = clock_.monotonic_ns();
-        for (;;) {
-            Superblock found{};
-            const Status there =
-                io_.read(StoreFile::kData, copy * kBlockBytes, block_.data(), kBlockBytes);
-            if (!there) {
-                unread_.add(there.failure().what);
-                break;
-            }
-            std::memcpy(&found, block_.data(), sizeof found);
-            if (superblock_valid(found)) break;
-            if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline();
-            if (clock_.monotonic_ns() - begin_ns > kCopyNs) {
-                sink({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +
-                                          std::to_string(copy) +
-                                          " is damaged; the next checkpoint mends it"});
-                break;
-            }
-            options_.pause(kCopyNs / 16);
-        }
+    Result<Sequence> first = sequence_of(0, sink);
+    if (!first) return first.failure();
+    const Result<Sequence> second = sequence_of(1, sink);
+    if (!second) return second.failure();
+    if (!*first || !*second) return {};
+    if (**first < **second) {
+        first = sequence_of(0, sink);
+        if (!first) return first.failure();
+        if (!*first || **first >= **second) return {};
+    }
+    const std::string stale = stale_copy({**first, **second});
+    if (!stale.empty()) {
+        sink({Damage::kSpace,
+              disk_.path(StoreFile::kData) + ": " + stale + "; the next checkpoint mends it"});
     }
     return {};
+}
+
+// One that is being written may look damaged for a moment. One that is unread is not waited for.
+Result<SuperblockLook::Sequence> SuperblockLook::sequence_of(std::uint64_t copy,
+                                                             const RuleSink& sink) {
+    const std::uint64_t begin_ns = clock_.monotonic_ns();
+    for (;;) {
+        Superblock found{};
+        const Status there =
+            io_.read(StoreFile::kData, copy * kBlockBytes, block_.data(), kBlockBytes);
+        if (!there) {
+            unread_.add(there.failure().what);
+            return Sequence{};
+        }
+        std::memcpy(&found, block_.data(), sizeof found);
+        if (superblock_valid(found)) return Sequence{found.sequence};
+        if (clock_.monotonic_ns() > options_.deadline_ns) return past_deadline().failure();
+        if (clock_.monotonic_ns() - begin_ns > kCopyNs) {
+            sink({Damage::kSpace, disk_.path(StoreFile::kData) + ": superblock copy " +
+                                      std::to_string(copy) +
+                                      " is damaged; the next checkpoint mends it"});
+            return Sequence{};
+        }
+        options_.pause(kCopyNs / 16);
+    }
 }
 
 }  // namespace bidstore

@@ -5,6 +5,9 @@
 //         what the next start refuses; kVersionMismatch; kIoError when no copy can be read.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+
 #include "engine/aligned_buffer.h"
 #include "engine/blocking_io.h"
 #include "engine/clock.h"
@@ -25,14 +28,18 @@ class SuperblockLook {
 
     // The newest copy of those that are whole.
     Status newest(Superblock& superblock);
-    // Tells of each copy that stays damaged, not of one that cannot be read.
+    // Tells of each copy that stays damaged, or is stale, not of one that cannot be read.
     Status check_copies(const RuleSink& sink);
     Status past_deadline() const {
         return {Error::kTimedOut, "the deadline came before all was verified"};
     }
 
   private:
+    using Sequence = std::optional<std::uint64_t>;
+
     Status read_copies(Superblock& superblock);
+    // None: it cannot be read, or stays damaged, which is told.
+    Result<Sequence> sequence_of(std::uint64_t copy, const RuleSink& sink);
 
     Disk& disk_;
     Clock& clock_;

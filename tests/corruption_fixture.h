@@ -67,15 +67,17 @@ inline const Field kSuperblockFields[] = {FIELD(Superblock, magic),
                                           FIELD(Superblock, journal_pages),
                                           FIELD(Superblock, journal_number),
                                           FIELD(Superblock, journal_list_crc),
+                                          FIELD(Superblock, reserved0),
                                           FIELD(Superblock, journal_bytes),
+                                          FIELD(Superblock, newest_time_us),
                                           FIELD(Superblock, reserved)};
 inline const Field kPageFields[] = {
     FIELD(PageHeader, csn),       FIELD(PageHeader, page_id),   FIELD(PageHeader, crc),
     FIELD(PageHeader, file_uuid), FIELD(PageHeader, count),     FIELD(PageHeader, free_offset),
     FIELD(PageHeader, type),      FIELD(PageHeader, level),     FIELD(PageHeader, live_bytes),
     FIELD(PageHeader, table_id),  FIELD(PageHeader, time_shift), FIELD(PageHeader, time_min),
-    FIELD(PageHeader, time_max),  FIELD(PageHeader, floor), {"first row", 64, 8},
-    {"middle", 2048, 1},          {"last byte", 4095, 1}};
+    FIELD(PageHeader, time_max),  FIELD(PageHeader, floor),     FIELD(PageHeader, reserved0),
+    {"first row", 64, 8},         {"middle", 2048, 1},          {"last byte", 4095, 1}};
 inline const Field kBatchFields[] = {FIELD(BatchHeader, magic),
                                      FIELD(BatchHeader, file_uuid),
                                      FIELD(BatchHeader, epoch),

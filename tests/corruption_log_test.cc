@@ -72,7 +72,7 @@ TEST_F(JournalTest, DamagedImageIsSaidUnlessThePageIsInPlace) {
         const std::uint64_t image = images + i * kPageBytes;
         const Bytes good = named->peek(StoreFile::kJournal, image, kPageBytes);
         for (const Field& field :
-             {kPageFields[0], kPageFields[1], kPageFields[2], kPageFields[15]}) {
+             {kPageFields[0], kPageFields[1], kPageFields[2], kPageFields[16]}) {
             auto disk = named->clone(4);
             spoil(*disk, StoreFile::kJournal, image, field);
             expect_refused(std::move(disk), {Error::kCorruption}, what, what + " " + field.name);

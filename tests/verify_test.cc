@@ -6,7 +6,9 @@
 
 #include "engine/engine_core.h"
 #include "engine/inner_edit.h"
+#include "engine/superblock.h"
 #include "tests/compaction_fixture.h"
+#include "tests/sealing.h"
 
 namespace bidstore {
 namespace {
@@ -153,6 +155,26 @@ TEST_F(VerifyTest, FlippedBitsAreFoundInEveryKindOfPage) {
     expect_one(*both, Damage::kData, {"both superblock copies are damaged"});
     EXPECT_TRUE(verify(*flipped(PageId{storage().space.chunk_count() * kChunkPages - 1})).empty())
         << "a free page is nobody's";
+}
+
+// One write apart a crash leaves them. Of more the device lost the older one's, and had the newer
+// one been damaged, a start would have taken a checkpoint of long ago for the newest.
+TEST_F(VerifyTest, StaleSuperblockCopyIsTold) {
+    const SimDisk& sound = at_rest();
+    for (const std::uint32_t copy : {0u, 1u}) {
+        const auto disk = sound.clone(2);
+        Superblock older = superblock_of(*disk, copy);
+        const auto put = [&] {
+            older.sequence -= 1;
+            seal_superblock(older);
+            disk->poke(StoreFile::kData, copy * std::uint64_t{kBlockBytes}, &older, sizeof older);
+        };
+        put();
+        EXPECT_TRUE(verify(*disk).empty());
+        put();
+        expect_one(*disk, Damage::kSpace,
+                   {"superblock copy " + std::to_string(copy) + " is 2 writes older"});
+    }
 }
 
 // Recovery ends at the first of them.
