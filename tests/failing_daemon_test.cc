@@ -407,10 +407,9 @@ TEST_F(FailingDaemon, ThatCannotReadAPageSaysSoAndGoesOn) {
     expect_sound_files();
 }
 
-// Each kind of read with its n-th page out of reach: an error and no row, in time, and the same
-// read is right when the page can be read again.
+// Each kind of read with all pages out of reach, or its n-th, with n on to where it has no more: an
+// error and no row, in time, and the same read is right when the page can be read again.
 TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwards) {
-    constexpr std::uint64_t kLastFailed = 4;
     constexpr std::uint64_t kAll = 0;
     begin_with_windows();
     const auto look = [&](const Looks::Kind& kind, std::uint64_t window) {
@@ -422,23 +421,28 @@ TEST_F(FailingDaemon, ReadsOfEveryKindSayThatAPageCannotBeReadAndAreRightAfterwa
         EXPECT_FALSE(looks.wrong());
         return error;
     };
-    // The number of looks that met the failure and said so.
+    // The number of looks that met the failure and said so. Each in a window of its own, of which
+    // no page is in the pool.
     const auto fail_each = [&](const Looks::Kind& kind) {
         std::uint64_t said = 0;
-        for (std::uint64_t nth = kAll; nth <= kLastFailed; ++nth) {
+        std::uint64_t window = 0;
+        bool failed = true;
+        for (std::uint64_t nth = kAll; failed && !HasFailure(); nth += 1 + nth / 2, ++window) {
             SCOPED_TRACE("page " + std::to_string(nth));
             met();
             nth == kAll ? fail("page-read") : fail_nth("page-read", nth);
-            const Error error = look(kind, nth);
+            const Error error = look(kind, window);
+            failed = met();
             heal();
             // A page that was read ahead of need may fail without a word. And what a read in place
             // keeps may be more than such a pool can do without.
             EXPECT_TRUE(error == Error::kOk || error == Error::kSnapshotExpired ||
-                        (error == Error::kIoError && met()))
+                        (error == Error::kIoError && failed))
                 << error_name(error);
             said += error == Error::kIoError;
-            EXPECT_TRUE(eventually([&] { return look(kind, nth) == Error::kOk; }));
+            EXPECT_TRUE(eventually([&] { return look(kind, window) == Error::kOk; }));
         }
+        EXPECT_LT(window, kAllWindows);
         return said;
     };
     for (const Looks::Kind& kind : Looks::kinds()) {
@@ -476,7 +480,7 @@ TEST_F(FailingDaemon, AScanOfAWholeTableIsRightOrSaysThatItIsNot) {
         std::uint64_t said = 0;
         std::uint64_t nth = 1;
         std::uint64_t last = 0;  // that failed
-        for (bool failed = true; failed && !HasFailure(); nth += 3 * nth + 1) {
+        for (bool failed = true; failed && !HasFailure(); nth += 1 + nth / 2) {
             SCOPED_TRACE("page read " + std::to_string(nth) + (and_later ? " and later" : ""));
             met();
             fail_nth("page-read", nth, and_later);

@@ -120,6 +120,9 @@ TEST(FileSet, FullDeviceLeavesTheFileAsItWas) {
         if (!files->resize(StoreFile::kData, 4 * kPageBytes).ok()) ::_exit(2);
         const Status grown = files->resize(StoreFile::kData, 8u << 20);
         if (grown.error() != Error::kNoSpace) ::_exit(3);
+        const std::string& what = grown.failure().what;
+        if (what.find(directory.path() + "/data") == what.npos) ::_exit(6);
+        if (what.find("(errno 28)") == what.npos) ::_exit(7);
         if (*files->size_bytes(StoreFile::kData) != 4 * kPageBytes) ::_exit(4);
         if (!files->resize(StoreFile::kJournal, 64 * kPageBytes).ok()) ::_exit(5);
         ::_exit(0);

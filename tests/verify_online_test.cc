@@ -8,6 +8,9 @@
 #include "engine/extent_map.h"
 #include "engine/inner_edit.h"
 #include "engine/leaf_edit.h"
+#include "engine/superblock.h"
+#include "engine/unread_places.h"
+#include "engine/verify_superblock.h"
 #include "shm/stats.h"
 #include "tests/load_fixture.h"
 #include "tests/rebuild_fixture.h"
@@ -18,13 +21,21 @@ namespace {
 // What the verifier reads; the daemon goes on before each read.
 class SharedDisk final : public Disk {
   public:
-    SharedDisk(SimDisk& below, std::function<void()> meanwhile)
-        : below_(below), meanwhile_(std::move(meanwhile)) {}
+    // Its read of this number fails; the daemon's do not.
+    SharedDisk(SimDisk& below, std::function<void()> meanwhile, std::uint64_t failing_read = 0)
+        : below_(below), meanwhile_(std::move(meanwhile)), failing_read_(failing_read) {}
     void submit(DiskRequest& request) override {
         CHECK(request.kind == DiskRequest::Kind::kRead);
         meanwhile_();
+        if (++reads_ == failing_read_) {
+            below_.observe([&](std::uint64_t step, SimStep) {
+                if (below_.submitting() == &request) below_.fail_at(step, EIO);
+            });
+        }
         below_.submit(request);
+        below_.observe(nullptr);
     }
+    std::uint64_t reads() const { return reads_; }
     int poll(std::uint64_t timeout_ns) override { return below_.poll(timeout_ns); }
     std::uint32_t in_flight() const override { return below_.in_flight(); }
     void set_wake_descriptor(int) override {}
@@ -36,6 +47,8 @@ class SharedDisk final : public Disk {
   private:
     SimDisk& below_;
     std::function<void()> meanwhile_;
+    const std::uint64_t failing_read_;
+    std::uint64_t reads_ = 0;
 };
 
 class VerifyOnline : public RebuildFixture {
@@ -50,6 +63,7 @@ class VerifyOnline : public RebuildFixture {
         client_ = &store_->connect();
         admin_ = &store_->connect();
         compaction_ = std::make_unique<CompactClient>(*admin_);
+        token_.reset();
     }
     // Puts, erases and ranges over the first half of the rows, and all large values.
     TransactionBytes change() {
@@ -80,7 +94,7 @@ class VerifyOnline : public RebuildFixture {
     Result<OnlineReport> verify_beside(bool busy) {
         SharedDisk disk(*store_->disk, [&] {
             if (busy) go_on();
-        });
+        }, failing_read_);
         OnlineOptions options;
         options.deadline_ns = store_->clock.monotonic_ns() + deadline_ns_;
         options.pause = [&](std::uint64_t pause_ns) {
@@ -89,8 +103,14 @@ class VerifyOnline : public RebuildFixture {
             if (busy) go_on();
         };
         rules_.clear();
-        return verify_online(disk, store_->clock, options,
-                             [&](const BrokenRule& rule) { rules_.push_back(rule); });
+        auto report = verify_online(disk, store_->clock, options,
+                                    [&](const BrokenRule& rule) { rules_.push_back(rule); });
+        reads_ = disk.reads();
+        return report;
+    }
+    void put_superblock(std::uint64_t copy, Superblock superblock) {
+        seal_superblock(superblock);
+        store_->disk->poke(StoreFile::kData, copy * kBlockBytes, &superblock, sizeof superblock);
     }
     std::string all() const {
         std::string text;
@@ -109,6 +129,8 @@ class VerifyOnline : public RebuildFixture {
     std::vector<BrokenRule> rules_;
     std::function<void()> at_pause_;
     std::function<void()> beside_;
+    std::uint64_t failing_read_ = 0;
+    std::uint64_t reads_ = 0;
 };
 
 // A file in which a batch of the engine's own changed pages, so that all checksums are right.
@@ -260,6 +282,30 @@ TEST_F(VerifyOnline, TakesNoLoadAndNoRetentionForDamage) {
     }
     EXPECT_GT(loaded, 1u);
     EXPECT_GT(counter_value(store_->pool->stats(), Counter::kPagesExpired), 0u);
+}
+
+// Said as what it is, and never as damage; in a step that a checkpoint outdates it does not count.
+TEST_F(VerifyOnline, AReadThatFailsBesideWritersIsSaidOrDoneAgain) {
+    std::uint64_t said = 0;
+    std::uint64_t again = 0;
+    for (failing_read_ = 1;; failing_read_ += 1 + failing_read_ / 3) {
+        SCOPED_TRACE("read " + std::to_string(failing_read_));
+        open(made().disk->clone(5), 20'000'000);
+        const auto report = verify_beside(true);
+        ASSERT_TRUE(report.ok()) << report.failure().what;
+        if (reads_ < failing_read_) break;
+        for (const BrokenRule& rule : rules_) {
+            EXPECT_TRUE(rule.unread()) << rule.what;
+            EXPECT_NE(rule.what.find("(errno 5)"), std::string::npos) << rule.what;
+        }
+        EXPECT_EQ(report->totals.unread, rules_.size());
+        EXPECT_LE(rules_.size(), 2u) << all();  // of a chunk's metadata also what they would tell
+        said += !rules_.empty();
+        again += rules_.empty();
+    }
+    EXPECT_GT(said, 5u);
+    EXPECT_GT(again, 0u);
+    EXPECT_TRUE(rules_.empty()) << all();
 }
 
 TEST_F(VerifyOnline, CountsWhatIsThere) {
@@ -533,12 +579,8 @@ TEST_F(VerifyOnline, NamesAnotherFormatVersion) {
 TEST_F(VerifyOnline, NamesAnImpossibleSuperblock) {
     open(made().disk->clone(5), 1ull << 60);
     const Superblock sound = superblock_of(*store_->disk);
-    const auto put = [&](Superblock superblock) {
-        seal_superblock(superblock);
-        for (std::uint64_t copy = 0; copy < kSuperblockCopies; ++copy) {
-            store_->disk->poke(StoreFile::kData, copy * kBlockBytes, &superblock,
-                               sizeof superblock);
-        }
+    const auto put = [&](const Superblock& superblock) {
+        for (const std::uint64_t copy : {0u, 1u}) put_superblock(copy, superblock);
     };
     Superblock log = sound;
     log.log_segment_bytes = 5;
@@ -553,8 +595,52 @@ TEST_F(VerifyOnline, NamesAnImpossibleSuperblock) {
     put(root);
     EXPECT_EQ(verify_beside(false).error(), Error::kCorruption);
     EXPECT_TRUE(rules_.empty()) << all();
+    Superblock time = sound;
+    time.newest_time_us = 1ull << 54;
+    put(time);
+    EXPECT_EQ(verify_beside(false).error(), Error::kCorruption);
     put(sound);
     EXPECT_TRUE(verify_beside(false).ok());
+}
+
+// The device lost writes of one copy. Nothing was said, and a start that found the other one
+// damaged would have taken a checkpoint of long ago for the newest.
+TEST_F(VerifyOnline, NamesASuperblockCopyThatMissesWrites) {
+    open(made().disk->clone(5), 1ull << 60);
+    const Superblock sound = superblock_of(*store_->disk);
+    for (const std::uint64_t copy : {0u, 1u}) {
+        for (const std::uint64_t behind : {1u, 2u}) {
+            Superblock older = sound;
+            older.sequence -= behind;
+            put_superblock(copy, older);
+            ASSERT_TRUE(verify_beside(false).ok());
+            ASSERT_EQ(rules_.size(), behind - 1) << all();
+            if (behind == 1) continue;  // its write may be under way
+            EXPECT_EQ(rules_[0].damage, Damage::kSpace);
+            EXPECT_NE(all().find("superblock copy " + std::to_string(copy) + " is 2 writes older"),
+                      std::string::npos)
+                << all();
+        }
+        put_superblock(copy, sound);
+    }
+}
+
+TEST_F(VerifyOnline, CopiesThatAreWrittenBetweenItsReadsAreNotStale) {
+    open(made().disk->clone(5), 1ull << 60);
+    Superblock superblock = superblock_of(*store_->disk);
+    std::uint32_t reads = 0;
+    SharedDisk disk(*store_->disk, [&] {
+        ++reads;
+        superblock.sequence += 3;
+        for (const std::uint64_t copy : {0u, 1u}) put_superblock(copy, superblock);
+    });
+    UnreadPlaces unread;
+    OnlineOptions options;
+    SuperblockLook look(disk, store_->clock, options, unread);
+    const Status looked =
+        look.check_copies([](const BrokenRule& rule) { ADD_FAILURE() << rule.what; });
+    EXPECT_TRUE(looked.ok());
+    EXPECT_EQ(reads, 3u);
 }
 
 TEST_F(VerifyOnline, DoesNotCountTablesThatAreGone) {
