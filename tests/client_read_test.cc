@@ -8,6 +8,7 @@
 
 #include "clientlib/snapshot.h"
 #include "tests/client_fixture.h"
+#include "tests/seed.h"
 
 namespace bidstore {
 namespace {
@@ -104,8 +105,8 @@ TEST_F(ClientRead, ScansAgreeWithAModel) {
     for (std::uint32_t i = 0; i < 100; ++i) model[{i / 10, i % 10}] = i * 3;
     const auto own = reader();
     const Snapshot now = snapshot(*own);
-    const unsigned seed = std::random_device{}();
-    std::mt19937 random(seed);
+    const std::uint64_t seed = seed_of_chance();
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 500; ++round) {
         std::uint32_t low[2] = {static_cast<std::uint32_t>(random() % 12),
                                 static_cast<std::uint32_t>(random() % 12)};
@@ -140,10 +141,10 @@ TEST_F(ClientRead, ScansAgreeWithAModel) {
             table.scan(now, bound(low_parts, low), bound(high_parts, high), options);
         while (cursor.next()) got.push_back(cursor.row().get<&Item::amount>());
         ASSERT_TRUE(cursor.status().ok()) << cursor.status().failure().what;
-        ASSERT_EQ(got, expected) << "seed " << seed << ", round " << round;
+        ASSERT_EQ(got, expected) << seed_text(seed) << ", round " << round;
         const auto count = table.count(now, bound(low_parts, low), bound(high_parts, high));
         ASSERT_TRUE(count.ok());
-        ASSERT_EQ(*count, rows) << "seed " << seed << ", round " << round;
+        ASSERT_EQ(*count, rows) << seed_text(seed) << ", round " << round;
     }
 }
 
@@ -152,8 +153,8 @@ TEST_F(ClientRead, ScansAgreeWithAModel) {
 TEST_F(ClientRead, StreamingScansGoOnWhereTheyLetGo) {
     const Table<Item> table = items();
     const auto own = reader();
-    const unsigned seed = std::random_device{}();
-    std::mt19937 random(seed);
+    const std::uint64_t seed = seed_of_chance();
+    std::mt19937_64 random(seed);
     std::uint64_t csn = kFirstCsn;
     for (int round = 0; round < 40; ++round) {
         const Snapshot now = snapshot(*own);
@@ -181,7 +182,7 @@ TEST_F(ClientRead, StreamingScansGoOnWhereTheyLetGo) {
         ASSERT_TRUE(cursor.status().ok()) << cursor.status().failure().what;
         for (std::uint32_t i = low; i < high; ++i) expected.push_back(i * 3);
         if (options.reverse) std::reverse(expected.begin(), expected.end());
-        ASSERT_EQ(got, expected) << "seed " << seed << ", round " << round;
+        ASSERT_EQ(got, expected) << seed_text(seed) << ", round " << round;
         const auto count = table.count(now);
         ASSERT_TRUE(count.ok()) << count.failure().what;
         ASSERT_EQ(*count, 100u);
@@ -411,9 +412,9 @@ TEST_F(ClientRead, GarbageInPagesEndsEveryRead) {
     const auto notes = store_->open<Note>(in(5s));
     ASSERT_TRUE(notes.ok());
     const auto own = reader();
-    const unsigned seed = std::random_device{}();
-    std::mt19937 random(seed);
-    SCOPED_TRACE("seed " + std::to_string(seed));
+    const std::uint64_t seed = seed_of_chance();
+    std::mt19937_64 random(seed);
+    SCOPED_TRACE(seed_text(seed));
     const PageId targets[] = {kItemsRoot, node_page(kItemsRoot, 2), leaf_page(kItemsRoot, 9),
                               kNotesRoot};
     for (int round = 0; round < 400; ++round) {

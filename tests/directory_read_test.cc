@@ -11,6 +11,7 @@
 #include "clientlib/snapshot.h"
 #include "shm/key_directory.h"
 #include "tests/fake_daemon.h"
+#include "tests/seed.h"
 
 namespace {
 
@@ -168,7 +169,9 @@ TEST_F(DirectoryRead, AnyEntryGivesTheRightAnswer) {
     const std::array<PageId, 8> others{
         PageId{0}, PageId{1},          kRoot,       catalog,
         kMoved,    PageId{page_count}, PageId{~0u}, PageId{page_count - 1}};
-    std::mt19937_64 random(std::random_device{}());
+    const std::uint64_t seed = seed_of_chance();
+    SCOPED_TRACE(seed_text(seed));
+    std::mt19937_64 random(seed);
     for (int round = 0; round < 60; ++round) {
         for (std::uint64_t id = 0; id < kRows + 8; ++id) {
             const bool leaf = random() % 2 == 0;

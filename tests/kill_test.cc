@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "tests/real_store.h"
+#include "tests/seed.h"
 #include "tests/shared_memory.h"
 #include "tests/undisturbed.h"
 
@@ -117,9 +118,9 @@ int writer_process(const std::string& socket, Shared& shared, const std::string&
 
 class Kill : public testing::Test {
   protected:
-    Kill() : seed_(std::random_device{}()), random_(seed_), trace_(__FILE__, __LINE__, seed()) {}
+    Kill() : seed_(seed_of_chance()), random_(seed_), trace_(__FILE__, __LINE__, seed()) {}
 
-    std::string seed() const { return "seed " + std::to_string(seed_); }
+    std::string seed() const { return seed_text(seed_); }
     std::chrono::milliseconds some_time(int least_ms, int most_ms) {
         return std::chrono::milliseconds(
             std::uniform_int_distribution<int>(least_ms, most_ms)(random_));

@@ -17,6 +17,7 @@
 
 #include "tests/looks.h"
 #include "tests/real_store.h"
+#include "tests/seed.h"
 #include "tests/shared_memory.h"
 
 namespace bidstore {
@@ -192,8 +193,8 @@ class StoppedReader : public testing::Test {
         }
     }
     void stop_one_at_a_time(int times, const std::function<void(int turn)>& meanwhile) {
-        const std::uint64_t seed = std::random_device{}();
-        SCOPED_TRACE("seed " + std::to_string(seed));
+        const std::uint64_t seed = seed_of_chance();
+        SCOPED_TRACE(seed_text(seed));
         std::mt19937_64 random(seed);
         for (int i = 0; i < times; ++i) {
             Process& reader = readers_[random() % readers_.size()];
