@@ -1,4 +1,4 @@
-// Memory for O_DIRECT: whole blocks, aligned to a block, zeros at first.
+// Memory for O_DIRECT: whole blocks, aligned to a block. Zeros at first, but uninitialized().
 #pragma once
 
 #include <cstddef>
@@ -13,11 +13,17 @@ namespace bidstore {
 class AlignedBuffer {
   public:
     AlignedBuffer() = default;
-    explicit AlignedBuffer(std::size_t size_bytes)
-        : size_bytes_(static_cast<std::size_t>(align_up(size_bytes, kPageBytes))),
-          bytes_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, size_bytes_))) {
-        CHECK(bytes_ != nullptr);
+    explicit AlignedBuffer(std::size_t size_bytes) : AlignedBuffer(uninitialized(size_bytes)) {
         std::memset(bytes_.get(), 0, size_bytes_);
+    }
+    // For who writes every byte before reading it: of a large one only what is used costs memory.
+    static AlignedBuffer uninitialized(std::size_t size_bytes) {
+        AlignedBuffer buffer;
+        buffer.size_bytes_ = static_cast<std::size_t>(align_up(size_bytes, kPageBytes));
+        buffer.bytes_.reset(
+            static_cast<std::byte*>(std::aligned_alloc(kPageBytes, buffer.size_bytes_)));
+        CHECK(buffer.bytes_ != nullptr);
+        return buffer;
     }
 
     std::byte* data() { return bytes_.get(); }

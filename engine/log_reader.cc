@@ -51,7 +51,8 @@ LogReader::LogReader(Disk& disk, Clock& clock, const LogReadStart& start, Progre
       start_(start),
       progress_(std::move(progress)),
       window_bytes_(std::min(kWindowBytes, start.shape.ring_bytes())),
-      window_(window_bytes_ + std::min<std::uint64_t>(kBatchBytesMax, start.shape.segment_bytes)),
+      window_(AlignedBuffer::uninitialized(
+          window_bytes_ + std::min<std::uint64_t>(kBatchBytesMax, start.shape.segment_bytes))),
       keep_(start.point.position),
       read_to_(keep_),
       ready_(keep_),

@@ -2,6 +2,8 @@
 
 #include "tests/whole_row.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cstring>
 #include <set>
@@ -13,6 +15,11 @@ namespace {
 
 constexpr std::uint32_t kSlotsPerClient = 4;
 constexpr std::uint32_t kReaderSlots = 256;
+
+// Stores come and go by the thousand: each takes its large buffers from what those before it left,
+// and not from fresh pages, which the kernel zeroes one at a time.
+[[maybe_unused]] const bool kKeepsMemory =
+    mallopt(M_MMAP_THRESHOLD, 64 << 20) != 0 && mallopt(M_TRIM_THRESHOLD, 256 << 20) != 0;
 
 void append(std::vector<std::byte>& to, const void* from, std::size_t length) {
     const auto* bytes = static_cast<const std::byte*>(from);
