@@ -127,7 +127,7 @@ class Target {
             return;
         }
         const auto over = [&] { return bad_->answer(*token).has_value() || cut_off(); };
-        store_.run_until(over, kRoundsMax);
+        CHECK(store_.run_until(over, kRoundsMax));
     }
 
     static PlantedRecord planted(FuzzInput& fields) {
