@@ -25,7 +25,8 @@
 #                                           or 15, on average, slow ones for longer; what it finds
 #                                           stays in build/address/found
 #   bash tests/run.sh --mutants             plants bugs in a copy of the engine (tests/mutants/),
-#                                           one at a time: the simulation has to find each of them
+#                                           one at a time: the simulation, or the tests that a bug
+#                                           names, has to find each of them
 #   bash tests/run.sh --coverage            all tests, or those of --filter, in a build that counts;
 #                                           then which share of the lines and branches of shm/ and
 #                                           engine/ ran, file by file, the lowest last
