@@ -480,8 +480,15 @@ std::string HostileClient::take_a_session() {
     Hello hello = good_hello(Rights::kWriter);
     if (target_.other_user) {
         std::copy(target_.session.begin(), target_.session.end(), hello.session_id);
-        const RawGreeting stolen = greet(target_.socket, hello);
+        const RawGreeting stolen = greet_patiently(target_.socket, hello);
         if (!stolen.descriptors.empty()) return "taking the session of another user";
+        if (!stolen.answered) return "asking for the session of another user was not answered";
+        // Where all places are taken nobody looks whose session it is.
+        const auto error = static_cast<Error>(stolen.welcome.error);
+        if (error != Error::kDenied && error != Error::kTooManyClients) {
+            return "taking the session of another user was answered " +
+                   std::string(error_name(error)) + ", not denied";
+        }
     }
     // Its own, by several connections at a time.
     for (std::uint8_t& byte : hello.session_id) byte = static_cast<std::uint8_t>(random_());
