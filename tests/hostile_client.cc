@@ -20,6 +20,7 @@ using namespace std::chrono_literals;
 const std::vector<HostileClient::Harm>& HostileClient::harms() {
     using Self = HostileClient;
     using enum Counter;
+    using enum Deed;
     // Nonsense anywhere may break any rule of the segment; a hangup may come before the welcome.
     static constexpr auto kAnyRule =
         "cut off: (record |padding |more (records|calls) |answer wanted |a (write|step|load) |"
@@ -40,30 +41,32 @@ const std::vector<HostileClient::Harm>& HostileClient::harms() {
          "cut off: (a malformed page request|more calls )", kHostileEvents},
         // Where calls are answered as fast as they are taken, it breaks no rule. Under a sanitizer
         // the engine takes ten times as long for them, and the device no longer.
-        {"flood", &Self::flood, "cut off: more calls than it has call slots", {}, 0.1},
+        {"flood", &Self::flood, "cut off: more calls than it has call slots", {}, kLetIn, 0.1},
         // Which breaks none at all.
         {"ask much for nothing", &Self::ask_much_for_nothing, nullptr, kHeavyTransactions},
         {"ring without end", &Self::ring_without_end, nullptr, {}},  // a bell is to be rung
         // Cut off, and there again: two cores are not enough for that and an honest round.
         {"give up without end", &Self::give_up_without_end, "cut off: more records at a time",
-         kHostileEvents, 0.1},
+         kHostileEvents, kLetIn, 0.1},
         {"number backwards", &Self::number_backwards, nullptr, kTransactionsRefused},
         // Zeros are a ring without news, but where the engine has begun to read.
         {"punch holes", &Self::punch_holes, kAnyRule, {}},
         {"talk garbage", &Self::talk_garbage,
          "refused: |not welcomed: |cut off: it sent bytes after its handshake", kClientsDropped},
         {"pass descriptors", &Self::pass_descriptors, "(refused|cut off): it passes descriptors",
-         kClientsRefused},
-        {"hang up in the middle", &Self::hang_up_in_the_middle, kRefused, kClientsRefused},
-        {"occupy all connections", &Self::occupy_all_connections, kRefused, kClientsRefused},
+         kClientsRefused, kTried},
+        {"hang up in the middle", &Self::hang_up_in_the_middle, kRefused, kClientsRefused,
+         kTried},
+        {"occupy all connections", &Self::occupy_all_connections, kRefused, kClientsRefused,
+         kTried},
         {"leave welcomes unread", &Self::leave_welcomes_unread,
          "cut off: it sent bytes after its handshake|"
          "refused: user [0-9]+ has connections whose welcome",
-         kClientsRefused},
+         kClientsRefused, kTried},
         {"take a session", &Self::take_a_session,
          "refused: the engine refuses the client: Denied|cut off: its session was taken over|"
          "not welcomed: ",
-         kClientsRefused},
+         kClientsRefused, kDenied},
         {"fork and go on", &Self::fork_and_go_on, kAnyRule, kClientsDropped},
         // What it becomes may have all that it had.
         {"execute with all open", &Self::execute_with_all_open, nullptr, {}},
@@ -89,9 +92,15 @@ std::string HostileClient::live(std::uint64_t life) {
 
 std::string HostileClient::live(std::uint64_t life, const Harm& harm) {
     random_.seed(seed_of(seed_, life));
+    harm_ = &harm;
+    did(Deed::kTried);
     const std::string wrong = (this->*harm.inflict)();
     disconnect();
     return wrong;
+}
+
+void HostileClient::did(Deed deed) const {
+    if (deed == harm_->deed) ++deeds_.of(*harm_);
 }
 
 bool HostileClient::connect(Rights rights) {
@@ -106,6 +115,7 @@ bool HostileClient::connect(Rights rights) {
     position_ = 0;
     write_number_ = 0;
     generation_ = 0;
+    did(Deed::kLetIn);
     return true;
 }
 

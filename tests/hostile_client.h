@@ -11,6 +11,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -37,9 +38,17 @@ struct HostileTarget {
 
 class HostileClient {
   public:
-    HostileClient(HostileTarget target, std::uint64_t seed)
-        : target_(std::move(target)), seed_(seed) {}
+    struct Deeds;
+    // Which it adds to; in shared memory they are seen by others, too, and its children add theirs.
+    HostileClient(HostileTarget target, std::uint64_t seed, Deeds& deeds)
+        : target_(std::move(target)), seed_(seed), deeds_(deeds) {}
 
+    // What a harm has to come to, or it was none.
+    enum class Deed {
+        kLetIn,   // the daemon took it as a client
+        kDenied,  // what it asks for, and not because it was late or one too many
+        kTried,   // nothing: the harm comes before it is let in, or it is refused for it
+    };
     struct Harm {
         const char* name;
         std::string (HostileClient::*inflict)();
@@ -49,10 +58,18 @@ class HostileClient {
         // Of the stats page, which rises sooner or later; the log speaks then, too, if there is a
         // reason. None: it need not be noticed, since it may harm nobody.
         std::optional<Counter> counter;
+        Deed deed = Deed::kLetIn;
         // Of its rounds, what an honest client keeps beside it at least (tests/README.md).
         double share = 0.25;
     };
     static const std::vector<Harm>& harms();
+    // Of each harm, how often a client that was given these came to that.
+    struct Deeds {
+        std::atomic<std::uint64_t>& of(const Harm& harm) {
+            return count.at(static_cast<std::size_t>(&harm - harms().data()));
+        }
+        std::array<std::atomic<std::uint64_t>, 64> count{};
+    };
 
     // One connection, or an attempt at some. Empty, or what the daemon did and should not have.
     std::string live(std::uint64_t life);
@@ -98,6 +115,7 @@ class HostileClient {
     std::string administer();
     std::string write_as_reader();
 
+    void did(Deed deed) const;
     bool connect(Rights rights);
     // Again until it is let in. False: not within kPatience.
     bool connect_patiently(Rights rights);
@@ -125,6 +143,8 @@ class HostileClient {
 
     HostileTarget target_;
     std::uint64_t seed_;
+    Deeds& deeds_;
+    const Harm* harm_ = nullptr;  // that it does
     std::mt19937_64 random_;
     RawGreeting greeting_;
     std::optional<ClientSegment> segment_;

@@ -485,10 +485,14 @@ std::string HostileClient::take_a_session() {
         if (!stolen.answered) return "asking for the session of another user was not answered";
         // Where all places are taken nobody looks whose session it is.
         const auto error = static_cast<Error>(stolen.welcome.error);
-        if (error != Error::kDenied && error != Error::kTooManyClients) {
+        if (error == Error::kDenied) {
+            did(Deed::kDenied);
+        } else if (error != Error::kTooManyClients) {
             return "taking the session of another user was answered " +
                    std::string(error_name(error)) + ", not denied";
         }
+    } else {
+        did(Deed::kDenied);  // there is nobody to deny it
     }
     // Its own, by several connections at a time.
     for (std::uint8_t& byte : hello.session_id) byte = static_cast<std::uint8_t>(random_());

@@ -38,6 +38,7 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
 struct Shared {
     std::atomic<bool> harm{false};
     std::atomic<bool> stop{false};
+    HostileClient::Deeds deeds;
     std::atomic<std::uint64_t> lives[kHostileProcesses]{};
 };
 
@@ -64,7 +65,7 @@ class Hostile : public testing::Test {
             hostile_.push_back(Process::fork([this, i] {
                 if (target_.other_user && !become(kNobody)) return 2;
                 eventually([this] { return shared_->harm || shared_->stop; }, kPatience);
-                HostileClient client(target_, seed_ + i);
+                HostileClient client(target_, seed_ + i, shared_->deeds);
                 for (std::uint64_t life = 0; !shared_->stop; shared_->lives[i] = ++life) {
                     const std::string wrong = client.live(life);
                     if (wrong.empty()) continue;
