@@ -137,8 +137,8 @@ class Kill : public testing::Test {
     void TearDown() override {
         if (HasFailure()) std::printf("the daemon says:\n%s\n", daemon_.log().c_str());
     }
-    // What the writers from `first` on were told is there; what they were not told is there whole
-    // or not at all.
+    // What the writers from `first` on, who are all that wrote, were told is there; what they were
+    // not told is there whole or not at all, and the counter that they share has missed nobody.
     void expect_what_was_told(std::uint32_t first, std::uint32_t end) {
         const auto counters = need(store_->open<Counted>(soon()));
         const auto events = need(store_->open<Event>(soon()));
@@ -153,12 +153,16 @@ class Kill : public testing::Test {
                  snapshot, counters, counters.prefix(first), counters.prefix(end)))) {
             counted[row.id] = row.amount;
         }
+        std::int64_t all = 0;
         for (std::uint32_t writer = first; writer < end; ++writer) {
+            all += counted[writer];
             EXPECT_EQ(rows[writer], counted[writer]) << "writer " << writer;
             const auto told = AckJournal::read(journals() + std::to_string(writer));
             EXPECT_LE(told.size(), static_cast<std::size_t>(counted[writer]))
                 << "writer " << writer;
         }
+        const auto shared = need(counters.get(snapshot, kShared));
+        EXPECT_EQ(shared ? shared->amount : 0, all) << "the counter of all writers";
     }
 
     std::uint64_t seed_;
