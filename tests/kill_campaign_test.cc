@@ -333,9 +333,17 @@ class KillCampaign : public testing::Test {
 
     void signal_writers(int number) const {
         for (std::size_t place = 0; place < processes_.size(); ++place) {
-            const bool there = processes_[place].pid() > 0;
+            const bool there = processes_[place].pid() > 0 && place != stopped_place_;
             if (there && kRoles[place] == Role::kWriters) processes_[place].signal(number);
         }
+    }
+    // It stood still while a daemon went and another came; a writer goes on with the others.
+    void continue_stopped() {
+        if (!stopped_place_) return;
+        const std::size_t place = *std::exchange(stopped_place_, std::nullopt);
+        EXPECT_TRUE(processes_[place].wait_until_stopped()) << "it did not stand still";
+        if (kRoles[place] != Role::kWriters) processes_[place].signal(SIGCONT);
+        ++stopped_[static_cast<std::size_t>(kRoles[place])];
     }
     // Whether a life begins that serves. Before the writers of the one before go on, and send again
     // what has no answer, nothing is missing of what it acknowledged or showed.
@@ -349,6 +357,7 @@ class KillCampaign : public testing::Test {
             ADD_FAILURE() << "it serves, and cannot be read";
             break;
         }
+        if (life_) continue_stopped();
         if (served && audit_) {
             // The second look is one at this life.
             const std::uint64_t looks = notes_->looks + 2;
@@ -537,7 +546,8 @@ class KillCampaign : public testing::Test {
     std::array<Process, kRoles.size()> processes_;  // a role each
     std::array<std::uint32_t, kRoles.size()> first_writers_{};
     std::set<std::size_t> killed_places_;  // of processes_
-    std::optional<PoolView> life_;         // none: nobody could look at it
+    std::optional<std::size_t> stopped_place_;
+    std::optional<PoolView> life_;  // none: nobody could look at it
     std::uint32_t writers_ = 0;
     std::uint64_t journal_bytes_ = kJournalBytes;
 
@@ -678,11 +688,9 @@ void KillCampaign::live_under_audit() {
     const std::size_t place = any(processes_.size());
     if (one_in(4)) kill_client(place);
     const std::size_t other = (place + 1 + any(processes_.size() - 1)) % processes_.size();
-    const std::optional<std::size_t> stopped =
-        one_in(4) ? std::optional(lives(place) ? place : other) : std::nullopt;
-    if (stopped) {
-        processes_[*stopped].signal(SIGSTOP);
-        ++stopped_[static_cast<std::size_t>(kRoles[*stopped])];
+    if (one_in(4)) {
+        stopped_place_ = lives(place) ? place : other;  // until the next life serves
+        processes_[*stopped_place_].signal(SIGSTOP);
     }
     end_life();
     // A reader is to see the lives up to the next audit, too.
@@ -691,7 +699,6 @@ void KillCampaign::live_under_audit() {
         verify_files();
         ++verified_;
     }
-    if (stopped) processes_[*stopped].signal(SIGCONT);
 }
 
 void KillCampaign::report() const {
