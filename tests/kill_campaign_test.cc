@@ -435,6 +435,7 @@ class KillCampaign : public testing::Test {
             process =
                 Process::fork([this] { return reader_process(options(Rights::kReader), *notes_); });
         } else if (kRoles[place] == Role::kKeeper) {
+            notes_->keeper = KeeperPhase::kAttach;  // not where the one before was killed
             process =
                 Process::fork([this] { return Keeper(options(Rights::kAdmin), *notes_).run(); });
         } else {
@@ -453,11 +454,14 @@ class KillCampaign : public testing::Test {
         }
         std::this_thread::sleep_for(std::chrono::microseconds(any(3000)));
     }
-    // A keeper is killed in each of its phases in turn, as soon as it is there.
+    // A keeper is killed soon after it is in the phase that keepers were killed in least: again
+    // where it did not come in time, or was over too soon.
     void kill_client(std::size_t place) {
         const Role role = kRoles[place];
         if (role == Role::kKeeper) {
-            await_keeper(static_cast<KeeperPhase>(killed(role) % kKeeperPhases));
+            const std::uint64_t* first = keepers_killed_in_.data();
+            const std::uint64_t* least = std::min_element(first, first + kKeeperPhases);
+            await_keeper(static_cast<KeeperPhase>(least - first));
         }
         processes_[place].kill();
         if (role == Role::kKeeper) {
@@ -484,7 +488,6 @@ class KillCampaign : public testing::Test {
         killed_places_.clear();
     }
     bool lives(std::size_t place) const { return !killed_places_.contains(place); }
-    std::uint64_t killed(Role role) const { return killed_[static_cast<std::size_t>(role)]; }
     bool clients_live() {
         for (std::size_t place = 0; place < processes_.size(); ++place) {
             if (lives(place) && !processes_[place].running()) return false;
@@ -558,7 +561,7 @@ class KillCampaign : public testing::Test {
     std::uint64_t verified_ = 0;
     std::array<std::uint64_t, kRoleNames.size()> killed_{};
     std::array<std::uint64_t, kRoleNames.size()> stopped_{};
-    std::array<std::uint64_t, kKeeperPhases> keepers_killed_in_{};
+    std::array<std::uint64_t, kKeeperPhases + 1> keepers_killed_in_{};  // the last: no phase yet
     std::uint64_t longest_recovery_ns_ = 0;
     std::uint64_t longest_log_bytes_ = 0;
 };
@@ -711,9 +714,11 @@ void KillCampaign::report() const {
         std::printf("%s: %llu killed, %llu stopped\n", kRoleNames[role], number(killed_[role]),
                     number(stopped_[role]));
     }
-    std::printf("keepers killed in load, age, drop, compact: %llu, %llu, %llu, %llu\n",
+    std::printf("keepers killed in load, age, drop, compact: %llu, %llu, %llu, %llu; "
+                "before: %llu\n",
                 number(keepers_killed_in_[0]), number(keepers_killed_in_[1]),
-                number(keepers_killed_in_[2]), number(keepers_killed_in_[3]));
+                number(keepers_killed_in_[2]), number(keepers_killed_in_[3]),
+                number(keepers_killed_in_[4]));
     std::printf(
         "%llu writes acknowledged, %llu refused, %llu loads, %llu compactions, %llu looks; "
         "%llu rows that do not expire; recovery: %.1f MiB of log, %.0f ms at most\n",
@@ -760,6 +765,9 @@ TEST_F(KillCampaign, NothingAcknowledgedIsLostAndNothingIsHalfThere) {
     EXPECT_GT(longest_log_bytes_, kRecoveryLogBytes / 3);
     for (std::size_t role = 0; role < kRoleNames.size(); ++role) {
         EXPECT_TRUE(killed_[role] > 0 && stopped_[role] > 0) << kRoleNames[role];
+    }
+    for (std::size_t phase = 0; phase < kKeeperPhases; ++phase) {
+        EXPECT_GT(keepers_killed_in_[phase], 0u) << "no keeper was killed in phase " << phase;
     }
 }
 

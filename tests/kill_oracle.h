@@ -62,8 +62,8 @@ inline constexpr std::uint64_t kRelaxedIds = 1'000'000;  // a writer's row of re
 inline constexpr std::uint64_t kAccountIds = 2'000'000;
 
 // What the client that loads and drops is about.
-enum class KeeperPhase : std::uint8_t { kLoad, kAge, kDrop, kCompact };
-inline constexpr std::size_t kKeeperPhases = 4;
+enum class KeeperPhase : std::uint8_t { kLoad, kAge, kDrop, kCompact, kAttach };
+inline constexpr std::size_t kKeeperPhases = 4;  // again and again, behind the attach
 
 // Each note of a beginning is made before, each of an end after.
 struct KillNotes {
