@@ -15,6 +15,7 @@ constexpr std::uint64_t kHourNs = 3'600'000'000'000;
 SimStoreOptions crash_store() {
     SimStoreOptions options = small_store();
     options.frames = 700;
+    options.memory = SimMemory::of_process();
     options.engine.checkpoint_interval_ns = 400'000;
     return options;
 }

@@ -21,6 +21,7 @@ SimStoreOptions crash_store(std::uint32_t checkpoint_slice = 16) {
     SimStoreOptions options = small_store();
     options.engine.checkpoint_slice = checkpoint_slice;
     options.frames = 700;
+    options.memory = SimMemory::of_process();
     options.engine.checkpoint_interval_ns = 100'000;  // some rounds: many checkpoints
     return options;
 }

@@ -148,6 +148,7 @@ std::unique_ptr<SimDisk> next(const SimStore& store, std::uint64_t nth) {
 SimStoreOptions options(std::uint32_t frames = 700) {
     SimStoreOptions options = small_store();
     options.frames = frames;
+    options.memory = SimMemory::of_process();
     options.engine.checkpoint_interval_ns = 100'000;  // some rounds: many checkpoints
     return options;
 }

@@ -68,6 +68,7 @@ std::size_t body_bytes(std::uint32_t second) { return 5'000 + second * 7919 % 15
 SimStoreOptions expiring_store() {
     SimStoreOptions options = small_store();
     options.frames = 700;
+    options.memory = SimMemory::of_process();
     options.engine.checkpoint_interval_ns = 2 * kSecondNs;
     return options;
 }

@@ -22,9 +22,8 @@ bool will_do(PoolSegment& pool, const PoolShape& shape) {
     const PoolHeader& header = pool.header();
     const std::uint64_t frames = (header.segment_bytes - header.frames_offset) / kPageBytes;
     const std::uint64_t directory_bytes = header.bucket_count * sizeof(DirectoryBucket);
-    return shape.frame_count <= kFramesMade && frames >= kFramesMade &&
-           header.page_count == shape.page_count && header.slot_count == shape.slot_count &&
-           directory_bytes == shape.directory_bytes;
+    return shape.frame_count <= frames && header.page_count == shape.page_count &&
+           header.slot_count == shape.slot_count && directory_bytes == shape.directory_bytes;
 }
 
 // Takes one out of those that will do.
@@ -69,6 +68,11 @@ void make_new(ClientSegment& client, const ClientShape& shape) {
 }
 
 }  // namespace
+
+SimMemory* SimMemory::of_process() {
+    static SimMemory memory;
+    return &memory;
+}
 
 PoolSegment SimMemory::take(const PoolShape& shape) {
     auto kept = take_one(pools_, [&](PoolSegment& pool) { return will_do(pool, shape); });

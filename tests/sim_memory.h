@@ -14,6 +14,9 @@ namespace bidstore {
 
 class SimMemory {
   public:
+    // Of tests that make stores by the thousand.
+    static SimMemory* of_process();
+
     PoolSegment take(const PoolShape& shape);
     void give_back(PoolSegment pool);
     ClientSegment take(const ClientShape& shape);
