@@ -1,4 +1,4 @@
-// Memory for O_DIRECT: whole blocks, aligned to a block. Zeros at first, but uninitialized().
+// Memory for O_DIRECT: whole blocks, aligned to a block. Zeros at first, but for uninitialized().
 #pragma once
 
 #include <cstddef>

@@ -59,9 +59,9 @@ const char* superblock_fault(const Superblock& superblock) {
     if (superblock.checkpoint_csn > kGrownMax || superblock.durable_csn > kGrownMax) {
         return "impossible csn";
     }
+    if (superblock.newest_time_us > kTimeMaxUs) return "impossible newest_time_us";
     if (superblock.chunk_count == 0) return "no chunk";
     const std::uint64_t pages = std::uint64_t{superblock.chunk_count} * kChunkPages;
-    if (superblock.newest_time_us > kTimeMaxUs) return "impossible newest_time_us";
     if (superblock.catalog_root >= pages || Space::fixed(PageId{superblock.catalog_root})) {
         return "impossible catalog_root";
     }
